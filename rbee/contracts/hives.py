@@ -1,0 +1,116 @@
+"""Nodes as the queen registers them, hives as they describe themselves, and receipts of an ending."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rbee.contracts.devices import Backend, Device
+from rbee.contracts.ids import API_VERSION
+from rbee.contracts.models import CatalogEntry
+from rbee.contracts.workers import WorkerInfo, WorkerStopReceipt
+
+
+class NodeStatus(StrEnum):
+    """What the queen last saw of a node."""
+
+    UNKNOWN = "unknown"
+    REACHABLE = "reachable"
+    UNREACHABLE = "unreachable"
+
+
+class NodeSpec(BaseModel):
+    """A node as it is added to the registry: `POST /v2/registry/beehives/add`.
+
+    `hive_port` and `hive_key` are how the queen reaches its hive over HTTP; the key is stored by the queen
+    in a file of mode 0600, never in the registry.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    node_name: str = Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    ssh_host: str = Field(min_length=1, max_length=253)
+    ssh_port: int = Field(default=22, ge=1, le=65535)
+    ssh_user: str = Field(default="root", max_length=64)
+    ssh_key_path: str | None = Field(default=None, max_length=4096)
+    git_repo_url: str | None = Field(default=None, max_length=2048)
+    git_branch: str = Field(default="main", max_length=255)
+    install_path: str | None = Field(default=None, max_length=4096)
+    hive_port: int = Field(default=9200, ge=1, le=65535)
+    hive_key: str | None = Field(default=None, max_length=512, repr=False)
+    backends: list[Backend] = Field(default_factory=list)
+    devices: dict[Backend, int] = Field(default_factory=dict)
+
+
+class NodeInfo(BaseModel):
+    """A row of the node registry, as lists show it (never with a key)."""
+
+    node_name: str
+    ssh_host: str
+    ssh_port: int = 22
+    ssh_user: str = ""
+    ssh_key_path: str | None = None
+    git_repo_url: str | None = None
+    git_branch: str = "main"
+    install_path: str | None = None
+    hive_port: int = 9200
+    last_connected_unix: int | None = None
+    last_error: str | None = None
+    status: NodeStatus = NodeStatus.UNKNOWN
+    backends: list[Backend] = Field(default_factory=list)
+    devices: dict[Backend, int] = Field(default_factory=dict)
+
+
+class NodeRef(BaseModel):
+    """Name a node: `POST /v2/registry/beehives/remove`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    node_name: str = Field(min_length=1, max_length=253)
+
+
+class HiveHealth(BaseModel):
+    """`GET /v1/health` of a hive: the one route without a key, so nothing of the machine is in it."""
+
+    status: str = "alive"
+    version: str
+    api_version: str = API_VERSION
+
+
+class HiveInfo(BaseModel):
+    """A hive as the queen knows it: what it said on its control channel (`GET /v2/hives/list`)."""
+
+    node: str
+    url: str
+    connected: bool
+    version: str | None = None
+    backends: list[Backend] = Field(default_factory=list)
+    devices: list[Device] = Field(default_factory=list)
+    faults: dict[Backend, str] = Field(default_factory=dict)
+    models: list[CatalogEntry] = Field(default_factory=list)
+    workers: list[WorkerInfo] = Field(default_factory=list)
+    last_seen_unix: float | None = None
+    last_error: str | None = None
+
+
+class ShutdownReceipt(BaseModel):
+    """What a hive left behind when it was asked to stop: its workers, one by one."""
+
+    node: str = ""
+    workers: list[WorkerStopReceipt] = Field(default_factory=list)
+    gone: bool = True
+    error: str | None = None
+
+
+class CascadeReceipt(BaseModel):
+    """What a queen's ending ended (`POST /v1/admin/shutdown` of the queen)."""
+
+    hives: list[ShutdownReceipt] = Field(default_factory=list)
+    pids: list[int] = Field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether nothing is left."""
+        return all(hive.gone and all(worker.gone for worker in hive.workers) for hive in self.hives)

@@ -1,0 +1,16 @@
+"""Identifiers and the names that both sides of a wire must spell alike."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final
+
+API_VERSION: Final = "v1"
+LOCALHOST_NODE: Final = "localhost"
+REQUEST_ID_HEADER: Final = "X-Request-Id"
+SSE_DONE: Final = "[DONE]"
+
+
+def new_id(prefix: str) -> str:
+    """Make an identifier such as `worker-3f9c2a7b51d0`: 48 random bits after *prefix*."""
+    return f"{prefix}-{secrets.token_hex(6)}"

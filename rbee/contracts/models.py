@@ -1,0 +1,84 @@
+"""Model catalogue entries and the progress of fetching and loading a model."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Provider(StrEnum):
+    """Where a model comes from: the part of a reference before the first colon."""
+
+    HF = "hf"
+    FILE = "file"
+    HTTPS = "https"
+    PACKAGE = "package"
+
+
+class CatalogEntry(BaseModel):
+    """One row of a hive's model catalogue; `reference` is the canonical form of the model reference.
+
+    `problem` says what is wrong with the file now (vanished, changed); None means it is as catalogued.
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str
+    provider: Provider
+    reference: str
+    local_path: str
+    size_bytes: int = Field(ge=0)
+    sha256: str | None = None
+    quantization: str | None = None
+    architecture: str | None = None
+    context_length: int | None = None
+    downloaded_at_unix: int
+    problem: str | None = None
+
+
+class ModelDetails(CatalogEntry):
+    """A catalogue row with what its GGUF header says (`models show`)."""
+
+    vocabulary_size: int | None = None
+    end_token: int | None = None
+    layers: int | None = None
+    embedding_length: int | None = None
+    name: str | None = None
+    has_chat_template: bool = False
+
+
+class DownloadRequest(BaseModel):
+    """Ask a hive to have a model: `POST /v1/models/download`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(min_length=1, max_length=2048)
+
+
+class DownloadProgress(BaseModel):
+    """One event of the download stream; sizes in bytes, speed in megabits per second.
+
+    Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete.
+    """
+
+    stage: Literal["queued", "downloading", "retrying", "verifying", "complete"]
+    bytes_downloaded: int = 0
+    bytes_total: int | None = None
+    speed_mbps: float = 0.0
+    local_path: str | None = None
+    model_id: str | None = None
+    attempt: int | None = None
+    attempts: int | None = None
+    reason: str | None = None
+
+
+class LoadingProgress(BaseModel):
+    """One event of the loading stream. `loading_to_ram` on the CPU, `loading_to_vram` on a GPU."""
+
+    stage: Literal["starting", "loading_to_ram", "loading_to_vram", "ready"]
+    layers_loaded: int = 0
+    layers_total: int = 0
+    ram_mb: int | None = None
+    vram_mb: int | None = None

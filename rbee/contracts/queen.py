@@ -1,0 +1,122 @@
+"""What the queen's own routes take and give, beside tasks: lists, spawning, stopping, models, logs."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rbee.contracts.hives import HiveInfo, NodeInfo
+from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress
+from rbee.contracts.workers import SpawnRequest, WorkerHealth, WorkerInfo
+
+
+class QueenHealth(BaseModel):
+    """`GET /health`: the one route without a key."""
+
+    status: str = "alive"
+    version: str
+
+
+class QueenStatus(BaseModel):
+    """`GET /v2/status`: what the keeper shows for `daemon status`."""
+
+    version: str
+    pid: int
+    started_unix: float
+    ephemeral: bool
+    hives_connected: int
+    workers: int
+    tasks_running: int
+
+
+class QueenShutdown(BaseModel):
+    """`POST /v1/admin/shutdown`: `when_idle` lets running tasks end first, without a limit on time."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    when_idle: bool = False
+
+
+class BeehiveList(BaseModel):
+    """`GET /v2/registry/beehives/list`."""
+
+    beehives: list[NodeInfo]
+
+
+class HiveList(BaseModel):
+    """`GET /v2/hives/list`."""
+
+    hives: list[HiveInfo]
+
+
+class WorkerList(BaseModel):
+    """`GET /v2/workers/list?node=`, and `GET /v1/workers/list` of a hive."""
+
+    workers: list[WorkerInfo]
+
+
+class WorkerHealthRow(BaseModel):
+    """One worker's own answer, or why it gave none."""
+
+    node: str
+    worker_id: str
+    health: WorkerHealth | None = None
+    error: str | None = None
+
+
+class WorkerHealthList(BaseModel):
+    """`GET /v2/workers/health?node=`."""
+
+    workers: list[WorkerHealthRow]
+
+
+class SpawnTask(SpawnRequest):
+    """`POST /v2/workers/spawn`: a spawn on a named node.
+
+    Answered by a stream: `event: narration` and `event: progress` as it goes,
+    `data: WorkerSpawned` at the end, then `data: [DONE]`; `event: error` on failure.
+    """
+
+    node: str = Field(min_length=1, max_length=253)
+
+
+class WorkerSpawned(BaseModel):
+    """The good end of a spawn stream: the worker, ready or (where not waited for) loading."""
+
+    worker: WorkerInfo
+
+
+class WorkerStop(BaseModel):
+    """`POST /v2/workers/shutdown`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    worker_id: str = Field(min_length=1, max_length=128)
+
+
+class NodeModel(BaseModel):
+    """Name a model on a node: `POST /v2/models/download` (a stream like the spawn's, of `progress` events)."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    node: str = Field(min_length=1, max_length=253)
+    model: str = Field(min_length=1, max_length=2048)
+
+
+class ModelList(BaseModel):
+    """`GET /v2/models/list?node=`, and `GET /v1/models/list` of a hive."""
+
+    models: list[CatalogEntry]
+
+
+class Progress(BaseModel):
+    """`event: progress` of a task or spawn stream: exactly one of the two is given."""
+
+    download: DownloadProgress | None = None
+    loading: LoadingProgress | None = None
+
+
+class LogLine(BaseModel):
+    """One event of a log stream; `source` is `rbee-hive`, `queen-rbee` or a worker's id."""
+
+    source: str
+    line: str

@@ -1,0 +1,128 @@
+"""Inference over our own interface: the request, and the events of its stream."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rbee.contracts.devices import Backend
+from rbee.contracts.workers import ModelText
+
+MAX_PROMPT_CHARS = 2_000_000
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+StopText = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Sampling(BaseModel):
+    """How the next token is chosen; the defaults are the keeper's. A seed of None means a random one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_tokens: int = Field(default=20, ge=1, le=1_000_000)
+    temperature: float = Field(default=0.7, ge=0.0, le=2.0)
+    top_k: int = Field(default=40, ge=0, le=100_000)
+    top_p: float = Field(default=0.95, ge=0.0, le=1.0)
+    min_p: float = Field(default=0.05, ge=0.0, le=1.0)
+    repeat_penalty: float = Field(default=1.0, ge=0.0, le=10.0)
+    presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
+    seed: int | None = Field(default=None, ge=0, le=2**32 - 2)
+    stop: list[StopText] = Field(default_factory=list, max_length=16)
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = Field(max_length=MAX_PROMPT_CHARS)
+
+
+class InferenceRequest(Sampling):
+    """`POST /v1/inference` of a worker: either a `prompt` or `messages`.
+
+    `raw` takes the prompt as it is; otherwise the model's own chat template is applied.
+    """
+
+    request_id: str | None = Field(default=None, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
+    prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
+    system: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
+    messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)
+    raw: bool = False
+
+    @model_validator(mode="after")
+    def _one_input(self) -> InferenceRequest:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("give either prompt or messages")
+        if self.prompt is not None and not self.prompt.strip():
+            raise ValueError("the prompt is empty")
+        return self
+
+
+class TaskRequest(InferenceRequest):
+    """`POST /v2/tasks` of the queen: an inference with a wish for where.
+
+    `model` is a model reference (aliases are resolved by whoever holds the config: keeper or queen).
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model: ModelText
+    node: str | None = Field(default=None, max_length=253)
+    backend: Backend | None = None
+    device: int | None = Field(default=None, ge=0)
+
+    def inference(self) -> dict[str, Any]:
+        """Give the worker's part of this request, as JSON-ready values."""
+        return self.model_dump(mode="json", exclude={"model", "node", "backend", "device"}, exclude_none=True)
+
+
+class TokenEvent(BaseModel):
+    """One piece of text; `index` counts from 0. A piece may span tokens (UTF-8 and stop strings are held back)."""
+
+    token: str
+    index: int
+
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class DoneEvent(BaseModel):
+    """The good end of a stream. Tokens are counted, times in milliseconds."""
+
+    done: Literal[True] = True
+    total_tokens: int
+    duration_ms: int
+    finish_reason: FinishReason = "stop"
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    seed: int | None = None
+
+
+class Narration(BaseModel):
+    """One line of the story for a person: `event: narration`."""
+
+    actor: str
+    action: str
+    human: str
+    emoji: str = ""
+
+
+class TaskAccepted(BaseModel):
+    """The first event of a task's stream (`event: task`): the id to cancel it by."""
+
+    task_id: str
+
+
+class TaskPlaced(BaseModel):
+    """Tell where a task runs (`event: placed`); `warm` means that no worker had to be started."""
+
+    task_id: str
+    node: str
+    worker_id: str
+    backend: Backend
+    device: int
+    warm: bool
