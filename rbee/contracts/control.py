@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter
 
 from rbee.contracts.devices import Detection
+from rbee.contracts.errors import ErrorDetail
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import WorkerLink
@@ -39,13 +40,17 @@ class WorkerChanged(BaseModel):
 
 
 class WorkerGone(BaseModel):
-    """A worker has ended; `reason` is for people, `log_tail` its last lines."""
+    """A worker has ended; `reason` is for people, `log_tail` its last lines.
+
+    `error` is the worker's own account, where it could give one (a model that would not load).
+    """
 
     kind: Literal["worker_gone"] = "worker_gone"
     worker_id: str
     reason: str
     crashed: bool = False
     log_tail: list[str] = Field(default_factory=list)
+    error: ErrorDetail | None = None
 
 
 class ModelsChanged(BaseModel):
