@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rbee.contracts.errors import ERRORS, ErrorBody, ErrorCode, ErrorDetail
+from rbee.contracts.errors import ERRORS, ErrorCode
 
 
 class RbeeError(Exception):
@@ -50,25 +50,34 @@ class RbeeError(Exception):
         """Give the HTTP status; 500 for a code that should never cross HTTP."""
         return ERRORS[self.code].http_status or 500
 
-    def body(self, request_id: str | None = None) -> ErrorBody:
-        """Give the wire form."""
-        return ErrorBody(
-            error=ErrorDetail(
-                code=self.code,
-                type=ERRORS[self.code].type,
-                message=self.message,
-                param=self.param,
-                details=self.details,
-                hint=self.hint,
-                request_id=request_id,
-            )
-        )
+    def body(self, request_id: str | None = None) -> dict[str, Any]:
+        """Give the wire form, as `contracts.error_body.ErrorBody` describes it."""
+        return {
+            "error": {
+                "code": self.code.value,
+                "type": ERRORS[self.code].type,
+                "message": self.message,
+                "param": self.param,
+                "details": self.details,
+                "hint": self.hint,
+                "request_id": request_id,
+            }
+        }
 
     @classmethod
-    def from_body(cls, body: ErrorBody) -> RbeeError:
-        """Rebuild the error that a daemon sent."""
-        detail = body.error
-        return cls(detail.code, detail.message, details=detail.details, hint=detail.hint, param=detail.param)
+    def from_body(cls, body: object) -> RbeeError | None:
+        """Rebuild the error that a daemon sent; None if *body* is not an error body of ours."""
+        detail = body.get("error") if isinstance(body, dict) else None
+        if not isinstance(detail, dict) or detail.get("code") not in ErrorCode.__members__:
+            return None
+        details, hint, param = detail.get("details"), detail.get("hint"), detail.get("param")
+        return cls(
+            ErrorCode(detail["code"]),
+            str(detail.get("message", "")),
+            details=details if isinstance(details, dict) else None,
+            hint=hint if isinstance(hint, str) and hint else None,
+            param=param if isinstance(param, str) else None,
+        )
 
 
 class ConfigError(RbeeError):

@@ -1,15 +1,14 @@
 """The one table of what can go wrong: code, HTTP status, OpenAI error type, default hint.
 
-Every error body on every route is an `ErrorBody`; its `type` is what OpenAI clients switch on.
+The body that carries it is `contracts.error_body.ErrorBody`; `type` is what OpenAI clients switch on.
+This module needs the standard library only, so that a command-line program can fail without loading pydantic.
 A status of None marks a code that only the keeper reports, about SSH, and that never crosses HTTP.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple
-
-from pydantic import BaseModel, Field
+from typing import NamedTuple
 
 
 class ErrorCode(StrEnum):
@@ -174,21 +173,3 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.PERMISSION_DENIED: ErrorSpec(500, _SERVER, "Make the named path writable for this user, or set RBEE_HOME."),
     ErrorCode.INTERNAL: ErrorSpec(500, _SERVER, "This is a bug in rbee; the daemon's log has the details."),
 }
-
-
-class ErrorDetail(BaseModel):
-    """What is inside `error`: a superset of OpenAI's fields."""
-
-    code: ErrorCode
-    type: str
-    message: str
-    param: str | None = None
-    details: dict[str, Any] = Field(default_factory=dict)
-    hint: str = ""
-    request_id: str | None = None
-
-
-class ErrorBody(BaseModel):
-    """The only error body there is, on every route of every daemon."""
-
-    error: ErrorDetail

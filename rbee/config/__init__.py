@@ -1,0 +1,1 @@
+"""Where settings come from, where files lie, and how keys are kept."""

@@ -1,0 +1,85 @@
+"""Keys: where they are read from, made on first use, kept with mode 0600, never printed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from rbee.config.paths import Paths, storage_error
+from rbee.errors import ConfigError
+
+
+def new_key() -> str:
+    """Make a key of 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def api_key_file(paths: Paths) -> Path:
+    """Tell where the key between keeper and queen is kept."""
+    return paths.secrets / "api-key"
+
+
+def find_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None = None) -> str | None:
+    """Look for the key of the queen: `RBEE_API_KEY`, the credentials directory, *file*, the home.
+
+    Raises ConfigError for a key file that others can read, or that is named and cannot be read.
+    """
+    if environ.get("RBEE_API_KEY"):
+        return environ["RBEE_API_KEY"].strip()
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if folder and (Path(folder) / "api-key").is_file():
+        return (Path(folder) / "api-key").read_text(encoding="utf-8").strip()
+    if file is not None:
+        return read_key(file)
+    default = api_key_file(paths)
+    return read_key(default) if default.exists() else None
+
+
+def ensure_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None = None) -> str:
+    """Find the key of the queen, or make one in the home; two at once agree on one."""
+    found = find_api_key(paths, environ, file)
+    if found:
+        return found
+    paths.make(paths.secrets)
+    return store_key(api_key_file(paths), new_key(), replace=False)
+
+
+def read_key(path: Path) -> str:
+    """Read a key file. Raises ConfigError if others can read it, if it is empty or cannot be read."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"the key file cannot be read: {error.strerror}", path=str(path)) from error
+    if mode & 0o077:
+        raise ConfigError(f"others can read this key (mode {mode:o}); run: chmod 600 {path}", path=str(path))
+    if not text:
+        raise ConfigError("the key file is empty; remove it and a new key is made", path=str(path))
+    return text
+
+
+def store_key(path: Path, key: str, *, replace: bool) -> str:
+    """Write a key, mode 0600, whole or not at all; without *replace* a key that is there stays and is given back."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(key + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            if replace:
+                os.replace(name, path)
+                return key
+            try:
+                os.link(name, path)
+            except FileExistsError:
+                return read_key(path)
+            return key
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error

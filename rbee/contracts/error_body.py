@@ -1,0 +1,27 @@
+"""The error body: one shape on every route of every daemon, a superset of OpenAI's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from rbee.contracts.errors import ErrorCode
+
+
+class ErrorDetail(BaseModel):
+    """What is inside `error`."""
+
+    code: ErrorCode
+    type: str
+    message: str
+    param: str | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
+    hint: str = ""
+    request_id: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The only error body there is."""
+
+    error: ErrorDetail

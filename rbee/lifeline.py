@@ -1,0 +1,142 @@
+"""Tie a child process to its owner, so that neither outlives or outwaits the other unnoticed.
+
+Owner and child share one socket pair. The child writes JSON lines into it: first that its port is bound or why it
+could not start, later whatever its owner wants to know at once. End-of-file tells each side that the other is dead.
+On Linux the kernel ends the child as well (PR_SET_PDEATHSIG), which covers a child that is stuck in native code.
+The signal follows the thread that spawned: owners spawn from their main thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from typing import Any, Final
+
+LIFELINE_FD: Final = "RBEE_LIFELINE_FD"
+MAX_LINE_BYTES: Final = 1024 * 1024
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+
+class Lifeline:
+    """The owner's end. Spawn with `env()` added and `pass_fds=(child_fd,)`, then call `spawned()`."""
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self._buffer = b""
+
+    @property
+    def child_fd(self) -> int:
+        """Give the descriptor that the child inherits."""
+        return self._theirs.fileno()
+
+    def env(self) -> dict[str, str]:
+        """Give what to add to the child's environment."""
+        return {LIFELINE_FD: str(self.child_fd)}
+
+    def spawned(self) -> None:
+        """Close the child's end here, so that its death is seen as end-of-file."""
+        self._theirs.close()
+
+    def read(self, timeout_s: float) -> dict[str, Any] | None:
+        """Wait for the child's next line; None at end-of-file. Raises TimeoutError after *timeout_s* seconds."""
+        self._ours.settimeout(timeout_s)
+        while b"\n" not in self._buffer:
+            chunk = self._ours.recv(65536)
+            if not chunk:
+                return None
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        return _parse(line)
+
+    async def open(self) -> LifelineReader:
+        """Switch to asyncio: the owner's end becomes a reader; `close` of the reader cuts the line."""
+        reader, writer = await asyncio.open_connection(sock=self._ours, limit=MAX_LINE_BYTES)
+        return LifelineReader(reader, writer)
+
+    def close(self) -> None:
+        """Cut the line; a child that still lives ends itself."""
+        self._ours.close()
+        self._theirs.close()
+
+
+class LifelineReader:
+    """The owner's end inside an event loop."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self) -> dict[str, Any] | None:
+        """Wait for the child's next line; None at end-of-file."""
+        try:
+            line = await self._reader.readline()
+        except (ConnectionError, ValueError):
+            return None
+        return _parse(line) if line.endswith(b"\n") else None
+
+    def close(self) -> None:
+        """Cut the line; a child that still lives ends itself."""
+        self._writer.close()
+
+
+class Hold:
+    """The child's end; without an owner (started by hand or by systemd) every method does nothing."""
+
+    def __init__(self, sock: socket.socket | None) -> None:
+        self._sock = sock
+        self._lock = threading.Lock()
+
+    @property
+    def owned(self) -> bool:
+        """Tell whether there is an owner."""
+        return self._sock is not None
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send one line to the owner; an owner that is gone is not an error here."""
+        if self._sock is None:
+            return
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        with self._lock, contextlib.suppress(OSError):
+            self._sock.sendall(data)
+
+
+def hold() -> Hold:
+    """Bind this process's life to its owner's, if the environment names a lifeline.
+
+    Call it first in `main`, before anything slow. When the owner dies this process ends at once, without clean-up.
+    The variable is taken out of the environment, so that children do not mistake it for their own.
+    """
+    text = os.environ.pop(LIFELINE_FD, None)
+    if text is None:
+        return Hold(None)
+    fd = int(text)
+    os.set_inheritable(fd, False)
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    sock = socket.socket(fileno=fd)
+    threading.Thread(target=_end_with_owner, args=(fd,), name="lifeline", daemon=True).start()
+    return Hold(sock)
+
+
+def _end_with_owner(fd: int) -> None:
+    """Block until the owner's end closes, then end this process."""
+    with contextlib.suppress(OSError):
+        while os.read(fd, 4096):
+            pass
+    os._exit(1)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
