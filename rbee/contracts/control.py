@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, TypeAdapter
 
 from rbee.contracts.devices import Detection
-from rbee.contracts.errors import ErrorDetail
+from rbee.contracts.error_body import ErrorDetail
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import WorkerLink
