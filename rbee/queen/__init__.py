@@ -1,0 +1,1 @@
+"""The brain: node registry, worker registry, placement, tasks and their relay."""

@@ -1,0 +1,266 @@
+"""Decide where a task runs.
+
+Pure: the fleet as known and the wish go in; the worker to use, the place for a new one, or a refusal comes out.
+The caller performs it. A node or device that is passed over has its reason in the refusal, which reaches the user.
+
+Rules:
+* a worker matches by model, backend and, where one was asked for, device; while a matching worker exists,
+  free, busy or loading, no second one is started;
+* a wish without a backend means the best one that each node has; if that cannot take the model, the next is not tried;
+* among matches the one with a free slot comes first, among places the one that has the model's file, then the one
+  with the most free memory; names break ties, so that equal fleets give equal answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rbee.contracts.devices import Backend, Device
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.workers import WorkerInfo, WorkerLink, WorkerState
+from rbee.errors import RbeeError
+from rbee.queen.registry import Hive
+
+MEMORY_FACTOR = 1.2
+_MB = 1_000_000
+
+# A refusal of a whole fleet speaks with the voice of the candidate that came closest.
+_CLOSENESS = (
+    ErrorCode.RAM_EXHAUSTED,
+    ErrorCode.VRAM_EXHAUSTED,
+    ErrorCode.DRAINING,
+    ErrorCode.VERSION_MISMATCH,
+    ErrorCode.INVALID_DEVICE,
+    ErrorCode.GPU_NOT_AVAILABLE,
+    ErrorCode.BACKEND_UNAVAILABLE,
+    ErrorCode.CONNECTION_TIMEOUT,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to run, and where if that matters. `model` is any spelling, `same_as` others that mean the same."""
+
+    model: str
+    node: str | None = None
+    backend: Backend | None = None
+    device: int | None = None
+    same_as: frozenset[str] = frozenset()
+
+    def means(self, reference: str) -> bool:
+        """Tell whether *reference* is the wished model."""
+        return reference == self.model or reference in self.same_as
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What placement looks at. `in_flight` counts this queen's own requests by worker id."""
+
+    hives: tuple[Hive, ...]
+    version: str
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UseWorker:
+    """Send the request to this worker; `free` is the number of slots it seems to have left."""
+
+    node: str
+    link: WorkerLink
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitWorker:
+    """A matching worker is loading: wait for it."""
+
+    node: str
+    link: WorkerLink
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnWorker:
+    """Start a worker here; `device` None leaves the choice to the hive, which sees its memory as it is now."""
+
+    node: str
+    backend: Backend
+    device: int | None
+    model_present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why one node, or one device of it, was passed over."""
+
+    node: str
+    code: ErrorCode
+    reason: str
+    details: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nobody can run it; says why, candidate by candidate."""
+
+    code: ErrorCode
+    message: str
+    rejected: tuple[Rejection, ...] = ()
+
+    def error(self) -> RbeeError:
+        """Give the form that reaches the user: the figures of the closest candidate, the reasons of all."""
+        closest = next((r for r in self.rejected if r.code is self.code), None)
+        details: dict[str, object] = {} if closest is None else dict(closest.details)
+        details["rejected"] = [{"node": r.node, "code": r.code.value, "why": r.reason} for r in self.rejected]
+        hint = None
+        if self.code is ErrorCode.VERSION_MISMATCH and closest is not None:
+            hint = f"Upgrade the hive: rbee-keeper hive upgrade --node {closest.node}"
+        return RbeeError(self.code, self.message, details=details, hint=hint)
+
+
+Decision = UseWorker | AwaitWorker | SpawnWorker | Refusal
+
+
+def place(fleet: Fleet, wish: Wish) -> Decision:
+    """Choose where *wish* runs."""
+    hives = [hive for hive in fleet.hives if wish.node is None or hive.node == wish.node]
+    if not hives:
+        return _nobody(wish)
+    rejected: list[Rejection] = []
+    able: list[tuple[Hive, Backend]] = []
+    for hive in hives:
+        found = _able(hive, wish, fleet.version)
+        if isinstance(found, Rejection):
+            rejected.append(found)
+        else:
+            able.append((hive, found))
+
+    matching = [
+        (hive, link) for hive, backend in able for link in hive.workers.values() if _matches(link.worker, wish, backend)
+    ]
+    serving = [
+        UseWorker(hive.node, link, _free(link.worker, fleet)) for hive, link in matching if link.worker.state.serves
+    ]
+    if serving:
+        return min(serving, key=lambda use: (-use.free, use.node, use.link.worker.worker_id))
+    loading = [AwaitWorker(hive.node, link) for hive, link in matching]
+    if loading:
+        return min(loading, key=lambda wait: (wait.node, wait.link.worker.worker_id))
+    return _new_place(able, wish, model_bytes(fleet.hives, wish), rejected)
+
+
+def model_bytes(hives: Iterable[Hive], wish: Wish) -> int | None:
+    """Give the size of the wished model's file if any hive has it in its catalogue."""
+    return next((entry.size_bytes for hive in hives for entry in hive.models if wish.means(entry.reference)), None)
+
+
+def compatible(ours: str, theirs: str) -> bool:
+    """Tell whether two versions work together: the same major and minor."""
+    return ours.split(".")[:2] == theirs.split(".")[:2]
+
+
+def _able(hive: Hive, wish: Wish, version: str) -> Backend | Rejection:
+    """Give the backend that *hive* would use, or why it cannot be used at all."""
+    if not hive.connected or hive.version is None:
+        because = f": {hive.last_error}" if hive.last_error else ""
+        return Rejection(hive.node, ErrorCode.CONNECTION_TIMEOUT, f"its hive does not answer{because}")
+    if not compatible(version, hive.version):
+        return Rejection(
+            hive.node,
+            ErrorCode.VERSION_MISMATCH,
+            f"its hive is version {hive.version}, the queen is {version}",
+            {"hive_version": hive.version, "queen_version": version},
+        )
+    if hive.closing:
+        return Rejection(hive.node, ErrorCode.DRAINING, "its hive is stopping")
+    there = hive.detection.backends
+    backend = wish.backend or (there[0] if there else None)
+    if backend is None or backend not in there:
+        return _backend_missing(hive, backend)
+    indices = [device.index for device in _devices(hive, backend)]
+    if wish.device is not None and wish.device not in indices:
+        return Rejection(
+            hive.node,
+            ErrorCode.INVALID_DEVICE,
+            f"it has no {backend.value} device {wish.device}; its {backend.value} devices are "
+            + ", ".join(map(str, indices)),
+            {"device": wish.device, "devices": indices},
+        )
+    return backend
+
+
+def _backend_missing(hive: Hive, backend: Backend | None) -> Rejection:
+    there = [b.value for b in hive.detection.backends]
+    named = ", ".join(there) or "nothing"
+    fault = None if backend is None else hive.detection.faults.get(backend)
+    asked = "any backend" if backend is None else backend.value
+    if fault is not None:
+        code, reason = ErrorCode.GPU_NOT_AVAILABLE, f"its {asked} cannot be used ({fault}); it has {named}"
+    else:
+        code, reason = ErrorCode.BACKEND_UNAVAILABLE, f"it does not have {asked}; it has {named}"
+    return Rejection(hive.node, code, reason, {"backend": asked, "available": there})
+
+
+def _matches(worker: WorkerInfo, wish: Wish, backend: Backend) -> bool:
+    return (
+        wish.means(worker.model_ref)
+        and worker.backend is backend
+        and (wish.device is None or worker.device == wish.device)
+        and (worker.state.serves or worker.state in (WorkerState.STARTING, WorkerState.LOADING))
+    )
+
+
+def _free(worker: WorkerInfo, fleet: Fleet) -> int:
+    """Count free slots, as the hive says and as our own requests suggest; the lower is nearer to the truth."""
+    return max(0, min(worker.slots_available, worker.slots_total - fleet.in_flight.get(worker.worker_id, 0)))
+
+
+def _new_place(
+    able: list[tuple[Hive, Backend]], wish: Wish, size: int | None, rejected: list[Rejection]
+) -> SpawnWorker | Refusal:
+    need = 0 if size is None else int(MEMORY_FACTOR * size)
+    places: list[tuple[tuple[bool, int, str], SpawnWorker]] = []
+    for hive, backend in able:
+        devices = [d for d in _devices(hive, backend) if wish.device is None or d.index == wish.device]
+        best = max(devices, key=lambda device: device.free_bytes)
+        if best.free_bytes < need:
+            rejected.append(_too_little(hive, best, need))
+            continue
+        present = any(wish.means(entry.reference) and entry.problem is None for entry in hive.models)
+        places.append(
+            ((not present, -best.free_bytes, hive.node), SpawnWorker(hive.node, backend, wish.device, present))
+        )
+    if places:
+        return min(places, key=lambda scored: scored[0])[1]
+    return _refused(wish, rejected)
+
+
+def _too_little(hive: Hive, device: Device, need: int) -> Rejection:
+    code = ErrorCode.RAM_EXHAUSTED if device.backend is Backend.CPU else ErrorCode.VRAM_EXHAUSTED
+    required, available = -(-need // _MB), device.free_bytes // _MB
+    return Rejection(
+        hive.node,
+        code,
+        f"the model needs {required} MB and {device.backend.value} device {device.index} has {available} MB free",
+        {"required_mb": required, "available_mb": available},
+    )
+
+
+def _refused(wish: Wish, rejected: list[Rejection]) -> Refusal:
+    closest = min(rejected, key=lambda rejection: _CLOSENESS.index(rejection.code))
+    if len(rejected) == 1:
+        message = f"Node {closest.node} cannot run {wish.model}: {closest.reason}."
+    else:
+        reasons = "; ".join(f"{rejection.node}: {rejection.reason}" for rejection in rejected)
+        message = f"None of {len(rejected)} nodes can run {wish.model}: {reasons}."
+    return Refusal(closest.code, message, tuple(rejected))
+
+
+def _nobody(wish: Wish) -> Refusal:
+    if wish.node is None:
+        return Refusal(ErrorCode.NODE_NOT_FOUND, "No node is registered, so there is nowhere to run anything.")
+    return Refusal(ErrorCode.NODE_NOT_FOUND, f"There is no node named {wish.node}.")
+
+
+def _devices(hive: Hive, backend: Backend) -> list[Device]:
+    return [device for device in hive.detection.devices if device.backend is backend]

@@ -1,0 +1,1 @@
+"""The queen's HTTP routes, one module for each noun."""

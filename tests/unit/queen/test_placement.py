@@ -1,0 +1,254 @@
+"""Where a task runs, and why not elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rbee.contracts.control import Closing, Hello
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.workers import WorkerState
+from rbee.queen.placement import AwaitWorker, Decision, Fleet, Refusal, SpawnWorker, UseWorker, Wish, compatible, place
+from rbee.queen.registry import Registry
+from tests.unit.queen.fleet import GB, MODEL, VERSION, device, entry, hello, link
+
+
+def fleet(in_flight: dict[str, int] | None = None, **hives: Hello | None) -> Fleet:
+    """Make a fleet of named hives; None is one that never answered."""
+    registry = Registry()
+    for node, first in hives.items():
+        registry.add_node(node, f"http://{node}:9200")
+        if first is not None:
+            registry.apply(node, first, now=0.0)
+    return Fleet(tuple(registry.hives()), VERSION, in_flight or {})
+
+
+def used(decision: Decision) -> str:
+    assert isinstance(decision, UseWorker), decision
+    return decision.link.worker.worker_id
+
+
+def refused(decision: Decision) -> Refusal:
+    assert isinstance(decision, Refusal), decision
+    return decision
+
+
+def test_a_warm_worker_is_reused() -> None:
+    """A worker of the same model, backend and device is preferred to a new one anywhere."""
+    found = place(fleet(attic=hello(link("w")), cellar=hello(devices=[device(free=60 * GB)])), Wish(MODEL))
+
+    assert used(found) == "w"
+
+
+def test_the_worker_with_the_most_free_slots_comes_first() -> None:
+    """Of several matches the one with more free slots is used."""
+    found = place(fleet(attic=hello(link("a", free=1)), cellar=hello(link("b", free=3))), Wish(MODEL))
+
+    assert used(found) == "b"
+
+
+def test_our_own_requests_count_before_the_hive_says_so() -> None:
+    """Slots that this queen has just filled are not counted as free."""
+    found = place(fleet({"b": 4}, attic=hello(link("a", free=1)), cellar=hello(link("b", free=4))), Wish(MODEL))
+
+    assert used(found) == "a"
+
+
+def test_a_busy_worker_is_used_and_no_second_one_started() -> None:
+    """While a matching worker exists there is no spawn, however busy it is."""
+    found = place(fleet(attic=hello(link("w", state=WorkerState.BUSY, free=0))), Wish(MODEL))
+
+    assert isinstance(found, UseWorker)
+    assert found.free == 0
+
+
+def test_a_loading_worker_is_waited_for() -> None:
+    """A worker that loads the wished model is awaited, not doubled."""
+    found = place(fleet(attic=hello(link("w", state=WorkerState.LOADING, free=0))), Wish(MODEL))
+
+    assert isinstance(found, AwaitWorker)
+
+
+def test_workers_that_end_are_not_used() -> None:
+    """Draining, stopping and crashed workers match nothing."""
+    ending = [link(s.value, state=s) for s in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.CRASHED)]
+
+    assert isinstance(place(fleet(attic=hello(*ending)), Wish(MODEL)), SpawnWorker)
+
+
+def test_another_spelling_of_the_model_matches() -> None:
+    """A reference that is known to mean the same model finds its worker."""
+    wish = Wish("hf:org/bee", same_as=frozenset({"hf:org/bee:Q4_K_M"}))
+
+    assert used(place(fleet(attic=hello(link("w", model="hf:org/bee:Q4_K_M"))), wish)) == "w"
+
+
+def test_another_model_backend_or_device_does_not_match() -> None:
+    """Same model, same backend and the asked device, or it is another worker."""
+    both = [device(Backend.CUDA, 0), device(Backend.CUDA, 1), device()]
+    there = fleet(attic=hello(link("w", backend=Backend.CUDA, index=1), devices=both))
+
+    assert isinstance(place(there, Wish("file:///other.gguf")), SpawnWorker)
+    assert isinstance(place(there, Wish(MODEL, backend=Backend.CPU)), SpawnWorker)
+    assert isinstance(place(there, Wish(MODEL, device=0)), SpawnWorker)
+    assert used(place(there, Wish(MODEL, device=1))) == "w"
+    assert used(place(there, Wish(MODEL))) == "w"
+
+
+def test_the_best_backend_is_taken_and_a_cpu_worker_is_no_substitute() -> None:
+    """Without a backend in the wish a machine with CUDA uses CUDA, though a CPU worker is warm."""
+    there = fleet(attic=hello(link("w"), devices=[device(Backend.CUDA), device()]))
+
+    found = place(there, Wish(MODEL))
+
+    assert isinstance(found, SpawnWorker)
+    assert found.backend is Backend.CUDA
+
+
+def test_the_next_backend_is_not_tried() -> None:
+    """A model that does not fit the GPU is refused, though the CPU would hold it."""
+    there = fleet(
+        attic=hello(devices=[device(Backend.CUDA, free=1 * GB), device(free=60 * GB)], models=[entry(size=2 * GB)])
+    )
+
+    found = refused(place(there, Wish(MODEL)))
+
+    assert found.code is ErrorCode.VRAM_EXHAUSTED
+    error = found.error()
+    assert (error.details["required_mb"], error.details["available_mb"]) == (2400, 1000)
+
+
+def test_the_place_that_has_the_file_comes_before_the_one_with_more_memory() -> None:
+    """A model file already there is worth more than free memory."""
+    found = place(
+        fleet(attic=hello(models=[entry()]), cellar=hello(devices=[device(free=60 * GB)])),
+        Wish(MODEL),
+    )
+
+    assert isinstance(found, SpawnWorker)
+    assert (found.node, found.model_present) == ("attic", True)
+
+
+def test_the_most_free_memory_comes_first_among_equals() -> None:
+    """Without the file anywhere, the roomiest machine is chosen."""
+    found = place(fleet(attic=hello(), cellar=hello(devices=[device(free=60 * GB)])), Wish(MODEL))
+
+    assert isinstance(found, SpawnWorker)
+    assert found.node == "cellar"
+
+
+def test_a_known_size_keeps_a_small_machine_out() -> None:
+    """A size known from one hive's catalogue counts for every hive."""
+    big = entry(size=20 * GB)
+    found = place(
+        fleet(attic=hello(models=[big]), cellar=hello(devices=[device(free=60 * GB)])),
+        Wish(MODEL),
+    )
+
+    assert isinstance(found, SpawnWorker)
+    assert found.node == "cellar"
+
+
+def test_an_unknown_node_is_named_with_the_way_to_add_it() -> None:
+    """A node that was never registered is NODE_NOT_FOUND."""
+    error = refused(place(fleet(attic=hello()), Wish(MODEL, node="barn"))).error()
+
+    assert error.code is ErrorCode.NODE_NOT_FOUND
+    assert "barn" in error.message
+    assert "config set-ssh" in error.hint
+
+
+def test_only_the_asked_node_is_considered() -> None:
+    """A wish for a node is never moved to another one."""
+    found = place(fleet(attic=hello(), cellar=hello(link("w"))), Wish(MODEL, node="attic"))
+
+    assert isinstance(found, SpawnWorker)
+    assert found.node == "attic"
+
+
+def test_a_version_mismatch_names_both_versions_and_the_upgrade() -> None:
+    """A hive of another minor version is refused with both versions and the command."""
+    error = refused(place(fleet(attic=hello(version="0.2.0")), Wish(MODEL))).error()
+
+    assert error.code is ErrorCode.VERSION_MISMATCH
+    assert "0.2.0" in error.message
+    assert VERSION in error.message
+    assert error.hint == "Upgrade the hive: rbee-keeper hive upgrade --node attic"
+
+
+def test_the_patch_version_does_not_matter() -> None:
+    """Same major and minor work together."""
+    assert compatible("1.4.0", "1.4.9")
+    assert not compatible("1.4.0", "1.5.0")
+    assert not compatible("1.4.0", "2.4.0")
+
+
+def test_a_missing_backend_says_what_is_there() -> None:
+    """BACKEND_UNAVAILABLE lists what the machine has."""
+    error = refused(place(fleet(attic=hello()), Wish(MODEL, backend=Backend.CUDA))).error()
+
+    assert error.code is ErrorCode.BACKEND_UNAVAILABLE
+    assert error.details["available"] == ["cpu"]
+    assert "it has cpu" in error.message
+
+
+def test_a_broken_driver_is_told_apart_from_no_gpu() -> None:
+    """A backend that was found and cannot be used gives its fault."""
+    there = fleet(attic=hello(faults={Backend.CUDA: "driver and library differ"}))
+
+    found = refused(place(there, Wish(MODEL, backend=Backend.CUDA)))
+
+    assert found.code is ErrorCode.GPU_NOT_AVAILABLE
+    assert "driver and library differ" in found.message
+
+
+def test_a_missing_device_lists_the_devices() -> None:
+    """INVALID_DEVICE lists the indices of the backend."""
+    error = refused(place(fleet(attic=hello()), Wish(MODEL, backend=Backend.CPU, device=5))).error()
+
+    assert error.code is ErrorCode.INVALID_DEVICE
+    assert error.details["devices"] == [0]
+
+
+def test_every_rejected_node_has_its_reason() -> None:
+    """The refusal of a fleet speaks for the closest candidate and lists them all."""
+    registry = Registry()
+    for node in ("attic", "barn", "cellar"):
+        registry.add_node(node, f"http://{node}:9200")
+    registry.apply("attic", hello(), now=0.0)
+    registry.apply("attic", Closing(), now=0.0)
+    registry.apply("barn", hello(version="9.0.0"), now=0.0)
+    registry.lost("cellar", "connection refused")
+
+    found = refused(place(Fleet(tuple(registry.hives()), VERSION), Wish(MODEL)))
+
+    assert found.code is ErrorCode.DRAINING
+    assert [(r.node, r.code) for r in found.rejected] == [
+        ("attic", ErrorCode.DRAINING),
+        ("barn", ErrorCode.VERSION_MISMATCH),
+        ("cellar", ErrorCode.CONNECTION_TIMEOUT),
+    ]
+    assert "connection refused" in found.message
+
+
+def test_equal_fleets_give_equal_answers() -> None:
+    """Names break ties, so that the order of registration does not matter."""
+    one = place(fleet(attic=hello(), cellar=hello()), Wish(MODEL))
+    other = place(fleet(cellar=hello(), attic=hello()), Wish(MODEL))
+
+    assert one == other
+
+
+def test_a_large_fleet_is_searched_whole() -> None:
+    """Among 500 workers on 100 nodes the only free match is found; the time it takes is printed."""
+    hives = {
+        f"node{n:03}": hello(*(link(f"w{n:03}-{k}", state=WorkerState.BUSY, free=0) for k in range(5)))
+        for n in range(99)
+    }
+    there = fleet(None, **hives, zzz=hello(link("free")))
+
+    started = time.perf_counter()
+    found = place(there, Wish(MODEL))
+    print(f"placement over 496 workers: {(time.perf_counter() - started) * 1000:.2f} ms")  # noqa: T201
+
+    assert used(found) == "free"

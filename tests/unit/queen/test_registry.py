@@ -1,0 +1,172 @@
+"""What hives say is what the queen knows, in whatever order they say it."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.contracts.control import (
+    Beat,
+    Closing,
+    DevicesChanged,
+    Hello,
+    HiveMessage,
+    ModelsChanged,
+    WorkerChanged,
+    WorkerGone,
+)
+from rbee.contracts.devices import Detection
+from rbee.contracts.workers import WorkerState
+from rbee.queen.registry import GONE_KEPT, Registry
+from tests.unit.queen.fleet import device, entry, hello, link
+
+NODES = ["attic", "cellar"]
+IDS = [f"worker-{n}" for n in range(4)]
+
+links = st.builds(link, st.sampled_from(IDS), state=st.sampled_from(WorkerState), free=st.integers(0, 4))
+messages: st.SearchStrategy[HiveMessage] = st.one_of(
+    st.lists(links, max_size=3).map(lambda some: hello(*some)),
+    links.map(lambda one: WorkerChanged(link=one)),
+    st.sampled_from(IDS).map(lambda worker_id: WorkerGone(worker_id=worker_id, reason="ended")),
+    st.just(ModelsChanged(models=[entry()])),
+    st.just(DevicesChanged(detection=Detection(devices=[device(free=1)]))),
+    st.just(Beat()),
+    st.just(Closing()),
+)
+steps = st.one_of(
+    st.tuples(st.sampled_from(NODES), messages),
+    st.tuples(st.sampled_from(NODES), st.sampled_from(["lost", "add", "remove"])),
+)
+
+
+def perform(registry: Registry, node: str, step: HiveMessage | str, now: float) -> None:
+    """Do one step to the registry."""
+    match step:
+        case "lost":
+            registry.lost(node, "the cable was pulled")
+        case "add":
+            registry.add_node(node, f"http://{node}:9200")
+        case "remove":
+            registry.remove_node(node)
+        case str():
+            raise AssertionError(step)
+        case _:
+            registry.apply(node, step, now=now)
+
+
+def known(registry: Registry, *workers: str, node: str = "attic") -> bool:
+    return sorted(worker.worker_id for worker in registry.workers(node)) == sorted(workers)
+
+
+def registry_with(first: Hello) -> Registry:
+    registry = Registry()
+    registry.add_node("attic", "http://attic:9200")
+    registry.apply("attic", first, now=0.0)
+    return registry
+
+
+@given(st.lists(steps, max_size=30))
+def test_any_order_of_messages_leaves_the_registry_consistent(story: list[tuple[str, HiveMessage | str]]) -> None:
+    """After every step of any story the invariants hold."""
+    registry = Registry()
+    for node in NODES:
+        registry.add_node(node, f"http://{node}:9200")
+
+    for now, (node, step) in enumerate(story):
+        perform(registry, node, step, float(now))
+
+        registry.check_invariants()
+
+
+@given(st.lists(messages, max_size=20))
+def test_a_hello_after_a_restart_of_the_queen_gives_the_state_before(story: list[HiveMessage]) -> None:
+    """What a fresh queen learns from one Hello equals what the old one learnt from the whole story."""
+    old = registry_with(hello())
+    for message in story:
+        old.apply("attic", message, now=1.0)
+    before = old.hive("attic")
+    assert before is not None
+    resumed = Hello(
+        hive_id="hive-1",
+        version="0.1.0",
+        detection=before.detection,
+        models=list(before.models),
+        workers=list(before.workers.values()),
+    )
+
+    fresh = registry_with(resumed).hive("attic")
+
+    assert fresh is not None
+    assert (fresh.workers, fresh.models, fresh.detection) == (before.workers, before.models, before.detection)
+
+
+def test_a_hello_replaces_everything_known() -> None:
+    """A worker that the hive no longer names is forgotten."""
+    registry = registry_with(hello(link("worker-0"), link("worker-1")))
+
+    registry.apply("attic", hello(link("worker-1")), now=1.0)
+
+    assert known(registry, "worker-1")
+
+
+def test_workers_carry_the_queens_name_of_their_node() -> None:
+    """A hive need not know what it is called."""
+    registry = registry_with(hello(link("worker-0")))
+
+    assert registry.workers()[0].node == "attic"
+
+
+def test_a_worker_that_is_gone_does_not_come_back_by_a_late_message() -> None:
+    """The answer to a spawn may overtake the news of the worker's death; the death wins."""
+    registry = registry_with(hello())
+    registry.apply("attic", WorkerGone(worker_id="worker-0", reason="out of memory", crashed=True), now=1.0)
+
+    registry.apply("attic", WorkerChanged(link=link("worker-0")), now=2.0)
+
+    assert known(registry)
+    gone = registry.gone("worker-0")
+    assert gone is not None
+    assert gone.reason == "out of memory"
+
+
+def test_a_lost_hive_has_no_workers_and_says_why() -> None:
+    """Nothing is promised of a machine that is not heard."""
+    registry = registry_with(hello(link("worker-0")))
+
+    registry.lost("attic", "the connection closed")
+
+    hive = registry.hive("attic")
+    assert hive is not None
+    assert (hive.connected, dict(hive.workers), hive.last_error) == (False, {}, "the connection closed")
+    assert registry.worker("worker-0") is None
+
+
+def test_silence_is_counted_from_the_last_word() -> None:
+    """A hive is silent only when more than the limit has passed since its latest message of any kind."""
+    registry = registry_with(hello())
+    registry.apply("attic", Beat(), now=5.0)
+
+    assert registry.silent(now=15.0) == []
+    assert registry.silent(now=15.1) == ["attic"]
+
+
+def test_messages_of_a_removed_node_change_nothing() -> None:
+    """A channel that is being closed cannot bring its node back."""
+    registry = registry_with(hello())
+    registry.remove_node("attic")
+
+    registry.apply("attic", hello(link("worker-0")), now=1.0)
+
+    assert registry.hives() == []
+
+
+def test_the_memory_of_ended_workers_is_bounded() -> None:
+    """Only the latest ends are remembered."""
+    registry = registry_with(hello())
+
+    for n in range(GONE_KEPT + 10):
+        registry.apply("attic", WorkerGone(worker_id=f"worker-{n}", reason="ended"), now=1.0)
+
+    registry.check_invariants()
+    assert registry.gone("worker-0") is None
+    assert registry.gone(f"worker-{GONE_KEPT}") is not None
