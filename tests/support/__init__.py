@@ -1,0 +1,1 @@
+"""What tests of every kind share: stand-ins, waiting, processes."""
