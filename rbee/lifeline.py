@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -116,20 +117,20 @@ def hold() -> Hold:
     if text is None:
         return Hold(None)
     fd = int(text)
-    os.set_inheritable(fd, False)
+    fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     sock = socket.socket(fileno=fd)
-    threading.Thread(target=_end_with_owner, args=(fd,), name="lifeline", daemon=True).start()
+    threading.Thread(target=_end_with_owner, args=(sock,), name="lifeline", daemon=True).start()
     return Hold(sock)
 
 
-def _end_with_owner(fd: int) -> None:
+def _end_with_owner(sock: socket.socket) -> None:
     """Block until the owner's end closes, then end this process."""
     with contextlib.suppress(OSError):
-        while os.read(fd, 4096):
+        while sock.recv(4096):
             pass
     os._exit(1)
 

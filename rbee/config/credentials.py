@@ -72,7 +72,7 @@ def store_key(path: Path, key: str, *, replace: bool) -> str:
                 file.flush()
                 os.fsync(file.fileno())
             if replace:
-                os.replace(name, path)
+                Path(name).replace(path)
                 return key
             try:
                 os.link(name, path)

@@ -42,6 +42,4 @@ class Detection(BaseModel):
     @property
     def counts(self) -> dict[Backend, int]:
         """Count devices by backend: the registry's `devices`, such as {"cuda": 2, "cpu": 1}."""
-        return {
-            backend: sum(1 for device in self.devices if device.backend is backend) for backend in self.backends
-        }
+        return {backend: sum(1 for device in self.devices if device.backend is backend) for backend in self.backends}

@@ -100,7 +100,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         401, _AUTH, "Send 'Authorization: Bearer <key>'. The keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
     ),
     ErrorCode.INVALID_API_KEY: ErrorSpec(
-        401, _AUTH, "The keeper reads its key from RBEE_API_KEY, then ~/.rbee/secrets/api-key; compare it with the daemon's."
+        401, _AUTH, "The keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key; compare it with the daemon's."
     ),
     ErrorCode.MODEL_ACCESS_DENIED: ErrorSpec(
         403, "permission_error", "Accept the model's terms on its hub page, then set HF_TOKEN for the hive."
@@ -110,15 +110,15 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.MODEL_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See what is there: rbee-keeper models list --node NODE"),
     ErrorCode.WORKER_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See what runs: rbee-keeper worker list"),
-    ErrorCode.ROUTE_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "The routes of each daemon are listed at its /openapi.json."),
-    ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, _INVALID, "The routes of each daemon are listed at its /openapi.json."),
+    ErrorCode.ROUTE_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "Each daemon lists its routes at /openapi.json."),
+    ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, _INVALID, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorSpec(413, _INVALID, "Send a smaller request."),
     ErrorCode.REQUEST_TIMEOUT: ErrorSpec(408, _TIMEOUT, "Look at the log that is named, then try again."),
     ErrorCode.LOADING_TIMEOUT: ErrorSpec(
         408, _TIMEOUT, "Look at the worker's log, or raise loading_timeout_s for a slow disk."
     ),
     ErrorCode.NODE_EXISTS: ErrorSpec(
-        409, _CONFLICT, "Change it with 'rbee-keeper config set-ssh', or remove it with 'rbee-keeper config remove-node'."
+        409, _CONFLICT, "Change it: rbee-keeper config set-ssh; or remove it: rbee-keeper config remove-node"
     ),
     ErrorCode.MODEL_IN_USE: ErrorSpec(409, _CONFLICT, "Stop the workers that use it: rbee-keeper worker list"),
     ErrorCode.CANCELED: ErrorSpec(499, "canceled_error", "The request was canceled by its client."),
@@ -159,7 +159,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.WORKER_BINARY_NOT_FOUND: ErrorSpec(
         500, _SERVER, "Install it on that machine: pip install 'rbee[worker]', or rbee-keeper hive install --node NODE"
     ),
-    ErrorCode.WORKER_CRASHED: ErrorSpec(500, _SERVER, "Try again; the worker's log says more: rbee-keeper logs --node NODE"),
+    ErrorCode.WORKER_CRASHED: ErrorSpec(500, _SERVER, "Try again; its log says more: rbee-keeper logs --node NODE"),
     ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; the stalled worker is being replaced."),
     ErrorCode.MODEL_INVALID: ErrorSpec(
         400, _INVALID, "Name a whole GGUF file; download or copy it again if it is truncated."
@@ -170,6 +170,6 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.ALREADY_RUNNING: ErrorSpec(
         None, _LOCAL, "Use the one that runs, stop it with 'rbee-keeper daemon stop', or set another RBEE_HOME."
     ),
-    ErrorCode.PERMISSION_DENIED: ErrorSpec(500, _SERVER, "Make the named path writable for this user, or set RBEE_HOME."),
+    ErrorCode.PERMISSION_DENIED: ErrorSpec(500, _SERVER, "Make the path writable for this user, or set RBEE_HOME."),
     ErrorCode.INTERNAL: ErrorSpec(500, _SERVER, "This is a bug in rbee; the daemon's log has the details."),
 }

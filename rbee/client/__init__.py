@@ -1,0 +1,1 @@
+"""Typed clients of the daemons' HTTP interfaces. Import from the submodules."""

@@ -1,0 +1,224 @@
+"""Talk to a daemon over HTTP: key, timeouts, connection retries, and its error body as an exception."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import httpx
+
+from rbee.client.retry import CONNECT_TIMEOUT_S, CONTROL_TIMEOUT_S, HTTP_CONNECT, NO_TOKEN_TIMEOUT_S, Retries
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+
+OnRetry = Callable[[int, int, str], None]
+"""Told before each further attempt: its number from 1, how many there will be, why the last one failed."""
+
+CONTROL_TIMEOUT = httpx.Timeout(CONTROL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+STREAM_TIMEOUT = httpx.Timeout(NO_TOKEN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+WAITING_TIMEOUT = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
+
+
+class DaemonClient:
+    """A connection pool to one daemon, for the keeper (blocking).
+
+    Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT where it does not answer,
+    INVALID_RESPONSE where something answers that is not ours.
+    """
+
+    def __init__(self, name: str, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self._retries = retries
+        self._http = httpx.Client(base_url=self.url, headers=_headers(key), timeout=CONTROL_TIMEOUT, trust_env=False)
+
+    def close(self) -> None:
+        """Close the pool."""
+        self._http.close()
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: dict[str, Any] | None = None,
+        timeout: httpx.Timeout = CONTROL_TIMEOUT,
+        on_retry: OnRetry | None = None,
+    ) -> Any:
+        """Send a request and give the answer's JSON; None for 204."""
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        response = self._connected(request, on_retry, stream=False)
+        return answer(self.name, self.url, response)
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: dict[str, Any] | None = None,
+        timeout: httpx.Timeout = STREAM_TIMEOUT,
+        on_retry: OnRetry | None = None,
+    ) -> Iterator[httpx.Response]:
+        """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        response = self._connected(request, on_retry, stream=True)
+        try:
+            if response.status_code >= 400:
+                response.read()
+                answer(self.name, self.url, response)
+            yield response
+        except httpx.HTTPError as error:
+            raise broken(self.name, self.url, error) from error
+        finally:
+            response.close()
+
+    def _connected(self, request: httpx.Request, on_retry: OnRetry | None, *, stream: bool) -> httpx.Response:
+        waits = list(self._retries.waits())
+        for attempt in range(len(waits) + 1):
+            try:
+                return self._http.send(request, stream=stream)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                if attempt == len(waits):
+                    raise unreachable(self.name, self.url, attempt + 1, error) from error
+                if on_retry is not None:
+                    on_retry(attempt + 1, len(waits), reason(error))
+                time.sleep(waits[attempt])
+            except httpx.HTTPError as error:
+                raise broken(self.name, self.url, error) from error
+        raise AssertionError("unreachable")
+
+
+class AsyncDaemonClient:
+    """A connection pool to one daemon, for daemons; the same as `DaemonClient` inside an event loop."""
+
+    def __init__(self, name: str, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self._retries = retries
+        self._http = httpx.AsyncClient(
+            base_url=self.url, headers=_headers(key), timeout=CONTROL_TIMEOUT, trust_env=False
+        )
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._http.aclose()
+
+    async def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: dict[str, Any] | None = None,
+        timeout: httpx.Timeout = CONTROL_TIMEOUT,
+        on_retry: OnRetry | None = None,
+    ) -> Any:
+        """Send a request and give the answer's JSON; None for 204."""
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        response = await self._connected(request, on_retry, stream=False)
+        return answer(self.name, self.url, response)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: dict[str, Any] | None = None,
+        timeout: httpx.Timeout = STREAM_TIMEOUT,
+        on_retry: OnRetry | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        response = await self._connected(request, on_retry, stream=True)
+        try:
+            if response.status_code >= 400:
+                await response.aread()
+                answer(self.name, self.url, response)
+            yield response
+        except httpx.HTTPError as error:
+            raise broken(self.name, self.url, error) from error
+        finally:
+            await response.aclose()
+
+    async def _connected(self, request: httpx.Request, on_retry: OnRetry | None, *, stream: bool) -> httpx.Response:
+        waits = list(self._retries.waits())
+        for attempt in range(len(waits) + 1):
+            try:
+                return await self._http.send(request, stream=stream)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                if attempt == len(waits):
+                    raise unreachable(self.name, self.url, attempt + 1, error) from error
+                if on_retry is not None:
+                    on_retry(attempt + 1, len(waits), reason(error))
+                await asyncio.sleep(waits[attempt])
+            except httpx.HTTPError as error:
+                raise broken(self.name, self.url, error) from error
+        raise AssertionError("unreachable")
+
+
+def answer(name: str, url: str, response: httpx.Response) -> Any:
+    """Give the JSON of a good answer. Raises RbeeError for any other."""
+    if response.status_code == 204:
+        return None
+    try:
+        value = response.json()
+    except ValueError:
+        value = None
+    if response.is_success and value is not None:
+        return value
+    error = RbeeError.from_body(value)
+    if error is not None:
+        raise error
+    raise RbeeError(
+        ErrorCode.INVALID_RESPONSE,
+        f"{url} answered HTTP {response.status_code}, but not as {name} does.",
+        details={"url": url, "status": response.status_code},
+    )
+
+
+def unreachable(name: str, url: str, attempts: int, error: Exception) -> RbeeError:
+    """Make the error for a daemon that no attempt reached."""
+    return RbeeError(
+        ErrorCode.CONNECTION_TIMEOUT,
+        f"{name} at {url} does not answer ({reason(error)}; {attempts} attempts).",
+        details={"url": url, "attempts": attempts},
+    )
+
+
+def broken(name: str, url: str, error: httpx.HTTPError) -> RbeeError:
+    """Make the error for an exchange that began and broke."""
+    if isinstance(error, httpx.TimeoutException):
+        return RbeeError(
+            ErrorCode.CONNECTION_TIMEOUT, f"{name} at {url} took too long to answer.", details={"url": url}
+        )
+    return RbeeError(
+        ErrorCode.INVALID_RESPONSE, f"The connection to {name} at {url} broke: {reason(error)}.", details={"url": url}
+    )
+
+
+def reason(error: Exception) -> str:
+    """Say in a few words why a connection failed."""
+    if isinstance(error, httpx.ConnectTimeout):
+        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
+    cause = error
+    while cause.__cause__ is not None or cause.__context__ is not None:
+        cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return str(error) or type(error).__name__
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _given(params: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if params is None else {key: value for key, value in params.items() if value is not None}

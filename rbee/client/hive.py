@@ -1,0 +1,91 @@
+"""The queen's view of a hive's HTTP routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from rbee.client.base import WAITING_TIMEOUT, AsyncDaemonClient, OnRetry
+from rbee.client.events import aevents
+from rbee.client.retry import GRACEFUL_STOP_S
+from rbee.contracts.hives import HiveHealth, ShutdownReceipt
+from rbee.contracts.models import CatalogEntry, DownloadProgress, ModelDetails
+from rbee.contracts.queen import LogLine
+from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerStopReceipt
+
+
+class HiveClient:
+    """Ask one hive. Every method raises RbeeError, see `client.base`."""
+
+    def __init__(self, node: str, url: str, key: str | None) -> None:
+        self.node = node
+        self.url = url
+        self._daemon = AsyncDaemonClient(f"the hive on {node}", url, key)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._daemon.close()
+
+    async def health(self, on_retry: OnRetry | None = None) -> HiveHealth:
+        """Ask whether it lives, and its version."""
+        return HiveHealth.model_validate(await self._daemon.json("GET", "/v1/health", on_retry=on_retry))
+
+    async def download(self, model: str) -> DownloadProgress:
+        """Start to fetch a model unless it is there; the answer's stage says which."""
+        return DownloadProgress.model_validate(
+            await self._daemon.json("POST", "/v1/models/download", body={"model": model})
+        )
+
+    async def download_progress(self, model: str) -> AsyncIterator[DownloadProgress]:
+        """Follow a download to its end."""
+        async with self._daemon.stream(
+            "GET", "/v1/models/download/progress", params={"model": model}, timeout=WAITING_TIMEOUT
+        ) as response:
+            async for event in aevents(response):
+                yield DownloadProgress.model_validate(event.data)
+
+    async def models(self) -> list[CatalogEntry]:
+        """List the catalogue."""
+        answer = await self._daemon.json("GET", "/v1/models/list")
+        return [CatalogEntry.model_validate(row) for row in answer["models"]]
+
+    async def model(self, model_id: str) -> ModelDetails:
+        """Show one model by id or reference."""
+        return ModelDetails.model_validate(
+            await self._daemon.json("GET", "/v1/models/show", params={"model": model_id})
+        )
+
+    async def remove_model(self, model_id: str) -> None:
+        """Remove a model from the catalogue, and its file if the hive downloaded it."""
+        await self._daemon.json("DELETE", f"/v1/models/{model_id}")
+
+    async def spawn(self, request: SpawnRequest) -> WorkerLink:
+        """Start a worker; answered when its process exists."""
+        answer = await self._daemon.json(
+            "POST", "/v1/workers/spawn", body=request.model_dump(mode="json"), timeout=WAITING_TIMEOUT
+        )
+        return WorkerLink.model_validate(answer)
+
+    async def stop(self, worker_id: str) -> WorkerStopReceipt:
+        """Stop a worker; answered when it is gone."""
+        answer = await self._daemon.json("POST", f"/v1/workers/{worker_id}/shutdown", timeout=stop_timeout())
+        return WorkerStopReceipt.model_validate(answer)
+
+    async def shutdown(self) -> ShutdownReceipt:
+        """Stop the hive; answered when its workers are gone."""
+        answer = await self._daemon.json("POST", "/v1/admin/shutdown", timeout=stop_timeout())
+        return ShutdownReceipt.model_validate(answer)
+
+    async def logs(self, *, follow: bool, lines: int) -> AsyncIterator[LogLine]:
+        """Read the logs of the hive and its workers; with *follow* without an end."""
+        params: dict[str, Any] = {"follow": str(follow).lower(), "lines": lines}
+        async with self._daemon.stream("GET", "/v1/logs", params=params, timeout=WAITING_TIMEOUT) as response:
+            async for event in aevents(response):
+                yield LogLine.model_validate(event.data)
+
+
+def stop_timeout() -> Any:
+    """Give the time a graceful stop may take, and some for the kill after it."""
+    import httpx
+
+    return httpx.Timeout(GRACEFUL_STOP_S + 15, connect=5)

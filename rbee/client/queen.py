@@ -1,0 +1,119 @@
+"""The keeper's view of the queen's routes.
+
+Lists come back as the JSON they are: a command that prints a table must start fast, and pydantic's import would
+cost it more than the request does. Their fields are those of `contracts.queen`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rbee.client.base import STREAM_TIMEOUT, WAITING_TIMEOUT, DaemonClient
+from rbee.client.events import Event, events
+from rbee.client.retry import HTTP_CONNECT, Retries
+
+Json = dict[str, Any]
+
+
+class QueenClient:
+    """Ask the queen. Every method raises RbeeError, see `client.base`."""
+
+    def __init__(self, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
+        self.url = url
+        self._daemon = DaemonClient("the queen", url, key, retries=retries)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._daemon.close()
+
+    def health(self) -> Json:
+        """Ask whether it lives (`QueenHealth`); needs no key."""
+        return self._object("GET", "/health")
+
+    def status(self) -> Json:
+        """Ask how it is (`QueenStatus`)."""
+        return self._object("GET", "/v2/status")
+
+    def nodes(self) -> list[Json]:
+        """List the node registry (`NodeInfo`)."""
+        return self._list("/v2/registry/beehives/list", "beehives")
+
+    def add_node(self, spec: Json) -> Json:
+        """Register a node (`NodeSpec`)."""
+        return self._object("POST", "/v2/registry/beehives/add", body=spec)
+
+    def remove_node(self, node: str) -> None:
+        """Forget a node."""
+        self._daemon.json("POST", "/v2/registry/beehives/remove", body={"node_name": node})
+
+    def hives(self) -> list[Json]:
+        """List the hives as the queen knows them (`HiveInfo`)."""
+        return self._list("/v2/hives/list", "hives")
+
+    def workers(self, node: str | None = None) -> list[Json]:
+        """List workers (`WorkerInfo`)."""
+        return self._list("/v2/workers/list", "workers", {"node": node})
+
+    def workers_health(self, node: str | None = None) -> list[Json]:
+        """Ask every worker how it is (`WorkerHealthRow`)."""
+        return self._list("/v2/workers/health", "workers", {"node": node})
+
+    def stop_worker(self, worker_id: str) -> Json:
+        """Stop a worker (`WorkerStopReceipt`)."""
+        return self._object("POST", "/v2/workers/shutdown", body={"worker_id": worker_id}, timeout=WAITING_TIMEOUT)
+
+    def models(self, node: str) -> list[Json]:
+        """List a node's catalogue (`CatalogEntry`)."""
+        return self._list("/v2/models/list", "models", {"node": node})
+
+    def model(self, node: str, model: str) -> Json:
+        """Show one model (`ModelDetails`), by id or reference."""
+        return self._object("GET", "/v2/models/show", params={"node": node, "model": model})
+
+    def remove_model(self, node: str, model: str) -> None:
+        """Remove a model from a node, by id or reference."""
+        self._daemon.json("DELETE", "/v2/models", params={"node": node, "model": model})
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a task; one that has ended is fine."""
+        self._daemon.json("DELETE", f"/v2/tasks/{task_id}")
+
+    def shutdown(self, *, when_idle: bool) -> Json:
+        """End the queen and all that is hers (`CascadeReceipt`); answered when they are gone."""
+        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, timeout=WAITING_TIMEOUT)
+
+    @contextmanager
+    def task(self, request: Json) -> Iterator[Iterator[Event]]:
+        """Run an inference (`TaskRequest`); gives its events."""
+        with self._daemon.stream("POST", "/v2/tasks", body=request, timeout=STREAM_TIMEOUT) as response:
+            yield events(response)
+
+    @contextmanager
+    def spawn(self, request: Json) -> Iterator[Iterator[Event]]:
+        """Start a worker (`SpawnTask`); gives the events up to `WorkerSpawned`."""
+        with self._daemon.stream("POST", "/v2/workers/spawn", body=request, timeout=STREAM_TIMEOUT) as response:
+            yield events(response)
+
+    @contextmanager
+    def download(self, node: str, model: str) -> Iterator[Iterator[Event]]:
+        """Fetch a model to a node; gives the progress events."""
+        body = {"node": node, "model": model}
+        with self._daemon.stream("POST", "/v2/models/download", body=body, timeout=STREAM_TIMEOUT) as response:
+            yield events(response)
+
+    @contextmanager
+    def logs(self, node: str, *, follow: bool, lines: int) -> Iterator[Iterator[Event]]:
+        """Read a node's logs (`LogLine`); with *follow* without an end."""
+        params = {"node": node, "follow": str(follow).lower(), "lines": lines}
+        with self._daemon.stream("GET", "/v2/logs", params=params, timeout=WAITING_TIMEOUT) as response:
+            yield events(response)
+
+    def _object(self, method: str, path: str, **options: Any) -> Json:
+        value: Json = self._daemon.json(method, path, **options)
+        return value
+
+    def _list(self, path: str, key: str, params: Json | None = None) -> list[Json]:
+        rows: list[Json] = self._daemon.json("GET", path, params=params)[key]
+        return rows

@@ -1,0 +1,51 @@
+"""Make a daemon's application: FastAPI inside the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
+
+from rbee import __version__
+from rbee.contracts.error_body import ErrorBody
+from rbee.daemonkit import errors
+from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.edge import Edge
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+def create_app(
+    title: str,
+    *,
+    gate: Gate,
+    routers: list[APIRouter],
+    lifespan: Lifespan | None = None,
+    state: dict[str, Any] | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> tuple[FastAPI, ASGIApp]:
+    """Build the application from its routers.
+
+    Returns:
+        the FastAPI application (for tests and its schema) and the ASGI callable to serve, which wraps it.
+        Each item of *state* is an attribute of `app.state`.
+    """
+    app = FastAPI(
+        title=title,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": {"model": ErrorBody, "description": "any failure"}},
+    )
+    errors.install(app)
+    for name, value in (state or {}).items():
+        setattr(app.state, name, value)
+    for router in routers:
+        app.include_router(router)
+    return app, Edge(app, gate=gate, max_body_bytes=max_body_bytes)

@@ -1,0 +1,42 @@
+"""Bearer keys: who may call which route."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Collection
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+
+KeyCheck = Callable[[str, str], bool]
+
+
+class Gate:
+    """Let a request through by its path and bearer key.
+
+    Args:
+        daemon: its name and address, for messages.
+        key: the key that opens every route.
+        open_paths: paths that need no key (health).
+        also: opens single routes with other keys: (path, key) -> allowed.
+    """
+
+    def __init__(self, daemon: str, key: str, *, open_paths: Collection[str], also: KeyCheck | None = None) -> None:
+        self._daemon = daemon
+        self._key = key.encode()
+        self._open_paths = frozenset(open_paths)
+        self._also = also
+
+    def check(self, path: str, authorization: bytes | None) -> None:
+        """Raise RbeeError MISSING_API_KEY or INVALID_API_KEY unless the request may pass."""
+        if path in self._open_paths:
+            return
+        scheme, _, key = (authorization or b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not key.strip():
+            raise RbeeError(ErrorCode.MISSING_API_KEY, f"{self._daemon} wants an API key and got none.")
+        key = key.strip()
+        if hmac.compare_digest(key, self._key):
+            return
+        if self._also is not None and self._also(path, key.decode("latin-1")):
+            return
+        raise RbeeError(ErrorCode.INVALID_API_KEY, f"{self._daemon} does not accept this API key.")

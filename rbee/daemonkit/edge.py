@@ -1,0 +1,143 @@
+"""The outermost layer of a daemon's HTTP side: request id, key, size of the body, last-resort error, one log line.
+
+Pure ASGI, so that streams pass through untouched.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import REQUEST_ID_HEADER, new_id
+from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.errors import error_response
+from rbee.errors import RbeeError
+from rbee.observe import logs
+
+log = logging.getLogger(__name__)
+_ID_HEADER = REQUEST_ID_HEADER.lower().encode()
+_QUIET = ("/health", "/v1/health", "/v1/ready")
+
+
+class BodyTooLargeError(Exception):
+    """Raised inside `receive` when a body of unknown length grows over the limit."""
+
+
+class Edge:
+    """Wrap the application."""
+
+    def __init__(self, app: ASGIApp, *, gate: Gate, max_body_bytes: int) -> None:
+        self._app = app
+        self._gate = gate
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request or WebSocket."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = _clean_id(headers.get(_ID_HEADER)) or new_id("req")
+        logs.request_id.set(request_id)
+        scope.setdefault("state", {})["request_id"] = request_id
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send, headers)
+        else:
+            await self._http(scope, receive, send, headers, request_id)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
+        try:
+            self._gate.check(scope["path"], headers.get(b"authorization"))
+        except RbeeError as error:
+            await receive()
+            await error_response(error, None)(scope, receive, _as_websocket_response(send))
+            return
+        await self._app(scope, receive, send)
+
+    async def _http(
+        self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes], request_id: str
+    ) -> None:
+        began = time.perf_counter()
+        status = 0
+
+        async def send_out(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (_ID_HEADER, request_id.encode())]
+            await send(message)
+
+        try:
+            self._gate.check(scope["path"], headers.get(b"authorization"))
+            self._check_length(headers.get(b"content-length"))
+            await self._app(scope, self._bounded(receive), send_out)
+        except RbeeError as error:
+            await error_response(error, request_id)(scope, receive, send_out)
+        except BodyTooLargeError:
+            if status:
+                raise
+            await error_response(self._too_large(), request_id)(scope, receive, send_out)
+        except Exception:
+            log.exception("BUG: unhandled error", extra={"fields": {"path": scope["path"]}})
+            if status:
+                raise
+            bug = RbeeError(ErrorCode.INTERNAL, "Something went wrong inside rbee.")
+            await error_response(bug, request_id)(scope, receive, send_out)
+        finally:
+            self._log(scope, status, time.perf_counter() - began)
+
+    def _check_length(self, text: bytes | None) -> None:
+        if text is not None and text.isdigit() and int(text) > self._max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> RbeeError:
+        return RbeeError(
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            f"The request body is larger than {self._max_body_bytes} bytes.",
+            details={"max_bytes": self._max_body_bytes},
+        )
+
+    def _bounded(self, receive: Receive) -> Receive:
+        seen = 0
+
+        async def receive_in() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > self._max_body_bytes:
+                    raise BodyTooLargeError
+            return message
+
+        return receive_in
+
+    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
+        fields: dict[str, Any] = {
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+        }
+        log.log(level, "request", extra={"fields": fields})
+
+
+def _clean_id(text: bytes | None) -> str | None:
+    """Take the caller's request id if it is short and plain."""
+    if text is None or not 0 < len(text) <= 128:
+        return None
+    name = text.decode("latin-1")
+    return name if name.replace("-", "").replace("_", "").replace(".", "").isalnum() and name.isascii() else None
+
+
+def _as_websocket_response(send: Send) -> Send:
+    """Refuse a WebSocket with a plain HTTP answer (ASGI's websocket.http.response extension)."""
+
+    async def send_out(message: Message) -> None:
+        await send({**message, "type": message["type"].replace("http.", "websocket.http.")})
+
+    return send_out

@@ -1,0 +1,80 @@
+"""Turn every failure into the one error body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+
+_ROUTING = {404: ErrorCode.ROUTE_NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
+
+
+def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
+    """Make the response for *error*, with Retry-After where the table has one."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error.body(request_id), status_code=error.http_status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Register the handlers; what they do not catch is a bug and is caught by the edge."""
+    app.add_exception_handler(RbeeError, _on_rbee_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def validation_error(errors: list[Any]) -> RbeeError:
+    """Make INVALID_REQUEST out of pydantic's findings: the first one is the message, all are in the details."""
+    found = [(_field(item["loc"]), _reason(item)) for item in errors]
+    field, reason = found[0] if found else ("", "invalid")
+    return RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        f"{field}: {reason}." if field else f"{reason}.",
+        param=field or None,
+        details={"errors": [{"field": name, "reason": why} for name, why in found[:20]]},
+    )
+
+
+async def _on_rbee_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RbeeError)
+    return error_response(error, _request_id(request))
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(validation_error(list(error.errors())), _request_id(request))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = _ROUTING.get(error.status_code, ErrorCode.INVALID_REQUEST)
+    message = {
+        ErrorCode.ROUTE_NOT_FOUND: f"There is no {request.url.path} here.",
+        ErrorCode.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}.",
+    }.get(code, str(error.detail))
+    return error_response(RbeeError(code, message), _request_id(request))
+
+
+def _request_id(request: Request) -> str | None:
+    value = request.scope.get("state", {}).get("request_id")
+    return value if isinstance(value, str) else None
+
+
+def _field(loc: tuple[Any, ...]) -> str:
+    parts = [str(part) for part in loc if part not in ("body", "query", "path")]
+    return ".".join(parts)[:200]
+
+
+def _reason(item: dict[str, Any]) -> str:
+    message = str(item["msg"]).removeprefix("Value error, ")
+    given = item.get("input")
+    if isinstance(given, int | float | bool) or (isinstance(given, str) and len(given) <= 60):
+        return f"{message} (got {given!r})"
+    return message

@@ -1,0 +1,142 @@
+"""Serve an application: bind, tell the owner, drain at signal time, end with code 0."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from rbee.contracts.errors import ErrorCode
+from rbee.daemonkit.drain import Drain
+from rbee.daemonkit.sdnotify import notify
+from rbee.errors import RbeeError
+from rbee.lifeline import Hold
+
+log = logging.getLogger(__name__)
+CONNECTIONS_END_S = 5
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Bind and listen. Raises RbeeError PORT_IN_USE, or PERMISSION_DENIED for an address that is not ours to use."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as error:
+        sock.close()
+        where = f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            raise RbeeError(
+                ErrorCode.PORT_IN_USE, f"{where} is already in use by another program.", details={"port": port}
+            ) from error
+        raise RbeeError(ErrorCode.PERMISSION_DENIED, f"Cannot listen on {where}: {error.strerror}.") from error
+    sock.settimeout(0)
+    return sock
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach *host*."""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server whose SIGTERM and SIGINT begin the drain, and which ends when the drain is done.
+
+    A second signal ends it at once, with what is left cut off.
+    """
+
+    def __init__(self, config: uvicorn.Config, drain: Drain[Any], on_serving: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._drain = drain
+        self._on_serving = on_serving
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start serving, then say so."""
+        await super().startup(sockets=sockets)
+        self._watch = asyncio.ensure_future(self._exit_when_closed())
+        self._on_serving()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle the signals ourselves: uvicorn would raise them again at the end and spoil the exit code."""
+        loop = asyncio.get_running_loop()
+
+        def on_signal(number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._on_signal, number)
+
+        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int) -> None:
+        if self._drain.draining.is_set():
+            log.warning("second signal: ending at once", extra={"fields": {"signal": number}})
+            self.force_exit = self.should_exit = True
+            return
+        log.info("draining", extra={"fields": {"signal": number}})
+        notify("STOPPING=1")
+        self._drain.begin()
+
+    async def _exit_when_closed(self) -> None:
+        await self._drain.closed.wait()
+        self.should_exit = True
+
+
+def serve(app: ASGIApp, sock: socket.socket, drain_of: Callable[[], Drain[Any]], hold: Hold) -> None:
+    """Run until the drain is done.
+
+    *drain_of* is called inside the event loop, before the application's lifespan begins.
+    The owner is told `{"port", "pid"}` and systemd READY once requests are answered.
+    """
+    port = sock.getsockname()[1]
+
+    def on_serving() -> None:
+        hold.tell({"port": port, "pid": os.getpid()})
+        notify("READY=1")
+        log.info("serving", extra={"fields": {"port": port}})
+
+    async def run() -> None:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            ws="websockets-sansio",
+            ws_max_size=4 * 1024 * 1024,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=CONNECTIONS_END_S,
+        )
+        await Server(config, drain_of(), on_serving).serve(sockets=[sock])
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(run())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,117 @@
+"""Server-sent events: a response that always ends in words, and stops when its client leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import SSE_DONE
+from rbee.errors import RbeeError
+
+PING_INTERVAL_S = 15.0
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+DONE = f"data: {SSE_DONE}\n\n".encode()
+PING = b": ping\n\n"
+
+
+def encode(data: BaseModel | dict[str, Any], event: str | None = None) -> bytes:
+    """Write one event; without a name it is an unnamed `data:` event."""
+    text = data.model_dump_json(exclude_none=True) if isinstance(data, BaseModel) else json.dumps(data)
+    return f"event: {event}\ndata: {text}\n\n".encode() if event else f"data: {text}\n\n".encode()
+
+
+def encode_error(error: RbeeError, request_id: str | None = None) -> bytes:
+    """Write the event that ends a stream which failed after it began."""
+    return encode(error.body(request_id), "error")
+
+
+class EventStream(Response):
+    """Send what *events* yields (already encoded), each at once.
+
+    An RbeeError from the generator becomes an `error` event; any other exception becomes an INTERNAL one and is
+    raised, for the edge to log. When the client leaves, the generator is closed: put the release of whatever it
+    holds into `finally`. A stream without an end of its own takes *until*, usually the drain's `closed`.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[bytes], *, until: asyncio.Event | None = None) -> None:
+        super().__init__(headers=HEADERS)
+        del self.headers["content-length"]
+        self._events = events
+        self._until = until
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the generator ends, the client leaves, or *until* is set."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        request_id = scope.get("state", {}).get("request_id")
+        sending = asyncio.ensure_future(self._send_all(send, request_id))
+        leaving = asyncio.ensure_future(_client_leaves(receive))
+        waits: set[asyncio.Future[Any]] = {sending, leaving}
+        if self._until is not None:
+            waits.add(asyncio.ensure_future(self._until.wait()))
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+            aclose = getattr(self._events, "aclose", None)
+            if aclose is not None:
+                await aclose()
+        if not leaving.done() or leaving.cancelled():
+            with contextlib.suppress(OSError):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if sending.done() and not sending.cancelled():
+            sending.result()
+
+    async def _send_all(self, send: Send, request_id: str | None) -> None:
+        iterator = self._events.__aiter__()
+        pending: asyncio.Future[bytes] | None = None
+        try:
+            while True:
+                if pending is None:
+                    pending = asyncio.ensure_future(_next(iterator))
+                done, _ = await asyncio.wait({pending}, timeout=PING_INTERVAL_S)
+                body = PING
+                if done:
+                    try:
+                        body, pending = pending.result(), None
+                    except _EndError:
+                        return
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        except RbeeError as error:
+            await send({"type": "http.response.body", "body": encode_error(error, request_id), "more_body": True})
+        except asyncio.CancelledError:
+            if pending is not None:
+                pending.cancel()
+                await asyncio.gather(pending, return_exceptions=True)
+            raise
+        except Exception:
+            bug = RbeeError(ErrorCode.INTERNAL, "Something went wrong inside rbee.")
+            await send({"type": "http.response.body", "body": encode_error(bug, request_id), "more_body": True})
+            raise
+
+
+class _EndError(Exception):
+    """The generator has ended; StopAsyncIteration itself cannot be carried by a future."""
+
+
+async def _next(iterator: AsyncIterator[bytes]) -> bytes:
+    try:
+        return await iterator.__anext__()
+    except StopAsyncIteration:
+        raise _EndError from None
+
+
+async def _client_leaves(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,68 @@
+"""Set up a daemon's log: one line an event on standard error, JSON when piped, without secrets.
+
+Standard logging with one formatter: a daemon's start must not wait for a logging library (structlog's import
+takes as long as the rest of the ground together).
+Extra fields are given as `log.info("worker started", extra={"fields": {"pid": 12}})`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import sys
+import time
+import traceback
+from typing import Any, Final
+
+from rbee.observe.redaction import Redactor
+
+request_id: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar("request_id", default=None)
+
+
+class LineFormatter(logging.Formatter):
+    """Format a record as one JSON line, or as one plain line for a terminal."""
+
+    def __init__(self, daemon: str, redactor: Redactor, *, as_json: bool) -> None:
+        super().__init__()
+        self._daemon = daemon
+        self._redactor = redactor
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give the line, redacted."""
+        fields: dict[str, Any] = getattr(record, "fields", None) or {}
+        current = request_id.get()
+        if current is not None:
+            fields = {"request_id": current, **fields}
+        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
+        if self._as_json:
+            entry: dict[str, Any] = {
+                "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
+                "level": record.levelname.lower(),
+                "daemon": self._daemon,
+                "logger": record.name,
+                "message": record.getMessage(),
+                **fields,
+            }
+            if trace:
+                entry["traceback"] = trace
+            return self._redactor.clean(json.dumps(entry, ensure_ascii=False, default=str))
+        tail = "".join(f" {key}={value}" for key, value in fields.items())
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = f"{clock} {record.levelname.lower():7} {record.getMessage()}{tail}"
+        return self._redactor.clean(line + ("\n" + trace if trace else ""))
+
+
+def configure(daemon: str, *, level: str = "info", secrets: tuple[str, ...] = ()) -> Redactor:
+    """Send all logging of this process through one handler; gives the redactor, to add keys made later."""
+    redactor = Redactor(secrets)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter(daemon, redactor, as_json=not sys.stderr.isatty()))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpcore", "websockets", "asyncio", "huggingface_hub", "uvicorn"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(capture=True)
+    return redactor
