@@ -46,11 +46,11 @@ class DaemonClient:
         *,
         body: Any = None,
         params: dict[str, Any] | None = None,
-        timeout: httpx.Timeout = CONTROL_TIMEOUT,
+        patience: httpx.Timeout = CONTROL_TIMEOUT,
         on_retry: OnRetry | None = None,
     ) -> Any:
         """Send a request and give the answer's JSON; None for 204."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
         response = self._connected(request, on_retry, stream=False)
         return answer(self.name, self.url, response)
 
@@ -62,11 +62,11 @@ class DaemonClient:
         *,
         body: Any = None,
         params: dict[str, Any] | None = None,
-        timeout: httpx.Timeout = STREAM_TIMEOUT,
+        patience: httpx.Timeout = STREAM_TIMEOUT,
         on_retry: OnRetry | None = None,
     ) -> Iterator[httpx.Response]:
         """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
         response = self._connected(request, on_retry, stream=True)
         try:
             if response.status_code >= 400:
@@ -116,11 +116,11 @@ class AsyncDaemonClient:
         *,
         body: Any = None,
         params: dict[str, Any] | None = None,
-        timeout: httpx.Timeout = CONTROL_TIMEOUT,
+        patience: httpx.Timeout = CONTROL_TIMEOUT,
         on_retry: OnRetry | None = None,
     ) -> Any:
         """Send a request and give the answer's JSON; None for 204."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
         response = await self._connected(request, on_retry, stream=False)
         return answer(self.name, self.url, response)
 
@@ -132,11 +132,11 @@ class AsyncDaemonClient:
         *,
         body: Any = None,
         params: dict[str, Any] | None = None,
-        timeout: httpx.Timeout = STREAM_TIMEOUT,
+        patience: httpx.Timeout = STREAM_TIMEOUT,
         on_retry: OnRetry | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=timeout)
+        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
         response = await self._connected(request, on_retry, stream=True)
         try:
             if response.status_code >= 400:

@@ -39,7 +39,7 @@ class HiveClient:
     async def download_progress(self, model: str) -> AsyncIterator[DownloadProgress]:
         """Follow a download to its end."""
         async with self._daemon.stream(
-            "GET", "/v1/models/download/progress", params={"model": model}, timeout=WAITING_TIMEOUT
+            "GET", "/v1/models/download/progress", params={"model": model}, patience=WAITING_TIMEOUT
         ) as response:
             async for event in aevents(response):
                 yield DownloadProgress.model_validate(event.data)
@@ -62,24 +62,24 @@ class HiveClient:
     async def spawn(self, request: SpawnRequest) -> WorkerLink:
         """Start a worker; answered when its process exists."""
         answer = await self._daemon.json(
-            "POST", "/v1/workers/spawn", body=request.model_dump(mode="json"), timeout=WAITING_TIMEOUT
+            "POST", "/v1/workers/spawn", body=request.model_dump(mode="json"), patience=WAITING_TIMEOUT
         )
         return WorkerLink.model_validate(answer)
 
     async def stop(self, worker_id: str) -> WorkerStopReceipt:
         """Stop a worker; answered when it is gone."""
-        answer = await self._daemon.json("POST", f"/v1/workers/{worker_id}/shutdown", timeout=stop_timeout())
+        answer = await self._daemon.json("POST", f"/v1/workers/{worker_id}/shutdown", patience=stop_timeout())
         return WorkerStopReceipt.model_validate(answer)
 
     async def shutdown(self) -> ShutdownReceipt:
         """Stop the hive; answered when its workers are gone."""
-        answer = await self._daemon.json("POST", "/v1/admin/shutdown", timeout=stop_timeout())
+        answer = await self._daemon.json("POST", "/v1/admin/shutdown", patience=stop_timeout())
         return ShutdownReceipt.model_validate(answer)
 
     async def logs(self, *, follow: bool, lines: int) -> AsyncIterator[LogLine]:
         """Read the logs of the hive and its workers; with *follow* without an end."""
         params: dict[str, Any] = {"follow": str(follow).lower(), "lines": lines}
-        async with self._daemon.stream("GET", "/v1/logs", params=params, timeout=WAITING_TIMEOUT) as response:
+        async with self._daemon.stream("GET", "/v1/logs", params=params, patience=WAITING_TIMEOUT) as response:
             async for event in aevents(response):
                 yield LogLine.model_validate(event.data)
 

@@ -62,7 +62,7 @@ class QueenClient:
 
     def stop_worker(self, worker_id: str) -> Json:
         """Stop a worker (`WorkerStopReceipt`)."""
-        return self._object("POST", "/v2/workers/shutdown", body={"worker_id": worker_id}, timeout=WAITING_TIMEOUT)
+        return self._object("POST", "/v2/workers/shutdown", body={"worker_id": worker_id}, patience=WAITING_TIMEOUT)
 
     def models(self, node: str) -> list[Json]:
         """List a node's catalogue (`CatalogEntry`)."""
@@ -82,32 +82,32 @@ class QueenClient:
 
     def shutdown(self, *, when_idle: bool) -> Json:
         """End the queen and all that is hers (`CascadeReceipt`); answered when they are gone."""
-        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, timeout=WAITING_TIMEOUT)
+        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, patience=WAITING_TIMEOUT)
 
     @contextmanager
     def task(self, request: Json) -> Iterator[Iterator[Event]]:
         """Run an inference (`TaskRequest`); gives its events."""
-        with self._daemon.stream("POST", "/v2/tasks", body=request, timeout=STREAM_TIMEOUT) as response:
+        with self._daemon.stream("POST", "/v2/tasks", body=request, patience=STREAM_TIMEOUT) as response:
             yield events(response)
 
     @contextmanager
     def spawn(self, request: Json) -> Iterator[Iterator[Event]]:
         """Start a worker (`SpawnTask`); gives the events up to `WorkerSpawned`."""
-        with self._daemon.stream("POST", "/v2/workers/spawn", body=request, timeout=STREAM_TIMEOUT) as response:
+        with self._daemon.stream("POST", "/v2/workers/spawn", body=request, patience=STREAM_TIMEOUT) as response:
             yield events(response)
 
     @contextmanager
     def download(self, node: str, model: str) -> Iterator[Iterator[Event]]:
         """Fetch a model to a node; gives the progress events."""
         body = {"node": node, "model": model}
-        with self._daemon.stream("POST", "/v2/models/download", body=body, timeout=STREAM_TIMEOUT) as response:
+        with self._daemon.stream("POST", "/v2/models/download", body=body, patience=STREAM_TIMEOUT) as response:
             yield events(response)
 
     @contextmanager
     def logs(self, node: str, *, follow: bool, lines: int) -> Iterator[Iterator[Event]]:
         """Read a node's logs (`LogLine`); with *follow* without an end."""
         params = {"node": node, "follow": str(follow).lower(), "lines": lines}
-        with self._daemon.stream("GET", "/v2/logs", params=params, timeout=WAITING_TIMEOUT) as response:
+        with self._daemon.stream("GET", "/v2/logs", params=params, patience=WAITING_TIMEOUT) as response:
             yield events(response)
 
     def _object(self, method: str, path: str, **options: Any) -> Json:

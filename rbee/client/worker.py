@@ -36,7 +36,7 @@ class WorkerClient:
 
     async def loading(self) -> AsyncIterator[LoadingProgress]:
         """Follow the loading of its model to the end."""
-        async with self._daemon.stream("GET", "/v1/loading/progress", timeout=WAITING_TIMEOUT) as response:
+        async with self._daemon.stream("GET", "/v1/loading/progress", patience=WAITING_TIMEOUT) as response:
             async for event in aevents(response):
                 yield LoadingProgress.model_validate(event.data)
 
@@ -46,4 +46,4 @@ class WorkerClient:
 
     async def shutdown(self) -> None:
         """Ask it to finish and end."""
-        await self._daemon.json("POST", "/v1/admin/shutdown", timeout=WAITING_TIMEOUT)
+        await self._daemon.json("POST", "/v1/admin/shutdown", patience=WAITING_TIMEOUT)
