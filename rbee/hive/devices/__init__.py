@@ -1,0 +1,1 @@
+"""What this machine computes with: one module per backend, and the probe that asks them safely."""

@@ -1,0 +1,90 @@
+"""Find out what this machine computes with, without trusting any driver.
+
+CPU and Metal are asked here. NVML is asked in a child process with a time limit: a driver that hangs or crashes
+becomes a fault in the report. A machine without the driver's library starts no child at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes.util
+import json
+import os
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rbee.contracts.devices import Backend, Detection, Device
+from rbee.hive.devices import cpu, metal, nvidia
+
+PROBE_LIMIT_S = 5.0
+
+
+class ProbeFaultError(Exception):
+    """Raised when the child did not give an answer that can be used; the text says why."""
+
+
+def detect_local() -> Detection:
+    """Detect what needs no driver, at once."""
+    return Detection(devices=[*metal.detect(), cpu.detect()])
+
+
+def driver_present() -> bool:
+    """Tell whether an NVIDIA driver seems to be installed, without loading anything of it."""
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    if any(folder and (Path(folder) / nvidia.LIBRARY).exists() for folder in folders):
+        return True
+    usual = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib")
+    if any((Path(folder) / nvidia.LIBRARY).exists() for folder in usual):
+        return True
+    # Elsewhere only the linker's cache knows; asking it starts a process, so only where there is a device.
+    return Path("/proc/driver/nvidia").exists() and ctypes.util.find_library("nvidia-ml") is not None
+
+
+async def detect(limit_s: float = PROBE_LIMIT_S) -> Detection:
+    """Detect everything; *limit_s* bounds how long a GPU driver may take to answer."""
+    local = detect_local()
+    if not driver_present():
+        return local
+    try:
+        devices = await _ask_child(limit_s)
+    except ProbeFaultError as error:
+        return Detection(devices=local.devices, faults={Backend.CUDA: str(error)})
+    return Detection(devices=[*devices, *local.devices])
+
+
+async def _ask_child(limit_s: float) -> list[Device]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "rbee.hive.devices",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), limit_s)
+    except TimeoutError as error:
+        raise ProbeFaultError(f"the NVIDIA driver did not answer within {limit_s:g} s") from error
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+    if process.returncode != 0:
+        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+        last = err.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
+        raise ProbeFaultError(f"asking the NVIDIA driver ended with {how}: {last[0]}")
+    return _read(out)
+
+
+def _read(out: bytes) -> list[Device]:
+    try:
+        answer = json.loads(out.decode("utf-8", "replace").strip().splitlines()[-1])
+        if "fault" in answer:
+            raise ProbeFaultError(str(answer["fault"]))
+        return [Device.model_validate(item) for item in answer["devices"]]
+    except (IndexError, KeyError, TypeError, ValueError, ValidationError) as error:
+        raise ProbeFaultError("asking the NVIDIA driver gave an answer that cannot be read") from error

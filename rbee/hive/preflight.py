@@ -1,0 +1,131 @@
+"""Decide whether and where a worker may be started: backend, device and memory.
+
+Pure: what the machine has and what is wished for go in; a `Clearance` comes out, or an RbeeError that says what
+is there. Nothing is ever moved to another backend than the one asked for, or, unasked, than the best one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from rbee.contracts.devices import Backend, Detection, Device
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.hive.models.gguf_header import GgufHeader
+
+MB: Final = 1024 * 1024
+FILE_FACTOR: Final = 1.2
+# One evaluation holds this many tokens at most: llama.cpp's default micro batch.
+MICRO_BATCH: Final = 512
+_GPU_NAMES: Final = {Backend.CUDA: "NVIDIA GPU", Backend.METAL: "Apple GPU"}
+
+
+@dataclass(frozen=True, slots=True)
+class Clearance:
+    """Where a worker may run, and the memory it is expected to need there."""
+
+    device: Device
+    need_bytes: int
+
+
+def clear(
+    detection: Detection,
+    header: GgufHeader,
+    *,
+    backend: Backend | None,
+    device: int | None,
+    slots: int,
+    context_length: int,
+    promised: Mapping[tuple[Backend, int], int],
+) -> Clearance:
+    """Choose the device and check that the model fits.
+
+    Args:
+        promised: bytes by (backend, index) that workers which are still loading will take.
+
+    Raises:
+        RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, RAM_EXHAUSTED or VRAM_EXHAUSTED.
+    """
+    chosen = backend or detection.backends[0]
+    candidates = _devices_of(detection, chosen)
+
+    def free(candidate: Device) -> int:
+        return max(candidate.free_bytes - promised.get((candidate.backend, candidate.index), 0), 0)
+
+    if device is None:
+        target = max(candidates, key=lambda candidate: (free(candidate), -candidate.index))
+    else:
+        target = _device_at(candidates, chosen, device)
+    need = memory_need(header, slots=slots, context_length=context_length)
+    if need > free(target):
+        raise _exhausted(target, need, free(target), header)
+    return Clearance(target, need)
+
+
+def memory_need(header: GgufHeader, *, slots: int, context_length: int) -> int:
+    """Estimate bytes: the larger of 1.2 x file size and weights + cache + compute buffers."""
+    cache = header.kv_bytes_per_token * context_length * slots
+    widest = max(header.vocabulary_size or 0, 8 * (header.embedding_length or 0))
+    compute = MICRO_BATCH * widest * 4
+    return max(int(FILE_FACTOR * header.size_bytes), header.size_bytes + cache + compute)
+
+
+def _devices_of(detection: Detection, backend: Backend) -> list[Device]:
+    found = [device for device in detection.devices if device.backend is backend]
+    if found:
+        return found
+    present = ", ".join(detection.backends)
+    details = {
+        "backend": backend.value,
+        "available": [name.value for name in detection.backends],
+        "devices": {name.value: count for name, count in detection.counts.items()},
+    }
+    fault = detection.faults.get(backend)
+    if fault is not None:
+        raise RbeeError(
+            ErrorCode.GPU_NOT_AVAILABLE,
+            f"Backend {backend} cannot be used on this machine: {fault}. Available: {present}.",
+            details={**details, "fault": fault},
+        )
+    thing = _GPU_NAMES.get(backend, "device")
+    raise RbeeError(
+        ErrorCode.BACKEND_UNAVAILABLE,
+        f"Backend {backend} is not available on this machine: no {thing} was found. Available: {present}.",
+        details=details,
+    )
+
+
+def _device_at(candidates: list[Device], backend: Backend, index: int) -> Device:
+    for candidate in candidates:
+        if candidate.index == index:
+            return candidate
+    valid = [candidate.index for candidate in candidates]
+    raise RbeeError(
+        ErrorCode.INVALID_DEVICE,
+        f"There is no device {index} of backend {backend} on this machine; valid: {', '.join(map(str, valid))}.",
+        details={"backend": backend.value, "device": index, "valid": valid},
+        param="device",
+    )
+
+
+def _exhausted(device: Device, need: int, have: int, header: GgufHeader) -> RbeeError:
+    code = ErrorCode.RAM_EXHAUSTED if device.backend is Backend.CPU else ErrorCode.VRAM_EXHAUSTED
+    kind = "memory" if device.backend is Backend.CPU else "GPU memory"
+    need_mb, have_mb = -(-need // MB), have // MB
+    now = f" (this one is {header.quantization})" if header.quantization else ""
+    offer = "" if device.backend is Backend.CPU else ", or ask for --backend cpu"
+    return RbeeError(
+        code,
+        f"The model needs {need_mb} MB of {kind}; {device.backend} device {device.index} ({device.name}) "
+        f"has {have_mb} MB free.",
+        details={
+            "required_mb": need_mb,
+            "available_mb": have_mb,
+            "backend": device.backend.value,
+            "device": device.index,
+        },
+        hint=f"Use a smaller quantisation{now}, fewer slots or a shorter context, or stop a worker: "
+        f"rbee-keeper worker list{offer}",
+    )

@@ -1,0 +1,98 @@
+"""What happens to workers: the events that supervision takes in, `at` in seconds of any steady clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rbee.contracts.workers import WorkerState
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A worker's process exists."""
+
+    worker_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A worker's port is bound: it announced so, or called back."""
+
+    worker_id: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """A worker told its state by itself."""
+
+    worker_id: str
+    at: float
+    state: WorkerState
+    slots_total: int
+    slots_available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A worker answered a health check; `stalled_s` is the longest a busy slot has gone without a token."""
+
+    worker_id: str
+    at: float
+    state: WorkerState
+    slots_total: int
+    slots_available: int
+    stalled_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A health check got no answer."""
+
+    worker_id: str
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    """Somebody wants a worker gone."""
+
+    worker_id: str
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker's process has ended."""
+
+    worker_id: str
+    at: float
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """A queen lives."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """The hive is ending: every worker must go, and none may come."""
+
+    at: float
+    reason: str = "the hive is stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+    at: float
+
+
+Event = Spawned | Bound | Reported | Answered | Missed | StopAsked | Exited | Leased | Drained | Tick
