@@ -1,0 +1,55 @@
+"""What holds for every test: a clean environment, known tags, and no skip that hides."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Generator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+# Steps and helpers are not test modules: without this their asserts fail without detail.
+pytest.register_assert_rewrite("tests.bdd.steps", "tests.support")
+
+BEHAVIOURS = [f"B{number:02d}" for number in range(1, 72)]
+_UNSET = ("RBEE_", "HF_", "HUGGING_FACE_", "NVML_STUB_")
+_KEPT = ("RBEE_TEST_",)
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the ids of the behaviours that product documents number; scenarios carry them as tags."""
+    for behaviour in BEHAVIOURS:
+        config.addinivalue_line("markers", f"{behaviour}: the behaviour of this number")
+
+
+def pytest_report_header() -> list[str]:
+    """Name the versions that explain a difference between two machines."""
+    shown = ("llama-cpp-python", "fastapi", "uvicorn", "pydantic", "huggingface-hub")
+    versions = ", ".join(f"{name} {version(name)}" for name in shown)
+    return [f"rbee {version('rbee')} on {platform.platform()}, {os.cpu_count()} cores: {versions}"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure for the markers that `RBEE_TEST_REQUIRE` lists, such as "process,engine"."""
+    report = yield
+    required = {name for name in os.environ.get("RBEE_TEST_REQUIRE", "").split(",") if name}
+    if report.skipped and not hasattr(report, "wasxfail"):
+        missed = required & {marker.name for marker in item.iter_markers()}
+        if missed or "all" in required:
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            report.outcome = "failed"
+            report.longrepr = f"{reason} (RBEE_TEST_REQUIRE={os.environ['RBEE_TEST_REQUIRE']} allows no skip here)"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Hide the developer's own settings, keys and proxies; every test has a home of its own."""
+    for name in list(os.environ):
+        if (name.startswith(_UNSET) and not name.startswith(_KEPT)) or name in _PROXIES:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RBEE_HOME", str(tmp_path / "rbee-home"))
