@@ -1,0 +1,148 @@
+"""Pass a worker's stream on to the client as it comes: count, watch for the end and for a break, parse nothing.
+
+Only whole lines are passed on, so that what the queen has to say itself, such as the error that ends a broken stream,
+never lands in the middle of a worker's event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import SSE_DONE
+from rbee.errors import RbeeError
+from rbee.queen.upstream import Upstream, UpstreamBroken
+
+Send = Callable[[bytes], Awaitable[None]]
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+_DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
+_DONE_MARK = f"data: {SSE_DONE}".encode()
+
+
+class StreamWatch:
+    """Follow an inference stream from its bytes.
+
+    Quotes and line ends inside a token are escaped in JSON, so a bare `"token":` or an `event: error` at the start of
+    a line is never something that the model said.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self.done = False
+        self.failed = False
+        self.closed = False
+        self._rest = b""
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the stream said how it ended, well or not."""
+        return self.done or self.failed
+
+    def feed(self, data: bytes) -> bytes:
+        """Take in a piece of the stream; give the whole lines that may be passed on."""
+        if self._rest:
+            data = self._rest + data
+        cut = data.rfind(b"\n") + 1
+        if cut == len(data):
+            self._rest = b""
+        else:
+            self._rest = data[cut:]
+            data = data[:cut]
+        self.tokens += data.count(b'"token":')
+        if b'"done":' in data:
+            self.done = True
+        if data.startswith(b"event: error") or b"\nevent: error" in data:
+            self.failed = True
+        if self.done and _DONE_MARK in data:
+            self.closed = True
+        return data
+
+    @property
+    def held_bytes(self) -> int:
+        """Count the bytes of a line that has not ended yet."""
+        return len(self._rest)
+
+
+async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: float) -> None:
+    """Pass *upstream*'s body on to *send* until the stream has ended and said so.
+
+    *send* is waited for before more is read, so a slow client slows its worker and nothing piles up here.
+
+    Args:
+        watch: counts tokens; the caller reads it afterwards, also where this raises.
+        stall_s: the longest time without a token.
+
+    Raises:
+        RbeeError: WORKER_CRASHED where the stream broke off, WORKER_STALLED where no token came in time.
+    """
+    guard = StallGuard(upstream, stall_s)
+    try:
+        while data := await upstream.read():
+            before = watch.tokens
+            lines = watch.feed(data)
+            if lines:
+                guard.sending = True
+                await send(lines)
+                guard.sending = False
+            elif watch.held_bytes > MAX_LINE_BYTES:
+                raise UpstreamBroken("it sent a line without end")
+            if watch.tokens != before:
+                guard.token()
+    except UpstreamBroken as error:
+        if guard.stalled:
+            raise RbeeError(
+                ErrorCode.WORKER_STALLED,
+                f"The worker gave no token for {stall_s:g} s, after {watch.tokens} tokens.",
+                details={"tokens": watch.tokens},
+            ) from error
+        if not watch.ended:
+            raise _broken_off(watch, str(error)) from error
+    finally:
+        guard.cancel()
+    if not watch.ended:
+        raise _broken_off(watch, "it ended its stream without saying so")
+    if watch.done and not watch.closed:
+        await send(_DONE_LINE)
+
+
+class StallGuard:
+    """Abandon *upstream* when it has given no token for *stall_s* seconds.
+
+    One timer a stream, which looks now and then: a timer for each token would cost more than relaying the token.
+    While a piece is being sent the client is the slow one, and time does not count against the worker.
+    """
+
+    def __init__(self, upstream: Upstream, stall_s: float) -> None:
+        self.sending = False
+        self.stalled = False
+        self._upstream = upstream
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(stall_s, self._look)
+
+    def token(self) -> None:
+        """Note that a token came."""
+        self._last = self._loop.time()
+
+    def cancel(self) -> None:
+        """Stop looking."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        left = self._stall_s if self.sending else self._last + self._stall_s - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+            return
+        self.stalled = True
+        self._upstream.abandon("it stalled")
+
+
+def _broken_off(watch: StreamWatch, reason: str) -> RbeeError:
+    return RbeeError(
+        ErrorCode.WORKER_CRASHED,
+        f"The worker's stream broke off after {watch.tokens} tokens: {reason}.",
+        details={"tokens": watch.tokens},
+    )

@@ -1,0 +1,235 @@
+"""Talk HTTP/1.1 to workers at the least cost for each event: pooled connections, bytes as they come.
+
+A general client parses, wraps and times every chunk, which costs a relay several times what the relay itself does.
+This one sends one kind of request and hands the body over as it arrives, with the reading paused while nobody takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from urllib.parse import urlsplit
+
+import httptools
+
+HIGH_WATER_BYTES = 256 * 1024
+LOW_WATER_BYTES = 64 * 1024
+IDLE_KEPT = 64
+
+
+class UpstreamBroken(Exception):  # noqa: N818 -- a fact about a connection; the relay decides what it means
+    """Raised when a connection ended, or said what is no HTTP, before its answer was complete."""
+
+
+class Upstream(asyncio.Protocol):
+    """One connection to a worker; one request at a time."""
+
+    def __init__(self) -> None:
+        self.reused = False
+        self.status = 0
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._paused = False
+        self._answered = False
+        self._complete = True
+        self._broken: str | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    @property
+    def reusable(self) -> bool:
+        """Tell whether the last answer came whole and the connection is still good."""
+        return self._complete and self._broken is None and not self._pieces
+
+    async def send(self, request: bytes) -> int:
+        """Send one request and wait for the answer's head; give its status. Raises UpstreamBroken."""
+        self._parser = httptools.HttpResponseParser(self)
+        self._answered = self._complete = False
+        if self._transport is None or self._broken is not None:
+            raise UpstreamBroken(self._broken or "not connected")
+        self._transport.write(request)
+        while not self._answered:
+            if self._broken is not None:
+                raise UpstreamBroken(self._broken)
+            await self._wait()
+        return self.status
+
+    async def read(self) -> bytes:
+        """Wait for more of the body and give all there is; empty at its end. Raises UpstreamBroken."""
+        while not self._pieces:
+            if self._complete:
+                return b""
+            if self._broken is not None:
+                raise UpstreamBroken(self._broken)
+            await self._wait()
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        if self._paused and self._transport is not None and self._broken is None:
+            self._transport.resume_reading()
+            self._paused = False
+        return data
+
+    async def read_all(self, limit: int) -> bytes:
+        """Read a short body whole, at most about *limit* bytes. Raises UpstreamBroken."""
+        body = b""
+        while len(body) < limit and (data := await self.read()):
+            body += data
+        return body
+
+    def close(self) -> None:
+        """Cut the connection: a worker that still generates notices and stops."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def abandon(self, reason: str) -> None:
+        """Give up on the answer: `send` and `read` raise UpstreamBroken with *reason*."""
+        self._break(reason)
+        self.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, which calls the methods below."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self.abandon(f"it does not speak HTTP ({error})")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end of the connection."""
+        self._break(str(exc) if exc is not None else "it closed the connection")
+
+    # httptools
+
+    def on_headers_complete(self) -> None:
+        """Let `send` go on."""
+        self.status = self._parser.get_status_code()
+        self._answered = True
+        self._wake()
+
+    def on_body(self, data: bytes) -> None:
+        """Hold a piece of the body for `read`, and stop reading where too much is held."""
+        self._pieces.append(data)
+        self._held += len(data)
+        if self._held > HIGH_WATER_BYTES and not self._paused and self._transport is not None:
+            self._transport.pause_reading()
+            self._paused = True
+        self._wake()
+
+    def on_message_complete(self) -> None:
+        """Note that the answer came whole."""
+        self._complete = True
+        if not self._parser.should_keep_alive():
+            self._broken = "it does not keep the connection"
+        self._wake()
+
+    def _break(self, reason: str) -> None:
+        if self._broken is None:
+            self._broken = reason
+        self._wake()
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class UpstreamPool:
+    """Connections to workers, kept for the next request.
+
+    Args:
+        connect_timeout_s: how long one attempt to connect may take.
+    """
+
+    def __init__(self, connect_timeout_s: float) -> None:
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: defaultdict[tuple[str, int], list[Upstream]] = defaultdict(list)
+        self._closed = False
+
+    async def post(self, url: str, path: str, *, key: str, body: bytes, request_id: str) -> Upstream:
+        """Post JSON to the worker at *url*; gives a connection whose answer's head is there.
+
+        A kept connection may have died in its sleep: then the request goes out once more on a new one.
+        Hand the connection to `release` afterwards, whatever became of it.
+
+        Raises:
+            OSError, TimeoutError: the worker cannot be reached.
+            UpstreamBroken: it went away before it answered.
+        """
+        address = _address(url)
+        request = _request(address, path, key=key, body=body, request_id=request_id)
+        kept = self._take(address)
+        if kept is not None:
+            try:
+                await kept.send(request)
+            except UpstreamBroken:
+                kept.close()
+            except BaseException:
+                kept.close()
+                raise
+            else:
+                return kept
+        upstream = await self._connect(address)
+        try:
+            await upstream.send(request)
+        except BaseException:
+            upstream.close()
+            raise
+        return upstream
+
+    def release(self, url: str, upstream: Upstream) -> None:
+        """Take a connection back: kept if its answer came whole, else cut."""
+        idle = self._idle[_address(url)]
+        if upstream.reusable and not self._closed and len(idle) < IDLE_KEPT:
+            idle.append(upstream)
+        else:
+            upstream.close()
+
+    def close(self) -> None:
+        """Close every kept connection."""
+        self._closed = True
+        for idle in self._idle.values():
+            for upstream in idle:
+                upstream.close()
+        self._idle.clear()
+
+    def _take(self, address: tuple[str, int]) -> Upstream | None:
+        idle = self._idle.get(address)
+        while idle:
+            upstream = idle.pop()
+            if upstream.reusable:
+                upstream.reused = True
+                return upstream
+        self._idle.pop(address, None)
+        return None
+
+    async def _connect(self, address: tuple[str, int]) -> Upstream:
+        async with asyncio.timeout(self._connect_timeout_s):
+            _, upstream = await asyncio.get_running_loop().create_connection(Upstream, *address)
+        return upstream
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 80
+
+
+def _request(address: tuple[str, int], path: str, *, key: str, body: bytes, request_id: str) -> bytes:
+    host, port = address
+    host = f"[{host}]" if ":" in host else host
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: application/json\r\nAccept: text/event-stream\r\nX-Request-Id: {request_id}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("latin-1") + body

@@ -1,0 +1,300 @@
+"""The hot path: a worker's bytes reach the client as they come, and no stream ends in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.queen.relay import StreamWatch, relay
+from rbee.queen.upstream import HIGH_WATER_BYTES, Upstream, UpstreamBroken, UpstreamPool
+from tests.unit.queen.upstreams import HEAD, Exchange, Script, TinyWorker, tiny_worker
+
+GOOD = (
+    b'data: {"token":"A","index":0}\n\n: ping\n\ndata: {"token":"\\n\\nevent: error \\"done\\":","index":1}\n\n'
+    b'data: {"done":true,"total_tokens":2,"duration_ms":5}\n\ndata: [DONE]\n\n'
+)
+
+
+class Client:
+    """Collects what is relayed; `gate` makes it slow."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def send(self, data: bytes) -> None:
+        await self.gate.wait()
+        self.received += data
+
+
+async def post(pool: UpstreamPool, worker: TinyWorker) -> Upstream:
+    return await pool.post(worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1")
+
+
+def with_worker(script: Script, story: Callable[[TinyWorker, UpstreamPool], object]) -> None:
+    """Run the coroutine function *story* against a worker that plays *script*."""
+
+    async def run() -> None:
+        async with tiny_worker(script) as worker:
+            pool = UpstreamPool(connect_timeout_s=5)
+            try:
+                await asyncio.wait_for(story(worker, pool), 20)  # type: ignore[arg-type]
+            finally:
+                pool.close()
+
+    asyncio.run(run())
+
+
+@given(st.lists(st.integers(0, len(GOOD)), max_size=8))
+def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
+    """Where chunks begin and end changes neither the bytes nor the count nor the end."""
+    watch = StreamWatch()
+    edges = sorted({0, len(GOOD), *cuts})
+
+    pieces = [watch.feed(GOOD[a:b]) for a, b in itertools.pairwise(edges)]
+
+    assert b"".join(pieces) == GOOD
+    assert (watch.tokens, watch.done, watch.failed, watch.closed) == (2, True, False, True)
+    assert all(piece == b"" or piece.endswith(b"\n") for piece in pieces)
+
+
+def test_a_whole_stream_is_passed_on_unchanged() -> None:
+    """Every byte that the worker sends reaches the client, and tokens are counted."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.tokens(5)
+        await exchange.done(5)
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        client, watch = Client(), StreamWatch()
+        upstream = await post(pool, worker)
+        assert upstream.status == 200
+
+        await relay(upstream, client.send, watch, stall_s=5)
+
+        assert (watch.tokens, watch.done, watch.closed) == (5, True, True)
+        assert client.received.count(b"\n\n") == 7
+        assert client.received.endswith(b"data: [DONE]\n\n")
+        assert b"authorization: bearer k" in worker.requests[0].lower()
+
+    with_worker(script, story)
+
+
+def test_a_connection_is_kept_for_the_next_request() -> None:
+    """A second request uses the connection of the first."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.done(0)
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        for _ in range(3):
+            upstream = await post(pool, worker)
+            await relay(upstream, Client().send, StreamWatch(), stall_s=5)
+            pool.release(worker.url, upstream)
+
+        assert (worker.connections, len(worker.requests)) == (1, 3)
+
+    with_worker(script, story)
+
+
+def test_a_kept_connection_that_died_is_replaced() -> None:
+    """A worker that closes a sleeping connection costs a new one, not an error."""
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.number == 2:
+            exchange.writer.close()
+            return
+        await exchange.write(HEAD)
+        await exchange.done(0)
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        first = await post(pool, worker)
+        await relay(first, Client().send, StreamWatch(), stall_s=5)
+        pool.release(worker.url, first)
+
+        second = await post(pool, worker)
+        client = Client()
+        await relay(second, client.send, StreamWatch(), stall_s=5)
+
+        assert client.received.endswith(b"data: [DONE]\n\n")
+        assert worker.connections == 2
+
+    with_worker(script, story)
+
+
+def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
+    """A connection cut in mid-stream is WORKER_CRASHED with the tokens that came, and no torn line is passed on."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.tokens(3)
+        await exchange.chunk(b'data: {"token":"hal')
+        exchange.writer.transport.abort()
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        client, watch = Client(), StreamWatch()
+        upstream = await post(pool, worker)
+
+        with pytest.raises(RbeeError) as caught:
+            await relay(upstream, client.send, watch, stall_s=5)
+
+        assert caught.value.code is ErrorCode.WORKER_CRASHED
+        assert caught.value.details["tokens"] == 3
+        assert client.received.endswith(b'"index":2}\n\n')
+        pool.release(worker.url, upstream)
+
+    with_worker(script, story)
+
+
+def test_a_stream_that_ends_without_an_end_is_a_crash() -> None:
+    """A complete answer without done or error is broken all the same."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.tokens(2)
+        await exchange.write(b"0\r\n\r\n")
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        with pytest.raises(RbeeError, match="broke off after 2 tokens") as caught:
+            await relay(await post(pool, worker), Client().send, StreamWatch(), stall_s=5)
+
+        assert caught.value.code is ErrorCode.WORKER_CRASHED
+
+    with_worker(script, story)
+
+
+def test_the_workers_own_error_is_passed_on() -> None:
+    """An error event ends the stream in words; nothing is added to it."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.tokens(1)
+        await exchange.chunk(b'event: error\ndata: {"error":{"code":"INTERNAL"}}\n\n')
+        await exchange.write(b"0\r\n\r\n")
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        client, watch = Client(), StreamWatch()
+
+        await relay(await post(pool, worker), client.send, watch, stall_s=5)
+
+        assert watch.failed
+        assert client.received.endswith(b'"INTERNAL"}}\n\n')
+
+    with_worker(script, story)
+
+
+def test_a_result_whose_connection_breaks_is_still_a_result() -> None:
+    """Once done was said, a missing `[DONE]` is supplied."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.chunk(b'data: {"done":true,"total_tokens":0,"duration_ms":1}\n\n')
+        exchange.writer.close()
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        client = Client()
+
+        await relay(await post(pool, worker), client.send, StreamWatch(), stall_s=5)
+
+        assert client.received.endswith(b"data: [DONE]\n\n")
+
+    with_worker(script, story)
+
+
+def test_a_worker_without_tokens_is_stalled() -> None:
+    """Pings are no tokens: a worker that only pings is abandoned after the limit."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.tokens(1)
+        while not exchange.writer.is_closing():
+            await exchange.chunk(b": ping\n\n")
+            await asyncio.sleep(0.02)
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        with pytest.raises(RbeeError) as caught:
+            await relay(await post(pool, worker), Client().send, StreamWatch(), stall_s=0.2)
+
+        assert caught.value.code is ErrorCode.WORKER_STALLED
+        assert caught.value.details["tokens"] == 1
+
+    with_worker(script, story)
+
+
+def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
+    """What a client does not take is held to a bound, the rest stays with the worker, and nothing is lost."""
+    sent = 0
+    big = b'data: {"token":"' + b"b" * 4096 + b'","index":0}\n\n'
+
+    async def script(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.write(HEAD)
+        for _ in range(8000):
+            await exchange.chunk(big)
+            sent += 1
+        await exchange.done(8000)
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        client, watch = Client(), StreamWatch()
+        client.gate.clear()
+        upstream = await post(pool, worker)
+        relaying = asyncio.ensure_future(relay(upstream, client.send, watch, stall_s=0.3))
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.2)
+
+        assert upstream._held <= HIGH_WATER_BYTES + 512 * 1024
+        assert sent < 8000
+        client.gate.set()
+        await relaying
+        assert watch.tokens == 8000
+        assert len(client.received) > 8000 * 4096
+
+    with_worker(script, story)
+
+
+def test_closing_the_upstream_is_noticed_by_the_worker() -> None:
+    """A client that leaves makes the relay's owner release the connection, which the worker sees as gone."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        while True:
+            await exchange.tokens(1)
+            await asyncio.sleep(0.01)
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        upstream = await post(pool, worker)
+        relaying = asyncio.ensure_future(relay(upstream, Client().send, StreamWatch(), stall_s=5))
+        await asyncio.sleep(0.05)
+        relaying.cancel()
+        await asyncio.gather(relaying, return_exceptions=True)
+
+        pool.release(worker.url, upstream)
+
+        await asyncio.wait_for(worker.lost.wait(), 5)
+
+    with_worker(script, story)
+
+
+def test_what_is_no_http_is_broken() -> None:
+    """Something else on the worker's port is an error, not a hang."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+
+    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+        with pytest.raises(UpstreamBroken, match="does not speak HTTP"):
+            await post(pool, worker)
+
+    with_worker(script, story)
