@@ -1,11 +1,10 @@
-"""Talk to a daemon over HTTP: key, timeouts, connection retries, and its error body as an exception."""
+"""Talk to a daemon inside an event loop: key, timeouts, connection retries, its error body as an exception."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -22,80 +21,12 @@ STREAM_TIMEOUT = httpx.Timeout(NO_TOKEN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
 WAITING_TIMEOUT = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
 
 
-class DaemonClient:
-    """A connection pool to one daemon, for the keeper (blocking).
+class AsyncDaemonClient:
+    """A connection pool to one daemon, for daemons, inside an event loop.
 
     Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT where it does not answer,
     INVALID_RESPONSE where something answers that is not ours.
     """
-
-    def __init__(self, name: str, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
-        self.name = name
-        self.url = url.rstrip("/")
-        self._retries = retries
-        self._http = httpx.Client(base_url=self.url, headers=_headers(key), timeout=CONTROL_TIMEOUT, trust_env=False)
-
-    def close(self) -> None:
-        """Close the pool."""
-        self._http.close()
-
-    def json(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        params: dict[str, Any] | None = None,
-        patience: httpx.Timeout = CONTROL_TIMEOUT,
-        on_retry: OnRetry | None = None,
-    ) -> Any:
-        """Send a request and give the answer's JSON; None for 204."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
-        response = self._connected(request, on_retry, stream=False)
-        return answer(self.name, self.url, response)
-
-    @contextmanager
-    def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        params: dict[str, Any] | None = None,
-        patience: httpx.Timeout = STREAM_TIMEOUT,
-        on_retry: OnRetry | None = None,
-    ) -> Iterator[httpx.Response]:
-        """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
-        response = self._connected(request, on_retry, stream=True)
-        try:
-            if response.status_code >= 400:
-                response.read()
-                answer(self.name, self.url, response)
-            yield response
-        except httpx.HTTPError as error:
-            raise broken(self.name, self.url, error) from error
-        finally:
-            response.close()
-
-    def _connected(self, request: httpx.Request, on_retry: OnRetry | None, *, stream: bool) -> httpx.Response:
-        waits = list(self._retries.waits())
-        for attempt in range(len(waits) + 1):
-            try:
-                return self._http.send(request, stream=stream)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                if attempt == len(waits):
-                    raise unreachable(self.name, self.url, attempt + 1, error) from error
-                if on_retry is not None:
-                    on_retry(attempt + 1, len(waits), reason(error))
-                time.sleep(waits[attempt])
-            except httpx.HTTPError as error:
-                raise broken(self.name, self.url, error) from error
-        raise AssertionError("unreachable")
-
-
-class AsyncDaemonClient:
-    """A connection pool to one daemon, for daemons; the same as `DaemonClient` inside an event loop."""
 
     def __init__(self, name: str, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
         self.name = name

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
-from rbee.client.base import STREAM_TIMEOUT, WAITING_TIMEOUT, DaemonClient
-from rbee.client.events import Event, events
-from rbee.client.retry import HTTP_CONNECT, Retries
+from rbee.client.blocking import BlockingClient
+from rbee.client.event import Event
+from rbee.client.retry import HTTP_CONNECT, NO_TOKEN_TIMEOUT_S, Retries
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
 
 Json = dict[str, Any]
+
+# Streams are pinged every 15 s, and the queen gives up on a worker first: whoever is silent for longer is stuck.
+STREAM_SILENCE_S: Final = 2 * NO_TOKEN_TIMEOUT_S
 
 
 class QueenClient:
@@ -22,11 +27,7 @@ class QueenClient:
 
     def __init__(self, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
         self.url = url
-        self._daemon = DaemonClient("the queen", url, key, retries=retries)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._daemon.close()
+        self._daemon = BlockingClient("the queen", url, key, retries=retries)
 
     def health(self) -> Json:
         """Ask whether it lives (`QueenHealth`); needs no key."""
@@ -62,7 +63,7 @@ class QueenClient:
 
     def stop_worker(self, worker_id: str) -> Json:
         """Stop a worker (`WorkerStopReceipt`)."""
-        return self._object("POST", "/v2/workers/shutdown", body={"worker_id": worker_id}, patience=WAITING_TIMEOUT)
+        return self._object("POST", "/v2/workers/shutdown", body={"worker_id": worker_id}, patience_s=None)
 
     def models(self, node: str) -> list[Json]:
         """List a node's catalogue (`CatalogEntry`)."""
@@ -82,38 +83,47 @@ class QueenClient:
 
     def shutdown(self, *, when_idle: bool) -> Json:
         """End the queen and all that is hers (`CascadeReceipt`); answered when they are gone."""
-        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, patience=WAITING_TIMEOUT)
+        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, patience_s=None)
 
     @contextmanager
     def task(self, request: Json) -> Iterator[Iterator[Event]]:
         """Run an inference (`TaskRequest`); gives its events."""
-        with self._daemon.stream("POST", "/v2/tasks", body=request, patience=STREAM_TIMEOUT) as response:
-            yield events(response)
+        with self._daemon.stream("POST", "/v2/tasks", body=request, silence_s=STREAM_SILENCE_S) as events:
+            yield events
 
     @contextmanager
     def spawn(self, request: Json) -> Iterator[Iterator[Event]]:
         """Start a worker (`SpawnTask`); gives the events up to `WorkerSpawned`."""
-        with self._daemon.stream("POST", "/v2/workers/spawn", body=request, patience=STREAM_TIMEOUT) as response:
-            yield events(response)
+        with self._daemon.stream("POST", "/v2/workers/spawn", body=request, silence_s=STREAM_SILENCE_S) as events:
+            yield events
 
     @contextmanager
     def download(self, node: str, model: str) -> Iterator[Iterator[Event]]:
         """Fetch a model to a node; gives the progress events."""
         body = {"node": node, "model": model}
-        with self._daemon.stream("POST", "/v2/models/download", body=body, patience=STREAM_TIMEOUT) as response:
-            yield events(response)
+        with self._daemon.stream("POST", "/v2/models/download", body=body, silence_s=STREAM_SILENCE_S) as events:
+            yield events
 
     @contextmanager
     def logs(self, node: str, *, follow: bool, lines: int) -> Iterator[Iterator[Event]]:
         """Read a node's logs (`LogLine`); with *follow* without an end."""
         params = {"node": node, "follow": str(follow).lower(), "lines": lines}
-        with self._daemon.stream("GET", "/v2/logs", params=params, patience=WAITING_TIMEOUT) as response:
-            yield events(response)
+        with self._daemon.stream("GET", "/v2/logs", params=params, silence_s=None) as events:
+            yield events
 
     def _object(self, method: str, path: str, **options: Any) -> Json:
-        value: Json = self._daemon.json(method, path, **options)
+        value = self._daemon.json(method, path, **options)
+        if not isinstance(value, dict):
+            raise self._foreign(path)
         return value
 
     def _list(self, path: str, key: str, params: Json | None = None) -> list[Json]:
-        rows: list[Json] = self._daemon.json("GET", path, params=params)[key]
+        rows = self._object("GET", path, params=params).get(key)
+        if not isinstance(rows, list):
+            raise self._foreign(path)
         return rows
+
+    def _foreign(self, path: str) -> RbeeError:
+        return RbeeError(
+            ErrorCode.INVALID_RESPONSE, f"{self.url}{path} does not answer as a queen does.", details={"url": self.url}
+        )

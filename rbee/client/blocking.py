@@ -1,0 +1,230 @@
+"""Talk to a daemon without an event loop: the keeper's way, over the standard library's HTTP.
+
+Loading httpx takes longer than a whole `worker list`, so a command-line program does without it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import SplitResult, urlencode, urlsplit
+
+from rbee.client.event import Event, broken_stream, foreign_stream, parse_event
+from rbee.client.retry import CONNECT_TIMEOUT_S, CONTROL_TIMEOUT_S, HTTP_CONNECT, Retries
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import SSE_DONE
+from rbee.errors import RbeeError
+
+Json = Mapping[str, Any]
+
+
+class BlockingClient:
+    """One daemon at *url*, opened by *key*; a connection for each request.
+
+    Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT where it does not answer,
+    INVALID_RESPONSE where something answers that is not ours. A patience of None waits without end.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        key: str | None,
+        *,
+        retries: Retries = HTTP_CONNECT,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.name = name
+        self.url = url.rstrip("/")
+        self._at = split_url(self.url)
+        self._key = key
+        self._retries = retries
+        self._sleep = sleep
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Json | None = None,
+        patience_s: float | None = CONTROL_TIMEOUT_S,
+    ) -> Any:
+        """Send a request and give the answer's JSON; None where the answer is empty."""
+        connection, response = self._send(method, path + _query(params), body, patience_s)
+        try:
+            raw = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise self._broken(error) from error
+        finally:
+            connection.close()
+        value = _parse(raw)
+        if value is None and raw:
+            raise self._foreign(response.status)
+        return value
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Json | None = None,
+        params: Json | None = None,
+        silence_s: float | None,
+    ) -> Iterator[Iterator[Event]]:
+        """Open a stream of events; leaving the context closes the connection, which cancels the work behind it.
+
+        *silence_s* is how long nothing at all may come. What fails before the first event is raised at once.
+        """
+        connection, response = self._send(method, path + _query(params), body, silence_s)
+        try:
+            if not (response.getheader("Content-Type") or "").startswith("text/event-stream"):
+                raise foreign_stream(self.url + path)
+            yield self._events(response, self.url + path)
+        finally:
+            response.close()
+            connection.close()
+
+    def _events(self, response: http.client.HTTPResponse, url: str) -> Iterator[Event]:
+        name, data = "message", []
+        try:
+            for raw in iter(response.readline, b""):
+                line = raw.rstrip(b"\r\n").decode("utf-8", "replace")
+                field, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    data.append(value)
+                elif not line:
+                    text = "\n".join(data)
+                    if text == SSE_DONE:
+                        return
+                    if data:
+                        yield parse_event(name, text, url)
+                    name, data = "message", []
+        except TimeoutError as error:
+            raise self._broken(error) from error
+        except (OSError, http.client.HTTPException) as error:
+            raise broken_stream(url) from error
+        raise broken_stream(url)
+
+    def _send(
+        self, method: str, target: str, body: Json | None, timeout_s: float | None
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        headers = {"Accept": "*/*", "Connection": "close"}
+        if self._key:
+            headers["Authorization"] = f"Bearer {self._key}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        payload = None if body is None else json.dumps(body).encode()
+        connection = self._reach()
+        try:
+            if connection.sock is not None:
+                connection.sock.settimeout(timeout_s)
+            connection.request(method, self._at.path + target, payload, headers)
+            response = connection.getresponse()
+            if response.status < 400:
+                return connection, response
+            refusal = RbeeError.from_body(_parse(response.read()))
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise self._broken(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        raise refusal or self._foreign(response.status)
+
+    def _reach(self) -> http.client.HTTPConnection:
+        """Connect; nothing was sent yet, so that trying again is safe for every request."""
+        waits = list(self._retries.waits())
+        for wait in waits:
+            try:
+                return self._connect()
+            except OSError:
+                self._sleep(wait)
+        try:
+            return self._connect()
+        except OSError as error:
+            attempts = len(waits) + 1
+            raise RbeeError(
+                ErrorCode.CONNECTION_TIMEOUT,
+                f"{self.name} at {self.url} does not answer ({_reason(error)}; {_times(attempts)}).",
+                details={"url": self.url, "attempts": attempts},
+            ) from error
+
+    def _connect(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._at.scheme == "https" else http.client.HTTPConnection
+        connection = kind(self._at.hostname or "", self._at.port, timeout=CONNECT_TIMEOUT_S)
+        connection.connect()
+        if connection.sock is not None:
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _broken(self, error: Exception) -> RbeeError:
+        if isinstance(error, TimeoutError):
+            return RbeeError(
+                ErrorCode.CONNECTION_TIMEOUT,
+                f"{self.name} at {self.url} took too long to answer.",
+                details={"url": self.url},
+            )
+        return RbeeError(
+            ErrorCode.INVALID_RESPONSE,
+            f"The connection to {self.name} at {self.url} broke: {_reason(error)}.",
+            details={"url": self.url},
+        )
+
+    def _foreign(self, status: int) -> RbeeError:
+        return RbeeError(
+            ErrorCode.INVALID_RESPONSE,
+            f"{self.url} answered HTTP {status}, but not as {self.name} does.",
+            details={"url": self.url, "status": status},
+        )
+
+
+def split_url(url: str) -> SplitResult:
+    """Take an address apart, its port filled in. Raises RbeeError CONFIG_INVALID where it is none of HTTP."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise RbeeError(
+            ErrorCode.CONFIG_INVALID, f"{url!r} is not an address of a daemon.", hint="Write http://HOST:PORT."
+        )
+    if port is None:
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        parts = parts._replace(netloc=f"{host}:{443 if parts.scheme == 'https' else 80}")
+    return parts
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None
+
+
+def _query(params: Json | None) -> str:
+    given = {key: value for key, value in (params or {}).items() if value is not None}
+    return "?" + urlencode(given) if given else ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
+
+
+def _times(attempts: int) -> str:
+    return "1 attempt" if attempts == 1 else f"{attempts} attempts"
