@@ -9,22 +9,19 @@ import logging
 import time
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import REQUEST_ID_HEADER, new_id
 from rbee.daemonkit.auth import Gate
-from rbee.daemonkit.errors import error_response
+from rbee.daemonkit.errors import error_response, internal_error
 from rbee.errors import RbeeError
 from rbee.observe import logs
 
 log = logging.getLogger(__name__)
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _QUIET = ("/health", "/v1/health", "/v1/ready")
-
-
-class BodyTooLargeError(Exception):
-    """Raised inside `receive` when a body of unknown length grows over the limit."""
 
 
 class Edge:
@@ -77,16 +74,10 @@ class Edge:
             await self._app(scope, self._bounded(receive), send_out)
         except RbeeError as error:
             await error_response(error, request_id)(scope, receive, send_out)
-        except BodyTooLargeError:
-            if status:
-                raise
-            await error_response(self._too_large(), request_id)(scope, receive, send_out)
         except Exception:
             log.exception("BUG: unhandled error", extra={"fields": {"path": scope["path"]}})
-            if status:
-                raise
-            bug = RbeeError(ErrorCode.INTERNAL, "Something went wrong inside rbee.")
-            await error_response(bug, request_id)(scope, receive, send_out)
+            if not status:
+                await error_response(internal_error(), request_id)(scope, receive, send_out)
         finally:
             self._log(scope, status, time.perf_counter() - began)
 
@@ -110,7 +101,8 @@ class Edge:
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > self._max_body_bytes:
-                    raise BodyTooLargeError
+                    # FastAPI lets only this type out of its reading of a body.
+                    raise HTTPException(413, self._too_large().message)
             return message
 
         return receive_in

@@ -12,7 +12,11 @@ from starlette.responses import JSONResponse, Response
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
-_ROUTING = {404: ErrorCode.ROUTE_NOT_FOUND, 405: ErrorCode.METHOD_NOT_ALLOWED}
+_ROUTING = {
+    404: ErrorCode.ROUTE_NOT_FOUND,
+    405: ErrorCode.METHOD_NOT_ALLOWED,
+    413: ErrorCode.PAYLOAD_TOO_LARGE,
+}
 
 
 def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
@@ -24,10 +28,16 @@ def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers; what they do not catch is a bug and is caught by the edge."""
+    """Register the handlers. A bug is answered here and raised on, for the edge to log."""
     app.add_exception_handler(RbeeError, _on_rbee_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(Exception, _on_bug)
+
+
+def internal_error() -> RbeeError:
+    """Make the error for a bug: nothing of its inside is told."""
+    return RbeeError(ErrorCode.INTERNAL, "Something went wrong inside rbee.")
 
 
 def validation_error(errors: list[Any]) -> RbeeError:
@@ -60,6 +70,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         ErrorCode.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}.",
     }.get(code, str(error.detail))
     return error_response(RbeeError(code, message), _request_id(request))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return error_response(internal_error(), _request_id(request))
 
 
 def _request_id(request: Request) -> str | None:

@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
+from rbee.daemonkit.errors import internal_error
 from rbee.errors import RbeeError
 
 PING_INTERVAL_S = 15.0
@@ -96,8 +96,8 @@ class EventStream(Response):
                 await asyncio.gather(pending, return_exceptions=True)
             raise
         except Exception:
-            bug = RbeeError(ErrorCode.INTERNAL, "Something went wrong inside rbee.")
-            await send({"type": "http.response.body", "body": encode_error(bug, request_id), "more_body": True})
+            body = encode_error(internal_error(), request_id)
+            await send({"type": "http.response.body", "body": body, "more_body": True})
             raise
 
 

@@ -1,0 +1,210 @@
+"""What every daemon promises at its edge and at its end, on a daemon made of daemonkit alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rbee.client.blocking import BlockingClient
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.lifeline import Lifeline
+from tests.support.tiny_daemon import KEY
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.process
+
+
+@dataclass
+class Tiny:
+    process: subprocess.Popen[bytes]
+    lifeline: Lifeline
+    http: httpx.Client
+    log: Path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Tiny]:
+    lifeline = Lifeline()
+    log = tmp_path / "tiny.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.tiny_daemon"],
+            env={**os.environ, **lifeline.env()},
+            pass_fds=(lifeline.child_fd,),
+            stderr=stderr,
+            cwd=Path(__file__).parents[2],
+        )
+    lifeline.spawned()
+    told = lifeline.read(15)
+    assert told is not None
+    client = httpx.Client(
+        base_url=f"http://127.0.0.1:{told['port']}", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False
+    )
+    with client:
+        yield Tiny(process, lifeline, client, log)
+    lifeline.close()
+    process.kill()
+    process.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/nowhere", None, 404, "ROUTE_NOT_FOUND"),
+        ("PUT", "/wish", None, 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/wish", b'{"count": 11}', 400, "INVALID_REQUEST"),
+        ("POST", "/wish", b'{"cuont": 1}', 400, "INVALID_REQUEST"),
+        ("POST", "/wish", b"{", 400, "INVALID_REQUEST"),
+        ("POST", "/wish", b"[" * 900, 400, "INVALID_REQUEST"),
+        ("POST", "/wish", b"x" * 1001, 413, "PAYLOAD_TOO_LARGE"),
+        ("GET", "/refused", None, 503, "ALL_SLOTS_BUSY"),
+        ("GET", "/bug", None, 500, "INTERNAL"),
+    ],
+)
+@pytest.mark.B53
+def test_one_error_body(tiny: Tiny, method: str, path: str, body: bytes | None, status: int, code: str) -> None:
+    """Every failure has the one error body, with code, message, details, hint and the request's id."""
+    response = tiny.http.request(method, path, content=body, headers={"Content-Type": "application/json"})
+
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert error["code"] == code
+    assert error["message"]
+    assert error["hint"]
+    assert error["details"] is not None
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert "inner workings" not in response.text
+
+
+def test_a_refusal_for_now_says_when_to_return(tiny: Tiny) -> None:
+    """A 503 carries Retry-After."""
+    assert tiny.http.get("/refused").headers["retry-after"] == "1"
+
+
+def test_a_body_of_unknown_length_is_bounded(tiny: Tiny) -> None:
+    """A chunked body is cut off at the limit, not read to its end."""
+    response = tiny.http.post("/wish", content=(b"x" * 100 for _ in range(20)))
+
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize(("header", "code"), [(None, "MISSING_API_KEY"), ("Bearer wrong", "INVALID_API_KEY")])
+def test_only_health_is_open(tiny: Tiny, header: str | None, code: str) -> None:
+    """Without the right key every path but health is refused, also one that does not exist."""
+    headers = {} if header is None else {"Authorization": header}
+    with httpx.Client(base_url=tiny.http.base_url, headers=headers, trust_env=False) as stranger:
+        assert stranger.get("/health").status_code == 200
+        for path in ("/refused", "/nowhere"):
+            response = stranger.get(path)
+            assert response.status_code == 401
+            assert response.json()["error"]["code"] == code
+
+
+def test_the_callers_request_id_is_kept(tiny: Tiny) -> None:
+    """A request id from the client comes back and stands in the log; a strange one is replaced."""
+    assert tiny.http.get("/refused", headers={"X-Request-Id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    assert tiny.http.get("/refused", headers={"X-Request-Id": "a b"}).headers["x-request-id"] != "a b"
+    eventually(lambda: '"request_id": "abc-1"' in tiny.log.read_text(), within=5, because="the log names the request")
+
+
+@pytest.mark.parametrize(("ending", "code"), [("error", "WORKER_CRASHED"), ("bug", "INTERNAL")])
+def test_a_stream_that_fails_ends_in_words(tiny: Tiny, ending: str, code: str) -> None:
+    """A failure after the first byte is an `error` event."""
+    client = BlockingClient("tiny", str(tiny.http.base_url), KEY)
+    seen = []
+
+    with client.stream("GET", f"/stream/{ending}", silence_s=5) as events, pytest.raises(RbeeError) as caught:
+        seen.extend(event.data["index"] for event in events)
+
+    assert seen == [0, 1, 2]
+    assert caught.value.code == ErrorCode(code)
+
+
+def test_a_client_that_leaves_closes_the_stream(tiny: Tiny) -> None:
+    """The generator behind a stream is closed when its client goes away."""
+    with tiny.http.stream("GET", "/stream/slow") as response:
+        next(response.iter_lines())
+
+    eventually(lambda: "stream closed" in tiny.log.read_text(), within=2, because="the generator is closed")
+
+
+def test_sigterm_drains_and_ends_with_code_0(tiny: Tiny) -> None:
+    """After SIGTERM new work is refused while the daemon still answers, then it ends with code 0."""
+    tiny.process.send_signal(signal.SIGTERM)
+
+    answers = []
+
+    def refused() -> bool:
+        answers.append(tiny.http.post("/wish", json={"count": 1}))
+        return answers[-1].status_code == 503
+
+    eventually(refused, within=2, because="new work is refused")
+    assert answers[-1].json()["error"]["code"] == "DRAINING"
+    assert tiny.process.wait(10) == 0
+
+
+def test_an_endless_stream_does_not_hold_up_the_end(tiny: Tiny) -> None:
+    """A stream without an end is ended by the drain, and the daemon is gone soon after."""
+    with tiny.http.stream("GET", "/endless") as response:
+        lines = response.iter_lines()
+        next(lines)
+        tiny.process.send_signal(signal.SIGTERM)
+        for _ in lines:
+            pass
+
+    assert tiny.process.wait(5) == 0
+
+
+@pytest.mark.parametrize("how", ["closed", "killed"])
+def test_a_child_does_not_outlive_its_owner(tmp_path: Path, how: str) -> None:
+    """A child is gone at most 2 s after its owner, also when the owner is killed."""
+    script = (
+        "import os,subprocess,sys,time\n"
+        "from rbee.lifeline import Lifeline\n"
+        "line=Lifeline()\n"
+        "child=subprocess.Popen([sys.executable,'-m','tests.support.tiny_daemon'],"
+        "env={**os.environ,**line.env()},pass_fds=(line.child_fd,),stderr=subprocess.DEVNULL)\n"
+        "line.spawned()\nassert line.read(15)\nprint(child.pid,flush=True)\nsys.stdin.read()\n"
+        "line.close()\nchild.wait()\n"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert owner.stdout is not None
+    assert owner.stdin is not None
+    with owner.stdout:
+        child = int(owner.stdout.readline())
+    if how == "killed":
+        owner.kill()
+    owner.stdin.close()
+    owner.wait(10)
+    began = time.monotonic()
+
+    eventually(lambda: not Path(f"/proc/{child}").exists(), within=2, because="the child is gone")
+    assert time.monotonic() - began < 2
+
+
+def test_a_key_never_reaches_the_log(tiny: Tiny) -> None:
+    """A bearer key that a client sends is in no log line."""
+    threads = [threading.Thread(target=tiny.http.get, args=("/bug",)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    eventually(lambda: "BUG" in tiny.log.read_text(), within=5, because="the bug is logged")
+    assert KEY not in tiny.log.read_text()
