@@ -84,7 +84,8 @@ def read(path: Path) -> ConfigFile:
         return ConfigFile(path, tomllib.loads(text), text)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r"at line (\d+)", str(error))
-        raise ConfigError(f"is not TOML: {error}", path=str(path), line=int(found[1]) if found else None) from error
+        line = int(found[1]) if found else text.count("\n") + 1
+        raise ConfigError(f"is not TOML: {error}", path=str(path), line=line) from error
 
 
 def _split(dotted: str) -> tuple[str, ...]:

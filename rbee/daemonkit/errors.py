@@ -72,7 +72,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     return error_response(RbeeError(code, message), _request_id(request))
 
 
-async def _on_bug(request: Request, error: Exception) -> Response:
+async def _on_bug(request: Request, _error: Exception) -> Response:
     return error_response(internal_error(), _request_id(request))
 
 

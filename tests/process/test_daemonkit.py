@@ -122,7 +122,7 @@ def test_the_callers_request_id_is_kept(tiny: Tiny) -> None:
 def test_a_stream_that_fails_ends_in_words(tiny: Tiny, ending: str, code: str) -> None:
     """A failure after the first byte is an `error` event."""
     client = BlockingClient("tiny", str(tiny.http.base_url), KEY)
-    seen = []
+    seen: list[int] = []
 
     with client.stream("GET", f"/stream/{ending}", silence_s=5) as events, pytest.raises(RbeeError) as caught:
         seen.extend(event.data["index"] for event in events)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter
@@ -70,7 +70,7 @@ async def _events(ending: str) -> AsyncIterator[bytes]:
             raise ValueError("inner workings")
         yield DONE
     finally:
-        print("stream closed", file=sys.stderr, flush=True)
+        logging.getLogger(__name__).info("stream closed")
 
 
 async def _endless() -> AsyncIterator[bytes]:
