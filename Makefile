@@ -1,0 +1,39 @@
+# Everything a person or a CI machine runs. `make help` lists it.
+# PYTHON is only used to make .venv; everything else runs inside it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help: ## list what can be made
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: ## make .venv with everything in it; costs nothing if nothing changed
+	@$(PYTHON) -m tools.setup_env
+
+demo: setup ## run the main job once: a real model answers, and nothing is left running
+	@$(BIN)/python -m tools.demo
+
+test: setup ## run all tests; ARGS="-k slots" picks some
+	@$(BIN)/pytest -n 2 -rs $(ARGS)
+
+check: setup ## lint, format, types, layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: setup ## put the code into its standard form
+	@$(BIN)/ruff check --fix --exit-zero
+	@$(BIN)/ruff format
+
+bench: setup ## measure against the peers, print a table, write .bench/latest.json; ARGS="spawn" picks parts
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lock: setup ## resolve the versions of all packages anew; ARGS="--upgrade" takes the newest
+	@$(BIN)/python -m tools.lock $(ARGS)
+
+clean: ## remove what was made in this checkout; the caches outside it stay
+	rm -rf .venv .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	find rbee tests tools -type d -name __pycache__ -prune -exec rm -rf {} +

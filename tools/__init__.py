@@ -1,0 +1,1 @@
+"""What `make` runs: set the environment up, lock its versions, show the main job."""

@@ -1,0 +1,160 @@
+"""Find or build the llama-cpp-python wheel for this kind of machine, once for all checkouts.
+
+The package index has no ready wheel, and building one takes minutes. It is built from the pinned source,
+kept in `<cache>/wheels/<kind>/`, and found there by every later setup on the same kind of machine.
+A kind is everything that the wheel's machine code depends on: version, system, architecture, C library,
+instruction sets, backend and build flags.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tools import constraints
+from tools.longstep import StepError, cache_home, long, quick, say
+from tools.packages import Installer
+
+NAME = "llama-cpp-python"
+# Without OpenMP the wheel needs no libgomp on the machines it is copied to, at the same speed; the image parts are
+# never used.
+FLAGS = ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=OFF")
+ONLY_FOR_BUILDS = ("cmake", "ninja", "scikit-build-core")
+BUILDERS = (*ONLY_FOR_BUILDS, "packaging", "pathspec")
+_INSTRUCTION_SETS = re.compile(r"(amx|avx|bmi|f16c|fma|sse|ssse|vnni|asimd|sve\d*$|sme\d*$|i8mm|bf16|dotprod|fphp|neon|vx)")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of machine, as far as this wheel is concerned."""
+
+    version: str
+    system: str
+    machine: str
+    libc: str
+    instructions: str
+    backend: str
+    flags: tuple[str, ...]
+
+    @classmethod
+    def of_this_machine(cls, version: str) -> Kind:
+        """Look at the machine that this runs on."""
+        return cls(
+            version=version,
+            system=sys.platform,
+            machine=platform.machine(),
+            libc="-".join(platform.libc_ver()),
+            instructions=" ".join(_instruction_sets()),
+            backend="metal" if sys.platform == "darwin" else "cpu",
+            flags=FLAGS,
+        )
+
+    @property
+    def folder(self) -> str:
+        """A name that a person can read and that differs whenever the machine code may."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.version}-{self.system}-{self.machine}-{self.backend}-{digest}"
+
+
+def locate(kind: Kind) -> Path | None:
+    """Give the wheel of this kind, if it was built before."""
+    return next(iter(sorted((cache_home() / "wheels" / kind.folder).glob("*.whl"))), None)
+
+
+def ensure(installer: Installer, blocks: dict[str, str]) -> Path:
+    """Give the wheel of this machine's kind; build it if it is the first time.
+
+    Raises StepError if the build fails or the machine lacks what it takes.
+    """
+    kind = Kind.of_this_machine(constraints.version_of(blocks[NAME]))
+    wheels = cache_home() / "wheels"
+    wheels.mkdir(parents=True, exist_ok=True)
+    if (found := locate(kind)) is not None:
+        say(f"  llama.cpp: using the wheel built before, {found}")
+        return found
+    with _alone(wheels / f".{kind.folder}.lock"):
+        # Somebody else may have built it while we waited for the lock.
+        if (found := locate(kind)) is None:
+            found = _build(kind, installer, blocks, wheels)
+    return found
+
+
+def _build(kind: Kind, installer: Installer, blocks: dict[str, str], wheels: Path) -> Path:
+    _check_compilers()
+    log = wheels / f"{kind.folder}.log"
+    log.unlink(missing_ok=True)
+    say(f"  llama.cpp: building {NAME} {kind.version} for this kind of machine ({kind.machine}, {kind.backend}).")
+    say("    This is the one long step: 4 to 7 minutes on 2 cores. It is done once; later checkouts find the wheel.")
+    say(f"    Log: {log}")
+    with tempfile.TemporaryDirectory(prefix=f".{kind.folder}.", dir=wheels) as name:
+        aside = Path(name)
+        quick([sys.executable, "-m", "venv", aside / "venv"])
+        python = aside / "venv" / "bin" / "python"
+        installer.install(python, constraints.write(aside / "builders.txt", blocks, BUILDERS))
+        source = constraints.write(aside / "source.txt", blocks, [NAME])
+        command: list[str | Path] = [python, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation"]
+        command += ["--require-hashes", "--wheel-dir", aside / "out", "-r", source]
+        env = os.environ | {
+            "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "CMAKE_ARGS": " ".join(FLAGS),
+            "CMAKE_GENERATOR": "Ninja",
+            "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
+        }
+        long("building llama.cpp", command, log=log, env=env)
+        (aside / "out" / "kind.json").write_text(json.dumps(asdict(kind), indent=1) + "\n", encoding="utf-8")
+        (aside / "out").rename(wheels / kind.folder)
+    built = locate(kind)
+    if built is None:
+        raise StepError(f"the build left no wheel in {wheels / kind.folder}; its log is {log}")
+    say(f"    Kept as {built}")
+    return built
+
+
+def _check_compilers() -> None:
+    compilers = {
+        "C": (os.environ.get("CC"), "cc", "gcc", "clang"),
+        "C++": (os.environ.get("CXX"), "c++", "g++", "clang++"),
+    }
+    for language, names in compilers.items():
+        if not any(name and shutil.which(name.split()[0]) for name in names):
+            tried = ", ".join(name for name in names if name)
+            package = "gcc" if language == "C" else "g++"
+            raise StepError(
+                f"llama.cpp needs a {language} compiler, and none of these is on the path: {tried}.\n"
+                f"Install one and run this again: apt-get install {package} (Debian), dnf install gcc-c++ (Fedora), "
+                "xcode-select --install (macOS)."
+            )
+
+
+def _instruction_sets() -> list[str]:
+    """List what the compiler's -march=native may use, without the kernel's other remarks about the processor."""
+    if sys.platform == "darwin":
+        return [quick(["sysctl", "-n", "machdep.cpu.brand_string"]).strip()]
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return sorted(flag for flag in value.split() if _INSTRUCTION_SETS.match(flag))
+    return []
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a file lock, so that two setups at once build once."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("  llama.cpp: another setup is building the wheel; waiting for it.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,70 @@
+"""Set up `.venv` in this checkout: pinned packages, the llama.cpp wheel, rbee itself; nothing if nothing changed."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import sys
+import time
+from pathlib import Path
+
+from tools.constraints import CONSTRAINTS, ROOT, pinned, write
+
+STAMP = ROOT / ".venv" / ".rbee-setup"
+_INPUTS = ("constraints.txt", "pyproject.toml", "tools/setup_env.py", "tools/packages.py", "tools/llama_wheel.py")
+
+
+def main() -> int:
+    """Set up, and say what is done; a second run sees that there is nothing to do."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - this runs before anything has checked
+        print(f"rbee needs Python 3.11 or newer, this is {sys.version.split()[0]}. Try: make PYTHON=python3.11 setup")
+        return 1
+    # Two setups of one checkout take turns; the second then finds nothing to do.
+    with CONSTRAINTS.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if STAMP.exists() and STAMP.read_text(encoding="utf-8") == _fingerprint():
+            return 0
+        return _set_up()
+
+
+def _set_up() -> int:
+    # Only now: an unchanged setup must cost next to nothing.
+    from tools import llama_wheel
+    from tools.longstep import StepError, say
+    from tools.packages import Installer, make_environment
+
+    start = time.monotonic()
+    say("Setting up rbee in .venv")
+    try:
+        python = make_environment(ROOT)
+        STAMP.unlink(missing_ok=True)
+        blocks = pinned()
+        installer = Installer(python, blocks)
+        # What only the long build needs is big, and of no use once the wheel is there.
+        names = [name for name in blocks if name not in (llama_wheel.NAME, *llama_wheel.ONLY_FOR_BUILDS)]
+        say(f"  packages: {len(names)}, each checked by its hash")
+        installer.install(python, write(STAMP.with_name(".requirements.txt"), blocks, names))
+        installer.install_wheel(python, llama_wheel.ensure(installer, blocks))
+        installer.install_checkout(python, ROOT)
+    except StepError as failure:
+        print(f"\nSetup stopped: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nSetup was interrupted; running it again goes on where it stopped.", file=sys.stderr)
+        return 130
+    STAMP.write_text(_fingerprint(), encoding="utf-8")
+    say(f"  ready in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(sys.version.encode())
+    for name in _INPUTS:
+        digest.update((ROOT / name).read_bytes())
+    # An environment knows its own path, so a checkout that was moved is set up again.
+    digest.update(str(Path(ROOT).resolve()).encode())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
