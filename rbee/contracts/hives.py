@@ -24,7 +24,7 @@ class NodeSpec(BaseModel):
     """A node as it is added to the registry: `POST /v2/registry/beehives/add`.
 
     `hive_port` and `hive_key` are how the queen reaches its hive over HTTP; the key is stored by the queen
-    in a file of mode 0600, never in the registry.
+    in a file of mode 0600, never in the registry. `replace` changes a node that is there instead of refusing it.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -41,6 +41,7 @@ class NodeSpec(BaseModel):
     hive_key: str | None = Field(default=None, max_length=512, repr=False)
     backends: list[Backend] = Field(default_factory=list)
     devices: dict[Backend, int] = Field(default_factory=dict)
+    replace: bool = False
 
 
 class NodeInfo(BaseModel):

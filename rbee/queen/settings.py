@@ -1,0 +1,56 @@
+"""What can be set on a queen: each setting once, with its bounds, default and meaning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from rbee.daemonkit.command import Program
+
+
+class QueenSettings(BaseModel):
+    """The queen's settings. Times in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
+    home: Path | None = Field(default=None, description="folder for state and logs; default $RBEE_HOME, then ~/.rbee")
+    api_key_file: Path | None = Field(
+        default=None, description="file with the key that opens the queen; default secrets/api-key in the home"
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL of the node registry; default beehives.db in the home"
+    )
+    local_hive: bool = Field(default=True, description="run a hive on this machine as the node 'localhost'")
+    local_hive_port: int = Field(
+        default=9200, ge=0, le=65535, description="port of the local hive; where it is taken the next free one is used"
+    )
+    hive_start_timeout_s: float = Field(
+        default=30.0, ge=1.0, le=600.0, description="time for the local hive to start and to open its channel"
+    )
+    loading_timeout_s: float = Field(
+        default=300.0, ge=1.0, le=86_400.0, description="time for a worker to load a model"
+    )
+    no_token_timeout_s: float = Field(
+        default=60.0, ge=1.0, le=3600.0, description="time a stream may go without a token"
+    )
+    drain_timeout_s: float = Field(
+        default=30.0, ge=0.0, le=3600.0, description="time that running tasks have to finish when the queen ends"
+    )
+    max_tasks: int = Field(default=1000, ge=1, le=100_000, description="tasks accepted at the same time")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
+
+
+PROGRAM: Final = Program(
+    name="queen-rbee",
+    settings=QueenSettings,
+    table="queen",
+    env_prefix="RBEE_QUEEN_",
+    description="The brain of rbee: registers nodes, places tasks on workers and relays their answers.",
+    credentials={"database_url": "database-url"},
+)
