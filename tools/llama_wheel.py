@@ -32,7 +32,11 @@ NAME = "llama-cpp-python"
 FLAGS = ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=OFF")
 ONLY_FOR_BUILDS = ("cmake", "ninja", "scikit-build-core")
 BUILDERS = (*ONLY_FOR_BUILDS, "packaging", "pathspec")
-_INSTRUCTION_SETS = re.compile(r"(amx|avx|bmi|f16c|fma|sse|ssse|vnni|asimd|sve\d*$|sme\d*$|i8mm|bf16|dotprod|fphp|neon|vx)")
+_INSTRUCTION_SETS = re.compile(
+    r"amx|avx|bmi|f16c|fma|sse|ssse|vnni"  # x86
+    r"|asimd|bf16|dotprod|fphp|i8mm|neon|sme\d*$|sve\d*$"  # ARM
+    r"|vx"  # s390x
+)
 
 
 @dataclass(frozen=True, slots=True)
