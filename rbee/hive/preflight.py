@@ -48,7 +48,7 @@ def clear(
     Raises:
         RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, RAM_EXHAUSTED or VRAM_EXHAUSTED.
     """
-    chosen = backend or detection.backends[0]
+    chosen = backend or _best_backend(detection)
     candidates = _devices_of(detection, chosen)
 
     def free(candidate: Device) -> int:
@@ -70,6 +70,11 @@ def memory_need(header: GgufHeader, *, slots: int, context_length: int) -> int:
     widest = max(header.vocabulary_size or 0, 8 * (header.embedding_length or 0))
     compute = MICRO_BATCH * widest * 4
     return max(int(FILE_FACTOR * header.size_bytes), header.size_bytes + cache + compute)
+
+
+def _best_backend(detection: Detection) -> Backend:
+    """Name the best backend of the machine; one whose driver is broken is named too, so that it fails in words."""
+    return next(name for name in Backend if name in detection.faults or name in detection.backends)
 
 
 def _devices_of(detection: Detection, backend: Backend) -> list[Device]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 
 import psutil
 
@@ -15,7 +14,7 @@ _USABLE = 0.75
 
 def detect() -> list[Device]:
     """Give the one Metal device of a Mac with an Apple chip; nothing elsewhere."""
-    if sys.platform != "darwin" or platform.machine() != "arm64":
+    if platform.system() != "Darwin" or platform.machine() != "arm64":
         return []
     memory = psutil.virtual_memory()
     total = int(memory.total * _USABLE)

@@ -6,7 +6,7 @@ Every way to fail becomes one sentence.
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 from typing import Final
 
 from rbee.contracts.devices import Backend, Device
@@ -18,21 +18,8 @@ class NvidiaFaultError(Exception):
     """Raised when there is a driver and it does not work; the text says what is wrong with it."""
 
 
-def library_present() -> bool:
-    """Tell whether the driver's library can be loaded; a machine without one has no NVIDIA driver."""
-    try:
-        ctypes.CDLL(LIBRARY)
-    except OSError as error:
-        if "cannot open shared object file" in str(error):
-            return False
-        raise NvidiaFaultError(f"{LIBRARY} is there and cannot be loaded: {error}") from error
-    return True
-
-
 def detect() -> list[Device]:
     """List the devices with their memory. Raises NvidiaFaultError if the driver does not work."""
-    if not library_present():
-        return []
     import pynvml
 
     try:
@@ -59,7 +46,8 @@ def detect() -> list[Device]:
     else:
         return devices
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def _explain(pynvml: object, error: Exception) -> str:
@@ -67,7 +55,7 @@ def _explain(pynvml: object, error: Exception) -> str:
         "NVMLError_LibRmVersionMismatch": "the driver and its library have different versions; reboot after an update",
         "NVMLError_DriverNotLoaded": "the NVIDIA kernel driver is not loaded",
         "NVMLError_NoPermission": "this user may not use the NVIDIA driver",
-        "NVMLError_LibraryNotFound": "the NVML library was not found",
+        "NVMLError_LibraryNotFound": f"{LIBRARY} cannot be loaded",
         "NVMLError_FunctionNotFound": "the driver is too old for NVML",
         "NVMLError_GpuIsLost": "a GPU has fallen off the bus; it needs a reset or a reboot",
     }

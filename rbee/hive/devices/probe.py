@@ -73,8 +73,9 @@ async def _ask_child(limit_s: float) -> list[Device]:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
-    if process.returncode != 0:
-        how = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+    code = process.returncode or 0
+    if code != 0:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = err.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
         raise ProbeFaultError(f"asking the NVIDIA driver ended with {how}: {last[0]}")
     return _read(out)

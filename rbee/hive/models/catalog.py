@@ -1,0 +1,158 @@
+"""The model catalogue: what this machine has, kept in a database, compared with the disk whenever it is shown.
+
+All blocking work runs in one thread of its own. The database library is loaded there too, while the daemon is
+already answering, because its import takes longer than everything else at a cold start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import CatalogEntry
+from rbee.errors import RbeeError
+from rbee.hive.models.gguf_header import parts_of
+
+if TYPE_CHECKING:
+    from rbee.hive.models.rows import Rows
+
+T = TypeVar("T")
+_SQLITE_MAGIC: Final = b"SQLite format 3\0"
+
+
+def model_id(reference: str) -> str:
+    """Make the id of a model from its canonical reference: readable, fit for a URL, the same every time."""
+    last = re.split(r"[/:]", reference.partition("#")[0].removesuffix(".gguf"))[-1].lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:60] or "model"
+    return f"{slug}-{hashlib.sha256(reference.encode()).hexdigest()[:8]}"
+
+
+def check_database_file(path: Path) -> None:
+    """Raise RbeeError STATE_CORRUPT if *path* is there and is not a SQLite database, before anything else starts."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(len(_SQLITE_MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RbeeError(ErrorCode.PERMISSION_DENIED, f"{path} cannot be read: {error.strerror}.") from error
+    if beginning not in (b"", _SQLITE_MAGIC):
+        raise RbeeError(
+            ErrorCode.STATE_CORRUPT,
+            f"{path} is not a database.",
+            details={"path": str(path)},
+            hint=f"Move it away (mv {path} {path}.broken); the models themselves stay, "
+            "and are catalogued again when they are used.",
+        )
+
+
+class Catalogue:
+    """The models of this machine, by canonical reference.
+
+    Args:
+        url: SQLAlchemy URL of the database.
+        on_change: called in the event loop after every change.
+    """
+
+    def __init__(self, url: str, on_change: Callable[[], None]) -> None:
+        self._url = url
+        self._on_change = on_change
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
+        self._rows: Rows | None = None
+        self._known: dict[str, tuple[CatalogEntry, int]] = {}
+
+    async def all(self) -> list[CatalogEntry]:
+        """Give all models, sorted by reference, each with what is wrong with its file now.
+
+        Raises RbeeError STATE_CORRUPT if the database cannot be used.
+        """
+        return await self._run(self._all)
+
+    async def find(self, reference: str) -> CatalogEntry | None:
+        """Give the model of a canonical reference."""
+        return await self._run(lambda: self._find(reference))
+
+    async def get(self, name: str) -> CatalogEntry:
+        """Give a model by id or canonical reference. Raises RbeeError MODEL_NOT_FOUND."""
+        for entry in await self.all():
+            if name in (entry.id, entry.reference):
+                return entry
+        raise RbeeError(
+            ErrorCode.MODEL_NOT_FOUND, f"There is no model '{name}' in the catalogue.", details={"model": name}
+        )
+
+    async def put(self, entry: CatalogEntry) -> None:
+        """Store a model whose file is whole and in place."""
+        await self._run(lambda: self._put(entry))
+        self._on_change()
+
+    async def remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
+        """Forget a model; *with_files* deletes its files as well, unless another row uses them too."""
+        await self._run(lambda: self._remove(entry, with_files=with_files))
+        self._on_change()
+
+    async def close(self) -> None:
+        """Close the database."""
+        if self._rows is not None:
+            await self._run(self._rows.close)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def _opened(self) -> Rows:
+        if self._rows is None:
+            from rbee.hive.models.rows import Rows
+
+            rows = Rows(self._url)
+            self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in rows.all()}
+            self._rows = rows
+        return self._rows
+
+    def _all(self) -> list[CatalogEntry]:
+        self._opened()
+        return [_compared(entry, modified) for _, (entry, modified) in sorted(self._known.items())]
+
+    def _find(self, reference: str) -> CatalogEntry | None:
+        self._opened()
+        known = self._known.get(reference)
+        return None if known is None else _compared(*known)
+
+    def _put(self, entry: CatalogEntry) -> None:
+        rows = self._opened()
+        modified_ns = Path(entry.local_path).stat().st_mtime_ns
+        rows.put(entry, modified_ns)
+        self._known[entry.reference] = (entry, modified_ns)
+
+    def _remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
+        self._opened().remove(entry.id)
+        self._known.pop(entry.reference, None)
+        shared = any(other.local_path == entry.local_path for other, _ in self._known.values())
+        if with_files and not shared:
+            for part in parts_of(Path(entry.local_path)):
+                part.unlink(missing_ok=True)
+
+
+def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:
+    """Say what is wrong with the file of *entry*, if anything is."""
+    size = 0
+    for part in parts_of(Path(entry.local_path)):
+        try:
+            info: Any = part.stat()
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+            problem = f"{part} is gone" if missing else f"{part} cannot be read: {error.strerror}"
+            return entry.model_copy(update={"problem": problem})
+        size += info.st_size
+    if size != entry.size_bytes:
+        problem = f"{entry.local_path} has changed: {size} bytes long, catalogued with {entry.size_bytes}"
+        return entry.model_copy(update={"problem": problem})
+    if Path(entry.local_path).stat().st_mtime_ns != modified_ns:
+        return entry.model_copy(update={"problem": f"{entry.local_path} has changed since it was catalogued"})
+    return entry

@@ -1,0 +1,330 @@
+"""Have a model: find it in the catalogue, or fetch it once for everybody who asks, check it and catalogue it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import CatalogEntry, DownloadProgress
+from rbee.errors import RbeeError
+from rbee.hive.models import places
+from rbee.hive.models.catalog import Catalogue, model_id
+from rbee.hive.models.gguf_header import parts_of, read_header
+from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
+from rbee.hive.models.remote import BrokenTransferError, RemoteFile
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+# Seconds before each further attempt, each times a random 0.5 to 1.5.
+RETRY_DELAYS_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+KEPT: Final = 64
+_SMOOTHING: Final = 0.3
+
+
+class Download:
+    """One model on its way here: its latest progress, and the task that fetches it."""
+
+    def __init__(self, reference: str, clock: Callable[[], float]) -> None:
+        self.reference = reference
+        self.progress = DownloadProgress(stage="queued")
+        self.task: asyncio.Task[CatalogEntry] | None = None
+        self.retries = 0
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._counted: tuple[float, int] | None = None
+
+    async def result(self) -> CatalogEntry:
+        """Wait for the end. A caller that gives up does not stop the download. Raises RbeeError if it failed."""
+        assert self.task is not None
+        return await asyncio.shield(self.task)
+
+    async def watch(self) -> AsyncIterator[DownloadProgress]:
+        """Give the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
+        assert self.task is not None
+        shown: DownloadProgress | None = None
+        while True:
+            changed = self._changed
+            if self.progress is not shown:
+                shown = self.progress
+                yield shown
+            elif self.task.done():
+                self.task.result()
+                return
+            else:
+                waiting = asyncio.ensure_future(changed.wait())
+                await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+
+    def show(self, progress: DownloadProgress) -> None:
+        """Set the progress and wake the watchers."""
+        self.progress = progress
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def count(self, have: int, total: int | None) -> None:
+        """Set the progress to *have* of *total* bytes; the speed is smoothed over the last few steps."""
+        now = self._clock()
+        speed = self.progress.speed_mbps if self.progress.stage == "downloading" else 0.0
+        if self._counted is not None and have > self._counted[1] and now > self._counted[0]:
+            current = (have - self._counted[1]) * 8 / 1e6 / (now - self._counted[0])
+            speed = current if speed == 0.0 else speed + _SMOOTHING * (current - speed)
+        self._counted = (now, have)
+        self.show(
+            DownloadProgress(stage="downloading", bytes_downloaded=have, bytes_total=total, speed_mbps=round(speed, 2))
+        )
+
+    def restage(self, **change: object) -> None:
+        """Set the stage and keep the bytes."""
+        self._counted = None
+        base = {"bytes_downloaded": self.progress.bytes_downloaded, "bytes_total": self.progress.bytes_total}
+        self.show(DownloadProgress.model_validate({**base, **change}))
+
+
+class Downloads:
+    """All downloads of this machine. Two requests for one model are one download.
+
+    Args:
+        folder: where fetched models go.
+        stall_s: seconds without a byte that break a transfer.
+        chance: gives a random factor for a retry's delay, 0.5 to 1.5.
+    """
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        folder: Path,
+        *,
+        stall_s: float,
+        chance: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalogue = catalogue
+        self._folder = folder
+        self._stall_s = stall_s
+        self._chance = chance
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._downloads: dict[str, Download] = {}
+        self._places: dict[Path, asyncio.Lock] = {}
+
+    def start(self, ref: ModelRef) -> Download:
+        """Begin to have the model, or join whoever already does."""
+        reference = ref.canonical
+        current = self._downloads.get(reference)
+        if current is not None and current.task is not None and not current.task.done():
+            return current
+        download = Download(reference, self._clock)
+        download.task = asyncio.ensure_future(self._have(ref, download))
+        # A failure that nobody waits for is still in the log and in `get`.
+        download.task.add_done_callback(_log_end)
+        self._downloads.pop(reference, None)
+        self._downloads[reference] = download
+        for old in [name for name, known in self._downloads.items() if known.task and known.task.done()][:-KEPT]:
+            del self._downloads[old]
+        return download
+
+    async def ensure(self, ref: ModelRef) -> CatalogEntry:
+        """Have the model, however long it takes. Raises RbeeError if that fails."""
+        return await self.start(ref).result()
+
+    def get(self, reference: str) -> Download:
+        """Give the latest download of a model. Raises RbeeError MODEL_NOT_FOUND if there was none."""
+        download = self._downloads.get(reference)
+        if download is None:
+            raise RbeeError(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"No download of '{reference}' was asked for.",
+                details={"model": reference},
+                hint="Ask for it first: POST /v1/models/download",
+            )
+        return download
+
+    async def close(self) -> None:
+        """Stop all downloads; what came so far is kept for a later one."""
+        tasks = [known.task for known in self._downloads.values() if known.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _have(self, ref: ModelRef, download: Download) -> CatalogEntry:
+        entry = await self._catalogue.find(ref.canonical)
+        if entry is None or entry.problem is not None:
+            if entry is not None:
+                log.warning("a catalogued model is not as it was", extra={"fields": {"problem": entry.problem}})
+            entry = await self._obtain(ref, download, entry)
+        download.show(
+            DownloadProgress(
+                stage="complete",
+                bytes_downloaded=entry.size_bytes,
+                bytes_total=entry.size_bytes,
+                local_path=entry.local_path,
+                model_id=entry.id,
+            )
+        )
+        return entry
+
+    async def _obtain(self, ref: ModelRef, download: Download, stale: CatalogEntry | None) -> CatalogEntry:
+        match ref:
+            case FileRef():
+                return await self._register(ref, places.locate_file(ref), None)
+            case PackageRef():
+                return await self._register(ref, await asyncio.to_thread(places.locate_package, ref), None)
+            case HubRef():
+                from rbee.hive.models import hub
+
+                files = await self._retrying(download, lambda: hub.plan(ref))
+            case UrlRef():
+                files = places.plan_url(ref)
+        if stale is not None:
+            await self._catalogue.remove(stale, with_files=True)
+        return await self._register(ref, *await self._fetch(download, files))
+
+    async def _fetch(self, download: Download, files: list[RemoteFile]) -> tuple[Path, str]:
+        """Fetch all *files* that are not here yet; give the path and the sha256 of the first."""
+        from rbee.hive.models import transfer
+
+        targets = [self._folder / file.path for file in files]
+        total = sum(file.size for file in files if file.size) if all(file.size for file in files) else None
+        before = 0
+        digest = ""
+        async with self._place(targets[0]), transfer.new_client(self._stall_s) as client:
+            if total is not None:
+                await asyncio.to_thread(_check_space, self._folder, files, targets)
+            for file, target in zip(files, targets, strict=True):
+                partial = transfer.PartialFile(target)
+                found = await asyncio.to_thread(_present, target, file)
+                if found is None:
+                    await self._retrying(
+                        download,
+                        lambda file=file, partial=partial, before=before: transfer.fetch(  # type: ignore[misc]
+                            client,
+                            file,
+                            partial,
+                            lambda have, size: download.count(before + have, size if len(files) == 1 else total),
+                        ),
+                    )
+                    download.restage(stage="verifying")
+                    found = await asyncio.to_thread(_finish, partial, file)
+                digest = digest or found
+                before += await asyncio.to_thread(lambda target=target: target.stat().st_size)  # type: ignore[misc]
+        return targets[0], digest
+
+    async def _register(self, ref: ModelRef, path: Path, sha256: str | None) -> CatalogEntry:
+        try:
+            header = await asyncio.to_thread(read_header, path)
+        except RbeeError as error:
+            if sha256 is not None and error.code is ErrorCode.MODEL_INVALID:
+                for part in parts_of(path):
+                    part.unlink(missing_ok=True)
+            raise
+        entry = CatalogEntry(
+            id=model_id(ref.canonical),
+            provider=ref.provider,
+            reference=ref.canonical,
+            local_path=str(path),
+            size_bytes=header.size_bytes,
+            sha256=sha256,
+            quantization=header.quantization,
+            architecture=header.architecture,
+            context_length=header.context_length,
+            downloaded_at_unix=int(self._wall_clock()),
+        )
+        await self._catalogue.put(entry)
+        return entry
+
+    async def _retrying(self, download: Download, work: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await work()
+            except BrokenTransferError as error:
+                if download.retries >= len(RETRY_DELAYS_S):
+                    raise RbeeError(
+                        ErrorCode.DOWNLOAD_FAILED,
+                        f"The download of {download.reference} broke off {download.retries + 1} times, "
+                        f"the last time because {error.reason}.",
+                        details={"model": download.reference, "retries": download.retries, "reason": error.reason},
+                    ) from error
+                delay = RETRY_DELAYS_S[download.retries] * self._chance()
+                delay = max(delay, error.retry_after_s or 0.0)
+                download.retries += 1
+                download.restage(
+                    stage="retrying", attempt=download.retries, attempts=len(RETRY_DELAYS_S), reason=error.reason
+                )
+                log.warning(
+                    "download broke off",
+                    extra={
+                        "fields": {
+                            "model": download.reference,
+                            "reason": error.reason,
+                            "retry": f"{download.retries}/{len(RETRY_DELAYS_S)}",
+                            "delay_s": round(delay, 2),
+                        }
+                    },
+                )
+                await asyncio.sleep(delay)
+
+    @asynccontextmanager
+    async def _place(self, target: Path) -> AsyncIterator[None]:
+        """Let one download at a time work on a file: two references may mean the same one."""
+        async with self._places.setdefault(target, asyncio.Lock()):
+            yield
+
+
+def _check_space(folder: Path, files: list[RemoteFile], targets: list[Path]) -> None:
+    from rbee.hive.models import transfer
+
+    missing = [(file, target) for file, target in zip(files, targets, strict=True) if not target.exists()]
+    transfer.check_space(
+        folder, sum((file.size or 0) - transfer.PartialFile(target).size() for file, target in missing)
+    )
+
+
+def _present(target: Path, file: RemoteFile) -> str | None:
+    """Give the sha256 of a file that is here already; one that is not what it should be is removed."""
+    from rbee.hive.models import transfer
+
+    if not target.exists():
+        return None
+    found = transfer.sha256_of(target)
+    if file.sha256 in (None, found):
+        return found
+    target.unlink()
+    return None
+
+
+def _finish(partial: object, file: RemoteFile) -> str:
+    """Check the sha256 where one is known and give the file its name; give the sha256."""
+    from rbee.hive.models import transfer
+
+    assert isinstance(partial, transfer.PartialFile)
+    found = partial.sha256()
+    if file.sha256 is not None and found != file.sha256:
+        partial.discard()
+        raise RbeeError(
+            ErrorCode.CHECKSUM_MISMATCH,
+            f"{partial.target.name} has sha256 {found}, expected {file.sha256}; the file was removed.",
+            details={"expected": file.sha256, "found": found},
+        )
+    try:
+        partial.finish()
+    except OSError as error:
+        raise transfer.explained(error, partial.target) from error
+    return found
+
+
+def _log_end(task: asyncio.Task[CatalogEntry]) -> None:
+    if task.cancelled():
+        return
+    error = task.exception()
+    if isinstance(error, RbeeError):
+        log.error("no model", extra={"fields": {"code": error.code.value, "reason": error.message}})
+    elif error is not None:
+        log.error("BUG: a download died", exc_info=error)

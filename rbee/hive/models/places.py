@@ -1,0 +1,66 @@
+"""Find models that need no fetching, and name the place of one that does: `file:`, `package:` and `https:`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.hive.models.reference import FileRef, PackageRef, UrlRef
+from rbee.hive.models.remote import RemoteFile
+
+
+def locate_file(ref: FileRef) -> Path:
+    """Give the path of a file of this machine; reading its header tells whether it is one."""
+    return Path(ref.path)
+
+
+def locate_package(ref: PackageRef) -> Path:
+    """Find a file of an installed package without importing it: a package of weights may import what is not here.
+
+    Raises RbeeError MODEL_NOT_FOUND.
+    """
+    top, *inner = ref.package.split(".")
+    spec = _spec(top)
+    folders = [Path(folder).joinpath(*inner) for folder in (spec.submodule_search_locations or ())] if spec else []
+    if not folders:
+        raise RbeeError(
+            ErrorCode.MODEL_NOT_FOUND,
+            f"No Python package '{top}' is installed beside the hive.",
+            details={"model": ref.canonical, "package": top},
+            hint="Install its distribution into the hive's Python environment with pip.",
+            param="model",
+        )
+    for folder in folders:
+        if (folder / ref.file).is_file():
+            return folder / ref.file
+    present = sorted(path.name for folder in folders for path in folder.glob("*.gguf"))
+    shown = f"; it has: {', '.join(present)}" if present else ""
+    raise RbeeError(
+        ErrorCode.MODEL_NOT_FOUND,
+        f"The package '{ref.package}' has no file {ref.file}{shown}.",
+        details={"model": ref.canonical, "available": present},
+        param="model",
+    )
+
+
+def plan_url(ref: UrlRef) -> list[RemoteFile]:
+    """Give the one file of an address, in a folder of the host, its name kept apart from others by a digest."""
+    parts = urlsplit(ref.url)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(parts.path).rsplit("/", 1)[-1]).lstrip(".") or "model"
+    stem = name.removesuffix(".gguf")[-100:]
+    digest = hashlib.sha256(ref.url.encode()).hexdigest()[:8]
+    host = re.sub(r"[^A-Za-z0-9.-]", "_", parts.hostname or "")
+    return [RemoteFile(url=ref.url, path=f"https/{host}/{stem}-{digest}.gguf", sha256=ref.sha256)]
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None

@@ -1,0 +1,58 @@
+"""What every source of bytes is turned into: files to fetch, and the two ways in which fetching fails.
+
+A failure that may pass (`BrokenTransferError`) is tried again; one that will not is an RbeeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+
+MAX_RETRY_AFTER_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file to fetch into `path`, relative to the models folder; size and sha256 where they are known before."""
+
+    url: str
+    path: str
+    size: int | None = None
+    sha256: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+class BrokenTransferError(Exception):
+    """Raised when a transfer failed in a way that may pass; `retry_after_s` is the server's own wish."""
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+def refusal(status: int, what: str, retry_after: str | None) -> RbeeError | BrokenTransferError:
+    """Turn an HTTP status other than success into the failure that it is."""
+    if status in (401, 403):
+        return RbeeError(
+            ErrorCode.MODEL_ACCESS_DENIED,
+            f"{what} was refused (HTTP {status}): it is gated or private, or there is no such model. "
+            "Set HF_TOKEN for the hive if you may use it.",
+            details={"status": status},
+        )
+    if status in (404, 410):
+        return RbeeError(
+            ErrorCode.MODEL_NOT_FOUND,
+            f"{what} was not found (HTTP {status}).",
+            details={"status": status},
+            hint="Check the spelling of the reference.",
+        )
+    if status in (408, 425, 429) or status >= 500:
+        seconds = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
+        wish = None if seconds is None else min(seconds, MAX_RETRY_AFTER_S)
+        return BrokenTransferError(f"the server answered HTTP {status}", wish)
+    return RbeeError(ErrorCode.DOWNLOAD_FAILED, f"{what} was refused with HTTP {status}.", details={"status": status})

@@ -1,0 +1,89 @@
+"""The catalogue's table, through SQLAlchemy: blocking, for the catalogue's own thread only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError, SQLAlchemyError
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import CatalogEntry
+from rbee.errors import RbeeError
+
+_METADATA: Final = sa.MetaData()
+MODELS: Final = sa.Table(
+    "models",
+    _METADATA,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("provider", sa.String(16), nullable=False),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("local_path", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64)),
+    sa.Column("quantization", sa.String(32)),
+    sa.Column("architecture", sa.String(64)),
+    sa.Column("context_length", sa.BigInteger),
+    sa.Column("downloaded_at_unix", sa.BigInteger, nullable=False),
+    # Beside what the catalogue shows: when the file was last changed, to notice that it was.
+    sa.Column("modified_ns", sa.BigInteger, nullable=False),
+)
+
+
+class Rows:
+    """The rows of one database. Every method raises RbeeError STATE_CORRUPT where the database is not usable."""
+
+    def __init__(self, url: str) -> None:
+        self._name = sa.make_url(url).render_as_string(hide_password=True)
+        with self._explained():
+            self._engine = sa.create_engine(url)
+            _METADATA.create_all(self._engine)
+
+    def all(self) -> list[tuple[CatalogEntry, int]]:
+        """Give every row with the time its file was last changed, in nanoseconds."""
+        with self._explained(), self._engine.connect() as connection:
+            rows = connection.execute(sa.select(MODELS)).mappings().all()
+            return [_entry(dict(row)) for row in rows]
+
+    def put(self, entry: CatalogEntry, modified_ns: int) -> None:
+        """Store a row, replacing the one of the same id."""
+        values = {**entry.model_dump(mode="json", exclude={"problem"}), "modified_ns": modified_ns}
+        with self._explained(), self._engine.begin() as connection:
+            connection.execute(sa.delete(MODELS).where(MODELS.c.id == entry.id))
+            connection.execute(sa.insert(MODELS).values(**values))
+
+    def remove(self, model_id: str) -> None:
+        """Delete a row."""
+        with self._explained(), self._engine.begin() as connection:
+            connection.execute(sa.delete(MODELS).where(MODELS.c.id == model_id))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            raise RbeeError(
+                ErrorCode.STATE_CORRUPT,
+                f"The model catalogue {self._name} cannot be used: {error.orig}.",
+                details={"database": self._name},
+                hint="Move the file away, or name another with models_db; the models themselves stay, "
+                "and are catalogued again when they are used.",
+            ) from error
+        except SQLAlchemyError as error:
+            raise RbeeError(
+                ErrorCode.STATE_CORRUPT,
+                f"The model catalogue {self._name} cannot be opened: {error}.",
+                details={"database": self._name},
+                hint="Correct the setting models_db of the hive.",
+            ) from error
+
+
+def _entry(row: dict[str, Any]) -> tuple[CatalogEntry, int]:
+    modified_ns = int(row.pop("modified_ns"))
+    return CatalogEntry.model_validate(row), modified_ns
