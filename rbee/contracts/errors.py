@@ -62,6 +62,7 @@ class ErrorCode(StrEnum):
     STATE_CORRUPT = "STATE_CORRUPT"
     PORT_IN_USE = "PORT_IN_USE"
     ALREADY_RUNNING = "ALREADY_RUNNING"
+    DAEMON_START_FAILED = "DAEMON_START_FAILED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
     INTERNAL = "INTERNAL"
 
@@ -167,6 +168,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.CONFIG_INVALID: ErrorSpec(None, _LOCAL, "Correct the file, then check it: rbee-keeper config check"),
     ErrorCode.STATE_CORRUPT: ErrorSpec(500, _SERVER, "Move the named file away; it is made anew at the next start."),
     ErrorCode.PORT_IN_USE: ErrorSpec(None, _LOCAL, "Stop what listens there, or choose another port."),
+    ErrorCode.DAEMON_START_FAILED: ErrorSpec(
+        None, _LOCAL, "The last lines of its log say why; correct that and start it again."
+    ),
     ErrorCode.ALREADY_RUNNING: ErrorSpec(
         None, _LOCAL, "Use the one that runs, stop it with 'rbee-keeper daemon stop', or set another RBEE_HOME."
     ),
