@@ -30,59 +30,11 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
+from tests.support.faults import Cut, Fault, Reset, Slow, Stall, Status, Truncated, WrongBytes
+
+__all__ = ["Cut", "Fault", "Hub", "Reset", "Seen", "Slow", "Stall", "Status", "Truncated", "WrongBytes"]
+
 _PIECE = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """Send the fraction *at* of what was asked for, then a TCP reset."""
-
-    at: float = 0.4
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Send the fraction *at* of what was asked for, then close as if nothing were missing."""
-
-    at: float = 0.4
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """Send the fraction *at* of what was asked for, then nothing, with the connection open."""
-
-    at: float = 0.4
-
-
-@dataclass(frozen=True, slots=True)
-class Slow:
-    """Send everything, at this many bytes a second, so that a test can watch or interrupt it."""
-
-    bytes_per_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class WrongBytes:
-    """Send as many bytes as asked for, with the last one changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Truncated:
-    """Send a shorter file than the metadata promised, and say that this is all of it."""
-
-    at: float = 0.4
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Answer with this HTTP status: 401, 403, 404, 429, 500, 503...; *error_code* is the hub's X-Error-Code."""
-
-    status: int
-    error_code: str | None = None
-    retry_after_s: int | None = None
-
-
-Fault = Reset | Cut | Stall | Slow | WrongBytes | Truncated | Status
 
 
 @dataclass(frozen=True, slots=True)
