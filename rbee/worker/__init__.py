@@ -1,0 +1,1 @@
+"""The worker: one model on one device, its tokens in slots."""

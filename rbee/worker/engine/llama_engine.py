@@ -1,0 +1,193 @@
+"""A model loaded through llama.cpp, with one sequence of its cache for each slot."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.worker.engine.llama import Llama
+from rbee.worker.engine.protocol import EngineFailedError, ModelFacts
+from rbee.worker.sampling import SamplerChain, Stage
+from rbee.worker.slots import StepPlan
+
+_OK: Final = 0
+_ABORTED: Final = 2
+_SET: Final = b"x"
+_UNSET: Final = b"\0"
+_MIN_KEEP: Final = 1  # a sampler that cuts leaves at least one token
+
+
+class LlamaEngine:
+    """The engine; see `engine.protocol.Engine`.
+
+    The batch is made once and written in place: what a step costs in Python is a few slice assignments.
+    """
+
+    def __init__(self, llama: Llama, model: int, context: int, facts: ModelFacts, slots: int, rows: int) -> None:
+        lib = self._lib = llama.lib
+        self.facts = facts
+        self._llama = llama
+        self._model = model
+        self._context = context
+        self._vocab = lib.llama_model_get_vocab(model)
+        self._memory = lib.llama_get_memory(context)
+        self._chains: dict[int, Any] = {}
+        self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(1024)
+        recurrent = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
+        self.can_copy = not recurrent and lib.llama_model_n_swa(model) == 0
+        self._make_batch(slots, rows)
+        self._interrupted = ctypes.create_string_buffer(2)
+        if not recurrent:  # a recurrent state cannot be cut back after a break
+            self._set_abort_callback()
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Give the tokens of *text*, with the begin token if the model wants one and the text lacks it."""
+        data = text.encode("utf-8", "replace")
+        add_special = not (special and self.facts.begin_text and text.startswith(self.facts.begin_text))
+        room = len(data) + 8
+        for _ in range(2):
+            tokens = (ctypes.c_int32 * room)()
+            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, special)
+            if count >= 0:
+                return tokens[:count]
+            room = -count
+        raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt cannot be turned into tokens.", param="prompt")
+
+    def piece(self, token: int) -> bytes:
+        """Give the bytes of a token, none for a special one."""
+        known = self._pieces.get(token)
+        if known is not None:
+            return known
+        size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
+        if size < 0:
+            self._buffer = ctypes.create_string_buffer(-size)
+            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, -size, 0, False)
+        piece = self._pieces[token] = self._buffer.raw[: max(size, 0)]
+        return piece
+
+    def ends(self, token: int) -> bool:
+        """Tell whether *token* ends a generation."""
+        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+
+    def start(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
+        """Build the slot's own sampler chain."""
+        lib = self._lib
+        params = lib.llama_sampler_chain_default_params()
+        params.no_perf = True
+        built = lib.llama_sampler_chain_init(params)
+        for stage, numbers in chain.stages:
+            lib.llama_sampler_chain_add(built, self._sampler(stage, numbers))
+        if chain.history:
+            for token in history[-chain.history :]:
+                lib.llama_sampler_accept(built, token)
+        self._chains[slot] = built
+
+    def finish(self, slot: int) -> None:
+        """Free the slot's sampler chain."""
+        built = self._chains.pop(slot, None)
+        if built is not None:
+            self._lib.llama_sampler_free(built)
+
+    def keep(self, slot: int, count: int) -> bool:
+        """Cut the slot's cache; a recurrent state that cannot be cut is dropped whole."""
+        if self._lib.llama_memory_seq_rm(self._memory, slot, count, -1):
+            return True
+        self._lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        return False
+
+    def copy(self, source: int, slot: int, count: int) -> None:
+        """Copy the whole of a sequence, which is all that llama.cpp can between streams, and cut the copy."""
+        self._lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._lib.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+        self._lib.llama_memory_seq_rm(self._memory, slot, count, -1)
+
+    def step(self, plan: StepPlan) -> list[int] | None:
+        """Decode one batch and sample its outputs."""
+        count = len(plan.tokens)
+        batch = self._batch
+        batch.n_tokens = count
+        self._tokens[:count] = plan.tokens
+        self._positions[:count] = plan.positions
+        self._wanted[:count] = bytes(count)
+        sequences, of_slot = self._sequences, self._of_slot
+        for row, slot in enumerate(plan.slots):
+            sequences[row] = of_slot[slot]
+        for row in plan.outputs:
+            self._wanted[row] = 1
+        result = self._lib.llama_decode(self._context, batch)
+        if result == _ABORTED:
+            return None
+        if result != _OK:
+            raise EngineFailedError(
+                f"llama_decode gave {result} for a batch of {count} tokens; {'; '.join(self._llama.errors)}"
+            )
+        sample, context, chains, slots = self._lib.llama_sampler_sample, self._context, self._chains, plan.slots
+        return [sample(chains[slots[row]], context, row) for row in plan.outputs]
+
+    def interrupt(self) -> None:
+        """Set the flag that the CPU's compute threads look at between two operations."""
+        self._interrupted[0] = _SET
+
+    def resume(self) -> None:
+        """Unset that flag."""
+        self._interrupted[0] = _UNSET
+
+    def warm_up(self) -> None:
+        """Evaluate one token, so that weights are paged in before the first request waits for them."""
+        token = self._lib.llama_vocab_bos(self._vocab)
+        self.step(StepPlan([max(token, 0)], [0], [0], [], {0: 1}))
+        self._lib.llama_memory_clear(self._memory, True)
+
+    def close(self) -> None:
+        """Free samplers, context and model."""
+        for slot in list(self._chains):
+            self.finish(slot)
+        self._lib.llama_free(self._context)
+        self._lib.llama_model_free(self._model)
+
+    def _sampler(self, stage: Stage, numbers: tuple[float, ...]) -> Any:
+        lib = self._lib
+        if stage is Stage.PENALTIES:
+            window, repeat, frequency, presence = numbers
+            return lib.llama_sampler_init_penalties(self.facts.vocabulary, int(window), repeat, frequency, presence)
+        if stage is Stage.TOP_K:
+            return lib.llama_sampler_init_top_k(int(numbers[0]))
+        if stage is Stage.TOP_P:
+            return lib.llama_sampler_init_top_p(numbers[0], _MIN_KEEP)
+        if stage is Stage.MIN_P:
+            return lib.llama_sampler_init_min_p(numbers[0], _MIN_KEEP)
+        if stage is Stage.TEMPERATURE:
+            return lib.llama_sampler_init_temp(numbers[0])
+        if stage is Stage.CHANCE:
+            return lib.llama_sampler_init_dist(int(numbers[0]))
+        return lib.llama_sampler_init_greedy()
+
+    def _make_batch(self, slots: int, rows: int) -> None:
+        """Make the arrays that every step's batch is written into."""
+        id_pointer = ctypes.POINTER(ctypes.c_int32)
+        self._tokens = (ctypes.c_int32 * rows)()
+        self._positions = (ctypes.c_int32 * rows)()
+        self._counts = (ctypes.c_int32 * rows)(*([1] * rows))
+        self._sequences = (id_pointer * rows)()
+        self._wanted = (ctypes.c_int8 * rows)()
+        self._ids = [ctypes.c_int32(slot) for slot in range(slots)]
+        self._of_slot = [ctypes.pointer(number) for number in self._ids]
+        batch = self._batch = self._lib.llama_batch()
+        batch.token = ctypes.cast(self._tokens, id_pointer)
+        batch.pos = ctypes.cast(self._positions, id_pointer)
+        batch.n_seq_id = ctypes.cast(self._counts, id_pointer)
+        batch.seq_id = ctypes.cast(self._sequences, ctypes.POINTER(id_pointer))
+        batch.logits = ctypes.cast(self._wanted, ctypes.POINTER(ctypes.c_int8))
+
+    def _set_abort_callback(self) -> None:
+        """Let llama.cpp ask `strlen(flag)`, "is the flag's text empty?", as its abort callback.
+
+        A Python callback would take the interpreter's lock for each of the model's thousand operations a step.
+        """
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+        self._abort = self._lib.ggml_abort_callback(strlen)
+        self._lib.llama_set_abort_callback(self._context, self._abort, ctypes.addressof(self._interrupted))

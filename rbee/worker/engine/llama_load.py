@@ -1,0 +1,183 @@
+"""Load a GGUF through llama.cpp, on the asked device or not at all."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+from typing import Any, Final
+
+import psutil
+
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.worker.engine import model_file
+from rbee.worker.engine.llama import Llama
+from rbee.worker.engine.llama_engine import LlamaEngine
+from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
+
+DEFAULT_CONTEXT: Final = 4096
+ALL_LAYERS: Final = 10_000
+_OFFLOADED_SHARE: Final = 0.5  # of the model's bytes that a GPU must have taken for "all layers are there"
+_MB: Final = 1024 * 1024
+_GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
+_EXHAUSTED: Final = {
+    Backend.CPU: ErrorCode.RAM_EXHAUSTED,
+    Backend.CUDA: ErrorCode.GPU_VRAM_EXHAUSTED,
+    Backend.METAL: ErrorCode.GPU_VRAM_EXHAUSTED,
+}
+
+
+def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
+    """Load model and context. Raises RbeeError that says what is wrong with file, memory or device."""
+    model_file.check(options.model_path)
+    llama = Llama()
+    gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
+    free_before = _free_bytes(llama, gpu)
+    model = _load_model(llama, options, gpu, free_before, progress)
+    context = _make_context(llama, options, model, gpu)
+    engine = LlamaEngine(llama, model, context, _facts(llama, model, options), options.slots, options.batch_tokens)
+    if gpu is not None:
+        _prove_offload(llama, options, model, gpu, free_before, engine)
+    engine.warm_up()
+    return engine
+
+
+def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_before: int, progress: LoadProgress) -> int:
+    lib = llama.lib
+    params = lib.llama_model_default_params()
+    # A list that names the one device, or none: llama.cpp would otherwise spread over all it finds.
+    devices = (ctypes.c_void_p * 2)(gpu, None)
+    params.devices = ctypes.addressof(devices)
+    params.n_gpu_layers = 0 if gpu is None else ALL_LAYERS
+    params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
+    params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
+    wanted = True
+
+    def on_progress(share: float, _data: object) -> bool:
+        nonlocal wanted
+        wanted = progress(share)
+        return wanted
+
+    callback = lib.llama_progress_callback(on_progress)
+    params.progress_callback = callback
+    model = lib.llama_model_load_from_file(os.fsencode(options.model_path), params)
+    if model:
+        return int(model)
+    if not wanted:
+        raise RbeeError(ErrorCode.CANCELED, "The loading was ended before the model was there.")
+    need = options.model_path.stat().st_size
+    if need > free_before:
+        raise _exhausted(options, need, free_before, "the model")
+    raise model_file.invalid(options.model_path, f"llama.cpp says: {_last_errors(llama)}")
+
+
+def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | None) -> int:
+    lib = llama.lib
+    params = lib.llama_context_default_params()
+    params.n_ctx = _context_length(llama, model, options) * options.slots
+    params.n_seq_max = options.slots
+    params.n_batch = params.n_ubatch = options.batch_tokens
+    params.n_threads = params.n_threads_batch = options.threads or default_threads()
+    params.type_k = params.type_v = _GGML_TYPES[options.cache_type]
+    params.flash_attn_type = _flash_attention(llama, options, gpu)
+    params.offload_kqv = gpu is not None
+    params.kv_unified = False
+    params.no_perf = True
+    context = lib.llama_init_from_model(model, params)
+    if not context:
+        lib.llama_model_free(model)
+        raise _exhausted(options, _cache_bytes(llama, model, options), _free_bytes(llama, gpu), "its context")
+    return int(context)
+
+
+def _flash_attention(llama: Llama, options: EngineOptions, gpu: int | None) -> int:
+    """Choose: as asked, else llama.cpp's own choice on a GPU and none on the CPU.
+
+    On the CPU, measured: as fast without it, and only then does a token not depend on how its prompt was batched.
+    """
+    if options.flash_attention is None and gpu is not None:
+        return int(llama.lib.LLAMA_FLASH_ATTN_TYPE_AUTO)
+    if options.flash_attention or options.cache_type == "q8_0":  # a quantised cache needs it
+        return int(llama.lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
+    return int(llama.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED)
+
+
+def default_threads() -> int:
+    """Count the physical cores that this process may use: a second thread on one core slows both."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    logical = psutil.cpu_count() or allowed
+    physical = psutil.cpu_count(logical=False) or logical
+    return max(1, math.ceil(allowed * physical / logical))
+
+
+def _context_length(llama: Llama, model: int, options: EngineOptions) -> int:
+    return options.context or min(int(llama.lib.llama_model_n_ctx_train(model)), DEFAULT_CONTEXT)
+
+
+def _facts(llama: Llama, model: int, options: EngineOptions) -> ModelFacts:
+    lib = llama.lib
+    vocab = lib.llama_model_get_vocab(model)
+    buffer = ctypes.create_string_buffer(256)
+    lib.llama_model_desc(model, buffer, len(buffer))
+    template = lib.llama_model_chat_template(model, None)
+    return ModelFacts(
+        description=buffer.value.decode("utf-8", "replace"),
+        context=_context_length(llama, model, options),
+        train_context=lib.llama_model_n_ctx_train(model),
+        vocabulary=lib.llama_vocab_n_tokens(vocab),
+        layers=lib.llama_model_n_layer(model),
+        size_bytes=lib.llama_model_size(model),
+        chat_template=template.decode("utf-8", "replace") if template else None,
+        begin_text=_token_text(lib, vocab, lib.llama_vocab_bos(vocab)),
+        end_text=_token_text(lib, vocab, lib.llama_vocab_eos(vocab)),
+    )
+
+
+def _token_text(lib: Any, vocab: int, token: int) -> str:
+    text = lib.llama_vocab_get_text(vocab, token) if token >= 0 else None
+    return text.decode("utf-8", "replace") if text else ""
+
+
+def _prove_offload(
+    llama: Llama, options: EngineOptions, model: int, gpu: int, free_before: int, engine: LlamaEngine
+) -> None:
+    """Compare what the device lost with what the model weighs: words in a log are no proof."""
+    taken = free_before - llama.device_free_bytes(gpu)
+    size = llama.lib.llama_model_size(model)
+    if taken >= size * _OFFLOADED_SHARE:
+        return
+    engine.close()
+    raise RbeeError(
+        ErrorCode.CUDA_DEVICE_FAILED,
+        f"The model is not on {options.backend} device {options.device}: "
+        f"{taken // _MB} MB of {size // _MB} MB were taken there.",
+        details={"backend": options.backend.value, "device": options.device, "taken_mb": taken // _MB},
+    )
+
+
+def _exhausted(options: EngineOptions, need: int, have: int, what: str) -> RbeeError:
+    where = "memory" if options.backend is Backend.CPU else f"memory on {options.backend} device {options.device}"
+    return RbeeError(
+        _EXHAUSTED[options.backend],
+        f"Not enough {where} for {what}: {need // _MB} MB needed, {have // _MB} MB free.",
+        details={"required_mb": need // _MB, "available_mb": have // _MB},
+    )
+
+
+def _cache_bytes(llama: Llama, model: int, options: EngineOptions) -> int:
+    """Estimate the cache of all slots: keys and values of every layer, two bytes each unless smaller."""
+    lib = llama.lib
+    heads, kv_heads = lib.llama_model_n_head(model) or 1, lib.llama_model_n_head_kv(model) or 1
+    width = lib.llama_model_n_embd(model) * kv_heads // heads
+    tokens = _context_length(llama, model, options) * options.slots
+    return int(2 * 2 * lib.llama_model_n_layer(model) * width * tokens)
+
+
+def _free_bytes(llama: Llama, gpu: int | None) -> int:
+    return int(psutil.virtual_memory().available) if gpu is None else llama.device_free_bytes(gpu)
+
+
+def _last_errors(llama: Llama) -> str:
+    return "; ".join(list(llama.errors)[-2:]) or "nothing"

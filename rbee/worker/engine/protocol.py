@@ -1,0 +1,99 @@
+"""What the worker asks of an engine. Only the engine's own thread may call it, except where a method says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rbee.contracts.devices import Backend
+from rbee.worker.sampling import SamplerChain
+from rbee.worker.slots import StepPlan
+
+LoadProgress = Callable[[float], bool]
+"""Told how much is loaded, from 0 to 1; gives False to end the loading."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to load a model. None leaves the choice to the engine; `context` is in tokens per slot."""
+
+    model_path: Path
+    backend: Backend
+    device: int
+    slots: int
+    context: int | None = None
+    threads: int | None = None
+    batch_tokens: int = 512
+    cache_type: str = "f16"
+    flash_attention: bool | None = None
+    mmap: bool = True
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What is known once a model is loaded; `context` is what one slot holds, in tokens."""
+
+    description: str
+    context: int
+    train_context: int
+    vocabulary: int
+    layers: int
+    size_bytes: int
+    chat_template: str | None
+    begin_text: str
+    end_text: str
+
+
+class EngineFailedError(Exception):
+    """Raised when the engine cannot go on: its state is unknown and the worker must end."""
+
+
+class Engine(Protocol):
+    """A loaded model with its slots."""
+
+    facts: ModelFacts
+    can_copy: bool
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Give the tokens of *text*; any thread may ask. With *special*, names of special tokens count as such."""
+
+    def piece(self, token: int) -> bytes:
+        """Give the bytes of a token, none for a special one."""
+
+    def ends(self, token: int) -> bool:
+        """Tell whether *token* ends a generation."""
+
+    def start(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
+        """Give the slot a sampler of its own, which has seen *history*."""
+
+    def finish(self, slot: int) -> None:
+        """Take the slot's sampler away; its cache stays."""
+
+    def keep(self, slot: int, count: int) -> bool:
+        """Cut the slot's cache to its first *count* tokens; False if nothing of it could be kept."""
+
+    def copy(self, source: int, slot: int, count: int) -> None:
+        """Replace the slot's cache by the first *count* tokens of another's."""
+
+    def step(self, plan: StepPlan) -> list[int] | None:
+        """Evaluate one batch and sample a token for each of its outputs.
+
+        None if `interrupt` came in between; the slots of the plan must then be cut back by `keep`.
+        Raises EngineFailedError.
+        """
+
+    def interrupt(self) -> None:
+        """Break off the step that is running, if the engine can; any thread may ask."""
+
+    def resume(self) -> None:
+        """Forget an `interrupt` that came before the next step."""
+
+    def close(self) -> None:
+        """Free the model and its memory."""
+
+
+EngineLoader = Callable[[EngineOptions, LoadProgress], Engine]
+"""Load a model. Raises RbeeError that says what is wrong with model, memory or device."""

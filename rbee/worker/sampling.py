@@ -1,0 +1,53 @@
+"""Turn a request's sampling wishes into the chain of samplers that chooses its tokens. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rbee.contracts.tasks import Sampling
+
+PENALTY_WINDOW = 64  # tokens that the penalties look back
+MAX_SEED = 2**32 - 2  # the engine takes 2**32 - 1 for "random"
+
+
+class Stage(StrEnum):
+    """A kind of sampler."""
+
+    PENALTIES = "penalties"
+    TOP_K = "top_k"
+    TOP_P = "top_p"
+    MIN_P = "min_p"
+    TEMPERATURE = "temperature"
+    GREEDY = "greedy"
+    CHANCE = "chance"
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerChain:
+    """The stages in order, each with its numbers; `history` is how many earlier tokens they must know."""
+
+    stages: tuple[tuple[Stage, tuple[float, ...]], ...]
+    history: int = 0
+
+
+def chain_of(sampling: Sampling, seed: int) -> SamplerChain:
+    """Build the chain. Stages that would change nothing are left out; temperature 0 takes the likeliest token."""
+    stages: list[tuple[Stage, tuple[float, ...]]] = []
+    penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
+    punishes = penalties != (1.0, 0.0, 0.0)
+    if punishes:
+        stages.append((Stage.PENALTIES, (PENALTY_WINDOW, *penalties)))
+    if sampling.temperature == 0.0:
+        stages.append((Stage.GREEDY, ()))
+    else:
+        if sampling.top_k > 0:
+            stages.append((Stage.TOP_K, (sampling.top_k,)))
+        if sampling.top_p < 1.0:
+            stages.append((Stage.TOP_P, (sampling.top_p,)))
+        if sampling.min_p > 0.0:
+            stages.append((Stage.MIN_P, (sampling.min_p,)))
+        if sampling.temperature != 1.0:
+            stages.append((Stage.TEMPERATURE, (sampling.temperature,)))
+        stages.append((Stage.CHANCE, (seed,)))
+    return SamplerChain(tuple(stages), PENALTY_WINDOW if punishes else 0)

@@ -1,0 +1,55 @@
+"""Turn tokens into text that may be shown: whole characters only, and nothing of a stop string.
+
+Pure. Bytes of a character that is not complete yet are held back, and so is text that may still become a stop string.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+
+
+class TextOut:
+    """The text of one generation.
+
+    `stopped` becomes true with the first stop string; it and what follows are never given out.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self._stops = tuple(stops)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, piece: bytes) -> str:
+        """Take the bytes of one token; give what may be shown now, perhaps nothing."""
+        text = self._decoder.decode(piece)
+        if not self._stops:
+            return text
+        if not text or self.stopped:
+            return ""
+        self._held += text
+        found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        if found:
+            self.stopped = True
+            shown, self._held = self._held[: min(found)], ""
+            return shown
+        keep = self._may_become_stop()
+        shown = self._held[: len(self._held) - keep]
+        self._held = self._held[len(self._held) - keep :]
+        return shown
+
+    def finish(self) -> str:
+        """Give what was held back, now that no more comes; a broken last character is dropped."""
+        shown, self._held = self._held, ""
+        return "" if self.stopped else shown
+
+    def _may_become_stop(self) -> int:
+        """Count the characters at the end that are the beginning of a stop string."""
+        longest = 0
+        for stop in self._stops:
+            for length in range(min(len(stop) - 1, len(self._held)), longest, -1):
+                if self._held.endswith(stop[:length]):
+                    longest = length
+                    break
+        return longest
