@@ -19,6 +19,7 @@ from rbee.errors import RbeeError
 Json = dict[str, Any]
 
 # Streams are pinged every 15 s, and the queen gives up on a worker first: whoever is silent for longer is stuck.
+CANCEL_ACK_S: Final = 5.0
 STREAM_SILENCE_S: Final = 2 * NO_TOKEN_TIMEOUT_S
 
 
@@ -78,12 +79,12 @@ class QueenClient:
         self._daemon.json("DELETE", "/v2/models", params={"node": node, "model": model})
 
     def cancel(self, task_id: str) -> None:
-        """Cancel a task; one that has ended is fine."""
-        self._daemon.json("DELETE", f"/v2/tasks/{task_id}")
+        """Cancel a task and wait for the acknowledgement; one that has ended is fine."""
+        self._daemon.json("DELETE", f"/v2/tasks/{task_id}", patience_s=CANCEL_ACK_S)
 
-    def shutdown(self, *, when_idle: bool) -> Json:
+    def shutdown(self, *, when_idle: bool, patience_s: float | None = None) -> Json:
         """End the queen and all that is hers (`CascadeReceipt`); answered when they are gone."""
-        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, patience_s=None)
+        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, patience_s=patience_s)
 
     @contextmanager
     def task(self, request: Json) -> Iterator[Iterator[Event]]:

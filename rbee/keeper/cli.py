@@ -1,0 +1,64 @@
+"""The entry point of `rbee-keeper`: the table of its commands, and the one place where a run ends.
+
+Nothing of ours but `lazy` is imported here: `--help` and `--version` must cost little more than click itself.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from rbee import __version__
+from rbee.keeper.lazy import Entry, Flags, LazyGroup, flag_options
+
+_AT = "rbee.keeper.commands."
+COMMANDS = {
+    "infer": Entry(_AT + "infer:infer", "Answer one prompt, starting whatever is missing."),
+    "daemon": Entry(_AT + "daemon:daemon", "Start, stop and look at the queen of this machine."),
+    "worker": Entry(_AT + "worker:worker", "Start, stop, list and check workers."),
+    "workers": Entry(_AT + "worker:workers", "The same as worker, by other names."),
+    "models": Entry(_AT + "models:models", "Pull, list, show and remove models on a node."),
+    "config": Entry(_AT + "config:config", "Show and check settings; list and remove nodes."),
+    "logs": Entry(_AT + "logs:logs", "Print the log of a node's hive and workers."),
+    "install": Entry(_AT + "install:install", "Put the programs on the path and make a first config."),
+    "doctor": Entry(_AT + "doctor:doctor", "Check what rbee needs on this machine."),
+    "completion": Entry(_AT + "completion:completion", "Print the completion script of a shell."),
+}
+
+
+@click.command(
+    cls=LazyGroup,
+    entries=COMMANDS,
+    params=flag_options(),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="rbee-keeper", message="%(prog)s %(version)s")
+def cli() -> None:
+    r"""Run language models on your own machines, private and without waiting for a cloud.
+
+    \b
+    First steps:
+      rbee-keeper install
+      rbee-keeper infer --model demo --prompt "Name three kinds of bees."
+    """
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: list[str]) -> int:
+    """Run one command; every exception ends here and becomes an exit code."""
+    flags = Flags()
+    try:
+        result = cli.main(argv, prog_name="rbee-keeper", standalone_mode=False, obj=flags)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except BaseException as failure:  # noqa: BLE001 - the edge: nothing is above it
+        from rbee.keeper.errors import conclude
+
+        flags.json = flags.json or "--json" in argv
+        return conclude(failure, flags)

@@ -1,0 +1,163 @@
+"""`daemon start`, `daemon stop` and `daemon status`: the queen of this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rbee.keeper.lazy import Flags, KeeperGroup
+
+if TYPE_CHECKING:
+    from rbee.keeper.session import Session
+
+
+@click.group(cls=KeeperGroup)
+def daemon() -> None:
+    """Start, stop and look at the queen of this machine."""
+
+
+@daemon.command()
+@click.pass_obj
+def start(flags: Flags, /) -> None:
+    """Start a queen that stays until `daemon stop`; one that runs already is left alone."""
+    from rbee.keeper import pid_file
+    from rbee.keeper.queen_life import check_version, probe, start_lock
+    from rbee.keeper.session import Session
+    from rbee.keeper.spawn import PROGRAM, log_path, start_detached
+
+    session = Session(flags)
+    settings, out = session.settings, session.out
+    with start_lock(session):
+        version = probe(settings)
+        if version is not None:
+            check_version(version, settings)
+            out.say(f"A queen already runs at {settings.queen_url} (version {version}); nothing to do", "👑")
+            _show(session, {"state": "running", "url": settings.queen_url, "version": version, "started": False})
+            return
+        file = settings.paths.queen_pid
+        old = pid_file.read(file)
+        if old is not None:
+            if pid_file.is_queen(old, PROGRAM):
+                raise _mute(session, old)
+            out.say(f"Removed a stale PID file: process {old} is not a queen ({file})", "🧹")
+            pid_file.remove(file)
+        pid = start_detached(settings, lambda: probe(settings) is not None)
+        pid_file.write(file, pid)
+    out.say(f"The queen runs at {settings.queen_url} (process {pid}); her log is {log_path(settings)}", "👑")
+    out.say("Next: rbee-keeper infer --model demo --prompt TEXT, and rbee-keeper daemon stop to end her")
+    _show(session, {"state": "running", "url": settings.queen_url, "pid": pid, "started": True})
+
+
+@daemon.command()
+@click.pass_obj
+def stop(flags: Flags, /) -> None:
+    """Stop the queen, her hives and their workers, and say what became of each."""
+    from rbee.keeper import pid_file, receipt
+    from rbee.keeper.ending import end_silent_queen, stop_queen
+    from rbee.keeper.errors import AlreadyToldError
+    from rbee.keeper.queen_life import probe
+    from rbee.keeper.session import Session
+    from rbee.keeper.spawn import PROGRAM
+
+    session = Session(flags)
+    settings, out = session.settings, session.out
+    file = settings.paths.queen_pid
+    pid = pid_file.read(file)
+    alive = pid is not None and pid_file.is_queen(pid, PROGRAM)
+    if probe(settings) is None and not alive:
+        if pid is not None:
+            pid_file.remove(file)
+            out.say(f"Removed a stale PID file: process {pid} is not a queen ({file})", "🧹")
+        out.say(f"No queen runs at {settings.queen_url}; nothing to stop")
+        _show(session, {"state": "stopped", "stale_pid": pid})
+        return
+    if probe(settings) is None and pid is not None:
+        left = end_silent_queen(session, pid)
+    else:
+        told = stop_queen(session, pid if alive else None)
+        if flags.json:
+            out.data(told.data())
+        else:
+            for line in receipt.full(told):
+                out.text(line)
+        left = told.left
+    if left:
+        raise AlreadyToldError
+    pid_file.remove(file)
+
+
+@daemon.command()
+@click.pass_obj
+def status(flags: Flags, /) -> None:
+    """Say whether the queen is running, stopped, or stale: a PID file without a queen.
+
+    The exit code is 0 in all three cases; scripts read `state` from --json.
+    """
+    from rbee.keeper import pid_file
+    from rbee.keeper.queen_life import probe
+    from rbee.keeper.session import Session
+    from rbee.keeper.spawn import PROGRAM
+
+    session = Session(flags)
+    settings = session.settings
+    pid = pid_file.read(settings.paths.queen_pid)
+    if probe(settings) is not None:
+        _show(session, {"state": "running", "url": settings.queen_url, **session.queen().status()})
+        return
+    if pid is None:
+        _show(session, {"state": "stopped", "url": settings.queen_url})
+        return
+    if pid_file.is_queen(pid, PROGRAM):
+        raise _mute(session, pid)
+    _show(session, {"state": "stale", "url": settings.queen_url, "pid": pid, "pid_file": str(settings.paths.queen_pid)})
+
+
+def _mute(session: Session, pid: int) -> Exception:
+    from rbee.contracts.errors import ErrorCode
+    from rbee.errors import RbeeError
+    from rbee.keeper.spawn import log_path
+
+    return RbeeError(
+        ErrorCode.CONNECTION_TIMEOUT,
+        f"A queen lives as process {pid}, but she does not answer at {session.settings.queen_url}; "
+        f"her log is {log_path(session.settings)}.",
+        details={"pid": pid},
+        hint="If she listens elsewhere set queen_url; to end her: rbee-keeper daemon stop",
+    )
+
+
+def _show(session: Session, now: dict[str, Any]) -> None:
+    """Print the state: JSON for scripts, a sentence for people."""
+    from rbee.keeper.receipt import count
+
+    out = session.out
+    if out.json:
+        out.data(now)
+        return
+    state = now["state"]
+    if state == "running":
+        text = f"running at {now['url']}"
+        if now.get("pid"):
+            text += f", process {now['pid']}"
+        if "hives_connected" in now:
+            from time import time
+
+            from rbee.keeper.output import ago_text
+
+            text += f", version {now['version']}, started {ago_text(now.get('started_unix'), time())}: "
+            text += ", ".join(
+                [
+                    count(now["hives_connected"], "hive"),
+                    count(now["workers"], "worker"),
+                    count(now["tasks_running"], "task") + " running",
+                ]
+            )
+            if now.get("ephemeral"):
+                text += " (she belongs to another rbee-keeper and ends with it)"
+        out.text(text)
+    elif state == "stale":
+        out.text(f"stale: {now['pid_file']} names process {now['pid']}, which is not a queen")
+        out.say("Next: rbee-keeper daemon start removes it and starts a queen")
+    else:
+        out.text("stopped")

@@ -1,0 +1,26 @@
+"""`logs`: the log of a node's hive and workers."""
+
+from __future__ import annotations
+
+import click
+
+from rbee.keeper.lazy import Flags, KeeperCommand
+from rbee.keeper.options import node_option
+
+
+@click.command(cls=KeeperCommand)
+@node_option(required=True)
+@click.option("--follow", "-f", is_flag=True, help="Go on as lines come, until Ctrl-C.")
+@click.option("--lines", "-n", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Lines a log.")
+@click.pass_obj
+def logs(flags: Flags, /, node: str, *, follow: bool, lines: int) -> None:
+    """Print the last lines of the logs of a node's hive and its workers; each line says whose it is."""
+    from rbee.keeper.session import Session
+
+    session = Session(flags)
+    with session.queen().logs(node, follow=follow, lines=lines) as events:
+        for event in events:
+            if flags.json:
+                session.out.event("log", event.data)
+            else:
+                session.out.text(f"{event.data.get('source', '?')}  {event.data.get('line', '')}")

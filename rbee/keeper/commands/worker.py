@@ -1,0 +1,155 @@
+"""`worker start`, `stop`, `list` and `health`, and the same as `workers list`, `health` and `shutdown`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.options import backend_option, device_option, node_option
+
+
+@click.group(cls=KeeperGroup)
+def worker() -> None:
+    """Start, stop, list and check workers, through the queen."""
+
+
+@click.group(cls=KeeperGroup)
+def workers() -> None:
+    """List, check and shut down workers: the same as `worker`."""
+
+
+@click.command(cls=KeeperGroup.command_class)
+@node_option(required=True)
+@click.option("--model", required=True, metavar="REF", help="A model reference, or an alias such as demo.")
+@backend_option
+@device_option
+@click.option("--slots", type=click.IntRange(1, 64), help="How many requests it serves at once.")
+@click.option("--context-length", type=click.IntRange(min=64), metavar="TOKENS", help="Tokens a slot.")
+@click.pass_obj
+def start(flags: Flags, /, model: str, **wish: Any) -> None:
+    """Start a worker on a node and wait until it is ready; its model is fetched if need be."""
+    from rbee.contracts.errors import ErrorCode
+    from rbee.errors import RbeeError
+    from rbee.keeper.model_names import resolve
+    from rbee.keeper.session import Session
+    from rbee.keeper.story import Story
+
+    session = Session(flags)
+    request = {key: value for key, value in wish.items() if value is not None}
+    request["model"] = resolve(model, session.settings.aliases)
+    spawned: dict[str, Any] | None = None
+    with session.queen().spawn(request) as events, Story(session.out) as story:
+        for event in events:
+            if not story.hear(event) and isinstance(event.data.get("worker"), dict):
+                spawned = event.data["worker"]
+    if spawned is None:
+        raise RbeeError(ErrorCode.INVALID_RESPONSE, "The queen ended the stream without naming the worker.")
+    if flags.json:
+        session.out.data(spawned)
+        return
+    session.out.text(str(spawned["worker_id"]))
+    session.out.say(f"Next: rbee-keeper worker stop --id {spawned['worker_id']} ends it")
+
+
+@click.command(cls=KeeperGroup.command_class)
+@click.option("--id", "worker_id", required=True, metavar="W", help="The worker's id, from `worker list`.")
+@click.pass_obj
+def stop(flags: Flags, /, worker_id: str) -> None:
+    """Stop a worker: it finishes what it is doing, gives its memory back and ends."""
+    from rbee.keeper.errors import AlreadyToldError
+    from rbee.keeper.output import size_text
+    from rbee.keeper.session import Session
+
+    session = Session(flags)
+    session.out.say(f"Stopping {worker_id}", "🧹")
+    receipt = session.queen().stop_worker(worker_id)
+    if flags.json:
+        session.out.data(receipt)
+    else:
+        memory = receipt.get("memory_returned_bytes")
+        how = "killed" if receipt.get("killed") else "stopped"
+        end = f"{how} after {receipt.get('seconds', 0):.1f} s" if receipt.get("gone") else "still there"
+        session.out.text(f"{worker_id} {end}" + (f", {size_text(memory)} of memory returned" if memory else ""))
+    if not receipt.get("gone"):
+        raise AlreadyToldError
+
+
+@click.command("list", cls=KeeperGroup.command_class)
+@node_option(required=False)
+@click.pass_obj
+def list_(flags: Flags, /, node: str | None) -> None:
+    """List the workers of all nodes, or of one."""
+    from time import time
+
+    from rbee.keeper.output import ago_text
+    from rbee.keeper.session import Session
+
+    session = Session(flags)
+    rows = session.queen().workers(node)
+    if flags.json:
+        session.out.data({"workers": rows})
+        return
+    now = time()
+    session.out.table(
+        ["id", "node", "model", "on", "state", "slots free", "last used"],
+        [
+            [
+                str(row["worker_id"]),
+                str(row["node"]),
+                str(row["model_ref"]),
+                f"{row['backend']}:{row['device']}",
+                str(row["state"]),
+                f"{row['slots_available']} of {row['slots_total']}",
+                ago_text(row.get("last_active_unix"), now),
+            ]
+            for row in rows
+        ],
+        empty=f"No workers{f' on {node}' if node else ''}. Next: rbee-keeper infer starts one when it needs it.",
+    )
+
+
+@click.command(cls=KeeperGroup.command_class)
+@node_option(required=False)
+@click.pass_obj
+def health(flags: Flags, /, node: str | None) -> None:
+    """Ask each worker how it is; exit code 1 if one does not answer."""
+    from rbee.keeper.errors import AlreadyToldError
+    from rbee.keeper.output import size_text
+    from rbee.keeper.session import Session
+
+    session = Session(flags)
+    rows = session.queen().workers_health(node)
+    if flags.json:
+        session.out.data({"workers": rows})
+    else:
+        session.out.table(
+            ["id", "node", "health", "state", "slots free", "memory", "idle"],
+            [_health_row(row, size_text) for row in rows],
+            empty=f"No workers{f' on {node}' if node else ''}.",
+        )
+    if any(not row.get("health") for row in rows):
+        raise AlreadyToldError
+
+
+def _health_row(row: dict[str, Any], size_text: Any) -> list[str]:
+    own = row.get("health")
+    if not own:
+        return [row["worker_id"], row["node"], str(row.get("error") or "no answer"), "-", "-", "-", "-"]
+    return [
+        row["worker_id"],
+        row["node"],
+        str(own["status"]),
+        str(own["state"]),
+        f"{own['slots_available']} of {own['slots_total']}",
+        size_text(own.get("memory_bytes")),
+        f"{own.get('idle_s', 0):.0f} s",
+    ]
+
+
+for _command in (start, stop, list_, health):
+    worker.add_command(_command)
+workers.add_command(list_)
+workers.add_command(health)
+workers.add_command(stop, "shutdown")

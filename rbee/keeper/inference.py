@@ -1,0 +1,124 @@
+"""Follow one task from the request to its last token, and what to do where it breaks off."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rbee.client.event import Event
+from rbee.client.queen import QueenClient
+from rbee.config.paths import Paths
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.keeper.interrupts import Interrupted
+from rbee.keeper.output import Output
+from rbee.keeper.story import Story
+
+# Before the first token a request may be sent again: nobody has seen an answer yet.
+_START_OVER = (ErrorCode.DRAINING, ErrorCode.CONNECTION_TIMEOUT, ErrorCode.INVALID_RESPONSE)
+
+
+class Inference:
+    """One task as the keeper sees it."""
+
+    def __init__(self, request: dict[str, Any], out: Output, paths: Paths) -> None:
+        self._request = request
+        self._out = out
+        self._paths = paths
+        self._pieces: list[str] = []
+        self._task_id: str | None = None
+        self._done: dict[str, Any] | None = None
+
+    def run(self, queen: QueenClient) -> None:
+        """Print the answer as it comes. Raises RbeeError, or Interrupted after the task was canceled."""
+        try:
+            with queen.task(self._request) as events, Story(self._out, as_events=self._out.json) as story:
+                try:
+                    for event in events:
+                        self._hear(event, story)
+                except Interrupted as interrupted:
+                    story.close()
+                    self._out.end_line()
+                    self._cancel(queen)
+                    interrupted.told = True
+                    raise
+            if self._done is None:
+                raise RbeeError(
+                    ErrorCode.INVALID_RESPONSE,
+                    f"The stream from {queen.url} broke off: it ended without 'done' and without an error.",
+                )
+        except RbeeError as error:
+            self._out.end_line()
+            if not self._pieces:
+                raise
+            raise self._with_partial(error) from error
+        self._out.end_line()
+        self._sum_up(self._done)
+
+    def may_start_over(self, error: RbeeError) -> bool:
+        """Tell whether the request may go to another queen after *error*."""
+        return not self._pieces and error.code in _START_OVER
+
+    def _hear(self, event: Event, story: Story) -> None:
+        if story.hear(event):
+            return
+        if event.name == "message" and "token" in event.data:
+            if not self._pieces:
+                story.close()
+            self._pieces.append(str(event.data["token"]))
+            if self._out.json:
+                self._out.event("token", event.data)
+            else:
+                self._out.piece(self._pieces[-1])
+            return
+        if event.name == "message" and event.data.get("done") is True:
+            self._done = event.data
+        elif event.name == "task":
+            self._task_id = str(event.data.get("task_id"))
+        elif event.name == "placed":
+            self._out.say(_where(event.data), "📍")
+        if self._out.json:
+            self._out.event("done" if event.data.get("done") is True else event.name, event.data)
+
+    def _cancel(self, queen: QueenClient) -> None:
+        if self._task_id is None:
+            self._out.error(["Canceled before the queen had accepted the request."])
+            return
+        began = time.monotonic()
+        try:
+            queen.cancel(self._task_id)
+        except RbeeError as error:
+            self._out.error(
+                [f"Canceled, but not acknowledged: {error.message}", "  Next: rbee-keeper worker list shows its slots."]
+            )
+            return
+        self._out.error([f"Canceled: the queen acknowledged it after {time.monotonic() - began:.1f} s."])
+
+    def _with_partial(self, error: RbeeError) -> RbeeError:
+        """Save what came, and say so in the error."""
+        came = f"{len(self._pieces)} of {self._request['max_tokens']} tokens came"
+        details = {**error.details, "tokens_received": len(self._pieces), "tokens_asked": self._request["max_tokens"]}
+        file = self._paths.partial / f"{self._task_id or f'{time.time():.0f}'}.txt"
+        try:
+            self._paths.make(file.parent)
+            file.write_text("".join(self._pieces), encoding="utf-8")
+        except (OSError, RbeeError) as failure:
+            self._out.warn(f"the partial answer could not be saved: {failure}")
+            saved = "the partial answer could not be saved."
+        else:
+            details["partial_file"] = str(file)
+            saved = f"the partial answer is in {file}."
+        message = f"{error.message.rstrip('.')}. {came}; {saved}"
+        return RbeeError(error.code, message, details=details, hint=error.hint, param=error.param)
+
+    def _sum_up(self, done: dict[str, Any]) -> None:
+        tokens, seconds = int(done.get("total_tokens", 0)), float(done.get("duration_ms", 0)) / 1000
+        rate = f", {tokens / seconds:.0f} tokens/s" if tokens and seconds else ""
+        why = " (--max-tokens reached)" if done.get("finish_reason") == "length" else ""
+        self._out.say(f"{tokens} tokens in {seconds:.1f} s{rate}{why}", "🐝")
+
+
+def _where(placed: dict[str, Any]) -> str:
+    start = "Reusing" if placed.get("warm") else "Using"
+    device = f"{placed.get('backend')}:{placed.get('device')}"
+    return f"{start} worker {placed.get('worker_id')} on {placed.get('node')} ({device})"

@@ -1,0 +1,34 @@
+"""Turn what a user calls a model into the reference that queen and hives understand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+
+_REFERENCE = re.compile(r"(hf:[^/\s]+/[^/\s]+|file:///.+|https://[^/\s]+/\S+|package:[^/\s]+/.+)")
+_MAX_CHARS = 2048
+
+
+def resolve(name: str, aliases: Mapping[str, str]) -> str:
+    """Give the reference behind an alias, or *name* itself if it has the form of one.
+
+    Raises RbeeError INVALID_MODEL_REF, which names the accepted forms and the aliases there are.
+    """
+    reference = aliases.get(name, name)
+    if len(reference) <= _MAX_CHARS and _REFERENCE.fullmatch(reference):
+        return reference
+    known = ", ".join(sorted(aliases))
+    shown = reference if len(reference) <= 80 else reference[:80] + "..."
+    what = f"{shown!r} is neither a model reference nor an alias"
+    if name in aliases:
+        what = f"The alias {name!r} stands for {shown!r}, which is no model reference"
+    elif reference.endswith(".gguf") and "://" not in reference:
+        path = Path(reference).expanduser().absolute()
+        raise RbeeError(
+            ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=f"For a file on the node write --model file://{path}"
+        )
+    raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what} (aliases: {known}).", param="model")

@@ -1,0 +1,235 @@
+"""Everything that the keeper prints: data to stdout, the story and its progress to stderr.
+
+Colours and moving bars appear on a stream only if that stream is a terminal, NO_COLOR is unset and TERM is not dumb.
+In a pipe tables are aligned plain lines and progress is a line now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    from rbee.keeper.lazy import Flags
+
+LINE_EVERY_SHARE = 0.25  # without a terminal, progress is said each time another quarter is done
+
+
+class Output:
+    """Print for one command, as its flags say."""
+
+    def __init__(self, flags: Flags) -> None:
+        self.json = flags.json
+        self.quiet = flags.quiet
+        self._err: Console | None = None
+        self._stdout_line_open = False
+
+    def data(self, value: Any) -> None:
+        """Print one JSON document: indented for a person, on one line for a pipe."""
+        indent = 2 if is_terminal(sys.stdout) else None
+        self._write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+    def event(self, kind: str, value: dict[str, Any]) -> None:
+        """Print one line of a JSON stream: *value* with its kind as `event`."""
+        self._write(json.dumps({"event": kind, **value}, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+    def text(self, text: str) -> None:
+        """Print a line of data."""
+        self._write(text + "\n")
+
+    def piece(self, text: str) -> None:
+        """Print a piece of an answer at once."""
+        self._write(text)
+        if text:
+            self._stdout_line_open = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """End the line that pieces left open."""
+        if self._stdout_line_open:
+            self._write("\n")
+            self._stdout_line_open = False
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+        """Print rows under their columns; with none, say *empty* on stderr."""
+        if not rows:
+            self.say(empty)
+            return
+        if is_terminal(sys.stdout):
+            from rich.box import SIMPLE_HEAD
+            from rich.console import Console
+            from rich.table import Table
+            from rich.text import Text
+
+            table = Table(box=SIMPLE_HEAD, pad_edge=False)
+            for column in columns:
+                table.add_column(column, overflow="fold")
+            for row in rows:
+                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+            Console(file=sys.stdout, highlight=False).print(table)
+            return
+        self._write(plain_table(columns, rows))
+
+    def say(self, text: str, emoji: str = "") -> None:
+        """Tell one line of the story, unless the user wants it quiet."""
+        if not self.quiet:
+            mark = f"{emoji} " if emoji and is_terminal(sys.stderr) and _speaks_unicode(sys.stderr) else ""
+            self._tell(mark + text, "dim" if not mark else "")
+
+    def warn(self, text: str) -> None:
+        """Tell what the user should know even when it is quiet."""
+        self._tell(f"Warning: {text}", "yellow")
+
+    def error(self, lines: Sequence[str]) -> None:
+        """Tell what went wrong; the first line is the headline."""
+        for number, line in enumerate(lines):
+            self._tell(line, "bold red" if number == 0 else "")
+
+    def bar(self, title: str) -> Bar:
+        """Start showing progress; close it, or use it as a context."""
+        if self.quiet:
+            return Bar(title)
+        if is_terminal(sys.stderr):
+            return _MovingBar(title, self._console())
+        return _PlainBar(title, self)
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    def _console(self) -> Console:
+        if self._err is None:
+            from rich.console import Console
+
+            self._err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        return self._err
+
+    def _tell(self, text: str, style: str) -> None:
+        if self._stdout_line_open and is_terminal(sys.stdout) and is_terminal(sys.stderr):
+            self.end_line()
+        if is_terminal(sys.stderr):
+            self._console().print(text, style=style, markup=False)
+        else:
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+
+class Bar:
+    """Progress that nobody sees, and the interface of those that are seen."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def show(self, done: float, total: float | None, note: str = "") -> None:
+        """Say how far it is; *note* stands behind it (sizes, speed)."""
+
+    def close(self) -> None:
+        """Stop showing it."""
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _PlainBar(Bar):
+    """One line for every quarter."""
+
+    def __init__(self, title: str, output: Output) -> None:
+        super().__init__(title)
+        self._output = output
+        self._said = -1
+
+    def show(self, done: float, total: float | None, note: str = "") -> None:
+        if not total:
+            return
+        share = min(done / total, 1.0)
+        step = int(share / LINE_EVERY_SHARE)
+        if step > self._said:
+            self._said = step
+            self._output.say(f"{self.title}: {share:4.0%}{'  ' + note if note else ''}")
+
+
+class _MovingBar(Bar):
+    """A bar on the terminal."""
+
+    def __init__(self, title: str, console: Console) -> None:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        super().__init__(title)
+        self._progress: Progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID = self._progress.add_task(title, total=None, note="")
+        self._progress.start()
+
+    def show(self, done: float, total: float | None, note: str = "") -> None:
+        self._progress.update(self._task, completed=done, total=total, note=note)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+_STYLES = {
+    "idle": "green",
+    "busy": "yellow",
+    "loading": "cyan",
+    "starting": "cyan",
+    "crashed": "red",
+    "reachable": "green",
+    "unreachable": "red",
+    "running": "green",
+    "stale": "red",
+}
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Tell whether colours and movement are welcome on *stream*."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Align rows under their columns with spaces, without trailing ones."""
+    lines = [[column.upper() for column in columns], *rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    return "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines
+    )
+
+
+def size_text(size_bytes: float | None) -> str:
+    """Write a size for a person: 94.0 MB (decimal, as disks and networks count)."""
+    if size_bytes is None:
+        return "-"
+    amount = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+def ago_text(then_unix: float | None, now_unix: float) -> str:
+    """Write how long ago something was: 3 min ago."""
+    if not then_unix:
+        return "never"
+    seconds = max(0, int(now_unix - then_unix))
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _speaks_unicode(stream: IO[str]) -> bool:
+    return str(getattr(stream, "encoding", "")).lower().replace("-", "") in ("utf8", "utf16", "utf32")

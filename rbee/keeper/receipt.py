@@ -1,0 +1,91 @@
+"""What an ending ended: the queen's receipt, checked against the processes of this machine."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from rbee.keeper.output import size_text
+from rbee.keeper.pid_file import is_gone
+
+_GONE_WITHIN_S = 3.0
+_POLL_S = 0.05
+
+
+class Receipt(NamedTuple):
+    """A cascade's receipt; `left` says in words what is still there, and where."""
+
+    hives: int
+    workers: int
+    killed: int
+    processes: int
+    memory_bytes: int | None
+    seconds: float
+    left: list[str]
+
+    def data(self) -> dict[str, Any]:
+        """Give it for scripts."""
+        return self._asdict()
+
+
+def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
+    """Read a `CascadeReceipt`, and look whether the processes of this machine that it names are gone."""
+    hives = [hive for hive in cascade.get("hives", []) if isinstance(hive, dict)]
+    workers = [(hive, worker) for hive in hives for worker in hive.get("workers", [])]
+    pids = {int(pid) for pid in [*cascade.get("pids", []), *more_pids]}
+    remaining = _wait_for(pids)
+    left = [f"process {pid} on this machine" for pid in sorted(remaining)]
+    left += [f"hive {hive.get('node')}: {hive.get('error') or 'did not end'}" for hive in hives if not hive.get("gone")]
+    left += [
+        f"worker {worker.get('worker_id')} on {hive.get('node')}" for hive, worker in workers if not worker["gone"]
+    ]
+    known = [worker["memory_returned_bytes"] for _, worker in workers if worker.get("memory_returned_bytes")]
+    return Receipt(
+        hives=sum(1 for hive in hives if hive.get("gone")),
+        workers=sum(1 for _, worker in workers if worker["gone"]),
+        killed=sum(1 for _, worker in workers if worker.get("killed")),
+        processes=len(pids) - len(remaining),
+        memory_bytes=sum(known) if known else None,
+        seconds=float(cascade.get("seconds", 0.0)),
+        left=left,
+    )
+
+
+def brief(receipt: Receipt) -> list[str]:
+    """Write it in a line, and a line for each thing that is left."""
+    parts = [count(receipt.hives, "hive"), count(receipt.workers, "worker")]
+    if receipt.processes:
+        parts.append(count(receipt.processes, "process"))
+    text = f"Stopped: {', '.join(parts)} gone"
+    if receipt.memory_bytes:
+        text += f", {size_text(receipt.memory_bytes)} of memory returned"
+    if receipt.killed:
+        text += f" ({count(receipt.killed, 'worker')} had to be killed)"
+    return [text, *(f"Left: {thing}" for thing in receipt.left)]
+
+
+def count(number: int, thing: str) -> str:
+    """Write a number with its noun: 1 hive, 2 hives."""
+    plural = thing + ("es" if thing.endswith("s") else "s")
+    return f"{number} {thing if number == 1 else plural}"
+
+
+def _wait_for(pids: set[int]) -> set[int]:
+    deadline = time.monotonic() + _GONE_WITHIN_S
+    remaining = {pid for pid in pids if not is_gone(pid)}
+    while remaining and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        remaining = {pid for pid in remaining if not is_gone(pid)}
+    return remaining
+
+
+def full(receipt: Receipt) -> list[str]:
+    """Write it in a line for each thing that ended or is left."""
+    lines = [
+        f"hives      {receipt.hives} stopped",
+        f"workers    {receipt.workers} stopped" + (f", {receipt.killed} of them killed" if receipt.killed else ""),
+        f"processes  {receipt.processes} gone from this machine",
+        f"memory     {size_text(receipt.memory_bytes)} returned" if receipt.memory_bytes else "memory     -",
+        f"time       {receipt.seconds:.1f} s",
+    ]
+    return lines + [f"LEFT       {thing}" for thing in receipt.left] if receipt.left else [*lines, "left       nothing"]

@@ -1,0 +1,23 @@
+"""What every command begins with: its settings, its output, and the queen it speaks to."""
+
+from __future__ import annotations
+
+from rbee.client.queen import QueenClient
+from rbee.config.layering import environment
+from rbee.keeper import interrupts
+from rbee.keeper.lazy import Flags
+from rbee.keeper.output import Output
+from rbee.keeper.settings import Settings, load
+
+
+class Session:
+    """One run of one command; from here on Ctrl-C and SIGTERM end it in order."""
+
+    def __init__(self, flags: Flags) -> None:
+        interrupts.watch()
+        self.out = Output(flags)
+        self.settings: Settings = load(environment())
+
+    def queen(self) -> QueenClient:
+        """Give the client of a queen that is expected to run."""
+        return QueenClient(self.settings.queen_url, self.settings.api_key())

@@ -1,0 +1,163 @@
+"""Start a queen: as a child that ends with this process, or as a daemon of nobody."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rbee.client.blocking import split_url
+from rbee.config.credentials import ensure_api_key
+from rbee.config.paths import storage_error
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.keeper.settings import Settings
+from rbee.lifeline import Lifeline
+
+PROGRAM = "queen-rbee"
+LOG_TAIL_LINES = 8
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+_KILL_AFTER_S = 5.0
+_POLL_S = 0.05
+
+
+def find_program(name: str) -> str:
+    """Find a program of ours: beside the running interpreter, else on the path. Raises RbeeError."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.is_file() else shutil.which(name)
+    if found is None:
+        raise RbeeError(
+            ErrorCode.WORKER_BINARY_NOT_FOUND,
+            f"The program {name} is not installed on this machine.",
+            hint="Install it: pip install 'rbee[local]'",
+        )
+    return found
+
+
+def log_path(settings: Settings) -> Path:
+    """Tell where the log of a queen from this keeper is."""
+    return settings.paths.logs / f"{PROGRAM}.log"
+
+
+class OwnQueen:
+    """A queen that is this process's child and cannot outlive it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lifeline = Lifeline()
+        try:
+            self._process = _popen(settings, self._lifeline)
+        except BaseException:
+            self._lifeline.close()
+            raise
+        self._lifeline.spawned()
+
+    @property
+    def pid(self) -> int:
+        """Give its process id."""
+        return self._process.pid
+
+    def wait_until_serving(self) -> None:
+        """Wait for its announcement. Raises the RbeeError that it announces, or one with the end of its log."""
+        limit = self._settings.values["queen_start_timeout_s"]
+        try:
+            told = self._lifeline.read(limit)
+        except TimeoutError as error:
+            raise start_error(self._settings, f"did not start within {limit:.0f} s") from error
+        if told is not None and "port" in told:
+            return
+        refusal = RbeeError.from_body(told)
+        if refusal is not None:
+            raise refusal
+        code = self._process.wait(_KILL_AFTER_S)
+        raise start_error(self._settings, f"ended with code {code} before it served")
+
+    def wait_until_gone(self, limit_s: float) -> bool:
+        """Wait for its end; tell whether it came within the limit."""
+        try:
+            self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return False
+        self._lifeline.close()
+        return True
+
+    def cut(self) -> None:
+        """End it and everything below it at once."""
+        self._lifeline.close()
+        try:
+            self._process.wait(_KILL_AFTER_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(_KILL_AFTER_S)
+
+
+def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
+    """Start a queen that outlives this process; give its process id once *answers* says that it serves."""
+    log = log_path(settings)
+    began = log.stat().st_size if log.exists() else 0
+    process = _popen(settings, None)
+    limit = settings.values["queen_start_timeout_s"]
+    deadline = time.monotonic() + limit
+    try:
+        while not answers():
+            if process.poll() is not None:
+                raise start_error(settings, f"ended with code {process.returncode} before it served", began)
+            if time.monotonic() > deadline:
+                raise start_error(settings, f"did not start within {limit:.0f} s", began)
+            time.sleep(_POLL_S)
+    except BaseException:
+        process.kill()
+        process.wait(_KILL_AFTER_S)
+        raise
+    # It is nobody's child from here on: the interpreter must not complain that it still runs.
+    process.returncode = 0
+    return process.pid
+
+
+def start_error(settings: Settings, what: str, log_began: int = 0) -> RbeeError:
+    """Make the error for a queen that did not come up, with the last lines of its log."""
+    log = log_path(settings)
+    try:
+        with log.open("rb") as file:
+            file.seek(max(log_began, log.stat().st_size - 16384))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError as error:
+        lines = [f"(the log cannot be read: {error.strerror})"]
+    return RbeeError(
+        ErrorCode.DAEMON_START_FAILED,
+        f"The queen {what}; its log is {log}.",
+        details={"log_tail": lines[-LOG_TAIL_LINES:]},
+    )
+
+
+def _popen(settings: Settings, lifeline: Lifeline | None) -> subprocess.Popen[bytes]:
+    at = split_url(settings.queen_url)
+    if at.hostname not in _LOCAL_HOSTS or at.scheme != "http":
+        raise RbeeError(
+            ErrorCode.CONNECTION_TIMEOUT,
+            f"No queen answers at {settings.queen_url}, and one can be started from here on this machine only.",
+            details={"url": settings.queen_url},
+            hint="Start it on that machine, or set queen_url to http://127.0.0.1:PORT.",
+        )
+    ensure_api_key(settings.paths, settings.environ, settings.key_file)
+    log = log_path(settings)
+    settings.paths.make(log.parent)
+    # A new session, so that Ctrl-C at the terminal reaches the keeper alone, which then ends its queen in order.
+    command = [find_program(PROGRAM), "--host", at.hostname, "--port", str(at.port)]
+    try:
+        with log.open("ab") as stderr:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                env={**os.environ, **(lifeline.env() if lifeline else {})},
+                pass_fds=(lifeline.child_fd,) if lifeline else (),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise storage_error(error, Path(error.filename or log)) from error
