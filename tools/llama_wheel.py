@@ -87,15 +87,33 @@ def ensure(installer: Installer, blocks: dict[str, str]) -> Path:
     if (found := locate(kind)) is not None:
         say(f"  llama.cpp: using the wheel built before, {found}")
         return found
-    with _alone(wheels / f".{kind.folder}.lock"):
+    with alone(wheels / f".{kind.folder}.lock"):
         # Somebody else may have built it while we waited for the lock.
         if (found := locate(kind)) is None:
             found = _build(kind, installer, blocks, wheels)
     return found
 
 
+def build_environment(folder: Path, installer: Installer, blocks: dict[str, str]) -> Path:
+    """Make an environment with the pinned cmake and ninja below *folder*; give its python. Raises StepError."""
+    check_compilers()
+    quick([sys.executable, "-m", "venv", folder / "venv"])
+    python = folder / "venv" / "bin" / "python"
+    installer.install(python, constraints.write(folder / "builders.txt", blocks, BUILDERS))
+    return python
+
+
+def build_variables(python: Path) -> dict[str, str]:
+    """Give the environment in which the build tools beside *python* are found and all cores are used."""
+    return os.environ | {
+        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "CMAKE_GENERATOR": "Ninja",
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
+    }
+
+
 def _build(kind: Kind, installer: Installer, blocks: dict[str, str], wheels: Path) -> Path:
-    _check_compilers()
+    check_compilers()
     log = wheels / f"{kind.folder}.log"
     log.unlink(missing_ok=True)
     say(f"  llama.cpp: building {NAME} {kind.version} for this kind of machine ({kind.machine}, {kind.backend}).")
@@ -103,18 +121,11 @@ def _build(kind: Kind, installer: Installer, blocks: dict[str, str], wheels: Pat
     say(f"    Log: {log}")
     with tempfile.TemporaryDirectory(prefix=f".{kind.folder}.", dir=wheels) as name:
         aside = Path(name)
-        quick([sys.executable, "-m", "venv", aside / "venv"])
-        python = aside / "venv" / "bin" / "python"
-        installer.install(python, constraints.write(aside / "builders.txt", blocks, BUILDERS))
+        python = build_environment(aside, installer, blocks)
         source = constraints.write(aside / "source.txt", blocks, [NAME])
         command: list[str | Path] = [python, "-m", "pip", "wheel", "-v", "--no-deps", "--no-build-isolation"]
         command += ["--require-hashes", "--wheel-dir", aside / "out", "-r", source]
-        env = os.environ | {
-            "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "CMAKE_ARGS": " ".join(FLAGS),
-            "CMAKE_GENERATOR": "Ninja",
-            "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
-        }
+        env = build_variables(python) | {"CMAKE_ARGS": " ".join(FLAGS)}
         long("building llama.cpp", command, log=log, env=env)
         (aside / "out" / "kind.json").write_text(json.dumps(asdict(kind), indent=1) + "\n", encoding="utf-8")
         (aside / "out").rename(wheels / kind.folder)
@@ -125,7 +136,8 @@ def _build(kind: Kind, installer: Installer, blocks: dict[str, str], wheels: Pat
     return built
 
 
-def _check_compilers() -> None:
+def check_compilers() -> None:
+    """Raise StepError, saying what to install, if C or C++ cannot be compiled here."""
     compilers = {
         "C": (os.environ.get("CC"), "cc", "gcc", "clang"),
         "C++": (os.environ.get("CXX"), "c++", "g++", "clang++"),
@@ -153,7 +165,7 @@ def _instruction_sets() -> list[str]:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Hold a file lock, so that two setups at once build once."""
     with path.open("w") as file:
         try:
