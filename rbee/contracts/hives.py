@@ -115,3 +115,25 @@ class CascadeReceipt(BaseModel):
     def complete(self) -> bool:
         """Tell whether nothing is left."""
         return all(hive.gone and all(worker.gone for worker in hive.workers) for hive in self.hives)
+
+
+class BackendList(BaseModel):
+    """`GET /v1/backends/list` of a hive, and `rbee-hive detect --json`: devices, and the registry's form of them."""
+
+    backends: list[Backend]
+    counts: dict[Backend, int]
+    devices: list[Device]
+    faults: dict[Backend, str] = Field(default_factory=dict)
+
+
+class WorkerBinary(BaseModel):
+    """A worker program that a hive can start."""
+
+    name: str
+    path: str
+
+
+class WorkerBinaryList(BaseModel):
+    """`GET /v1/worker-binaries/list` of a hive."""
+
+    binaries: list[WorkerBinary]

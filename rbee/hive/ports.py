@@ -33,11 +33,14 @@ def choose_port(host: str, first: int, ours: Collection[int]) -> PortChoice:
     """Find the next free port from *first*.
 
     Args:
+        first: where to begin; 0 means any free port that the system gives.
         ours: ports that this hive has given out already: passed over without a word.
 
     Raises:
         RbeeError: WORKER_START_FAILED if there is none, or *host* is not an address of this machine.
     """
+    if first == 0:
+        return PortChoice(_any_port(host, ours), ())
     skipped: list[int] = []
     for port in range(first, LAST_PORT + 1):
         if port in ours:
@@ -52,9 +55,17 @@ def choose_port(host: str, first: int, ours: Collection[int]) -> PortChoice:
     )
 
 
+def _any_port(host: str, ours: Collection[int]) -> int:
+    while True:
+        with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+        if port not in ours:
+            return port
+
+
 def _is_free(host: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(_family(host), socket.SOCK_STREAM) as probe:
         # The worker sets it too: without it a port whose last connections linger would look taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -66,3 +77,7 @@ def _is_free(host: str, port: int) -> bool:
                 ErrorCode.WORKER_START_FAILED, f"Workers cannot listen on {host}: {error.strerror}."
             ) from error
     return True
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
 
+from rbee.client.retry import DOWNLOAD
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
@@ -22,8 +23,6 @@ from rbee.hive.models.remote import BrokenTransferError, RemoteFile
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-# Seconds before each further attempt, each times a random 0.5 to 1.5.
-RETRY_DELAYS_S: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 KEPT: Final = 64
 _SMOOTHING: Final = 0.3
 
@@ -31,8 +30,9 @@ _SMOOTHING: Final = 0.3
 class Download:
     """One model on its way here: its latest progress, and the task that fetches it."""
 
-    def __init__(self, reference: str, clock: Callable[[], float]) -> None:
+    def __init__(self, reference: str, clock: Callable[[], float], waits: list[float]) -> None:
         self.reference = reference
+        self.waits = waits
         self.progress = DownloadProgress(stage="queued")
         self.task: asyncio.Task[CatalogEntry] | None = None
         self.retries = 0
@@ -93,7 +93,7 @@ class Downloads:
     Args:
         folder: where fetched models go.
         stall_s: seconds without a byte that break a transfer.
-        chance: gives a random factor for a retry's delay, 0.5 to 1.5.
+        chance: gives random numbers from 0 to 1, for the delays of retries.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Downloads:
         current = self._downloads.get(reference)
         if current is not None and current.task is not None and not current.task.done():
             return current
-        download = Download(reference, self._clock)
+        download = Download(reference, self._clock, list(DOWNLOAD.waits(self._chance)))
         download.task = asyncio.ensure_future(self._have(ref, download))
         # A failure that nobody waits for is still in the log and in `get`.
         download.task.add_done_callback(_log_end)
@@ -245,18 +245,17 @@ class Downloads:
             try:
                 return await work()
             except BrokenTransferError as error:
-                if download.retries >= len(RETRY_DELAYS_S):
+                if download.retries >= len(download.waits):
                     raise RbeeError(
                         ErrorCode.DOWNLOAD_FAILED,
                         f"The download of {download.reference} broke off {download.retries + 1} times, "
                         f"the last time because {error.reason}.",
                         details={"model": download.reference, "retries": download.retries, "reason": error.reason},
                     ) from error
-                delay = RETRY_DELAYS_S[download.retries] * self._chance()
-                delay = max(delay, error.retry_after_s or 0.0)
+                delay = max(download.waits[download.retries], error.retry_after_s or 0.0)
                 download.retries += 1
                 download.restage(
-                    stage="retrying", attempt=download.retries, attempts=len(RETRY_DELAYS_S), reason=error.reason
+                    stage="retrying", attempt=download.retries, attempts=len(download.waits), reason=error.reason
                 )
                 log.warning(
                     "download broke off",
@@ -264,7 +263,7 @@ class Downloads:
                         "fields": {
                             "model": download.reference,
                             "reason": error.reason,
-                            "retry": f"{download.retries}/{len(RETRY_DELAYS_S)}",
+                            "retry": f"{download.retries}/{len(download.waits)}",
                             "delay_s": round(delay, 2),
                         }
                     },

@@ -49,7 +49,7 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Spawn another like the one that was just forgotten."""
+    """Spawn another like this one, which is about to be forgotten."""
 
     worker_id: str
 

@@ -226,7 +226,7 @@ class Supervision:
         del self.workers[life.worker_id]
         if life.phase == "stopping":
             steps: list[Instruction] = [Forget(life.worker_id, life.reason, life.code)]
-            return [*steps, Replace(life.worker_id)] if life.replace and not self.draining else steps
+            return [Replace(life.worker_id), *steps] if life.replace and not self.draining else steps
         how = f"by signal {-event.exit_code}" if event.exit_code < 0 else f"with exit code {event.exit_code}"
         doing = {"starting": "before its port was bound", "loading": "while loading its model"}.get(life.phase, "")
         code = ErrorCode.WORKER_CRASHED if life.phase == "serving" else ErrorCode.WORKER_START_FAILED

@@ -1,0 +1,112 @@
+"""The program `rbee-hive`: serve (no subcommand), or `detect` what this machine computes with."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rbee import lifeline
+
+if TYPE_CHECKING:
+    from rbee.config.paths import Paths
+    from rbee.hive.settings import HiveSettings
+
+
+def main() -> None:
+    """Run the program."""
+    hold = lifeline.hold()
+    argv = sys.argv[1:]
+    if argv[:1] == ["detect"]:
+        sys.exit(detect(argv[1:]))
+    serve(argv, hold)
+
+
+def detect(argv: list[str]) -> int:
+    """Print backends, devices and memory, and the registry's form of both."""
+    from rbee.hive.devices import probe
+    from rbee.hive.devices.report import as_text, describe
+
+    parser = argparse.ArgumentParser("rbee-hive detect", description="Print what this machine computes with.")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--timeout", type=float, default=probe.PROBE_LIMIT_S, help="seconds a GPU driver may take")
+    options = parser.parse_args(argv)
+    found = describe(asyncio.run(probe.detect(options.timeout)))
+    sys.stdout.write((found.model_dump_json() if options.json else as_text(found)) + "\n")
+    return 0
+
+
+def serve(argv: list[str], hold: lifeline.Hold) -> None:
+    """Serve until a signal, the shutdown route or the loss of every queen ends the hive."""
+    from rbee.config.paths import Paths
+    from rbee.daemonkit.command import Program, fail
+    from rbee.errors import ConfigError, RbeeError
+    from rbee.hive.settings import HiveSettings
+
+    program = Program(
+        name="rbee-hive",
+        settings=HiveSettings,
+        table="hive",
+        env_prefix="RBEE_HIVE_",
+        description="Serves this machine: detects devices, keeps models, runs workers. Subcommand: detect.",
+        credentials={"api_key": "hive-api-key"},
+        foreign_env=("RBEE_HIVE_MARK",),
+    )
+    settings = program.parse(argv, os.environ, hold)
+    paths = Paths(Path(settings.home).expanduser().absolute()) if settings.home else Paths.of(os.environ)
+    try:
+        _serve(settings, paths, hold)
+    except ConfigError as error:
+        fail(program.name, error, hold, 78)
+    except RbeeError as error:
+        fail(program.name, error, hold)
+
+
+def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
+    from rbee.daemonkit import server
+    from rbee.hive.app import create_app
+    from rbee.hive.daemon import Hive
+    from rbee.hive.leftovers import HomeLock
+    from rbee.hive.models.catalog import check_database_file
+    from rbee.observe import logs
+
+    for folder in (paths.home, paths.run, paths.logs, paths.models):
+        paths.make(folder)
+    key = api_key(settings, paths)
+    redactor = logs.configure("rbee-hive", level=settings.log_level, secrets=(key,))
+    lock = HomeLock(paths.run / "rbee-hive.lock")
+    lock.take()
+    if settings.models_db is None:
+        check_database_file(paths.home / "models.db")
+    sock = server.bind(settings.host, settings.port)
+    port = int(sock.getsockname()[1])
+    hive = Hive(settings, paths, port=port, on_key=redactor.add)
+    _, asgi = create_app(hive, key, f"{settings.host}:{port}")
+    server.serve(asgi, sock, lambda: hive.drain, hold)
+
+
+def api_key(settings: HiveSettings, paths: Paths) -> str:
+    """Give the key that opens this hive.
+
+    Raises ConfigError where others could reach a hive that was given no key.
+    """
+    from rbee.config.credentials import new_key, read_key, store_key
+    from rbee.daemonkit.server import is_loopback
+    from rbee.errors import ConfigError
+
+    if settings.api_key is not None and settings.api_key.get_secret_value():
+        return settings.api_key.get_secret_value()
+    if not is_loopback(settings.host):
+        raise ConfigError(
+            f"host: {settings.host} can be reached by others and no key is set; "
+            "set RBEE_HIVE_API_KEY or the credential hive-api-key."
+        )
+    file = paths.make(paths.secrets) / "hive-api-key"
+    return read_key(file) if file.exists() else store_key(file, new_key(), replace=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""The workers of this hive: carries out what supervision decides, and feeds it what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import importlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from rbee.contracts.control import HiveMessage, WorkerChanged
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState, WorkerStopReceipt
+from rbee.daemonkit.tasks import Background
+from rbee.errors import RbeeError
+from rbee.hive.member import Member
+from rbee.hive.processes import WorkerOrder, WorkerProcess
+from rbee.hive.supervision import (
+    Answered,
+    Bound,
+    Check,
+    Drained,
+    Event,
+    Exited,
+    Forget,
+    Instruction,
+    Kill,
+    Leased,
+    Leave,
+    Missed,
+    Replace,
+    Report,
+    Reported,
+    Spawned,
+    Stop,
+    StopAsked,
+    Supervision,
+    Tick,
+)
+
+if TYPE_CHECKING:
+    from rbee.client.worker import WorkerClient
+
+log = logging.getLogger(__name__)
+TICK_S: Final = 0.5
+LAST_WORDS_S: Final = 1.0
+PORT_RACES: Final = 5
+
+
+Launch = Callable[[WorkerOrder], Awaitable[WorkerProcess]]
+
+
+class Crew:
+    """All workers, by id.
+
+    Args:
+        background: runs the watches over the workers.
+        launch: starts a worker's process.
+        next_port: gives another port for a worker whose port was taken by somebody else meanwhile.
+        publish: tells the queens.
+        on_replace: spawns another worker like the given request.
+        on_leave: ends the hive.
+        on_gone: told after a worker is gone.
+    """
+
+    def __init__(
+        self,
+        supervision: Supervision,
+        background: Background,
+        *,
+        launch: Launch,
+        next_port: Callable[[], int],
+        publish: Callable[[HiveMessage], None],
+        on_replace: Callable[[SpawnRequest], None],
+        on_leave: Callable[[str], None],
+        on_gone: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._supervision = supervision
+        self._background = background
+        self._launch = launch
+        self._next_port = next_port
+        self._publish = publish
+        self._on_replace = on_replace
+        self._on_leave = on_leave
+        self._on_gone = on_gone
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._members: dict[str, Member] = {}
+
+    @property
+    def ports(self) -> set[int]:
+        """The ports that workers have, or are about to have."""
+        return {member.order.port for member in self._members.values()}
+
+    @property
+    def promised(self) -> dict[tuple[Backend, int], int]:
+        """Bytes by device that workers which have not loaded yet will take."""
+        taken: dict[tuple[Backend, int], int] = {}
+        for worker_id, member in self._members.items():
+            if self._supervision.workers[worker_id].phase in ("starting", "loading"):
+                place = (member.order.backend, member.order.device)
+                taken[place] = taken.get(place, 0) + member.need_bytes
+        return taken
+
+    def links(self) -> list[WorkerLink]:
+        """Give all workers with their keys, oldest first."""
+        return [self.link(worker_id) for worker_id in self._members]
+
+    def link(self, worker_id: str) -> WorkerLink:
+        """Give one worker with its key. Raises RbeeError WORKER_NOT_FOUND."""
+        member = self._member(worker_id)
+        life = self._supervision.workers[worker_id]
+        last_active_unix = self._wall_clock() - (self._clock() - life.active_at)
+        return WorkerLink(worker=member.info(life, last_active_unix), api_key=member.order.api_key)
+
+    def uses(self, model_ref: str) -> list[str]:
+        """Give the ids of the workers that have a model loaded."""
+        return [name for name, member in self._members.items() if member.order.model_ref == model_ref]
+
+    def opens_ready(self, key: str) -> bool:
+        """Tell whether *key* is the key of some worker."""
+        return any(_same(member.order.api_key, key) for member in self._members.values())
+
+    def bound(self, worker_id: str, key: str) -> None:
+        """Take a worker's own word that its port is bound. Raises RbeeError if it is not that worker's key."""
+        member = self._member(worker_id)
+        if not _same(member.order.api_key, key):
+            raise RbeeError(ErrorCode.INVALID_API_KEY, f"This is not the key of worker {worker_id}.")
+        self._feed(Bound(worker_id, self._clock()))
+
+    def heard_queen(self) -> None:
+        """Note that a queen lives."""
+        self._feed(Leased(self._clock()))
+
+    async def add(
+        self, order: WorkerOrder, request: SpawnRequest, url: str, need_bytes: int, remark: str
+    ) -> WorkerLink:
+        """Start a worker; it is loading when this returns. Raises RbeeError if its process cannot be started."""
+        if self._supervision.draining:
+            raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and starts no worker any more.")
+        process = await self._launch(order)
+        member = Member(order, request, url, need_bytes, process, self._wall_clock(), remark)
+        self._members[order.worker_id] = member
+        self._feed(Spawned(order.worker_id, self._clock()))
+        self._background.start(self._follow(member), name="follow")
+        fields = {"worker_id": order.worker_id, "pid": process.pid, "port": order.port, "model": order.model_ref}
+        log.info("worker started", extra={"fields": {**fields, **({"remark": remark} if remark else {})}})
+        return self.link(order.worker_id)
+
+    async def stop(self, worker_id: str, reason: str) -> WorkerStopReceipt:
+        """Stop a worker and wait until it is gone. Raises RbeeError WORKER_NOT_FOUND."""
+        member = self._member(worker_id)
+        began = self._clock()
+        self._feed(StopAsked(worker_id, began, reason))
+        await member.gone.wait()
+        return member.receipt(self._clock() - began)
+
+    async def stop_all(self, reason: str) -> list[WorkerStopReceipt]:
+        """Stop all workers at once and wait until they are gone; none can be added any more."""
+        began = self._clock()
+        self._feed(Drained(began, reason))
+        receipts = []
+        while self._members:
+            members = list(self._members.values())
+            await asyncio.gather(*(member.gone.wait() for member in members))
+            receipts += [member.receipt(self._clock() - began) for member in members]
+        return receipts
+
+    async def run(self) -> None:
+        """Let time pass for supervision, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._feed(Tick(self._clock()))
+
+    def _feed(self, event: Event) -> None:
+        for instruction in self._supervision.on(event):
+            self._carry_out(instruction)
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Leave):
+            log.warning("leaving", extra={"fields": {"reason": instruction.reason}})
+            self._on_leave(instruction.reason)
+            return
+        member = self._members[instruction.worker_id]
+        match instruction:
+            case Check():
+                self._background.start(self._check(member), name="check")
+            case Stop(reason=reason):
+                log.info("stopping a worker", extra={"fields": {"worker_id": member.order.worker_id, "reason": reason}})
+                self._note_end(member)
+                member.process.terminate()
+            case Kill(reason=reason, code=code):
+                self._background.start(self._kill(member, reason, code), name="kill")
+            case Report():
+                self._publish(WorkerChanged(link=self.link(member.order.worker_id)))
+            case Forget(reason=reason, code=code):
+                self._forget(member, reason, code)
+            case Replace():
+                self._on_replace(member.request)
+
+    def _note_end(self, member: Member) -> None:
+        if member.stop_began is None:
+            member.stop_began = self._clock()
+            member.memory_bytes = member.process.memory_bytes() or member.memory_bytes
+
+    async def _kill(self, member: Member, reason: str, code: ErrorCode | None) -> None:
+        self._note_end(member)
+        worker_id = member.order.worker_id
+        if code is ErrorCode.LOADING_TIMEOUT:
+            reached = await self._loading_state(member)
+            member.error = RbeeError(
+                code,
+                f"Worker {worker_id} did not load {member.order.model_ref} within "
+                f"{self._supervision.policy.loading_s:g} s; it had reached {reached}.",
+                details={"worker_id": worker_id, "state": reached, "log": str(member.process.log_path)},
+                hint=f"Its log is {member.process.log_path}; raise loading_timeout_s of the hive for a slow disk.",
+            )
+        log.warning("killing a worker", extra={"fields": {"worker_id": worker_id, "reason": reason}})
+        member.killed = True
+        member.process.kill()
+
+    async def _loading_state(self, member: Member) -> str:
+        """Ask a worker that is stuck how far it is."""
+        with contextlib.suppress(RbeeError, TimeoutError):
+            async with asyncio.timeout(LAST_WORDS_S):
+                client = await self._client(member)
+                async for progress in client.loading():
+                    return f"{progress.layers_loaded} of {progress.layers_total} layers ({progress.stage})"
+        return "no answer to how far it is"
+
+    async def _client(self, member: Member) -> WorkerClient:
+        """Make the worker's client; its HTTP library is loaded outside the loop, on first use."""
+        if member.client is None:
+            module: Any = await asyncio.to_thread(importlib.import_module, "rbee.client.worker")
+            member.client = module.WorkerClient(member.order.worker_id, member.url, member.order.api_key)
+        return member.client
+
+    async def _check(self, member: Member) -> None:
+        worker_id = member.order.worker_id
+        try:
+            client = await self._client(member)
+            health = await client.health()
+        except RbeeError as error:
+            log.warning("health check missed", extra={"fields": {"worker_id": worker_id, "reason": error.message}})
+            self._feed(Missed(worker_id, self._clock(), error.message))
+            return
+        member.memory_bytes = health.memory_bytes or member.process.memory_bytes()
+        self._feed(
+            Answered(
+                worker_id,
+                self._clock(),
+                health.state,
+                health.slots_total,
+                health.slots_available,
+                health.stalled_s,
+            )
+        )
+
+    async def _follow(self, member: Member) -> None:
+        """Hear what a worker says and notice its end, at once."""
+        hearing = asyncio.ensure_future(self._hear(member, member.process))
+        code = await member.process.wait()
+        # What it said last may still be on its way through the lifeline.
+        await asyncio.wait({hearing}, timeout=LAST_WORDS_S)
+        hearing.cancel()
+        if await self._relaunched(member):
+            return
+        self._feed(Exited(member.order.worker_id, self._clock(), code))
+
+    async def _hear(self, member: Member, process: WorkerProcess) -> None:
+        worker_id = member.order.worker_id
+        while (message := await process.hear()) is not None:
+            if "error" in message:
+                member.error = RbeeError.from_body(message) or member.error
+            elif "port" in message:
+                self._feed(Bound(worker_id, self._clock()))
+            elif message.get("state") in set(WorkerState):
+                self._feed(
+                    Reported(
+                        worker_id,
+                        self._clock(),
+                        WorkerState(message["state"]),
+                        _count(message.get("slots_total")),
+                        _count(message.get("slots_available")),
+                    )
+                )
+
+    async def _relaunched(self, member: Member) -> bool:
+        """Start a worker again on another port if somebody took its port between the choice and the bind."""
+        life = self._supervision.workers[member.order.worker_id]
+        taken = member.error is not None and member.error.code is ErrorCode.PORT_IN_USE
+        if not taken or life.phase != "starting" or member.races >= PORT_RACES:
+            return False
+        before = member.order.port
+        try:
+            port = self._next_port()
+            order = replace(member.order, port=port)
+            member.process = await self._launch(order)
+        except RbeeError as error:
+            member.error = error
+            return False
+        member.order, member.error, member.races = order, None, member.races + 1
+        member.url = member.url.removesuffix(str(before)) + str(port)
+        member.remark = f"port {before} in use by another program, took {port}"
+        log.warning("worker moved", extra={"fields": {"worker_id": order.worker_id, "remark": member.remark}})
+        self._feed(Spawned(order.worker_id, self._clock()))
+        self._background.start(self._follow(member), name="follow")
+        return True
+
+    def _forget(self, member: Member, reason: str, code: ErrorCode | None) -> None:
+        gone = member.obituary(reason, code)
+        self._publish(gone)
+        fields: dict[str, Any] = {"worker_id": gone.worker_id, "reason": reason}
+        if gone.error is not None:
+            fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
+        log.log(logging.ERROR if gone.crashed else logging.INFO, "worker gone", extra={"fields": fields})
+        del self._members[gone.worker_id]
+        if member.client is not None:
+            self._background.start(member.client.close(), name="close")
+        member.gone.set()
+        self._on_gone()
+
+    def _member(self, worker_id: str) -> Member:
+        member = self._members.get(worker_id)
+        if member is None:
+            raise RbeeError(
+                ErrorCode.WORKER_NOT_FOUND,
+                f"There is no worker '{worker_id}' on this machine.",
+                details={"worker_id": worker_id, "workers": list(self._members)},
+            )
+        return member
+
+
+def _same(ours: str, given: str) -> bool:
+    return hmac.compare_digest(ours.encode(), given.encode())
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value >= 0 else 0

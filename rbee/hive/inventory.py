@@ -1,0 +1,63 @@
+"""What this machine computes with, as last seen: asked at start, before every spawn and now and then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from rbee.contracts.devices import Detection
+from rbee.hive.devices import probe
+
+WATCH_INTERVAL_S = 10.0
+# Free memory that changed by less than this share of all is not worth a message.
+NOTABLE = 0.02
+
+
+class Devices:
+    """The devices of this machine.
+
+    Args:
+        limit_s: how long a GPU driver may take to answer.
+        on_change: told the new detection after a change that matters.
+    """
+
+    def __init__(self, limit_s: float, on_change: Callable[[Detection], None]) -> None:
+        self._limit_s = limit_s
+        self._on_change = on_change
+        self._asking: asyncio.Task[Detection] | None = None
+        self._known: Detection | None = None
+
+    async def known(self) -> Detection:
+        """Give what was last seen; the first time, look."""
+        return self._known or await self.look()
+
+    async def look(self) -> Detection:
+        """Look now; several who ask at once share one look."""
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._look())
+        return await asyncio.shield(self._asking)
+
+    async def watch(self) -> None:
+        """Look now and then, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    async def _look(self) -> Detection:
+        found = await probe.detect(self._limit_s)
+        before, self._known = self._known, found
+        if before is not None and _differ(before, found):
+            self._on_change(found)
+        return found
+
+
+def _differ(before: Detection, after: Detection) -> bool:
+    def identity(detection: Detection) -> list[tuple[str, int, int]]:
+        return [(device.backend.value, device.index, device.total_bytes) for device in detection.devices]
+
+    if before.faults != after.faults or identity(before) != identity(after):
+        return True
+    return any(
+        abs(old.free_bytes - new.free_bytes) > NOTABLE * new.total_bytes
+        for old, new in zip(before.devices, after.devices, strict=True)
+    )

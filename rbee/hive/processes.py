@@ -1,0 +1,180 @@
+"""Worker processes: find the program, start it as a child that cannot outlive the hive, hear it, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from rbee.config.paths import storage_error
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.lifeline import Lifeline, LifelineReader
+
+PROGRAM: Final = "llm-worker-rbee"
+MARK: Final = "RBEE_HIVE_MARK"
+_TAIL_BYTES: Final = 16 * 1024
+_TAIL_LINES: Final = 20
+# A worker has no use for these, and what is not there cannot leak.
+_WITHHELD: Final = ("RBEE_API_KEY", "RBEE_HIVE_", "RBEE_QUEEN_", "HF_TOKEN", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOrder:
+    """What a worker process is told on its command line and in its environment."""
+
+    worker_id: str
+    model_path: str
+    model_ref: str
+    backend: Backend
+    device: int
+    slots: int
+    context_length: int
+    host: str
+    port: int
+    callback_url: str
+    api_key: str
+
+    def arguments(self) -> list[str]:
+        """Give the command line: nothing secret in it."""
+        return [
+            *("--worker-id", self.worker_id),
+            *("--model-path", self.model_path),
+            *("--model-ref", self.model_ref),
+            *("--backend", self.backend.value),
+            *("--device", str(self.device)),
+            *("--slots", str(self.slots)),
+            *("--context-length", str(self.context_length)),
+            *("--host", self.host),
+            *("--port", str(self.port)),
+            *("--callback-url", self.callback_url),
+        ]
+
+
+def find_program(configured: str | None) -> Path:
+    """Find the worker program. Raises RbeeError WORKER_BINARY_NOT_FOUND that says where it was looked for."""
+    if configured is not None:
+        path = Path(configured).expanduser()
+        if path.is_file() and os.access(path, os.X_OK):
+            return path
+        raise _no_program(f"{path} (worker_binary) is not a program")
+    beside = Path(sys.executable).with_name(PROGRAM)
+    if beside.is_file() and os.access(beside, os.X_OK):
+        return beside
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise _no_program(f"{PROGRAM} is neither in {beside.parent} nor on the path")
+    return Path(found)
+
+
+def mark_of(home: Path) -> str:
+    """Give what the workers of the hive with this home carry in their environment."""
+    return str(home.resolve())
+
+
+class WorkerProcess:
+    """A running worker: its process, its lifeline, its log."""
+
+    def __init__(self, process: asyncio.subprocess.Process, lifeline: LifelineReader, log_path: Path) -> None:
+        self._process = process
+        self._lifeline = lifeline
+        self.log_path = log_path
+        self.pid = process.pid
+
+    @classmethod
+    async def start(cls, program: Path, order: WorkerOrder, *, home: Path, log_path: Path) -> WorkerProcess:
+        """Start a worker. Call it in the main thread: the parent-death signal follows the thread that spawned.
+
+        Raises RbeeError WORKER_START_FAILED, or DISK_FULL or PERMISSION_DENIED for its log.
+        """
+        lifeline = Lifeline()
+        env = {
+            **_inherited(os.environ),
+            **lifeline.env(),
+            "RBEE_HOME": str(home),
+            "RBEE_WORKER_API_KEY": order.api_key,
+            MARK: mark_of(home),
+        }
+        try:
+            log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            lifeline.close()
+            raise storage_error(error, log_path) from error
+        try:
+            process = await asyncio.create_subprocess_exec(
+                str(program),
+                *order.arguments(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                env=env,
+                pass_fds=(lifeline.child_fd,),
+                # Ctrl-C at a terminal is for the keeper; workers are told by their hive.
+                start_new_session=True,
+            )
+        except OSError as error:
+            lifeline.close()
+            raise RbeeError(
+                ErrorCode.WORKER_START_FAILED,
+                f"{program} could not be started: {error.strerror}.",
+                details={"program": str(program)},
+            ) from error
+        finally:
+            os.close(log_fd)
+        lifeline.spawned()
+        return cls(process, await lifeline.open(), log_path)
+
+    async def hear(self) -> dict[str, Any] | None:
+        """Wait for what the worker says next; None when it is gone."""
+        return await self._lifeline.read()
+
+    async def wait(self) -> int:
+        """Wait for the end; give the exit code, negative for a signal."""
+        code = await self._process.wait()
+        self._lifeline.close()
+        return code
+
+    def terminate(self) -> None:
+        """Ask it to finish and end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it now."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+    def memory_bytes(self) -> int | None:
+        """Give the memory it holds; None if it is gone."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.Error:
+            return None
+
+    def log_tail(self) -> list[str]:
+        """Give the last lines it printed."""
+        try:
+            with self.log_path.open("rb") as file:
+                file.seek(0, os.SEEK_END)
+                file.seek(max(file.tell() - _TAIL_BYTES, 0))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return []
+        return text.splitlines()[-_TAIL_LINES:]
+
+
+def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if not name.startswith(_WITHHELD)}
+
+
+def _no_program(reason: str) -> RbeeError:
+    return RbeeError(ErrorCode.WORKER_BINARY_NOT_FOUND, f"The worker program was not found: {reason}.")

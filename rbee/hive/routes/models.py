@@ -1,0 +1,99 @@
+"""Models: fetch, follow, list, show, remove."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import CatalogEntry, DownloadProgress, DownloadRequest, ModelDetails, Provider
+from rbee.contracts.queen import ModelList
+from rbee.daemonkit.sse import DONE, EventStream, encode
+from rbee.errors import RbeeError
+from rbee.hive.deps import Accepting, HiveDep
+from rbee.hive.models.downloads import Download
+from rbee.hive.models.gguf_header import read_header
+from rbee.hive.models.reference import parse_reference
+
+router = APIRouter(prefix="/v1/models")
+# What is here already, or wrong, is known within this time: then the answer says so, and nobody needs the stream.
+PROMPT_S = 0.3
+
+ModelText = Annotated[str, Query(min_length=1, max_length=2048)]
+
+
+@router.post("/download", dependencies=[Accepting])
+async def download(request: DownloadRequest, hive: HiveDep) -> DownloadProgress:
+    """Begin to have a model; answered at once, with `complete` if it is here."""
+    started = hive.downloads.start(parse_reference(request.model))
+    assert started.task is not None
+    await asyncio.wait({started.task}, timeout=PROMPT_S)
+    if started.task.done():
+        started.task.result()
+    return started.progress
+
+
+@router.get("/download/progress", response_class=Response)
+async def progress(model: ModelText, hive: HiveDep) -> EventStream:
+    """Follow a download to its end."""
+    followed = hive.downloads.get(parse_reference(model).canonical)
+    return EventStream(_events(followed), until=hive.drain.closed)
+
+
+@router.get("/list")
+async def list_models(hive: HiveDep) -> ModelList:
+    """List the catalogue, each model with what is wrong with its file now."""
+    return ModelList(models=await hive.catalogue.all())
+
+
+@router.get("/show")
+async def show(model: ModelText, hive: HiveDep) -> ModelDetails:
+    """Show a model of the catalogue with what its GGUF header says."""
+    return await _details(await hive.catalogue.get(model))
+
+
+@router.get("/{model_id}")
+async def show_by_id(model_id: str, hive: HiveDep) -> ModelDetails:
+    """Show a model of the catalogue by its id."""
+    return await _details(await hive.catalogue.get(model_id))
+
+
+@router.delete("/{model:path}", status_code=204)
+async def remove(model: str, hive: HiveDep) -> None:
+    """Forget a model by id or reference; a file that was fetched is deleted, one used in place is not touched."""
+    entry = await hive.catalogue.get(model)
+    workers = hive.crew.uses(entry.reference)
+    if workers:
+        raise RbeeError(
+            ErrorCode.MODEL_IN_USE,
+            f"{entry.reference} is loaded by {', '.join(workers)}.",
+            details={"model": entry.reference, "workers": workers},
+        )
+    await hive.catalogue.remove(entry, with_files=entry.provider in (Provider.HF, Provider.HTTPS))
+
+
+async def _events(followed: Download) -> AsyncIterator[bytes]:
+    async for step in followed.watch():
+        yield encode(step)
+    yield DONE
+
+
+async def _details(entry: CatalogEntry) -> ModelDetails:
+    known = entry.model_dump()
+    if entry.problem is not None:
+        return ModelDetails(**known)
+    header = await asyncio.to_thread(read_header, Path(entry.local_path))
+    return ModelDetails(
+        **known,
+        vocabulary_size=header.vocabulary_size,
+        end_token=header.end_token,
+        layers=header.layers,
+        embedding_length=header.embedding_length,
+        name=header.name,
+        has_chat_template=header.has_chat_template,
+    )

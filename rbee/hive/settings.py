@@ -1,0 +1,57 @@
+"""Everything an operator can set about a hive, each with its bounds."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.hive.supervision import Policy
+
+
+class HiveSettings(BaseModel):
+    """The table `[hive]`, the variables `RBEE_HIVE_*` and the options of `rbee-hive`. Times in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; workers listen there too")
+    port: int = Field(default=9200, ge=0, le=65535, description="port to listen on; 0 means any free one")
+    node: str = Field(default=LOCALHOST_NODE, min_length=1, max_length=253, description="name of this machine")
+    home: str | None = Field(default=None, description="folder of catalogue, models and logs; default $RBEE_HOME")
+    api_key: SecretStr | None = Field(default=None, description="key that the queen shows")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+    models_db: str | None = Field(default=None, description="SQLAlchemy URL of the catalogue; default models.db")
+    worker_binary: str | None = Field(default=None, description="path of llm-worker-rbee; default: beside rbee-hive")
+    first_worker_port: int = Field(
+        default=8001, ge=0, le=65535, description="first port for workers; 0 means any free one"
+    )
+    slots: int = Field(default=4, ge=1, le=64, description="requests that a worker serves at once")
+    context_length: int = Field(
+        default=4096, ge=64, description="tokens of context for each slot, at most what the model was made for"
+    )
+    fence_after_s: float = Field(default=60.0, gt=0, description="time without a queen after which workers stop")
+    on_queen_lost: Literal["stop-workers", "exit"] = Field(
+        default="stop-workers", description="what to do then: stop the workers and wait, or end"
+    )
+    idle_timeout_s: float = Field(default=300.0, gt=0, description="time after which an unused worker is stopped")
+    health_interval_s: float = Field(default=30.0, gt=0, description="time between two health checks of a worker")
+    bind_timeout_s: float = Field(default=30.0, gt=0, description="time a worker has to bind its port")
+    loading_timeout_s: float = Field(default=300.0, gt=0, description="time a worker has to load its model")
+    stall_timeout_s: float = Field(default=60.0, gt=0, description="time without a token after which a worker stalls")
+    stop_timeout_s: float = Field(default=30.0, gt=0, description="time a worker has to end before it is killed")
+    download_stall_s: float = Field(default=60.0, gt=0, description="time without a byte that breaks a download")
+    detect_timeout_s: float = Field(default=5.0, gt=0, description="time a GPU driver has to answer")
+
+    def policy(self) -> Policy:
+        """Give the part that supervision needs."""
+        return Policy(
+            bind_s=self.bind_timeout_s,
+            loading_s=self.loading_timeout_s,
+            health_interval_s=self.health_interval_s,
+            idle_s=self.idle_timeout_s,
+            stall_s=self.stall_timeout_s,
+            graceful_s=self.stop_timeout_s,
+            fence_s=self.fence_after_s,
+            on_queen_lost=self.on_queen_lost,
+        )
