@@ -28,6 +28,7 @@ class BlockingClient:
 
     Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT where it does not answer,
     INVALID_RESPONSE where something answers that is not ours. A patience of None waits without end.
+    *absent_hint* is the next step where nobody listens.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class BlockingClient:
         key: str | None,
         *,
         retries: Retries = HTTP_CONNECT,
+        absent_hint: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = name
@@ -44,6 +46,7 @@ class BlockingClient:
         self._at = split_url(self.url)
         self._key = key
         self._retries = retries
+        self._absent_hint = absent_hint
         self._sleep = sleep
 
     def json(
@@ -156,8 +159,9 @@ class BlockingClient:
             attempts = len(waits) + 1
             raise RbeeError(
                 ErrorCode.CONNECTION_TIMEOUT,
-                f"{self.name} at {self.url} does not answer ({_reason(error)}; {_times(attempts)}).",
+                f"{_sentence(self.name)} at {self.url} does not answer ({_reason(error)}; {_times(attempts)}).",
                 details={"url": self.url, "attempts": attempts},
+                hint=self._absent_hint,
             ) from error
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -172,7 +176,7 @@ class BlockingClient:
         if isinstance(error, TimeoutError):
             return RbeeError(
                 ErrorCode.CONNECTION_TIMEOUT,
-                f"{self.name} at {self.url} took too long to answer.",
+                f"{_sentence(self.name)} at {self.url} took too long to answer.",
                 details={"url": self.url},
             )
         return RbeeError(
@@ -224,6 +228,10 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
+
+
+def _sentence(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
 def _times(attempts: int) -> str:

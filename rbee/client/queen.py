@@ -21,6 +21,7 @@ Json = dict[str, Any]
 # Streams are pinged every 15 s, and the queen gives up on a worker first: whoever is silent for longer is stuck.
 CANCEL_ACK_S: Final = 5.0
 STREAM_SILENCE_S: Final = 2 * NO_TOKEN_TIMEOUT_S
+_ABSENT: Final = "Start one: rbee-keeper daemon start (infer starts one by itself)."
 
 
 class QueenClient:
@@ -28,7 +29,7 @@ class QueenClient:
 
     def __init__(self, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
         self.url = url
-        self._daemon = BlockingClient("the queen", url, key, retries=retries)
+        self._daemon = BlockingClient("the queen", url, key, retries=retries, absent_hint=_ABSENT)
 
     def health(self) -> Json:
         """Ask whether it lives (`QueenHealth`); needs no key."""

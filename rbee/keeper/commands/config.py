@@ -1,0 +1,132 @@
+"""`config show`, `config check`, `config list-nodes` and `config remove-node`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rbee.keeper.lazy import Flags, KeeperGroup
+
+
+@click.group(cls=KeeperGroup)
+def config() -> None:
+    """Show and check settings; list and remove nodes."""
+
+
+@config.command()
+@click.pass_obj
+def show(flags: Flags, /) -> None:
+    """Print the settings that are in force, each with its source; keys are masked."""
+    from rbee.config.credentials import api_key_file
+    from rbee.keeper.session import Session
+    from rbee.observe.redaction import MASK
+
+    session = Session(flags)
+    settings = session.settings
+    rows: list[tuple[str, Any, str]] = [
+        ("home", str(settings.paths.home), "RBEE_HOME" if settings.environ.get("RBEE_HOME") else "default"),
+        ("config file", str(settings.file.path) if settings.file.path else None, "first found"),
+    ]
+    rows += [(key, value, settings.sources[key]) for key, value in settings.values.items()]
+    key_source = "RBEE_API_KEY" if settings.environ.get("RBEE_API_KEY") else settings.key_file
+    key_source = key_source or api_key_file(settings.paths)
+    rows.append(("api_key", MASK if settings.api_key() else None, str(key_source)))
+    for name, reference in settings.aliases.items():
+        line = settings.file.line("models", name)
+        rows.append((f"models.{name}", reference, f"{settings.file.path}:{line}" if line else "default"))
+    if flags.json:
+        session.out.data({key: {"value": value, "source": source} for key, value, source in rows})
+        return
+    session.out.table(
+        ["setting", "value", "source"],
+        [[key, "-" if value is None else str(value), source] for key, value, source in rows],
+        empty="",
+    )
+
+
+@config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.pass_obj
+def check(flags: Flags, /, file: Path | None) -> None:
+    """Check the config file that is in force, or FILE: the keeper's settings and those of the daemons here."""
+    from rbee.config.file import find, read
+    from rbee.config.layering import environment
+    from rbee.errors import ConfigError
+    from rbee.keeper.config_check import check_aliases, check_daemons
+    from rbee.keeper.output import Output
+    from rbee.keeper.settings import load
+
+    out = Output(flags)
+    environ = environment()
+    if file is not None and not file.is_file():
+        raise ConfigError("there is no such file.", path=str(file))
+    found = find(environ) if file is None else read(file)
+    settings = load(environ, found)
+    if found.path is None:
+        checked: list[str] = []
+        out.say("There is no config file, which is fine; a commented one is written by: rbee-keeper install")
+    else:
+        check_aliases(settings)
+        checked = ["rbee-keeper", *check_daemons(found)]
+    if flags.json:
+        out.data({"file": str(found.path) if found.path else None, "right": True, "checked": checked})
+    elif found.path is not None:
+        out.text(f"{found.path} is right for {', '.join(checked)}")
+
+
+@config.command("list-nodes")
+@click.pass_obj
+def list_nodes(flags: Flags, /) -> None:
+    """List the nodes that the queen knows: status, last connection, install path, backends."""
+    from time import time
+
+    from rbee.keeper.output import ago_text
+    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.session import Session
+
+    session = Session(flags)
+    with queen_for(session) as queen:
+        rows = queen.client.nodes()
+    if flags.json:
+        session.out.data({"beehives": rows})
+        return
+    now = time()
+    session.out.table(
+        ["node", "host", "status", "last connection", "install path", "backends"],
+        [
+            [
+                str(row["node_name"]),
+                str(row["ssh_host"]),
+                str(row["status"]) + (f" ({row['last_error']})" if row.get("last_error") else ""),
+                ago_text(row.get("last_connected_unix"), now),
+                str(row.get("install_path") or "-"),
+                _backends(row),
+            ]
+            for row in rows
+        ],
+        empty="No nodes are registered; this machine needs no registering: --node localhost.",
+    )
+
+
+@config.command("remove-node")
+@click.option("--node", required=True, metavar="NAME", help="The node to forget.")
+@click.pass_obj
+def remove_node(flags: Flags, /, node: str) -> None:
+    """Forget a node: the queen closes her channel to it; nothing is changed on the machine itself."""
+    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.session import Session
+
+    session = Session(flags)
+    with queen_for(session) as queen:
+        queen.client.remove_node(node)
+    if flags.json:
+        session.out.data({"removed": node})
+    else:
+        session.out.text(f"Removed {node}")
+
+
+def _backends(row: dict[str, Any]) -> str:
+    counts = row.get("devices") or {}
+    return ", ".join(f"{name} x{counts.get(name, '?')}" for name in row.get("backends") or []) or "-"

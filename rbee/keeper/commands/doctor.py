@@ -1,0 +1,32 @@
+"""`doctor`: what rbee needs on this machine, one line each."""
+
+from __future__ import annotations
+
+import click
+
+from rbee.keeper.lazy import Flags, KeeperCommand
+
+
+@click.command(cls=KeeperCommand)
+@click.pass_obj
+def doctor(flags: Flags, /) -> None:
+    """Check what rbee needs on this machine; exit code 1 if something that it needs is missing."""
+    from rbee.keeper.checkup import Verdict, examine
+    from rbee.keeper.errors import AlreadyToldError
+    from rbee.keeper.session import Session
+
+    session = Session(flags)
+    findings = examine(session.settings)
+    if flags.json:
+        session.out.data({"checks": [finding._asdict() for finding in findings]})
+    else:
+        session.out.table(
+            ["check", "verdict", "found"],
+            [[finding.check, finding.verdict, finding.found] for finding in findings],
+            empty="",
+        )
+        for finding in findings:
+            if finding.advice:
+                session.out.say(f"{finding.check}: {finding.advice}")
+    if any(finding.verdict is Verdict.WRONG for finding in findings):
+        raise AlreadyToldError

@@ -1,0 +1,58 @@
+"""`install`: programs on the path, folders, a first config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rbee.keeper.lazy import Flags, KeeperCommand
+
+
+@click.command(cls=KeeperCommand)
+@click.option("--system", is_flag=True, help="For all users: /usr/local/bin, /etc/rbee and /var/lib/rbee.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="/",
+    help="With --system: put everything below this folder, as packagers do.",
+)
+@click.pass_obj
+def install(flags: Flags, /, *, system: bool, root: Path) -> None:
+    """Put the programs on the path, make the folders and a first config file; a second time changes nothing."""
+    import os
+
+    from rbee.config.layering import environment
+    from rbee.config.paths import Paths
+    from rbee.keeper.installing import PROGRAMS, system_target, user_target
+    from rbee.keeper.installing import install as steps
+    from rbee.keeper.output import Output
+
+    if root != Path("/") and not system:
+        raise click.UsageError("--root goes with --system.")
+    out = Output(flags)
+    environ = environment()
+    target = system_target(root.absolute()) if system else user_target(Path.home(), Paths.of(environ).home)
+    changes = []
+    for change in steps(target):
+        out.say(change, "📦")
+        changes.append(change)
+    on_path = str(target.programs) in environ.get("PATH", "").split(os.pathsep)
+    if flags.json:
+        out.data(
+            {
+                "programs": {name: str(target.programs / name) for name in PROGRAMS},
+                "config": str(target.config),
+                "data": str(target.data),
+                "changed": changes,
+                "on_path": on_path,
+            }
+        )
+        return
+    out.text(f"rbee is {'installed' if changes else 'already installed'}: programs in {target.programs},")
+    out.text(f"settings in {target.config}, data in {target.data}.")
+    out.text("What to do next:")
+    if not on_path:
+        out.text(f'  export PATH="{target.programs}:$PATH"        (and in your shell\'s profile)')
+    out.text("  rbee-keeper doctor")
+    out.text('  rbee-keeper infer --model demo --prompt "Name three kinds of bees."')

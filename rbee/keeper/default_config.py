@@ -1,0 +1,47 @@
+"""The config file that `install` writes: every setting with its sentence, all of them commented out."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+from rbee.config.file import BUILT_IN_ALIASES
+from rbee.keeper.settings import REMOTE, SETTINGS, Setting
+
+_WIDTH = 100
+
+
+def text() -> str:
+    """Write it."""
+    parts = [
+        "# Settings of rbee on this machine, for the keeper and for daemons started here.",
+        "# A line that is commented out shows the default. Check your changes with: rbee-keeper config check",
+        "# What is set in the environment (RBEE_QUEEN_URL, RBEE_HIVE_PORT, ...) wins over this file.",
+        "",
+        *_lines(SETTINGS),
+        "",
+        "# Names for models: rbee-keeper infer --model NAME. Accepted: hf:org/repo[:quant or file],",
+        "# file:///path/model.gguf, https://host/x.gguf#sha256=..., package:<python package>/<file>",
+        "[models]",
+        *(f"# {name} = {json.dumps(reference)}" for name, reference in BUILT_IN_ALIASES.items()),
+        "",
+        "# Where things are on the other machines.",
+        "[remote]",
+        *_lines(REMOTE),
+        "",
+        "# Settings of the daemons; each prints its own with --print-config and explains them with --help.",
+        "[queen]",
+        "",
+        "[hive]",
+        "",
+        "[worker]",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _lines(settings: dict[str, Setting]) -> list[str]:
+    lines: list[str] = []
+    for key, setting in settings.items():
+        lines += [f"# {line}" for line in textwrap.wrap(setting.help, _WIDTH)]
+        lines.append(f"# {key} = {json.dumps(setting.default or '')}")
+    return lines
