@@ -1,0 +1,53 @@
+@process
+Feature: Installation and settings
+  A new user puts rbee on the path, and finds out
+  which setting comes from where.
+
+  @B54
+  Scenario: Installing for one user
+    Given a machine
+    When the operator runs "rbee-keeper install"
+    Then the exit code is 0
+    And the program "rbee-keeper" runs from the user's path
+    And the user has a config file that is right
+    When the operator runs "rbee-keeper install"
+    Then the exit code is 0
+
+  @B55
+  Scenario: Installing for the whole system
+    Given a machine
+    When the operator installs for the system below another root
+    Then the exit code is 0
+    And the programs, the config and the data folder are where the system keeps them
+
+  @B56
+  Scenario Outline: The first config file that is found wins
+    Given a machine without a config file
+    And config files with different addresses of the queen in every place from <first> on
+    When the operator runs "rbee-keeper config show --json"
+    Then the address of the queen comes from <first>
+
+    Examples:
+      | first     |
+      | variable  |
+      | xdg       |
+      | rbee-home |
+
+  @B56
+  Scenario: A wrong key in the config file is named with its file and line
+    Given a machine
+    And the config file has the line "queen_ulr = 'x'"
+    When the operator runs "rbee-keeper worker list"
+    Then the exit code is 1
+    And standard error says "queen_ulr"
+    And standard error names the config file and a line
+    When the operator runs "rbee-keeper config check"
+    Then the exit code is 1
+
+  @B56
+  Scenario: The environment comes before the config file
+    Given a machine
+    And the variable "RBEE_QUEEN_URL" is "http://127.0.0.1:1"
+    When the operator runs "rbee-keeper config show"
+    Then standard output says "http://127.0.0.1:1"
+    And standard output says "RBEE_QUEEN_URL"

@@ -1,0 +1,53 @@
+"""Fixtures and steps of the scenarios, and a last look into every log."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bdd.steps.daemons import *
+from tests.bdd.steps.hub import *
+from tests.bdd.steps.keeper import *
+from tests.bdd.steps.machine import *
+from tests.bdd.steps.workers import *
+from tests.support.hub import Hub
+from tests.support.machine import Machine
+
+# A bug that no Then notices is still a bug.
+_ALARMS = re.compile(r"Traceback|\bBUG\b|never awaited|was never retrieved")
+
+
+@pytest.fixture(name="machine")
+def _machine() -> Iterator[Machine]:
+    # Sockets and lifelines live below the home: pytest's own folders make paths too long for them.
+    with tempfile.TemporaryDirectory(prefix="rbee-bdd-") as root:
+        machine = Machine(Path(root))
+        try:
+            yield machine
+        finally:
+            machine.close()
+        alarms = {
+            name: [line for line in text.splitlines() if _ALARMS.search(line)] for name, text in machine.logs().items()
+        }
+        assert not any(alarms.values()), f"a daemon logged a bug: {alarms}"
+
+
+@pytest.fixture(name="hub")
+def _hub() -> Iterator[Hub]:
+    with Hub() as hub:
+        yield hub
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the ends of all logs to a scenario that failed."""
+    report = yield
+    machine = getattr(item, "funcargs", {}).get("machine")
+    if report.failed and machine is not None:
+        for name, text in machine.logs().items():
+            report.sections.append((f"log {name}", "\n".join(text.splitlines()[-30:])))
+    return report

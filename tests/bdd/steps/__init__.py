@@ -1,0 +1,1 @@
+"""Steps by who acts or is looked at; conftest.py imports them all by star."""

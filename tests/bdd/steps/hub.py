@@ -1,0 +1,83 @@
+"""The stand-in model hub, and the model that is fetched from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_bdd import given, parsers, then, when
+
+from tests.support.gguf_files import write_gguf
+from tests.support.hub import Hub, Reset
+from tests.support.machine import Machine, Result
+
+REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
+MIB = 1024 * 1024
+
+
+@given(parsers.parse("a model hub with a model of {size:d} MiB"), target_fixture="hub_model")
+def hub_with_model(machine: Machine, hub: Hub, size: int) -> str:
+    content = write_gguf(machine.root / "on-the-hub.gguf", size=size * MIB).read_bytes()
+    hub.add(REPO, FILE, content)
+    machine.env.update(hub.environ(machine.root / "hf"))
+    return f"hf:{REPO}"
+
+
+@given(parsers.parse("the hub breaks off the file at {percent:d} percent {times:d} times"))
+def hub_breaks(hub: Hub, percent: int, times: int) -> None:
+    hub.fail(REPO, FILE, Reset(at=percent / 100), times=times)
+
+
+@given("the model of the hub was pulled")
+def pulled(machine: Machine, hub_model: str) -> None:
+    result = machine.run("rbee-keeper", "models", "pull", "--node", "localhost", hub_model)
+    assert result.code == 0, result
+
+
+def catalogued(machine: Machine) -> dict[str, object]:
+    result = machine.run("rbee-keeper", "models", "list", "--node", "localhost", "--json")
+    assert result.code == 0, result
+    (entry,) = result.json["models"]
+    row: dict[str, object] = entry
+    return row
+
+
+@when("the file of the model is deleted")
+def deleted(machine: Machine) -> None:
+    Path(str(catalogued(machine)["local_path"])).unlink()
+
+
+@then("the file of the model is the hub's")
+def same_file(machine: Machine) -> None:
+    assert Path(str(catalogued(machine)["local_path"])).read_bytes() == (machine.root / "on-the-hub.gguf").read_bytes()
+
+
+@then("the hub sent the file once")
+def sent_once(hub: Hub) -> None:
+    assert len(hub.downloads(REPO, FILE)) == 1
+
+
+@then(parsers.parse("the hub sent less than {size:d} MiB"))
+def sent_less(hub: Hub, size: int) -> None:
+    assert sum(seen.bytes_sent for seen in hub.downloads(REPO, FILE)) < size * MIB
+
+
+@then(parsers.parse("the one model has a reference, a path, a size of {size:d} MiB and a time"))
+def row_complete(machine: Machine, result: Result, size: int) -> None:
+    (entry,) = result.json["models"]
+    assert entry["reference"].startswith(f"hf:{REPO}")
+    assert entry["local_path"].startswith(str(machine.home / "models"))
+    assert entry["size_bytes"] == (machine.root / "on-the-hub.gguf").stat().st_size
+    assert entry["size_bytes"] // MIB == size
+    assert entry["downloaded_at_unix"] > 1_600_000_000
+
+
+@then(
+    parsers.parse(
+        "the model has a vocabulary of {vocabulary:d}, end token {end:d}, quantisation {quantisation}, "
+        "{layers:d} layers and a context of {context:d}"
+    )
+)
+def metadata(result: Result, vocabulary: int, end: int, quantisation: str, layers: int, context: int) -> None:
+    shown = result.json
+    assert (shown["vocabulary_size"], shown["end_token"], shown["quantization"]) == (vocabulary, end, quantisation)
+    assert (shown["layers"], shown["context_length"]) == (layers, context)

@@ -1,0 +1,64 @@
+"""Workers, as the queen lists them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_bdd import given, parsers, then, when
+
+from tests.support.machine import Machine, Result
+from tests.support.waiting import eventually
+
+
+def listed(machine: Machine) -> list[dict[str, Any]]:
+    result = machine.run("rbee-keeper", "worker", "list", "--json")
+    assert result.code == 0, result
+    workers: list[dict[str, Any]] = result.json["workers"]
+    return workers
+
+
+@given('a worker for "demo" on localhost', target_fixture="before")
+@given("a worker for the fake model on localhost", target_fixture="before")
+@when("a worker is started for the fake model on localhost")
+def started(machine: Machine, model: str) -> set[int]:
+    result = machine.run("rbee-keeper", "worker", "start", "--node", "localhost", "--model", model)
+    assert result.code == 0, result
+    eventually(lambda: [w["state"] for w in listed(machine)] == ["idle"], within=10, because="the worker is idle")
+    return {process.pid for process in machine.processes() if "rbee-keeper" not in " ".join(process.cmdline())}
+
+
+@then(parsers.parse("there is {count:d} worker"))
+def worker_count(machine: Machine, count: int) -> None:
+    assert len(listed(machine)) == count
+
+
+@then(parsers.parse("there are no workers within {seconds:d} seconds"))
+def no_workers(machine: Machine, seconds: int) -> None:
+    eventually(lambda: not listed(machine), within=seconds, because="the list of workers is empty")
+
+
+@then(parsers.parse("every slot is free within {seconds:d} seconds"))
+def slots_free(machine: Machine, seconds: int) -> None:
+    eventually(
+        lambda: [(w["state"], w["slots_available"]) for w in listed(machine)] == [("idle", 4)],
+        within=seconds,
+        because="the worker is idle with all slots",
+    )
+
+
+@then(parsers.parse("the worker is said to be idle with {free:d} of {total:d} slots free"))
+def health_row(result: Result, free: int, total: int) -> None:
+    (row,) = result.json["workers"]
+    health = row["health"]
+    assert (health["state"], health["slots_available"], health["slots_total"]) == ("idle", free, total)
+
+
+@then("the log of the hive tells of the worker's end")
+def hive_log_end(machine: Machine) -> None:
+    eventually(lambda: "worker-" in machine.log("rbee-hive.log"), within=5, because="the hive logged the worker's end")
+    assert any("SIGKILL" in line or "exited" in line for line in machine.log("rbee-hive.log").splitlines())
+
+
+@then("the log of the hive tells of missed health checks")
+def hive_log_missed(machine: Machine) -> None:
+    assert "missed" in machine.log("rbee-hive.log")

@@ -1,0 +1,215 @@
+"""One machine of its own for a test: a home, free ports, a config, and the real programs run in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.waiting import eventually, slowness
+
+BIN = Path(sys.executable).parent
+PROGRAMS = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
+
+
+@dataclass
+class Result:
+    """What a finished command did; `seconds` is its wall time."""
+
+    argv: list[str]
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def json(self) -> Any:
+        """Read standard output as JSON."""
+        return json.loads(self.stdout)
+
+    @property
+    def json_lines(self) -> list[Any]:
+        """Read standard output as JSON lines."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    def __str__(self) -> str:
+        return f"{' '.join(self.argv)} -> {self.code}\n--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}"
+
+
+@dataclass
+class Running:
+    """A command that still runs; its output goes to files."""
+
+    argv: list[str]
+    process: subprocess.Popen[bytes]
+    stdout: Path
+    stderr: Path
+    began: float = field(default_factory=time.monotonic)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the command itself."""
+        self.process.send_signal(number)
+
+    def wait(self, within: float) -> Result:
+        """Wait for its end; fails after *within* seconds."""
+        try:
+            code = self.process.wait(within * slowness())
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"not ended within {within} s: {self._result(-9)}") from None
+        return self._result(code)
+
+    def _result(self, code: int) -> Result:
+        return Result(self.argv, code, self.stdout.read_text(), self.stderr.read_text(), time.monotonic() - self.began)
+
+
+class Machine:
+    """A machine with nothing but rbee installed on it.
+
+    `config` holds the tables of its config file as text; change it before the first command.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.user_home = root / "user"
+        self.home = root / "user" / ".rbee"
+        self.home.mkdir(parents=True)
+        self.queen_port, self.hive_port, self.worker_port = free_ports(3)
+        self.tables: dict[str, dict[str, Any]] = {
+            "": {"queen_url": f"http://127.0.0.1:{self.queen_port}"},
+            "queen": {"port": self.queen_port, "local_hive_port": self.hive_port},
+            "hive": {"first_worker_port": self.worker_port},
+            "models": {},
+        }
+        self.env: dict[str, str] = {}
+        self.writes_config = True
+        self._count = 0
+        self._running: list[Running] = []
+
+    def configure(self, table: str, **values: Any) -> None:
+        """Set keys of one table of the config file (`""` is its top level)."""
+        self.tables.setdefault(table, {}).update(values)
+
+    def environ(self) -> dict[str, str]:
+        """Give the environment of every command on this machine."""
+        self._write_config()
+        base = {key: value for key, value in os.environ.items() if not key.startswith("RBEE_")}
+        base["PATH"] = f"{BIN}:{base.get('PATH', '')}"
+        return {**base, "HOME": str(self.user_home), "RBEE_HOME": str(self.home), **self.env}
+
+    def run(self, *argv: str, within: float = 60, stdin: str | None = None) -> Result:
+        """Run a command to its end."""
+        began = time.monotonic()
+        done = subprocess.run(
+            [str(BIN / argv[0]), *argv[1:]],
+            env=self.environ(),
+            input=stdin if stdin is not None else "",
+            capture_output=True,
+            text=True,
+            timeout=within * slowness(),
+            check=False,
+            cwd=self.root,
+        )
+        return Result(list(argv), done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+    def start(self, *argv: str) -> Running:
+        """Start a command and leave it running."""
+        self._count += 1
+        out, err = self.root / f"out-{self._count}", self.root / f"err-{self._count}"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            process = subprocess.Popen(
+                [str(BIN / argv[0]), *argv[1:]],
+                env=self.environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=self.root,
+            )
+        running = Running(list(argv), process, out, err)
+        self._running.append(running)
+        return running
+
+    def processes(self, program: str | None = None) -> list[psutil.Process]:
+        """List the rbee processes of this machine, known by their home; *program* picks one kind."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("RBEE_HOME") != str(self.home):
+                    continue
+                name = next((Path(part).name for part in process.cmdline()[:3] if Path(part).name in PROGRAMS), None)
+                if name is not None and process.status() != psutil.STATUS_ZOMBIE and program in (None, name):
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+    def process(self, program: str) -> psutil.Process:
+        """Give the one process of *program*; waits a moment for it to appear."""
+        return eventually(lambda: self.processes(program), within=15, because=f"{program} runs")[0]
+
+    def log(self, name: str) -> str:
+        """Read a daemon's log file below the home; empty if there is none."""
+        path = self.home / "logs" / name
+        return path.read_text() if path.exists() else ""
+
+    def logs(self) -> dict[str, str]:
+        """Read all log files."""
+        return {path.name: path.read_text() for path in sorted((self.home / "logs").glob("*.log"))}
+
+    def close(self) -> None:
+        """End everything that was started here, kindly at first."""
+        for running in self._running:
+            if running.process.poll() is None:
+                running.process.send_signal(signal.SIGTERM)
+        left = self.processes()
+        for process in left:
+            _quietly(process.terminate)
+        _, alive = psutil.wait_procs(left, timeout=10)
+        for process in alive:
+            _quietly(process.kill)
+        for running in self._running:
+            running.process.kill()
+            running.process.wait()
+
+    def _write_config(self) -> None:
+        if not self.writes_config:
+            return
+        lines = []
+        for table, values in self.tables.items():
+            lines += [f"[{table}]"] if table else []
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+        path = self.home / "config.toml"
+        if os.access(self.home, os.W_OK):
+            path.write_text("\n".join(lines) + "\n")
+
+
+def free_ports(count: int) -> list[int]:
+    """Find ports nobody listens on now, away from the range that the kernel hands out itself."""
+    ports: list[int] = []
+    port = 12000 + (os.getpid() * 37) % 16000
+    while len(ports) < count:
+        port = port + 7 if port < 31000 else 12000
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+    return ports
+
+
+def _quietly(action: Any) -> None:
+    try:
+        action()
+    except psutil.NoSuchProcess:
+        return
