@@ -1,6 +1,6 @@
 # Everything a person or a CI machine runs. `make help` lists it.
 # PYTHON is only used to make .venv; everything else runs inside it.
-PYTHON ?= python3
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
