@@ -80,6 +80,13 @@ class Channels:
         await self._cut(node)
         self._fleet.remove_node(node)
 
+    async def hang_up(self) -> None:
+        """Stop listening on every channel; the hives can still be asked over HTTP."""
+        tasks = [line.task for line in self._lines.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     async def close_all(self) -> None:
         """Close every channel."""
         for node in list(self._lines):

@@ -53,4 +53,5 @@ PROGRAM: Final = Program(
     env_prefix="RBEE_QUEEN_",
     description="The brain of rbee: registers nodes, places tasks on workers and relays their answers.",
     credentials={"database_url": "database-url"},
+    foreign_env=("RBEE_QUEEN_URL",),  # the keeper's own setting
 )

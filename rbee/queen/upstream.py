@@ -21,6 +21,10 @@ class UpstreamBroken(Exception):  # noqa: N818 -- a fact about a connection; the
     """Raised when a connection ended, or said what is no HTTP, before its answer was complete."""
 
 
+class UpstreamSilent(UpstreamBroken):
+    """Raised when a worker took a request and did not begin to answer in time."""
+
+
 class Upstream(asyncio.Protocol):
     """One connection to a worker; one request at a time."""
 
@@ -149,43 +153,36 @@ class UpstreamPool:
 
     Args:
         connect_timeout_s: how long one attempt to connect may take.
+        answer_timeout_s: how long a worker may take to begin its answer.
     """
 
-    def __init__(self, connect_timeout_s: float) -> None:
+    def __init__(self, connect_timeout_s: float, answer_timeout_s: float) -> None:
         self._connect_timeout_s = connect_timeout_s
+        self._answer_timeout_s = answer_timeout_s
         self._idle: defaultdict[tuple[str, int], list[Upstream]] = defaultdict(list)
         self._closed = False
 
-    async def post(self, url: str, path: str, *, key: str, body: bytes, request_id: str) -> Upstream:
-        """Post JSON to the worker at *url*; gives a connection whose answer's head is there.
+    async def send(self, method: str, url: str, path: str, *, key: str, request_id: str, body: bytes = b"") -> Upstream:
+        """Send a request to the worker at *url*; gives a connection whose answer's head is there.
 
         A kept connection may have died in its sleep: then the request goes out once more on a new one.
         Hand the connection to `release` afterwards, whatever became of it.
 
         Raises:
             OSError, TimeoutError: the worker cannot be reached.
-            UpstreamBroken: it went away before it answered.
+            UpstreamBroken: it went away before it answered; UpstreamSilent: it did not answer in time.
         """
         address = _address(url)
-        request = _request(address, path, key=key, body=body, request_id=request_id)
+        request = _request(method, address, path, key=key, body=body, request_id=request_id)
         kept = self._take(address)
         if kept is not None:
             try:
-                await kept.send(request)
-            except UpstreamBroken:
-                kept.close()
-            except BaseException:
-                kept.close()
+                return await self._answered(kept, request)
+            except UpstreamSilent:
                 raise
-            else:
-                return kept
-        upstream = await self._connect(address)
-        try:
-            await upstream.send(request)
-        except BaseException:
-            upstream.close()
-            raise
-        return upstream
+            except UpstreamBroken:
+                pass
+        return await self._answered(await self._connect(address), request)
 
     def release(self, url: str, upstream: Upstream) -> None:
         """Take a connection back: kept if its answer came whole, else cut."""
@@ -213,6 +210,18 @@ class UpstreamPool:
         self._idle.pop(address, None)
         return None
 
+    async def _answered(self, upstream: Upstream, request: bytes) -> Upstream:
+        try:
+            async with asyncio.timeout(self._answer_timeout_s):
+                await upstream.send(request)
+        except TimeoutError as error:
+            upstream.close()
+            raise UpstreamSilent(f"it did not answer within {self._answer_timeout_s:g} s") from error
+        except BaseException:
+            upstream.close()
+            raise
+        return upstream
+
     async def _connect(self, address: tuple[str, int]) -> Upstream:
         async with asyncio.timeout(self._connect_timeout_s):
             _, upstream = await asyncio.get_running_loop().create_connection(Upstream, *address)
@@ -224,11 +233,11 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or 80
 
 
-def _request(address: tuple[str, int], path: str, *, key: str, body: bytes, request_id: str) -> bytes:
+def _request(method: str, address: tuple[str, int], path: str, *, key: str, body: bytes, request_id: str) -> bytes:
     host, port = address
     host = f"[{host}]" if ":" in host else host
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nAccept: text/event-stream\r\nX-Request-Id: {request_id}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.queen.relay import StreamWatch, relay
-from rbee.queen.upstream import HIGH_WATER_BYTES, Upstream, UpstreamBroken, UpstreamPool
+from rbee.queen.upstream import HIGH_WATER_BYTES, Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
 from tests.unit.queen.upstreams import HEAD, Exchange, Script, TinyWorker, tiny_worker
 
 GOOD = (
@@ -36,7 +36,7 @@ class Client:
 
 
 async def post(pool: UpstreamPool, worker: TinyWorker) -> Upstream:
-    return await pool.post(worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1")
+    return await pool.send("POST", worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1")
 
 
 def with_worker(script: Script, story: Callable[[TinyWorker, UpstreamPool], object]) -> None:
@@ -44,7 +44,7 @@ def with_worker(script: Script, story: Callable[[TinyWorker, UpstreamPool], obje
 
     async def run() -> None:
         async with tiny_worker(script) as worker:
-            pool = UpstreamPool(connect_timeout_s=5)
+            pool = UpstreamPool(connect_timeout_s=5, answer_timeout_s=5)
             try:
                 await asyncio.wait_for(story(worker, pool), 20)  # type: ignore[arg-type]
             finally:
@@ -296,5 +296,20 @@ def test_what_is_no_http_is_broken() -> None:
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(UpstreamBroken, match="does not speak HTTP"):
             await post(pool, worker)
+
+    with_worker(script, story)
+
+
+def test_a_worker_that_does_not_begin_to_answer_is_silent() -> None:
+    """A request that was taken and not answered in time is told apart from one that could not be sent."""
+
+    async def script(exchange: Exchange) -> None:
+        await asyncio.sleep(10)
+
+    async def story(worker: TinyWorker, _: UpstreamPool) -> None:
+        impatient = UpstreamPool(connect_timeout_s=5, answer_timeout_s=0.1)
+
+        with pytest.raises(UpstreamSilent):
+            await post(impatient, worker)
 
     with_worker(script, story)

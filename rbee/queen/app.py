@@ -1,0 +1,31 @@
+"""Make the queen's application: her routes behind her key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from rbee.daemonkit.app import create_app as create_base
+from rbee.daemonkit.auth import Gate
+from rbee.queen.daemon import Queen
+from rbee.queen.routes import admin, hives, logs, models, registry, tasks, workers
+
+
+def create_app(queen: Queen, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
+    """Give the FastAPI application, and the ASGI callable to serve. *address* is for messages."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        async with queen.running():
+            yield
+
+    return create_base(
+        "queen-rbee",
+        gate=Gate(f"the queen at {address}", key, open_paths=["/health"]),
+        routers=[module.router for module in (admin, registry, hives, workers, models, tasks, logs)],
+        lifespan=lifespan,
+        state={"queen": queen},
+    )

@@ -1,0 +1,97 @@
+"""The queen's ending: running tasks finish, every hive is told to stop, the local one is reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+
+from rbee.contracts.hives import CascadeReceipt, ShutdownReceipt
+from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.errors import RbeeError
+from rbee.queen.board import TaskBoard
+from rbee.queen.channels import Channels
+from rbee.queen.fleet_watch import FleetWatch
+from rbee.queen.local_hive import LocalHive
+
+log = logging.getLogger(__name__)
+REAP_WITHIN_S = 15.0
+
+
+class Cascade:
+    """End everything that the queen owns, once, and account for it.
+
+    Args:
+        drain_timeout_s: how long running tasks may go on, unless somebody asked to wait for them.
+    """
+
+    def __init__(
+        self,
+        fleet: FleetWatch,
+        channels: Channels,
+        board: TaskBoard,
+        local: LocalHive | None,
+        *,
+        drain_timeout_s: float,
+    ) -> None:
+        self._fleet = fleet
+        self._channels = channels
+        self._board = board
+        self._local = local
+        self._drain_timeout_s = drain_timeout_s
+        self._limited = asyncio.Event()
+        self._limited.set()
+
+    def wait_for_tasks(self) -> None:
+        """Let running tasks finish, however long that takes, until somebody asks for the limit."""
+        self._limited.clear()
+
+    def limit(self) -> None:
+        """Put the limit on running tasks, as it is from the beginning."""
+        self._limited.set()
+
+    async def __call__(self) -> CascadeReceipt:
+        """Do it and give the receipt."""
+        began = time.monotonic()
+        await self._tasks_ended()
+        pids = [worker.pid for worker in self._fleet.registry.workers(LOCALHOST_NODE) if worker.pid is not None]
+        if self._local is not None and self._local.pid is not None:
+            pids.append(self._local.pid)
+        hives = [hive for hive in self._fleet.registry.hives() if hive.connected or hive.node == LOCALHOST_NODE]
+        lost = [hive for hive in self._fleet.registry.hives() if hive not in hives]
+        await self._channels.hang_up()
+        receipts = await asyncio.gather(*(self._hive_ended(hive.node) for hive in hives))
+        for hive in lost:
+            why = hive.last_error or "it was never reached"
+            receipts.append(ShutdownReceipt(node=hive.node, gone=False, error=f"not connected: {why}"))
+        receipt = CascadeReceipt(hives=receipts, pids=[*pids, os.getpid()], seconds=time.monotonic() - began)
+        log.info("cascade done", extra={"fields": {"complete": receipt.complete, "seconds": round(receipt.seconds, 2)}})
+        return receipt
+
+    async def _tasks_ended(self) -> None:
+        empty = asyncio.ensure_future(self._board.until_empty())
+        limited = asyncio.ensure_future(self._limited.wait())
+        try:
+            await asyncio.wait({empty, limited}, return_when=asyncio.FIRST_COMPLETED)
+            if not empty.done():
+                await asyncio.wait({empty}, timeout=self._drain_timeout_s)
+            if not empty.done():
+                await self._board.end_all()
+        finally:
+            empty.cancel()
+            limited.cancel()
+
+    async def _hive_ended(self, node: str) -> ShutdownReceipt:
+        receipt = ShutdownReceipt(node=node)
+        told = False
+        try:
+            receipt = (await self._channels.client(node).shutdown()).model_copy(update={"node": node})
+            told = True
+        except RbeeError as error:
+            receipt = ShutdownReceipt(node=node, gone=False, error=error.message)
+        if node == LOCALHOST_NODE and self._local is not None:
+            by_itself = await self._local.reap(told=told, within_s=REAP_WITHIN_S)
+            # Its process is gone now, and a worker never outlives its hive.
+            receipt = receipt.model_copy(update={"gone": True, "error": None if by_itself else "it had to be killed"})
+        return receipt

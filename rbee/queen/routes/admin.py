@@ -1,0 +1,50 @@
+"""The queen herself: health, status, figures, her end."""
+
+from __future__ import annotations
+
+import os
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from rbee import __version__
+from rbee.contracts.hives import CascadeReceipt
+from rbee.contracts.queen import QueenHealth, QueenShutdown, QueenStatus
+from rbee.queen.deps import QueenDep
+from rbee.queen.metrics import exposition
+
+router = APIRouter()
+
+
+@router.get("/health")
+async def health() -> QueenHealth:
+    """Say that the queen lives, and her version."""
+    return QueenHealth(version=__version__)
+
+
+@router.get("/v2/status")
+async def status(queen: QueenDep) -> QueenStatus:
+    """Give the figures that `daemon status` shows."""
+    registry = queen.fleet.registry
+    return QueenStatus(
+        version=__version__,
+        pid=os.getpid(),
+        started_unix=queen.started_unix,
+        ephemeral=queen.ephemeral,
+        hives_connected=sum(1 for hive in registry.hives() if hive.connected),
+        workers=len(registry.workers()),
+        tasks_running=len(queen.board),
+    )
+
+
+@router.post("/v1/admin/shutdown")
+async def shutdown(queen: QueenDep, request: QueenShutdown | None = None) -> CascadeReceipt:
+    """End the queen, every hive and every worker; answered when they are gone."""
+    return await queen.end(when_idle=request is not None and request.when_idle)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(queen: QueenDep) -> Response:
+    """Give the queen's figures for Prometheus."""
+    body, media_type = exposition(queen)
+    return Response(body, media_type=media_type)

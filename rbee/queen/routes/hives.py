@@ -1,0 +1,16 @@
+"""Hives as the queen knows them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from rbee.contracts.queen import HiveList
+from rbee.queen.deps import QueenDep
+
+router = APIRouter(prefix="/v2/hives")
+
+
+@router.get("/list")
+async def list_hives(queen: QueenDep) -> HiveList:
+    """List every hive with what it said of itself."""
+    return HiveList(hives=[hive.info() for hive in queen.fleet.registry.hives()])

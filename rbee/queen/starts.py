@@ -1,0 +1,191 @@
+"""Bring workers up: the model fetched, the process spawned, the load followed to its end, once for all who wait.
+
+Fifty requests from cold are one download and one load; a client that leaves ends neither.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from rbee import __version__
+from rbee.client.hive import HiveClient
+from rbee.contracts.control import WorkerChanged
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import CatalogEntry
+from rbee.contracts.workers import SpawnRequest, WorkerLink
+from rbee.daemonkit.tasks import Background
+from rbee.errors import RbeeError
+from rbee.queen.channels import Channels
+from rbee.queen.fleet_watch import FleetWatch
+from rbee.queen.loading import until_it_serves
+from rbee.queen.placement import AwaitWorker, SpawnWorker, UseWorker, Wish, compatible
+from rbee.queen.story import Story
+from rbee.queen.undertaking import Undertaking
+
+log = logging.getLogger(__name__)
+_Place = tuple[str, str, Backend, int | None]
+
+
+class Starts:
+    """All starts under way, one for each model and place.
+
+    Args:
+        loading_timeout_s: how long a worker may take from its spawn until it serves.
+    """
+
+    def __init__(
+        self, fleet: FleetWatch, channels: Channels, background: Background, *, loading_timeout_s: float
+    ) -> None:
+        self._fleet = fleet
+        self._channels = channels
+        self._background = background
+        self._loading_timeout_s = loading_timeout_s
+        self._spawning: dict[_Place, Undertaking[WorkerLink]] = {}
+        self._awaited: dict[str, Undertaking[WorkerLink]] = {}
+
+    def for_wish(self, wish: Wish, place: SpawnWorker) -> Undertaking[WorkerLink]:
+        """Start a worker for *wish* at *place*, or join the start that is under way there."""
+        key = (place.node, wish.model, place.backend, place.device)
+        if key not in self._spawning:
+            self._spawning[key] = Undertaking.begin(
+                self._background,
+                lambda story: self._found_or_spawned(story, wish, place),
+                name=f"start of {wish.model} on {place.node}",
+                after=lambda: self._spawning.pop(key),
+            )
+        return self._spawning[key]
+
+    def joined(self, wait: AwaitWorker) -> Undertaking[WorkerLink]:
+        """Wait for a worker that is loading, whoever spawned it."""
+        worker_id = wait.link.worker.worker_id
+        if worker_id not in self._awaited:
+            self._awaited[worker_id] = Undertaking.begin(
+                self._background,
+                lambda story: self._loaded(story, wait.node, wait.link),
+                name=f"wait for {worker_id}",
+                after=lambda: self._awaited.pop(worker_id),
+            )
+        return self._awaited[worker_id]
+
+    def explicit(self, node: str, request: SpawnRequest) -> Undertaking[WorkerLink]:
+        """Start a worker because somebody asked for exactly that: another one, even where one exists."""
+
+        async def work(story: Story) -> WorkerLink:
+            await self._preflight(story, node)
+            entry = await self._fetched(story, node, request.model)
+            return await self._spawned(story, node, request.model_copy(update={"model": entry.reference}))
+
+        return Undertaking.begin(self._background, work, name=f"spawn on {node}", after=lambda: None)
+
+    def fetched(self, node: str, model: str) -> Undertaking[CatalogEntry]:
+        """Fetch a model to a node; a hive makes one download of two requests for the same model."""
+        return Undertaking.begin(
+            self._background,
+            lambda story: self._fetched(story, node, model),
+            name=f"fetch of {model} to {node}",
+            after=lambda: None,
+        )
+
+    async def _found_or_spawned(self, story: Story, wish: Wish, place: SpawnWorker) -> WorkerLink:
+        await self._preflight(story, place.node)
+        entry = await self._fetched(story, place.node, wish.model)
+        # The hive has just said how the model is properly called: it may be running under that name.
+        there = Wish(wish.model, place.node, place.backend, place.device)
+        match self._fleet.place(there):
+            case UseWorker(link=link):
+                return link
+            case AwaitWorker(node=node, link=link):
+                return await self._loaded(story, node, link)
+        request = SpawnRequest(model=entry.reference, backend=place.backend, device=place.device)
+        return await self._spawned(story, place.node, request)
+
+    async def _preflight(self, story: Story, node: str) -> None:
+        """See that the hive answers over HTTP, attempt by attempt."""
+
+        def again(attempt: int, of: int, why: str) -> None:
+            story.tell("queen-rbee", "retry", f"hive {node} does not answer ({why}); retry {attempt} of {of}", "🔁")
+
+        health = await self._channels.client(node).health(again)
+        if not compatible(__version__, health.version):
+            raise RbeeError(
+                ErrorCode.VERSION_MISMATCH,
+                f"The hive on {node} is version {health.version}, the queen is {__version__}.",
+                details={"hive_version": health.version, "queen_version": __version__},
+                hint=f"Upgrade the hive: rbee-keeper hive upgrade --node {node}",
+            )
+        story.tell("rbee-hive", "preflight", f"hive {node}: {health.status}, version {health.version}", "🩺")
+
+    async def _fetched(self, story: Story, node: str, model: str) -> CatalogEntry:
+        """Have the model on *node*."""
+        client = self._channels.client(node)
+        progress = await client.download(model)
+        known = progress.stage == "complete"
+        if not known:
+            story.tell("rbee-hive", "download", f"hive {node}: {model} is not in the catalogue, fetching it", "📥")
+            async for progress in client.download_progress(model):
+                if progress.stage == "retrying":
+                    of = f" {progress.attempt} of {progress.attempts}" if progress.attempt else ""
+                    story.tell(
+                        "rbee-hive", "retry", f"hive {node}: download attempt{of}: {progress.reason or 'again'}", "🔁"
+                    )
+                else:
+                    story.download(progress)
+        entry = await self._catalogued(client, model, progress.model_id)
+        self._fleet.learn_spelling(model, entry.reference)
+        verb = "found in the catalogue" if known else "fetched and catalogued"
+        story.tell(
+            "rbee-hive",
+            "catalogue",
+            f"hive {node}: {short(entry.reference)} {verb} ({entry.size_bytes / 1e6:.0f} MB)",
+            "📚",
+        )
+        return entry
+
+    async def _catalogued(self, client: HiveClient, model: str, model_id: str | None) -> CatalogEntry:
+        models = await client.models()
+        found = next((entry for entry in models if entry.id == model_id or entry.reference == model), None)
+        if found is None:
+            raise RbeeError(
+                ErrorCode.INVALID_RESPONSE,
+                f"The hive on {client.node} says that it has {model}, but its catalogue does not list it.",
+                details={"node": client.node, "model": model},
+            )
+        return found
+
+    async def _spawned(self, story: Story, node: str, request: SpawnRequest) -> WorkerLink:
+        link = await self._channels.client(node).spawn(request)
+        # The channel says so too, perhaps a moment later; a death that it told already is not undone by this.
+        self._fleet.apply(node, WorkerChanged(link=link))
+        worker = link.worker
+        story.tell(
+            "rbee-hive",
+            "spawn",
+            f"hive {node}: started worker {worker.worker_id} on {worker.backend.value}:{worker.device} ({worker.url})",
+            "🐝",
+        )
+        return await self._loaded(story, node, link)
+
+    async def _loaded(self, story: Story, node: str, link: WorkerLink) -> WorkerLink:
+        worker = link.worker
+        story.tell("llm-worker-rbee", "load", f"worker {worker.worker_id} is loading {short(worker.model_ref)}", "⏳")
+        try:
+            ready = await until_it_serves(self._fleet, story, node, link, timeout_s=self._loading_timeout_s)
+        except RbeeError as error:
+            if error.code is ErrorCode.LOADING_TIMEOUT:
+                self._background.start(self._stopped(node, worker.worker_id), name=f"stop of {worker.worker_id}")
+            raise
+        story.tell("llm-worker-rbee", "ready", f"worker {worker.worker_id} is ready", "✅")
+        return ready
+
+    async def _stopped(self, node: str, worker_id: str) -> None:
+        """Stop a worker that is stuck, so that the next request gets a fresh one."""
+        try:
+            await self._channels.client(node).stop(worker_id)
+        except RbeeError as error:
+            log.warning("stuck worker not stopped", extra={"fields": {"worker_id": worker_id, "reason": error.message}})
+
+
+def short(reference: str) -> str:
+    """Give the part of a model reference that a person reads: the file's name, or what follows the provider."""
+    return reference.rsplit("/", 1)[-1] or reference
