@@ -49,7 +49,7 @@ def conclude(failure: BaseException, flags: Flags) -> int:
         return failure.exit_code if isinstance(failure, Interrupted) else INTERRUPTED
     if isinstance(failure, click.UsageError):
         return _usage(failure, flags, out)
-    error = _as_error(failure)
+    error = _as_error(failure, flags.node)
     if flags.debug:
         import traceback
 
@@ -92,9 +92,11 @@ def _usage(failure: click.UsageError, flags: Flags, out: Output) -> int:
     return WRONG_USAGE
 
 
-def _as_error(failure: BaseException) -> RbeeError:
+def _as_error(failure: BaseException, node: str | None) -> RbeeError:
     """Give the error to report; what is no expected failure is a bug and is reported as one."""
     if isinstance(failure, RbeeError):
+        if failure.code is ErrorCode.NODE_NOT_FOUND and node is not None:
+            failure.hint = f"Add it: rbee-keeper config set-ssh --node {node} --host ADDRESS --user USER"
         return failure
     if isinstance(failure, PermissionError) or (isinstance(failure, OSError) and failure.filename):
         from pathlib import Path

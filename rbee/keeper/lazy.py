@@ -12,12 +12,16 @@ import click
 
 
 class Flags:
-    """How a command prints: the flags that every command takes, before or after its name."""
+    """How a command prints: the flags that every command takes, before or after its name.
+
+    `node` is the node that the command is about, for the advice in an error.
+    """
 
     def __init__(self) -> None:
         self.json = False
         self.quiet = False
         self.debug = False
+        self.node: str | None = None
 
 
 class Entry(NamedTuple):

@@ -13,8 +13,9 @@ from rbee.keeper.settings import Settings, load
 class Session:
     """One run of one command; from here on Ctrl-C and SIGTERM end it in order."""
 
-    def __init__(self, flags: Flags) -> None:
+    def __init__(self, flags: Flags, *, node: str | None = None) -> None:
         interrupts.watch()
+        flags.node = node
         self.out = Output(flags)
         self.settings: Settings = load(environment())
 

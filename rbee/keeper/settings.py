@@ -20,7 +20,15 @@ from rbee.errors import ConfigError, RbeeError
 DAEMON_TABLES = ("queen", "hive", "worker")
 # Variables that begin with RBEE_ and are read by somebody else.
 _FOREIGN_ENV = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_API_KEY", "RBEE_LIFELINE_FD")
-_FOREIGN_ENV_PREFIXES = ("RBEE_QUEEN_", "RBEE_HIVE_", "RBEE_WORKER_", "RBEE_TEST_", "RBEE_BUILD_", "RBEE_BENCH_")
+_FOREIGN_ENV_PREFIXES = (
+    "RBEE_REMOTE_",
+    "RBEE_QUEEN_",
+    "RBEE_HIVE_",
+    "RBEE_WORKER_",
+    "RBEE_TEST_",
+    "RBEE_BUILD_",
+    "RBEE_BENCH_",
+)
 
 
 class Setting(NamedTuple):
@@ -66,8 +74,8 @@ SETTINGS: dict[str, Setting] = {
     "queen_url": Setting("http://127.0.0.1:8080", _url, "Where the queen listens; one is started there if none does."),
     "inventory": Setting(None, _path, "The Ansible inventory; without it, inventory/ in the home."),
     "api_key_file": Setting(None, _path, "The file with the queen's key; without it, secrets/api-key in the home."),
-    "queen_start_timeout_s": Setting(30.0, _seconds, "How long a queen may take to start, in seconds."),
-    "queen_stop_timeout_s": Setting(90.0, _seconds, "How long a queen may take to stop all that is hers, in seconds."),
+    "start_timeout_s": Setting(30.0, _seconds, "How long a queen may take to start, in seconds."),
+    "stop_timeout_s": Setting(90.0, _seconds, "How long a queen may take to stop all that is hers, in seconds."),
 }
 REMOTE: dict[str, Setting] = {
     "binary_path": Setting(None, _text, "The hive program on the machines."),

@@ -63,7 +63,7 @@ class OwnQueen:
 
     def wait_until_serving(self) -> None:
         """Wait for its announcement. Raises the RbeeError that it announces, or one with the end of its log."""
-        limit = self._settings.values["queen_start_timeout_s"]
+        limit = self._settings.values["start_timeout_s"]
         try:
             told = self._lifeline.read(limit)
         except TimeoutError as error:
@@ -100,7 +100,7 @@ def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
     log = log_path(settings)
     began = log.stat().st_size if log.exists() else 0
     process = _popen(settings, None)
-    limit = settings.values["queen_start_timeout_s"]
+    limit = settings.values["start_timeout_s"]
     deadline = time.monotonic() + limit
     try:
         while not answers():

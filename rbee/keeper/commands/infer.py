@@ -75,7 +75,7 @@ def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **wis
 
     if wish["raw"] and wish["system"]:
         raise click.UsageError("--system needs the chat template, and --raw leaves it out.")
-    session = Session(flags)
+    session = Session(flags, node=str(wish["node"]) if wish["node"] else None)
     request = {key: value for key, value in wish.items() if value is not None}
     request |= {"model": resolve(model, session.settings.aliases), "prompt": prompt, "stop": list(stop)}
     _run(session, Inference(request, session.out, session.settings.paths))

@@ -17,7 +17,7 @@ def logs(flags: Flags, /, node: str, *, follow: bool, lines: int) -> None:
     """Print the last lines of the logs of a node's hive and its workers; each line says whose it is."""
     from rbee.keeper.session import Session
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     with session.queen().logs(node, follow=follow, lines=lines) as events:
         for event in events:
             if flags.json:

@@ -33,7 +33,7 @@ def pull(flags: Flags, /, node: str, model: str) -> None:
     from rbee.keeper.session import Session
     from rbee.keeper.story import Story
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     reference = resolve(model, session.settings.aliases)
     last: dict[str, Any] = {}
     with (
@@ -63,7 +63,7 @@ def list_(flags: Flags, /, node: str) -> None:
     from rbee.keeper.queen_life import queen_for
     from rbee.keeper.session import Session
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     with queen_for(session) as queen:
         rows = queen.client.models(node)
     if flags.json:
@@ -97,7 +97,7 @@ def show(flags: Flags, /, node: str, model: str) -> None:
     from rbee.keeper.queen_life import queen_for
     from rbee.keeper.session import Session
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     with queen_for(session) as queen:
         row = queen.client.model(node, session.settings.aliases.get(model, model))
     if flags.json:
@@ -119,7 +119,7 @@ def rm(flags: Flags, /, node: str, model: str) -> None:
     from rbee.keeper.queen_life import queen_for
     from rbee.keeper.session import Session
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     reference = session.settings.aliases.get(model, model)
     with queen_for(session) as queen:
         queen.client.remove_model(node, reference)

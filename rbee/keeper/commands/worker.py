@@ -28,7 +28,7 @@ def workers() -> None:
 @click.option("--slots", type=click.IntRange(1, 64), help="How many requests it serves at once.")
 @click.option("--context-length", type=click.IntRange(min=64), metavar="TOKENS", help="Tokens a slot.")
 @click.pass_obj
-def start(flags: Flags, /, model: str, **wish: Any) -> None:
+def start(flags: Flags, /, node: str, model: str, **wish: Any) -> None:
     """Start a worker on a node and wait until it is ready; its model is fetched if need be."""
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
@@ -36,9 +36,9 @@ def start(flags: Flags, /, model: str, **wish: Any) -> None:
     from rbee.keeper.session import Session
     from rbee.keeper.story import Story
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     request = {key: value for key, value in wish.items() if value is not None}
-    request["model"] = resolve(model, session.settings.aliases)
+    request |= {"node": node, "model": resolve(model, session.settings.aliases)}
     spawned: dict[str, Any] | None = None
     with session.queen().spawn(request) as events, Story(session.out) as story:
         for event in events:
@@ -86,7 +86,7 @@ def list_(flags: Flags, /, node: str | None) -> None:
     from rbee.keeper.output import ago_text
     from rbee.keeper.session import Session
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     rows = session.queen().workers(node)
     if flags.json:
         session.out.data({"workers": rows})
@@ -119,7 +119,7 @@ def health(flags: Flags, /, node: str | None) -> None:
     from rbee.keeper.output import size_text
     from rbee.keeper.session import Session
 
-    session = Session(flags)
+    session = Session(flags, node=node)
     rows = session.queen().workers_health(node)
     if flags.json:
         session.out.data({"workers": rows})
