@@ -15,7 +15,7 @@ def text() -> str:
     """Write it."""
     parts = [
         "# Settings of rbee on this machine, for the keeper and for daemons started here.",
-        "# A line that is commented out shows the default. Check your changes with: rbee-keeper config check",
+        "# A line that is commented out shows the default or an example. Check changes with: rbee-keeper config check",
         "# What is set in the environment (RBEE_QUEEN_URL, RBEE_HIVE_PORT, ...) wins over this file.",
         "",
         *_lines(SETTINGS),
@@ -43,5 +43,5 @@ def _lines(settings: dict[str, Setting]) -> list[str]:
     lines: list[str] = []
     for key, setting in settings.items():
         lines += [f"# {line}" for line in textwrap.wrap(setting.help, _WIDTH)]
-        lines.append(f"# {key} = {json.dumps(setting.default or '')}")
+        lines.append(f"# {key} = {json.dumps(setting.default or setting.example)}")
     return lines

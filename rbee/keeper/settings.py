@@ -32,11 +32,12 @@ _FOREIGN_ENV_PREFIXES = (
 
 
 class Setting(NamedTuple):
-    """One setting: its default, how its text is read, and its sentence."""
+    """One setting: its default, how its text is read, its sentence, and an example where the default is nothing."""
 
     default: Any
     read: Callable[[Any], Any]
     help: str
+    example: str = ""
 
 
 def _url(value: Any) -> str:
@@ -72,14 +73,21 @@ def _seconds(value: Any) -> float:
 
 SETTINGS: dict[str, Setting] = {
     "queen_url": Setting("http://127.0.0.1:8080", _url, "Where the queen listens; one is started there if none does."),
-    "inventory": Setting(None, _path, "The Ansible inventory; without it, inventory/ in the home."),
-    "api_key_file": Setting(None, _path, "The file with the queen's key; without it, secrets/api-key in the home."),
+    "inventory": Setting(
+        None, _path, "The Ansible inventory; without it, inventory/ in the home.", "~/.rbee/inventory"
+    ),
+    "api_key_file": Setting(
+        None,
+        _path,
+        "The file with the queen's key; without it, secrets/api-key in the home.",
+        "~/.rbee/secrets/api-key",
+    ),
     "start_timeout_s": Setting(30.0, _seconds, "How long a queen may take to start, in seconds."),
     "stop_timeout_s": Setting(90.0, _seconds, "How long a queen may take to stop all that is hers, in seconds."),
 }
 REMOTE: dict[str, Setting] = {
-    "binary_path": Setting(None, _text, "The hive program on the machines."),
-    "git_repo_dir": Setting(None, _text, "The checkout of rbee on the machines."),
+    "binary_path": Setting(None, _text, "The hive program on the machines.", "/opt/rbee/current/bin/rbee-hive"),
+    "git_repo_dir": Setting(None, _text, "The checkout of rbee on the machines.", "/opt/rbee/src"),
 }
 SECRETS = ("api_key",)
 

@@ -1,0 +1,100 @@
+"""How failures are told, and which exit code they have."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import click
+import pytest
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.keeper.errors import AlreadyToldError, conclude
+from rbee.keeper.interrupts import Interrupted
+from rbee.keeper.lazy import Flags
+
+
+def flags(*names: str) -> Flags:
+    made = Flags()
+    for name in names:
+        setattr(made, name, True)
+    return made
+
+
+def test_an_error_is_three_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """What happened, the figures, the next step."""
+    error = RbeeError(
+        ErrorCode.RAM_EXHAUSTED, "Too little memory.", details={"required_mb": 6000, "available_mb": 4000}
+    )
+
+    assert conclude(error, flags()) == 1
+
+    assert capsys.readouterr().err.splitlines() == [
+        "Error: Too little memory.",
+        "  RAM_EXHAUSTED: required_mb 6000, available_mb 4000",
+        "  Next: Use a smaller quantisation or context, or stop a worker: rbee-keeper worker list",
+    ]
+
+
+def test_the_end_of_a_log_is_shown_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Log lines in the details are printed as lines."""
+    conclude(RbeeError(ErrorCode.WORKER_START_FAILED, "It died.", details={"log_tail": ["one", "two"]}), flags())
+
+    assert "  | one\n  | two\n" in capsys.readouterr().err
+
+
+def test_json_gives_the_body_on_stdout_and_the_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script reads the body, a person still reads the lines."""
+    conclude(RbeeError(ErrorCode.QUEUE_FULL, "Full."), flags("json"))
+
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["code"] == "QUEUE_FULL"
+    assert printed.err.startswith("Error: Full.")
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (RbeeError(ErrorCode.INTERNAL, "x"), 1),
+        (AlreadyToldError(), 1),
+        (click.UsageError("x"), 2),
+        (click.Abort(), 130),
+        (KeyboardInterrupt(), 130),
+        (Interrupted(2), 130),
+        (Interrupted(15), 143),
+        (ValueError("x"), 1),
+        (SystemExit(5), 5),
+    ],
+)
+def test_exit_codes(failure: BaseException, code: int) -> None:
+    """0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM."""
+    assert conclude(failure, flags()) == code
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.EACCES, "PERMISSION_DENIED"), (errno.ENOSPC, "DISK_FULL"), (errno.EROFS, "PERMISSION_DENIED")],
+)
+def test_the_file_systems_refusal_is_no_bug(number: int, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A refused write names the path and has a code of its own."""
+    conclude(OSError(number, "refused", "/some/file"), flags("json"))
+
+    body = json.loads(capsys.readouterr().out)["error"]
+    assert body["code"] == code
+    assert "/some/file" in body["message"]
+
+
+def test_a_bug_is_called_one_and_debug_shows_where(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unexpected exception is INTERNAL; the traceback comes with --debug only."""
+    try:
+        raise ValueError("inner workings")
+    except ValueError as failure:
+        conclude(failure, flags())
+        plain = capsys.readouterr().err
+        conclude(failure, flags("debug"))
+        debug = capsys.readouterr().err
+
+    assert "INTERNAL" in plain
+    assert "Traceback" not in plain
+    assert "Traceback" in debug

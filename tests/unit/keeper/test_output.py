@@ -1,0 +1,88 @@
+"""What output looks like where no terminal is."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbee.client.event import Event
+from rbee.keeper.lazy import Flags
+from rbee.keeper.output import Output, ago_text, plain_table, size_text
+from rbee.keeper.story import Story
+
+
+def test_a_table_in_a_pipe_is_aligned_and_plain() -> None:
+    """Columns are padded, the last one is not, and there is no colour."""
+    assert plain_table(["id", "state"], [["worker-1", "idle"], ["w", "busy"]]) == (
+        "ID        STATE\nworker-1  idle\nw         busy\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(None, "-"), (0, "0 B"), (999, "999 B"), (94_000_000, "94.0 MB"), (5.2e12, "5.2 TB")]
+)
+def test_sizes(size: float | None, text: str) -> None:
+    """Sizes are decimal, with one digit."""
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("then", "text"), [(None, "never"), (1000, "0 s ago"), (1060, "0 s ago"), (940, "1 min ago"), (-90000, "1 d ago")]
+)
+def test_times(then: float | None, text: str) -> None:
+    """Times are said as a distance; a clock that is ahead is no negative distance."""
+    assert ago_text(then, 1000) == text
+
+
+@pytest.mark.B31
+def test_progress_in_a_pipe_is_a_line_for_every_quarter(capsys: pytest.CaptureFixture[str]) -> None:
+    """A thousand events of a download are a few lines with percent, bytes and speed."""
+    with Story(Output(Flags())) as story:
+        for done in range(1001):
+            now = {"stage": "downloading", "bytes_downloaded": done * 1000, "bytes_total": 10**6, "speed_mbps": 80.0}
+            assert story.hear(Event("progress", {"download": now}))
+        story.hear(Event("progress", {"download": {"stage": "complete", "bytes_total": 10**6}}))
+        for layer in range(33):
+            now = {"stage": "loading_to_ram", "layers_loaded": layer, "layers_total": 32}
+            story.hear(Event("progress", {"loading": now}))
+
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [
+        "Downloading:   0%  0 B of 1.0 MB, 10.0 MB/s",
+        "Downloading:  25%  250.0 kB of 1.0 MB, 10.0 MB/s",
+        "Downloading:  50%  500.0 kB of 1.0 MB, 10.0 MB/s",
+        "Downloading:  75%  750.0 kB of 1.0 MB, 10.0 MB/s",
+        "Downloading: 100%  1.0 MB of 1.0 MB, 10.0 MB/s",
+        "Downloaded 1.0 MB",
+        "Loading to RAM:   0%  0 of 32 layers",
+        "Loading to RAM:  25%  8 of 32 layers",
+        "Loading to RAM:  50%  16 of 32 layers",
+        "Loading to RAM:  75%  24 of 32 layers",
+        "Loading to RAM: 100%  32 of 32 layers",
+    ]
+
+
+def test_a_retry_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each attempt of a download that breaks is a line with its number and the reason."""
+    with Story(Output(Flags())) as story:
+        for attempt in (1, 2):
+            now = {"stage": "retrying", "attempt": attempt, "attempts": 6, "reason": "connection reset"}
+            story.hear(Event("progress", {"download": now}))
+
+    assert capsys.readouterr().err.splitlines() == [
+        "Download broke off (connection reset); attempt 1 of 6",
+        "Download broke off (connection reset); attempt 2 of 6",
+    ]
+
+
+def test_quiet_drops_the_story_but_no_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--quiet` is about narration and progress only."""
+    flags = Flags()
+    flags.quiet = True
+    out = Output(flags)
+
+    out.say("a story")
+    out.bar("Loading").show(1, 2)
+    out.warn("a warning")
+
+    assert capsys.readouterr().err == "Warning: a warning\n"

@@ -1,0 +1,53 @@
+"""The receipt of an ending is checked, not believed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rbee.keeper import pid_file, receipt
+
+
+def worker(*, gone: bool, memory: int | None = None) -> dict[str, object]:
+    return {"worker_id": "w1", "gone": gone, "killed": False, "memory_returned_bytes": memory}
+
+
+def test_all_gone() -> None:
+    """Hives, workers, processes and memory are counted."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    cascade = {
+        "hives": [{"node": "localhost", "gone": True, "workers": [worker(gone=True, memory=2_000_000)] * 2}],
+        "pids": [ended.pid],
+        "seconds": 1.0,
+    }
+
+    told = receipt.verify(cascade)
+
+    assert (told.hives, told.workers, told.processes, told.memory_bytes, told.left) == (1, 2, 1, 4_000_000, [])
+    assert receipt.brief(told) == ["Stopped: 1 hive, 2 workers, 1 process gone, 4.0 MB of memory returned"]
+    assert receipt.full(told)[-1] == "left       nothing"
+
+
+def test_what_is_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that lives, a hive and a worker that did not end are named with their place."""
+    monkeypatch.setattr(receipt, "_GONE_WITHIN_S", 0.05)
+    cascade = {
+        "hives": [{"node": "gpu1", "gone": False, "error": "no answer", "workers": [worker(gone=False)]}],
+        "pids": [os.getpid()],
+    }
+
+    told = receipt.verify(cascade)
+
+    assert told.left == [f"process {os.getpid()} on this machine", "hive gpu1: no answer", "worker w1 on gpu1"]
+    assert receipt.full(told)[-1] == "LEFT       worker w1 on gpu1"
+
+
+def test_a_pid_file_tells_a_queen_from_a_stranger() -> None:
+    """A number that another process has by now is not taken for the queen's."""
+    assert not pid_file.is_queen(os.getpid(), "queen-rbee")
+    assert not pid_file.is_queen(0, "queen-rbee")
+    assert not pid_file.is_queen(2**22 + 1, "queen-rbee")
