@@ -1,0 +1,296 @@
+"""The keeper's smaller commands against a queen: what they ask, print and exit with."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.keeper import rbee, running
+from tests.support.stand_in_queen import StandInQueen, event, refusal
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.process
+
+WORKER: dict[str, Any] = {
+    "worker_id": "worker-1",
+    "node": "localhost",
+    "url": "http://127.0.0.1:1",
+    "model_ref": "package:a/b.gguf",
+    "backend": "cpu",
+    "device": 0,
+    "state": "idle",
+    "slots_total": 4,
+    "slots_available": 3,
+    "last_active_unix": 0.0,
+}
+HEALTH = {"status": "alive", "state": "idle", "slots_total": 4, "slots_available": 4, "memory_bytes": 2_000_000}
+MODEL = {
+    "id": "m1",
+    "provider": "package",
+    "reference": "package:a/b.gguf",
+    "local_path": "/m/b.gguf",
+    "size_bytes": 94_000_000,
+    "quantization": "Q4_1",
+    "context_length": 2048,
+    "downloaded_at_unix": 1,
+    "problem": "vanished",
+}
+DONE = event("[DONE]")
+
+
+@pytest.fixture
+def queen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInQueen]:
+    with StandInQueen() as queen:
+        for name, value in queen.environ().items():
+            monkeypatch.setenv(name, value)
+        yield queen
+
+
+@pytest.mark.B59
+def test_worker_list(queen: StandInQueen) -> None:
+    """One plain line a worker; with --json what the queen said; --node is handed on."""
+    queen.answer("GET", "/v2/workers/list", {"workers": [WORKER]})
+
+    table, data = rbee("worker", "list"), rbee("workers", "list", "--node", "n 1", "--json")
+
+    assert table.out.splitlines() == [
+        "ID        NODE       MODEL             ON     STATE  SLOTS FREE  LAST USED",
+        "worker-1  localhost  package:a/b.gguf  cpu:0  idle   3 of 4      never",
+    ]
+    assert data.json == {"workers": [WORKER]}
+    assert queen.requests("GET", "/v2/workers/list")[1].path == "/v2/workers/list?node=n+1"
+
+
+@pytest.mark.B09
+def test_no_workers(queen: StandInQueen) -> None:
+    """An empty list is nothing on stdout, a sentence on stderr, and exit 0."""
+    queen.answer("GET", "/v2/workers/list", {"workers": []})
+
+    ran = rbee("worker", "list")
+
+    assert (ran.code, ran.out) == (0, "")
+    assert "No workers" in ran.err
+
+
+@pytest.mark.B60
+def test_worker_health(queen: StandInQueen) -> None:
+    """A worker that does not answer is shown with the reason, and makes the exit code 1."""
+    rows = [
+        {"node": "a", "worker_id": "w1", "health": HEALTH, "error": None},
+        {"node": "a", "worker_id": "w2", "health": None, "error": "no answer within 10 s"},
+    ]
+    queen.answer("GET", "/v2/workers/health", {"workers": rows})
+
+    ran = rbee("worker", "health", "--node", "a")
+
+    assert ran.code == 1
+    assert "w1  a     alive" in ran.out
+    assert "no answer within 10 s" in ran.out
+
+
+@pytest.mark.B61
+def test_worker_stop(queen: StandInQueen) -> None:
+    """The receipt is printed; a worker that is still there makes the exit code 1."""
+    receipt = {"worker_id": "w1", "gone": True, "seconds": 0.25, "memory_returned_bytes": 94_000_000}
+    queen.answer("POST", "/v2/workers/shutdown", receipt)
+    queen.answer("POST", "/v2/workers/shutdown", {**receipt, "gone": False})
+
+    first, second = rbee("worker", "stop", "--id", "w1"), rbee("workers", "shutdown", "--id", "w1")
+
+    assert (first.code, first.out) == (0, "w1 stopped after 0.2 s, 94.0 MB of memory returned\n")
+    assert (second.code, "still there" in second.out) == (1, True)
+    assert queen.requests("POST", "/v2/workers/shutdown")[0].body == {"worker_id": "w1"}
+
+
+@pytest.mark.B65
+def test_worker_start(queen: StandInQueen) -> None:
+    """The worker's id is the only thing on stdout; the story is on stderr."""
+    queen.stream(
+        "POST",
+        "/v2/workers/spawn",
+        event({"actor": "hive", "action": "spawn", "human": "Spawning", "emoji": ""}, "narration"),
+        event({"loading": {"stage": "loading_to_ram", "layers_loaded": 32, "layers_total": 32}}, "progress"),
+        event({"worker": WORKER}),
+        DONE,
+    )
+
+    ran = rbee("worker", "start", "--node", "localhost", "--model", "demo", "--slots", "2")
+
+    assert (ran.code, ran.out) == (0, "worker-1\n")
+    assert "Spawning" in ran.err
+    assert "100%  32 of 32 layers" in ran.err
+    assert queen.requests("POST", "/v2/workers/spawn")[0].body["slots"] == 2
+
+
+@pytest.mark.B16
+def test_models_pull(queen: StandInQueen) -> None:
+    """The download is shown with percent, bytes and speed; the path is the data."""
+    steps = [
+        {"stage": "queued"},
+        {"stage": "downloading", "bytes_downloaded": 50, "bytes_total": 100, "speed_mbps": 8.0},
+        {"stage": "complete", "bytes_downloaded": 100, "bytes_total": 100, "local_path": "/m/x.gguf"},
+    ]
+    queen.stream("POST", "/v2/models/download", *(event({"download": step}, "progress") for step in steps), DONE)
+
+    plain, data = rbee("models", "pull", "hf:a/b"), rbee("models", "pull", "hf:a/b", "--json")
+
+    assert (plain.code, plain.out) == (0, "/m/x.gguf\n")
+    assert "50%  50 B of 100 B, 1.0 MB/s" in plain.err
+    assert [line["event"] for line in data.lines] == ["progress", "progress", "progress", "complete"]
+
+
+def test_models_pull_that_stops_short(queen: StandInQueen) -> None:
+    """A stream that ends before `complete` is an error."""
+    queen.stream("POST", "/v2/models/download", event({"download": {"stage": "queued"}}, "progress"), DONE)
+
+    assert rbee("models", "pull", "hf:a/b", "--json").lines[-1]["error"]["code"] == "INVALID_RESPONSE"
+
+
+def test_models_list_show_and_rm(queen: StandInQueen) -> None:
+    """The catalogue is listed with what is wrong; an alias is resolved for show and rm."""
+    queen.answer("GET", "/v2/models/list", {"models": [MODEL]})
+    queen.answer("GET", "/v2/models/show", {**MODEL, "layers": 30})
+    queen.answer("DELETE", "/v2/models", None)
+
+    listed, shown, removed = rbee("models", "list"), rbee("models", "show", "demo"), rbee("models", "rm", "demo")
+
+    assert "package:a/b.gguf [vanished]" in listed.out
+    assert "94.0 MB (94000000 bytes)" in shown.out
+    assert "layers" in shown.out
+    assert removed.code == 0
+    assert "SmolLM2" in queen.requests("DELETE", "/v2/models")[0].path
+
+
+@pytest.mark.B62
+def test_logs_are_followed_until_ctrl_c(queen: StandInQueen, tmp_path: Path) -> None:
+    """Each line says whose it is; Ctrl-C ends it with 130 and no traceback."""
+    queen.stream("GET", "/v2/logs", event({"source": "rbee-hive", "line": "serving"}), hang=True)
+
+    with running("logs", "--node", "localhost", "--follow", folder=tmp_path / "run") as command:
+        eventually(lambda: command.out == "rbee-hive  serving\n", within=10, because="lines come as they are written")
+        command.interrupt()
+
+        assert command.wait(5) == 130
+        assert "Traceback" not in command.err
+    assert "follow=true" in queen.requests("GET", "/v2/logs")[0].path
+
+
+@pytest.mark.B04
+def test_config_list_nodes(queen: StandInQueen) -> None:
+    """Nodes are listed with host, status, last connection, install path and backends."""
+    node = {
+        "node_name": "gpu1",
+        "ssh_host": "10.0.0.5",
+        "status": "reachable",
+        "last_connected_unix": 1,
+        "install_path": "/opt/rbee",
+        "backends": ["cuda", "cpu"],
+        "devices": {"cuda": 2, "cpu": 1},
+    }
+    queen.answer("GET", "/v2/registry/beehives/list", {"beehives": [node]})
+
+    line = rbee("config", "list-nodes").out.splitlines()[1]
+
+    for part in ("gpu1", "10.0.0.5", "reachable", "d ago", "/opt/rbee", "cuda x2, cpu x1"):
+        assert part in line
+
+
+def test_config_remove_node(queen: StandInQueen) -> None:
+    """The node is removed through the queen; one that she does not know is an error with advice."""
+    queen.answer("POST", "/v2/registry/beehives/remove", {})
+    queen.answer("POST", "/v2/registry/beehives/remove", refusal("NODE_NOT_FOUND", "There is no node named x."), 404)
+
+    assert rbee("config", "remove-node", "--node", "x").code == 0
+    assert rbee("config", "remove-node", "--node", "x", "--json").json["error"]["code"] == "NODE_NOT_FOUND"
+
+
+def test_an_answer_of_another_shape_is_no_crash(queen: StandInQueen) -> None:
+    """A queen's answer that lacks its list is INVALID_RESPONSE."""
+    queen.answer("GET", "/v2/workers/list", {"things": []})
+
+    assert rbee("worker", "list", "--json").json["error"]["code"] == "INVALID_RESPONSE"
+
+
+def test_no_queen_names_the_command_that_starts_one() -> None:
+    """Without a queen a list says where it looked and what to run."""
+    ran = rbee("worker", "list", env={"RBEE_QUEEN_URL": "http://127.0.0.1:9"})
+
+    assert ran.code == 1
+    assert "http://127.0.0.1:9" in ran.err
+    assert "rbee-keeper daemon start" in ran.err
+
+
+@pytest.mark.B44
+def test_a_key_that_others_can_read_is_refused(queen: StandInQueen, tmp_path: Path) -> None:
+    """A key file of mode 644 is named with the command that corrects it."""
+    key = tmp_path / "rbee-home" / "secrets" / "api-key"
+    key.parent.mkdir(parents=True)
+    key.write_text("secret-key-text\n")
+    key.chmod(0o644)
+
+    ran = rbee("worker", "list", env={"RBEE_API_KEY": ""})
+
+    assert ran.code == 1
+    assert f"chmod 600 {key}" in ran.err
+    assert "secret-key-text" not in ran.err
+
+
+@pytest.mark.B56
+def test_config_show_names_the_sources_and_masks_the_key(tmp_path: Path) -> None:
+    """Each setting is shown with where it came from; the first config file found wins; no key is shown."""
+    named, second = tmp_path / "named.toml", tmp_path / "home" / ".config" / "rbee" / "config.toml"
+    second.parent.mkdir(parents=True)
+    named.write_text('queen_url = "http://127.0.0.1:1111"\n')
+    second.write_text('queen_url = "http://127.0.0.1:2222"\n')
+    env = {"HOME": str(tmp_path / "home"), "RBEE_API_KEY": "very-secret"}
+
+    first = rbee("config", "show", "--json", env={**env, "RBEE_CONFIG": str(named)})
+    other = rbee("config", "show", "--json", env=env)
+
+    assert first.json["queen_url"] == {"value": "http://127.0.0.1:1111", "source": f"{named}:1"}
+    assert other.json["queen_url"]["value"] == "http://127.0.0.1:2222"
+    assert first.json["api_key"] == {"value": "********", "source": "RBEE_API_KEY"}
+    assert "very-secret" not in first.out + first.err
+
+
+def test_config_check_names_key_file_and_line(tmp_path: Path) -> None:
+    """An unknown key ends with 1 and is named with its file and line; nothing runs on with it."""
+    file = tmp_path / "config.toml"
+    file.write_text("\n\nquen_url = 'x'\n")
+
+    checked = rbee("config", "check", str(file))
+    used = rbee("worker", "list", env={"RBEE_CONFIG": str(file)})
+
+    for ran in (checked, used):
+        assert ran.code == 1
+        assert f"{file}:3: unknown key 'quen_url'" in ran.err
+
+
+def test_config_check_asks_the_daemons(tmp_path: Path) -> None:
+    """A wrong key in a daemon's table is found too, by the daemon's own check."""
+    file = tmp_path / "config.toml"
+    file.write_text("[hive]\nprot = 9200\n")
+
+    ran = rbee("config", "check", str(file), "--json")
+
+    assert (ran.code, ran.json["error"]["code"]) == (1, "CONFIG_INVALID")
+    assert f"{file}:2" in ran.err
+    assert "prot" in ran.err
+
+
+def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    """What cannot be written is PERMISSION_DENIED with the path, before anything is started."""
+    home = tmp_path / "rbee-home"
+    home.mkdir()
+    blocked = home / "run"
+    blocked.write_text("a file where a folder must be")
+
+    ran = rbee("daemon", "start", "--json", env={"RBEE_QUEEN_URL": "http://127.0.0.1:9"})
+
+    assert (ran.code, ran.json["error"]["code"]) == (1, "PERMISSION_DENIED")
+    assert str(blocked) in ran.err
+    assert stat.S_ISREG(blocked.stat().st_mode)
