@@ -1,0 +1,106 @@
+"""Tell kinds of machines apart: two of one kind can run the same llama.cpp wheel, so it is built once for both.
+
+A kind is everything that the wheel's machine code depends on: version, system, architecture, C library,
+instruction sets, backend with its toolkit, and build flags. Needs the standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+LLAMA: Final = "llama-cpp-python"
+# Without OpenMP the wheel needs no libgomp on the machines it is copied to, at the same speed; the image parts are
+# never used.
+FLAGS: Final = ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=OFF")
+_BACKEND_FLAGS: Final = {"cuda": ("-DGGML_CUDA=ON",), "metal": (), "cpu": ()}
+_INSTRUCTION_SETS = re.compile(
+    r"amx|avx|bmi|f16c|fma|sse|ssse|vnni"  # x86
+    r"|asimd|bf16|dotprod|fphp|i8mm|neon|sme\d*$|sve\d*$"  # ARM
+    r"|vx"  # s390x
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of machine, as far as the llama.cpp wheel is concerned."""
+
+    version: str
+    system: str
+    machine: str
+    libc: str
+    instructions: str
+    backend: str
+    flags: tuple[str, ...]
+
+    @classmethod
+    def of_this_machine(cls, version: str) -> Kind:
+        """Look at the machine that this runs on; *version* is that of llama-cpp-python."""
+        return cls(
+            version=version,
+            system=sys.platform,
+            machine=platform.machine(),
+            libc="-".join(platform.libc_ver()),
+            instructions=" ".join(instruction_sets(cpu_flags())),
+            backend="metal" if sys.platform == "darwin" else "cpu",
+            flags=FLAGS,
+        )
+
+    @classmethod
+    def of_facts(cls, version: str, facts: Mapping[str, Any], variant: str, toolkit: str) -> Kind:
+        """Take what the Ansible module `rbee_machine` saw on another machine."""
+        return cls(
+            version=version,
+            system=facts["system"],
+            machine=facts["machine"],
+            libc="-".join(facts["libc"]),
+            instructions=" ".join(instruction_sets(facts["cpu"]["flags"])),
+            backend=f"{variant}-{toolkit}" if toolkit else variant,
+            flags=FLAGS + _BACKEND_FLAGS[variant],
+        )
+
+    @property
+    def folder(self) -> str:
+        """A name that a person can read and that differs whenever the machine code may."""
+        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.version}-{self.system}-{self.machine}-{self.backend}-{digest}"
+
+
+def cache_home() -> Path:
+    """Tell where things lie that outlive a checkout: `$XDG_CACHE_HOME/rbee`, by default `~/.cache/rbee`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rbee"
+
+
+def locate(kind: Kind) -> Path | None:
+    """Give the wheel of this kind, if it was built before."""
+    return next(iter(sorted((cache_home() / "wheels" / kind.folder).glob("*.whl"))), None)
+
+
+def instruction_sets(flags: Iterable[str]) -> list[str]:
+    """Keep what the compiler's -march=native may use, without the kernel's other remarks about the processor."""
+    flags = list(flags)
+    # On a Mac the "flag" is the chip's name, which says it all.
+    if len(flags) == 1 and " " in flags[0]:
+        return flags
+    return sorted(flag for flag in flags if _INSTRUCTION_SETS.match(flag))
+
+
+def cpu_flags() -> list[str]:
+    """Read this machine's processor flags as the system tells them."""
+    if sys.platform == "darwin":
+        ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return [subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()]
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return value.split()
+    return []

@@ -1,0 +1,215 @@
+#!/usr/bin/python
+"""Ansible module: look at a machine once, and tell all that the rbee roles decide by.
+
+One module instead of the general fact gathering: a run costs tasks times machines, and this one look replaces
+about ten. It changes nothing, needs no root, and also tells whether sudo would let the later tasks work.
+Runs on Python 3.8, so that a machine whose Python is too old can be told so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: rbee_machine
+short_description: Tell what a machine is and what of rbee is on it
+description:
+  - Gives the fact C(rbee_machine). Changes nothing and needs no root.
+options:
+  install_path:
+    description: Folder of the checkout and the releases.
+    type: path
+    required: true
+  state_path:
+    description: Folder of models, databases and logs.
+    type: path
+    required: true
+  user:
+    description: The system user of the daemons.
+    type: str
+    required: true
+author:
+  - The rbee project
+"""
+
+
+def main():
+    """Look and report."""
+    module = AnsibleModule(
+        argument_spec={
+            "install_path": {"type": "path", "required": True},
+            "state_path": {"type": "path", "required": True},
+            "user": {"type": "str", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    install = Path(module.params["install_path"])
+    facts = {
+        "system": sys.platform,
+        "machine": platform.machine(),
+        "libc": list(platform.libc_ver()),
+        "os": _os_release(),
+        "python": {"executable": sys.executable, "version": platform.python_version()},
+        "cpu": {"flags": _cpu_flags(), "count": os.cpu_count() or 1},
+        "clock": time.time(),
+        "sudo": _sudo(),
+        "programs": {name: shutil.which(name, path=_path()) for name in ("git", "cc", "c++", "gcc", "g++", "nvcc")},
+        "cuda": _cuda(),
+        "groups": _groups(),
+        "user": _user(module.params["user"]),
+        "free_mb": {key: _free_mb(Path(module.params[key])) for key in ("install_path", "state_path")},
+        "listening": _listening(),
+        "units": {name: _unit(name) for name in ("rbee-hive", "queen-rbee")},
+        "releases": _releases(install / "releases"),
+        "current": _current(install / "current"),
+    }
+    module.exit_json(changed=False, ansible_facts={"rbee_machine": facts})
+
+
+def _path():
+    """Give the search path of a daemon: an SSH session without a login shell misses the sbin folders and CUDA's."""
+    return os.pathsep.join(
+        [os.environ.get("PATH", ""), "/usr/local/bin", "/usr/sbin", "/sbin", "/usr/local/cuda/bin", "/opt/homebrew/bin"]
+    )
+
+
+def _run(command, seconds=10):
+    """Run a short command; give its exit code and output, or None where it is absent, hangs or may not be run."""
+    program = shutil.which(command[0], path=_path())
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(  # noqa: UP022 - Python 3.8
+            [program, *command[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=seconds,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def _read(path):
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _os_release():
+    found = dict(re.findall(r'^(ID|VERSION_ID|ID_LIKE)="?([^"\n]*)"?$', _read("/etc/os-release"), re.MULTILINE))
+    return {"id": found.get("ID", sys.platform), "like": found.get("ID_LIKE", ""), "version": found.get("VERSION_ID", "")}
+
+
+def _cpu_flags():
+    if sys.platform == "darwin":
+        answer = _run(["sysctl", "-n", "machdep.cpu.brand_string"])
+        return [answer[1].strip()] if answer else []
+    for line in _read("/proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return sorted(value.split())
+    return []
+
+
+def _sudo():
+    """Say whether root's work can be done: root, free, refused (a password or no right), or missing."""
+    if os.geteuid() == 0:
+        return "root"
+    if shutil.which("sudo", path=_path()) is None:
+        return "missing"
+    answer = _run(["sudo", "-n", "true"])
+    return "free" if answer and answer[0] == 0 else "refused"
+
+
+def _cuda():
+    """Tell the driver, the devices and the toolkit; a driver that hangs or fails is reported as a fault."""
+    driver = re.search(r"(\d+\.\d+(?:\.\d+)?)", _read("/proc/driver/nvidia/version"))
+    found = {"driver": driver.group(1) if driver else "", "devices": [], "fault": "", "toolkit": ""}
+    if driver:
+        answer = _run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
+        if answer is None or answer[0] != 0:
+            found["fault"] = answer[1].strip()[-300:] if answer else "nvidia-smi is missing or does not answer"
+        else:
+            found["devices"] = [line.strip() for line in answer[1].splitlines() if line.strip()]
+    answer = _run(["nvcc", "--version"])
+    toolkit = re.search(r"release (\d+\.\d+)", answer[1]) if answer else None
+    found["toolkit"] = toolkit.group(1) if toolkit else ""
+    return found
+
+
+def _groups():
+    """List which of the groups that guard GPU devices there are."""
+    names = {line.partition(":")[0] for line in _read("/etc/group").splitlines()}
+    return sorted(names & {"video", "render"})
+
+
+def _user(name):
+    try:
+        import pwd
+
+        entry = pwd.getpwnam(name)
+    except (ImportError, KeyError):
+        return None
+    return {"uid": entry.pw_uid, "home": entry.pw_dir, "shell": entry.pw_shell}
+
+
+def _free_mb(path):
+    """Tell the free space where *path* is or will be."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    try:
+        return shutil.disk_usage(str(path)).free // (1024 * 1024)
+    except OSError:
+        return 0
+
+
+def _listening():
+    """List the TCP ports that something listens on (Linux; elsewhere the daemon itself will say so)."""
+    ports = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in _read(table).splitlines()[1:]:
+            fields = line.split()
+            if len(fields) > 3 and fields[3] == "0A":
+                ports.add(int(fields[1].rpartition(":")[2], 16))
+    return sorted(ports)
+
+
+def _unit(name):
+    answer = _run(["systemctl", "show", "-p", "ActiveState", "--value", name + ".service"])
+    return answer[1].strip() if answer and answer[0] == 0 else "unknown"
+
+
+def _releases(folder):
+    """Give the manifests of the whole releases; one without a manifest was interrupted and does not count."""
+    found = {}
+    for manifest in sorted(folder.glob("*/release.json")):
+        try:
+            found[manifest.parent.name] = json.loads(manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _current(link):
+    try:
+        return Path(os.readlink(str(link))).name  # noqa: PTH115 - Path.readlink is Python 3.9
+    except OSError:
+        return ""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+#!/usr/bin/python
+"""Ansible module: build the llama.cpp wheel on a machine from a kit that the controller brought, without any network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: rbee_llama
+short_description: Build the llama.cpp wheel of this kind of machine
+description:
+  - Builds for the processor and the toolkit of the machine that it runs on. Takes minutes.
+options:
+  kit:
+    description: Source and build tools, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
+    type: path
+    required: true
+  target:
+    description: Folder for the wheel.
+    type: path
+    required: true
+  flags:
+    description: CMake options of the kind.
+    type: str
+    required: true
+author:
+  - The rbee project
+"""
+
+
+def main():
+    """Build, or say what the compiler says."""
+    module = AnsibleModule(
+        argument_spec={
+            "kit": {"type": "path", "required": True},
+            "target": {"type": "path", "required": True},
+            "flags": {"type": "str", "required": True},
+        }
+    )
+    kit, target = Path(module.params["kit"]), Path(module.params["target"])
+    work = target / "work"
+    shutil.rmtree(str(target), ignore_errors=True)
+    work.mkdir(parents=True)
+    with tarfile.open(str(kit)) as tar:
+        tar.extractall(str(work), filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(str(work))  # noqa: S202
+    venv = work / "venv"
+    path = os.pathsep.join([str(venv / "bin"), os.environ.get("PATH", ""), "/usr/local/bin", "/usr/local/cuda/bin"])
+    env = dict(os.environ)
+    env.update(
+        PATH=path,
+        CMAKE_ARGS=module.params["flags"],
+        CMAKE_GENERATOR="Ninja",
+        CMAKE_BUILD_PARALLEL_LEVEL=str(os.cpu_count() or 1),
+    )
+    source = next(iter(work.glob("llama_cpp_python-*.tar.gz")))
+    python = str(venv / "bin" / "python")
+    steps = [
+        [sys.executable, "-m", "venv", str(venv)],
+        [python, "-m", "pip", "install", "-q", "--no-index", "--find-links", str(work), "--no-deps"]
+        + ["--require-hashes", "-r", str(work / "requirements.txt")],
+        [python, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(target)]
+        + [str(source)],
+    ]
+    try:
+        for step in steps:
+            done = subprocess.run(step, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, check=False)
+            if done.returncode:
+                tail = done.stdout.decode(errors="replace").strip().splitlines()[-15:]
+                module.fail_json(
+                    msg="RELEASE_FAILED: llama.cpp could not be built on this machine; it needs a C++ compiler "
+                    "(and the CUDA toolkit for the cuda variant). The output ends with: " + " | ".join(tail)
+                )
+    finally:
+        shutil.rmtree(str(work), ignore_errors=True)
+        if kit.exists():
+            kit.unlink()
+    module.exit_json(changed=True, wheel=str(next(iter(target.glob("*.whl")))))
+
+
+if __name__ == "__main__":
+    main()

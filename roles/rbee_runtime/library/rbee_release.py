@@ -1,0 +1,192 @@
+#!/usr/bin/python
+"""Ansible module: make a release of rbee from a checkout and an archive of packages, without any network.
+
+A release is a folder with an environment of its own; its manifest is written last, so that one that was interrupted
+(a full disk, a power cut) is known as such and made anew. What runs is not touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: rbee_release
+short_description: Make a release of rbee
+description:
+  - Makes C(releases/name) with an environment of its own, installs the packages of the archive and the checkout into
+    it, proves that it loads, and writes its manifest.
+options:
+  checkout:
+    description: The clone, at the commit to install.
+    type: path
+    required: true
+  archive:
+    description: The packages, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
+    type: path
+    required: true
+  releases:
+    description: The folder of all releases.
+    type: path
+    required: true
+  name:
+    description: The name of the release.
+    type: str
+    required: true
+  wants:
+    description: What the release is made with; kept in the manifest.
+    type: dict
+    required: true
+  keep:
+    description: How many releases stay besides this one and the current one.
+    type: int
+    default: 2
+author:
+  - The rbee project
+"""
+
+PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
+
+
+class Broken(Exception):
+    """Raised when a step fails; carries its output."""
+
+
+def main():
+    """Make the release, or say why not."""
+    module = AnsibleModule(
+        argument_spec={
+            "checkout": {"type": "path", "required": True},
+            "archive": {"type": "path", "required": True},
+            "releases": {"type": "path", "required": True},
+            "name": {"type": "str", "required": True},
+            "wants": {"type": "dict", "required": True},
+            "keep": {"type": "int", "default": 2},
+        },
+        supports_check_mode=True,
+    )
+    name, wants = module.params["name"], module.params["wants"]
+    releases, archive = Path(module.params["releases"]), Path(module.params["archive"])
+    if module.check_mode:
+        module.exit_json(changed=True, release=name)
+    work = releases / ".work"
+    shutil.rmtree(str(work), ignore_errors=True)
+    release, moved = _free_name(releases, name)
+    try:
+        work.mkdir(parents=True)
+        _make(release, Path(module.params["checkout"]), archive, work, wants["extras"])
+        _prove(release, wants["extras"])
+        manifest = work / "release.json"
+        manifest.write_text(json.dumps({"wants": wants}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        manifest.replace(release / "release.json")
+    except (OSError, Broken, tarfile.TarError, zipfile.BadZipFile) as error:
+        full = _is_full(releases, error)
+        shutil.rmtree(str(release), ignore_errors=True)
+        reason = "DISK_FULL: the disk of " + str(releases) + " filled up while the release was made; " if full else ""
+        code = "" if full else "RELEASE_FAILED: the release " + name + " could not be made; "
+        module.fail_json(msg=reason + code + "nothing of it is left and what runs goes on. " + str(error))
+    finally:
+        shutil.rmtree(str(work), ignore_errors=True)
+        if archive.exists():
+            archive.unlink()
+    removed = _forget(releases, release.name, module.params["keep"])
+    module.exit_json(changed=True, release=release.name, removed=removed, rebuilt=moved)
+
+
+def _free_name(releases, name):
+    """Give the folder for the release; one of the same name that may be running is never touched."""
+    release, number = releases / name, 1
+    while (release / "release.json").exists():
+        number += 1
+        release = releases / ("%s.%d" % (name, number))
+    shutil.rmtree(str(release), ignore_errors=True)
+    return release, number > 1
+
+
+def _make(release, checkout, archive, work, extras):
+    with tarfile.open(str(archive)) as tar:
+        tar.extractall(str(work), filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(str(work))  # noqa: S202
+    uv = _uv(work)
+    env = dict(os.environ)
+    env.update(UV_CACHE_DIR=str(work / "cache"), UV_PYTHON_DOWNLOADS="never", UV_OFFLINE="1", UV_NO_CONFIG="1")
+    _run([uv, "venv", "-q", "--python", sys.executable, release], env)
+    install = [uv, "pip", "install", "-q", "--python", release / "bin" / "python", "--no-deps", "--no-index"]
+    install += ["--find-links", work]
+    _run([*install, "--compile-bytecode", "--require-hashes", "-r", work / "requirements.txt"], env)
+    _run([*install, "--compile-bytecode", "--no-build-isolation", checkout], env)
+
+
+def _uv(work):
+    """Take the program out of its wheel: it is needed before there is any environment."""
+    wheel = next(iter(work.glob("uv-*.whl")))
+    with zipfile.ZipFile(str(wheel)) as content:
+        member = next(name for name in content.namelist() if name.endswith("/scripts/uv"))
+        target = work / "uv"
+        target.write_bytes(content.read(member))
+    target.chmod(0o755)
+    return target
+
+
+def _prove(release, extras):
+    """Load what native code there is and start each program: what fails here would fail as a daemon."""
+    if "worker" in extras:
+        _run([release / "bin" / "python", "-c", "import llama_cpp"])
+    for extra in extras:
+        _run([release / "bin" / PROGRAMS[extra], "--version"])
+
+
+def _run(command, env=None):
+    try:
+        done = subprocess.run(
+            [str(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            timeout=900,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Broken("%s did not end within 15 minutes" % command[0]) from error
+    if done.returncode:
+        output = done.stdout.decode(errors="replace").strip().splitlines()
+        # A signal has no output: an illegal instruction means a wheel of another kind of machine.
+        ended = "was ended by signal %d" % -done.returncode if done.returncode < 0 else "failed"
+        shown = " ".join(str(part) for part in command[:3])
+        raise Broken("%s ... %s: %s" % (shown, ended, " | ".join(output[-6:])))
+
+
+def _is_full(folder, error):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    # A program that we ran met the full disk: its words differ, the free space does not.
+    try:
+        return shutil.disk_usage(str(folder)).free < 16 * 1024 * 1024
+    except OSError:
+        return False
+
+
+def _forget(releases, made, keep):
+    """Remove the oldest releases, never the one just made nor the one that the link names."""
+    try:
+        current = Path(os.readlink(str(releases.parent / "current"))).name  # noqa: PTH115 - Python 3.8
+    except OSError:
+        current = ""
+    others = [path for path in releases.iterdir() if path.is_dir() and path.name not in (made, current, ".work")]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in others[keep:]:
+        shutil.rmtree(str(path), ignore_errors=True)
+    return [path.name for path in others[keep:]]
+
+
+if __name__ == "__main__":
+    main()
