@@ -17,6 +17,8 @@ _OK: Final = 0
 _ABORTED: Final = 2
 _SET: Final = b"x"
 _UNSET: Final = b"\0"
+_PLAIN: Final = False  # special tokens have no text
+_DATA_STAYS: Final = False
 _MIN_KEEP: Final = 1  # a sampler that cuts leaves at least one token
 
 
@@ -62,10 +64,10 @@ class LlamaEngine:
         known = self._pieces.get(token)
         if known is not None:
             return known
-        size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
+        size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, _PLAIN)
         if size < 0:
             self._buffer = ctypes.create_string_buffer(-size)
-            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, -size, 0, False)
+            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, -size, 0, _PLAIN)
         piece = self._pieces[token] = self._buffer.raw[: max(size, 0)]
         return piece
 
@@ -112,7 +114,7 @@ class LlamaEngine:
         batch.n_tokens = count
         self._tokens[:count] = plan.tokens
         self._positions[:count] = plan.positions
-        self._wanted[:count] = bytes(count)
+        self._wanted[:count] = self._none[:count]
         sequences, of_slot = self._sequences, self._of_slot
         for row, slot in enumerate(plan.slots):
             sequences[row] = of_slot[slot]
@@ -137,10 +139,18 @@ class LlamaEngine:
         self._interrupted[0] = _UNSET
 
     def warm_up(self) -> None:
-        """Evaluate one token, so that weights are paged in before the first request waits for them."""
-        token = self._lib.llama_vocab_bos(self._vocab)
-        self.step(StepPlan([max(token, 0)], [0], [0], [], {0: 1}))
-        self._lib.llama_memory_clear(self._memory, True)
+        """Evaluate one token, so that weights are paged in before the first request waits for them.
+
+        One thread does: several would wait for each other at every operation while the machine starts other things.
+        """
+        lib, context = self._lib, self._context
+        threads, batch_threads = lib.llama_n_threads(context), lib.llama_n_threads_batch(context)
+        lib.llama_set_n_threads(context, 1, 1)
+        self.start(0, SamplerChain(((Stage.GREEDY, ()),)), ())
+        self.step(StepPlan([max(lib.llama_vocab_bos(self._vocab), 0)], [0], [0], [0], {0: 1}))
+        self.finish(0)
+        lib.llama_memory_clear(self._memory, _DATA_STAYS)
+        lib.llama_set_n_threads(context, threads, batch_threads)
 
     def close(self) -> None:
         """Free samplers, context and model."""
@@ -169,11 +179,12 @@ class LlamaEngine:
     def _make_batch(self, slots: int, rows: int) -> None:
         """Make the arrays that every step's batch is written into."""
         id_pointer = ctypes.POINTER(ctypes.c_int32)
-        self._tokens = (ctypes.c_int32 * rows)()
-        self._positions = (ctypes.c_int32 * rows)()
+        self._tokens: Any = (ctypes.c_int32 * rows)()
+        self._positions: Any = (ctypes.c_int32 * rows)()
         self._counts = (ctypes.c_int32 * rows)(*([1] * rows))
         self._sequences = (id_pointer * rows)()
-        self._wanted = (ctypes.c_int8 * rows)()
+        self._wanted: Any = (ctypes.c_int8 * rows)()
+        self._none = [0] * rows
         self._ids = [ctypes.c_int32(slot) for slot in range(slots)]
         self._of_slot = [ctypes.pointer(number) for number in self._ids]
         batch = self._batch = self._lib.llama_batch()

@@ -1,0 +1,52 @@
+"""The program llm-worker-rbee: the model begins to load while the web server is still being imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from rbee import lifeline
+
+
+def main() -> NoReturn:
+    """Run one worker. Exit codes: 0 ended as asked, 1 failed, 78 wrong configuration."""
+    hold = lifeline.hold()
+    from rbee.daemonkit.command import Program, fail
+    from rbee.errors import RbeeError
+    from rbee.observe import logs
+    from rbee.worker.service import Service
+    from rbee.worker.settings import ENV_PREFIX, WorkerSettings
+
+    program = Program(
+        "llm-worker-rbee",
+        WorkerSettings,
+        table="worker",
+        env_prefix=ENV_PREFIX,
+        description="Serve one model on one device.",
+        credentials={"api_key": "worker-api-key"},
+    )
+    settings = program.parse(sys.argv[1:], os.environ, hold)
+    logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
+    service = Service(settings, tell=hold.tell)
+    service.start()
+    from rbee.worker.app import run
+
+    try:
+        code = run(service, hold)
+    except RbeeError as error:
+        fail(program.name, error, hold)
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End without the interpreter's own farewell, which waits for and trips over native threads that hang."""
+    import logging
+
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

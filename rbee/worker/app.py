@@ -1,0 +1,70 @@
+"""Put the worker together and run it to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+
+from rbee.contracts.workers import ReadyReport, WorkerState, WorkerStopReceipt
+from rbee.daemonkit import server
+from rbee.daemonkit.app import create_app
+from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.drain import Drain
+from rbee.lifeline import Hold
+from rbee.worker import routes
+from rbee.worker.callback import report_ready
+from rbee.worker.service import Service
+
+log = logging.getLogger(__name__)
+
+
+def run(service: Service, hold: Hold) -> int:
+    """Serve until the end; gives the exit code: 0, or 1 if the model or the engine failed.
+
+    Raises RbeeError if the port cannot be had.
+    """
+    settings = service.settings
+    sock = server.bind(settings.host, settings.port)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{sock.getsockname()[1]}"
+
+    async def ending() -> WorkerStopReceipt:
+        began = time.monotonic()
+        before = routes.resident_bytes()
+        await service.end()
+        return WorkerStopReceipt(
+            worker_id=settings.worker_id,
+            pid=os.getpid(),
+            gone=not service.stuck,
+            seconds=round(time.monotonic() - began, 3),
+            memory_returned_bytes=max(0, before - routes.resident_bytes()),
+        )
+
+    drain = Drain(ending, name=f"Worker {settings.worker_id}")
+    gate = Gate(f"Worker {settings.worker_id} at {url}", settings.key, open_paths=("/v1/health",))
+    _, app = create_app("llm-worker-rbee", gate=gate, routers=[routes.build(service, drain)])
+
+    def begin() -> Drain[WorkerStopReceipt]:
+        service.attach()
+        tasks.add(asyncio.ensure_future(_end_after_failure(service, drain)))
+        if settings.callback_url:
+            report = ReadyReport(
+                worker_id=settings.worker_id,
+                url=url,
+                model_ref=settings.name,
+                backend=settings.backend,
+                device=settings.device,
+            )
+            tasks.add(asyncio.ensure_future(report_ready(settings.callback_url, settings.key, report)))
+        return drain
+
+    tasks: set[asyncio.Future[None]] = set()
+    server.serve(app, sock, begin, hold)
+    return 1 if service.state is WorkerState.CRASHED or service.stuck else 0
+
+
+async def _end_after_failure(service: Service, drain: Drain[WorkerStopReceipt]) -> None:
+    await service.ended.wait()
+    drain.begin()

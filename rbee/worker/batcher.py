@@ -1,0 +1,144 @@
+"""The engine's thread: take requests, plan one batch, evaluate it, hand the tokens back, repeat."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from typing import Final
+
+from rbee.contracts.tasks import FinishReason
+from rbee.worker.engine.protocol import Engine
+from rbee.worker.generation import Ending, Event, Generation
+from rbee.worker.slots import SlotTable, StepPlan
+
+Delivery = list[tuple[Generation, Event]]
+
+
+class Batcher:
+    """Continuous batching over one engine.
+
+    `run` belongs to the engine's thread; every other method may be called from any thread.
+
+    Args:
+        deliver: takes the events of a whole step at once, on the engine's thread.
+        prompt_batch: prompt tokens in one step at most; running streams wait that long for their next token.
+    """
+
+    def __init__(self, engine: Engine, slots: int, *, prompt_batch: int, deliver: Callable[[Delivery], None]) -> None:
+        self.table: Final = SlotTable(slots, engine.facts.context, copies=engine.can_copy)
+        self._engine = engine
+        self._prompt_batch = prompt_batch
+        self._deliver = deliver
+        self._inbox: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
+        self._by_slot: dict[int, Generation] = {}
+        self._stopping = False
+        self.progressed_at = time.monotonic()
+
+    def submit(self, generation: Generation) -> None:
+        """Start a generation; the caller knows that a slot is free."""
+        self._inbox.put(generation)
+
+    def cancel(self, generation: Generation) -> None:
+        """End a generation within the step that is running."""
+        generation.cancelled = True
+        if generation.generated == 0:  # its prompt may be a long batch: break it off
+            self._engine.interrupt()
+
+    def stop(self) -> None:
+        """End `run` after the step that is running; what still generates is cancelled."""
+        self._inbox.put(None)
+
+    def run(self) -> None:
+        """Work until `stop`. Raises EngineFailedError, with the requests left in `running`."""
+        while not self._stopping:
+            self._step()
+        self._drop(lambda _: True)
+
+    def running(self) -> list[Generation]:
+        """List the requests that have a slot, or are about to get one."""
+        waiting = []
+        while not self._inbox.empty():
+            waiting.append(self._inbox.get_nowait())
+        return [*self._by_slot.values(), *(generation for generation in waiting if generation is not None)]
+
+    def _step(self) -> None:
+        self._engine.resume()
+        self._take_requests()
+        self._drop(lambda generation: generation.cancelled)
+        plan = self.table.plan(self._prompt_batch + len(self.table.slots), self._prompt_batch)
+        if plan is None:
+            return
+        tokens = self._engine.step(plan)
+        if tokens is None:
+            self._rewind(plan)
+            return
+        self.table.evaluated(plan)
+        self.progressed_at = time.monotonic()
+        delivery: Delivery = []
+        for row, token in zip(plan.outputs, tokens, strict=True):
+            self._next_token(self._by_slot[plan.slots[row]], token, delivery)
+        if delivery:
+            self._deliver(delivery)
+
+    def _take_requests(self) -> None:
+        """Admit what has come; wait for something if there is nothing else to do."""
+        while not self._by_slot or not self._inbox.empty():
+            generation = self._inbox.get()
+            if generation is None:
+                self._stopping = True
+                return
+            self._admit(generation)
+
+    def _admit(self, generation: Generation) -> None:
+        self.progressed_at = time.monotonic()
+        admission = self.table.admit(generation.request_id, generation.prompt)
+        if admission is None:
+            raise AssertionError("a request was submitted without a free slot")
+        slot, keep = admission.slot, admission.keep
+        if admission.copy_from is not None:
+            self._engine.copy(admission.copy_from, slot, keep)
+        elif not self._engine.keep(slot, keep) and keep:
+            self.table.forgotten(slot)
+            keep = 0
+        self._engine.start(slot, generation.chain, generation.prompt)
+        generation.slot = slot
+        generation.cached_tokens = keep
+        self._by_slot[slot] = generation
+
+    def _next_token(self, generation: Generation, token: int, delivery: Delivery) -> None:
+        if self._engine.ends(token):
+            self._end(generation, "stop", delivery)
+            return
+        generation.generated += 1
+        text = generation.text.feed(self._engine.piece(token))
+        if text:
+            delivery.append((generation, text))
+        if generation.text.stopped:
+            self._end(generation, "stop", delivery)
+        elif generation.generated >= generation.limit:
+            self._end(generation, "length", delivery)
+        else:
+            self.table.generated(generation.slot, token)
+
+    def _drop(self, condemned: Callable[[Generation], bool]) -> None:
+        delivery: Delivery = []
+        for generation in [item for item in self._by_slot.values() if condemned(item)]:
+            self._end(generation, "cancelled", delivery)
+        if delivery:
+            self._deliver(delivery)
+
+    def _end(self, generation: Generation, reason: FinishReason, delivery: Delivery) -> None:
+        rest = generation.text.finish()
+        if rest:
+            delivery.append((generation, rest))
+        del self._by_slot[generation.slot]
+        self.table.release(generation.slot)
+        self._engine.finish(generation.slot)
+        delivery.append((generation, Ending(reason, generation.generated, generation.cached_tokens)))
+
+    def _rewind(self, plan: StepPlan) -> None:
+        """Cut the engine's caches back to what the table knows: a step that was broken off is done anew."""
+        for index in plan.advances:
+            if not self._engine.keep(index, self.table.slots[index].evaluated):
+                self.table.forgotten(index)

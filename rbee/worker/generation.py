@@ -1,0 +1,75 @@
+"""One request inside the worker: what the engine's thread and the event loop share of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rbee.contracts.tasks import FinishReason
+from rbee.errors import RbeeError
+from rbee.worker.sampling import SamplerChain
+from rbee.worker.text import TextOut
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The good end of a generation, with its counts of tokens."""
+
+    finish_reason: FinishReason
+    total_tokens: int
+    cached_tokens: int
+
+
+Event = str | Ending | RbeeError
+"""Text to show, or one of the two ways to end."""
+
+
+class Generation:
+    """A request with its prompt in tokens and a limit of new tokens that fits the context.
+
+    The event loop makes it, sets `cancelled` and reads events; the engine's thread owns the rest.
+    """
+
+    def __init__(
+        self, request_id: str, prompt: list[int], *, limit: int, chain: SamplerChain, seed: int, stops: Sequence[str]
+    ) -> None:
+        self.request_id = request_id
+        self.prompt = prompt
+        self.limit = limit
+        self.chain = chain
+        self.seed = seed
+        self.cancelled = False
+        self.text = TextOut(stops)
+        self.slot = -1
+        self.cached_tokens = 0
+        self.generated = 0
+        self._events: deque[Event] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    def put(self, event: Event) -> None:
+        """Add an event and wake the reader; on the event loop only."""
+        self._events.append(event)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def take(self, patience_s: float) -> list[Event]:
+        """Wait for events and take all there are; none after *patience_s* seconds of silence."""
+        if not self._events:
+            loop = asyncio.get_running_loop()
+            waiter = self._waiter = loop.create_future()
+            timer = loop.call_later(patience_s, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+        events = list(self._events)
+        self._events.clear()
+        return events
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

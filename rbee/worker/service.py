@@ -1,0 +1,303 @@
+"""The worker as its event loop sees it: state, free slots, requests in and events out, load and end.
+
+The engine's thread reaches it only through `_post`, which hands a call over to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.tasks import InferenceRequest
+from rbee.contracts.workers import SlotInfo, SlotsStatus, WorkerState
+from rbee.errors import RbeeError
+from rbee.worker.batcher import Batcher, Delivery
+from rbee.worker.engine.protocol import Engine, EngineFailedError
+from rbee.worker.generation import Generation
+from rbee.worker.loading import Loading
+from rbee.worker.prompts import Prompts
+from rbee.worker.sampling import MAX_SEED, chain_of
+from rbee.worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+CANCEL_WAIT_S: Final = 5.0
+
+
+class Service:
+    """One worker.
+
+    Args:
+        tell: sends a line to the owner; called at every change of state or free slots.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        tell: Callable[[dict[str, Any]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.loading = Loading(settings.backend)
+        self.state = WorkerState.STARTING
+        self.failure: RbeeError | None = None
+        self.ended = asyncio.Event()
+        self._tell = tell
+        self._clock = clock
+        self._last_told: tuple[str, int] | None = None
+        self._running: dict[str, Generation] = {}
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._idle_since = clock()
+        self._engine: Engine | None = None
+        self._batcher: Batcher | None = None
+        self._prompts: Prompts | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._early: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    # --- the event loop's side ---------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine's thread, which loads the model; this may be before there is an event loop."""
+        self.state = WorkerState.LOADING
+        self._thread.start()
+
+    def attach(self) -> None:
+        """Run from now on in the current event loop; what the engine's thread had to say until now is heard."""
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            early, self._early = self._early, []
+        self._tell_state()
+        for call, arguments in early:
+            call(*arguments)
+
+    @property
+    def slots_available(self) -> int:
+        """Count the free slots; none before the model is loaded."""
+        return self.settings.slots - len(self._running) if self._batcher else 0
+
+    @property
+    def context_length(self) -> int:
+        """Give the tokens that one slot holds; 0 before the model is loaded."""
+        return self._engine.facts.context if self._engine else 0
+
+    @property
+    def idle_s(self) -> float:
+        """Give the seconds for which no slot has been in use."""
+        return 0.0 if self._running else self._clock() - self._idle_since
+
+    @property
+    def stalled_s(self) -> float:
+        """Give the seconds since the engine last got anything done for the requests that run."""
+        if not self._running or self._batcher is None:
+            return 0.0
+        return max(0.0, self._clock() - self._batcher.progressed_at)
+
+    async def begin(self, request: InferenceRequest, request_id: str) -> Generation:
+        """Start a generation.
+
+        Raises RbeeError: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or INVALID_REQUEST for a prompt
+        that leaves no room for a token. None of them has cost any computing.
+        """
+        self._check_free(request_id)
+        assert self._prompts is not None
+        tokens = await self._prompts.tokens(request)
+        self._check_free(request_id)  # again: a long prompt takes its time
+        assert self._batcher is not None
+        seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+        generation = Generation(
+            request_id,
+            tokens,
+            limit=min(request.max_tokens, self.context_length - len(tokens)),
+            chain=chain_of(request, seed),
+            seed=seed,
+            stops=request.stop,
+        )
+        self._running[request_id] = generation
+        self._quiet.clear()
+        self._slots_changed()
+        self._batcher.submit(generation)
+        return generation
+
+    def cancel(self, request_id: str) -> None:
+        """Stop a generation within the step that is running; one that is not there is fine."""
+        generation = self._running.get(request_id)
+        if generation is not None and self._batcher is not None and not generation.cancelled:
+            self._batcher.cancel(generation)
+
+    def slots(self) -> SlotsStatus:
+        """Describe the slots."""
+        slots = [] if self._batcher is None else self._batcher.table.slots
+        by_id = dict(self._running)
+        return SlotsStatus(
+            slots_total=self.settings.slots,
+            slots_available=self.slots_available,
+            state=self.state,
+            slots=[
+                SlotInfo(
+                    index=slot.index,
+                    request_id=slot.request_id if slot.request_id in by_id else None,
+                    cached_tokens=slot.evaluated,
+                    generated_tokens=by_id[slot.request_id].generated if slot.request_id in by_id else 0,
+                )
+                for slot in slots
+            ],
+        )
+
+    async def end(self) -> None:
+        """Take no more requests, finish those that run within `drain_s`, cancel the rest, free the model."""
+        if self.state is not WorkerState.CRASHED:
+            self._set_state(WorkerState.DRAINING)
+        self.loading.stop()
+        await self._quiet_within(self.settings.drain_s)
+        for request_id in list(self._running):
+            log.warning("cancelled at the end of the drain", extra={"fields": {"request_id": request_id}})
+            self.cancel(request_id)
+        await self._quiet_within(CANCEL_WAIT_S)
+        if self.state is not WorkerState.CRASHED:
+            self._set_state(WorkerState.STOPPING)
+        if self._batcher is not None:
+            self._batcher.stop()
+        await asyncio.to_thread(self._thread.join, CANCEL_WAIT_S)
+
+    @property
+    def stuck(self) -> bool:
+        """Tell whether the engine's thread still lives: then only the end of the process frees its memory."""
+        return self._thread.is_alive()
+
+    async def _quiet_within(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._quiet.wait(), seconds)
+        except TimeoutError:
+            log.warning("requests still run", extra={"fields": {"running": len(self._running)}})
+
+    def _check_free(self, request_id: str) -> None:
+        settings = self.settings
+        if self.failure is not None:
+            raise self.failure
+        if self.state in (WorkerState.DRAINING, WorkerState.STOPPING):
+            raise RbeeError(ErrorCode.DRAINING, f"Worker {settings.worker_id} is stopping and takes no new work.")
+        if self._batcher is None:
+            raise RbeeError(
+                ErrorCode.WORKER_LOADING,
+                f"Worker {settings.worker_id} is still loading {settings.name}.",
+                details=self.loading.last.model_dump(exclude_none=True),
+            )
+        if request_id in self._running:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST, f"A request with the id {request_id} is running already.", param="request_id"
+            )
+        if not self.slots_available:
+            raise RbeeError(
+                ErrorCode.ALL_SLOTS_BUSY,
+                f"All {settings.slots} slots of worker {settings.worker_id} are busy.",
+                details={"slots_total": settings.slots, "slots_busy": len(self._running)},
+            )
+
+    def _slots_changed(self) -> None:
+        if self.state in (WorkerState.IDLE, WorkerState.BUSY):
+            self.state = WorkerState.IDLE if self.slots_available else WorkerState.BUSY
+        self._tell_state()
+
+    def _set_state(self, state: WorkerState) -> None:
+        self.state = state
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        now = (self.state.value, self.slots_available)
+        if now != self._last_told:
+            self._last_told = now
+            self._tell({"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]})
+
+    def _deliver(self, delivery: Delivery) -> None:
+        for generation, event in delivery:
+            generation.put(event)
+            if not isinstance(event, str):
+                self._ended(generation)
+
+    def _ended(self, generation: Generation) -> None:
+        if self._running.pop(generation.request_id, None) is None:
+            return
+        if not self._running:
+            self._idle_since = self._clock()
+            self._quiet.set()
+        self._slots_changed()
+
+    def _loaded(self, engine: Engine, batcher: Batcher, prompts: Prompts) -> None:
+        self._engine, self._batcher, self._prompts = engine, batcher, prompts
+        self._idle_since = self._clock()
+        self.loading.done(engine.facts.layers)
+        log.info(
+            "model loaded",
+            extra={"fields": {"model": engine.facts.description, "context": engine.facts.context}},
+        )
+        if self.state is WorkerState.LOADING:
+            self._set_state(WorkerState.IDLE)
+
+    def _failed(self, error: RbeeError, left: list[Generation]) -> None:
+        """Tell everybody who waits, and end."""
+        if error.code is ErrorCode.CANCELED:
+            return
+        log.error("the worker cannot go on", extra={"fields": {"code": error.code.value, "reason": error.message}})
+        self.failure = error
+        self._set_state(WorkerState.CRASHED)
+        self.loading.fail(error)
+        self._tell(error.body())
+        for generation in left:
+            self._deliver([(generation, error)])
+        self.ended.set()
+
+    # --- the engine's thread -----------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Load, then serve until told to stop."""
+        batcher: Batcher | None = None
+        try:
+            engine = self._load()
+            prompts = Prompts(engine)
+            batcher = Batcher(
+                engine,
+                self.settings.slots,
+                prompt_batch=self.settings.prompt_tokens_per_step,
+                deliver=lambda delivery: self._post(self._deliver, delivery),
+            )
+            self._post(self._loaded, engine, batcher, prompts)
+            with contextlib.suppress(RbeeError):  # a request that needs the template will be told
+                prompts.template()
+            batcher.run()
+            engine.close()
+        except RbeeError as error:
+            self._post(self._failed, error, batcher.running() if batcher else [])
+        except EngineFailedError as error:
+            crash = RbeeError(ErrorCode.WORKER_CRASHED, f"The engine failed: {error}.")
+            self._post(self._failed, crash, batcher.running() if batcher else [])
+        except Exception:  # the thread's edge: a bug here must not leave a worker that looks alive
+            log.exception("BUG: the engine's thread died")
+            bug = RbeeError(ErrorCode.WORKER_CRASHED, "The worker's engine thread died of a bug; its log has more.")
+            self._post(self._failed, bug, batcher.running() if batcher else [])
+
+    def _load(self) -> Engine:
+        if self.settings.engine == "fake":
+            from rbee.worker.engine import fake
+
+            return fake.load(self.settings.engine_options(), self.loading.advance)
+        from rbee.worker.engine import llama_load
+
+        return llama_load.load(self.settings.engine_options(), self.loading.advance)
+
+    def _post(self, call: Callable[..., None], *arguments: Any) -> None:
+        with self._lock:
+            if self._loop is None:
+                self._early.append((call, arguments))
+                return
+        self._loop.call_soon_threadsafe(call, *arguments)

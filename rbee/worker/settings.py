@@ -1,0 +1,94 @@
+"""The worker's settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from rbee.contracts.devices import Backend
+from rbee.worker.engine.protocol import EngineOptions
+
+ENV_PREFIX = "RBEE_WORKER_"
+
+
+class WorkerSettings(BaseModel):
+    """One model on one device."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
+
+    worker_id: str = Field(
+        default_factory=lambda: f"worker-{os.getpid()}", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="its name"
+    )
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=8001, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    model_path: Path = Field(description="the GGUF file to load")
+    model_ref: str = Field(default="", max_length=2048, description="how the model is called; its path by default")
+    backend: Backend = Field(default=Backend.CPU, description="cuda, metal or cpu")
+    device: int = Field(default=0, ge=0, description="index of the device within the backend")
+    slots: int = Field(default=4, ge=1, le=64, description="requests at once")
+    context_length: int | None = Field(
+        default=None, ge=64, le=2**24, description="tokens per slot; default: the model's own, 4096 at most"
+    )
+    threads: int | None = Field(default=None, ge=1, le=1024, description="compute threads; default: physical cores")
+    prompt_batch: int | None = Field(
+        default=None,
+        ge=1,
+        le=8192,
+        description="prompt tokens in one step, during which running streams wait; default: 128 on a CPU, else 512",
+    )
+    cache_type: Literal["f32", "f16", "bf16", "q8_0"] = Field(
+        default="f16", description="number format of the KV cache; q8_0 halves it and needs flash attention"
+    )
+    flash_attention: bool | None = Field(
+        default=None, description="default: off on a CPU, where it makes tokens depend on batching; on a GPU if it can"
+    )
+    mmap: bool = Field(default=True, description="map the model file instead of reading it")
+    drain_s: float = Field(default=30.0, ge=0, le=3600, description="seconds that running requests have at the end")
+    api_key: SecretStr | None = Field(default=None, description="bearer key that opens this worker")
+    callback_url: str | None = Field(default=None, description="where to say that the port is bound")
+    engine: Literal["llama", "fake"] = Field(default="llama", description="what computes; fake is for tests")
+    fake: dict[str, Any] = Field(default_factory=dict, description="how the fake engine behaves")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level to log")
+
+    @model_validator(mode="after")
+    def _possible(self) -> WorkerSettings:
+        if self.cache_type == "q8_0" and self.flash_attention is False:
+            raise ValueError("cache_type q8_0 needs flash attention; leave flash_attention out or set it to true")
+        if self.api_key is None or not self.api_key.get_secret_value():
+            raise ValueError("a worker needs a key; set RBEE_WORKER_API_KEY")
+        return self
+
+    @property
+    def key(self) -> str:
+        """Give the bearer key in clear."""
+        assert self.api_key is not None
+        return self.api_key.get_secret_value()
+
+    @property
+    def name(self) -> str:
+        """Give the model's reference, else its path."""
+        return self.model_ref or str(self.model_path)
+
+    @property
+    def prompt_tokens_per_step(self) -> int:
+        """Give the prompt's share of a step."""
+        return self.prompt_batch or (128 if self.backend is Backend.CPU else 512)
+
+    def engine_options(self) -> EngineOptions:
+        """Give what the engine needs to know."""
+        return EngineOptions(
+            model_path=self.model_path,
+            backend=self.backend,
+            device=self.device,
+            slots=self.slots,
+            context=self.context_length,
+            threads=self.threads,
+            batch_tokens=self.prompt_tokens_per_step + self.slots,
+            cache_type=self.cache_type,
+            flash_attention=self.flash_attention,
+            mmap=self.mmap,
+            extra=self.fake,
+        )
