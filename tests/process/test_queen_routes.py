@@ -1,0 +1,211 @@
+"""The queen's own routes: registry, hives, workers, models, logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.hives import KEY as HIVE_KEY
+from tests.support.hives import HiveProcess
+from tests.support.machine import Machine
+from tests.support.queens import QueenProcess, machine_with_fake, named, parsed, told
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(name="machine")
+def _machine(tmp_path: Path) -> Iterator[Machine]:
+    with machine_with_fake(tmp_path) as machine:
+        yield machine
+
+
+@pytest.fixture(name="hive")
+def _hive(tmp_path: Path) -> Iterator[HiveProcess]:
+    """Another machine's hive, as far as the queen can tell."""
+    hive = HiveProcess(tmp_path / "other")
+    yield hive
+    hive.close()
+
+
+def node(hive: HiveProcess, **changes: object) -> dict[str, object]:
+    """Give the body that registers *hive*."""
+    return {"node_name": "attic", "ssh_host": "127.0.0.1", "hive_port": hive.port, "hive_key": HIVE_KEY, **changes}
+
+
+def test_a_node_is_registered_reached_lost_and_removed(machine: Machine, hive: HiveProcess) -> None:
+    """The registry follows the channel: devices and status after Hello, the reason after a loss."""
+    machine.configure("queen", local_hive=False)
+    queen = QueenProcess(machine)
+
+    queen.post("/v2/registry/beehives/add", node(hive))
+
+    def row() -> dict[str, object]:
+        (found,) = queen.get("/v2/registry/beehives/list")["beehives"]
+        assert isinstance(found, dict)
+        return found
+
+    eventually(lambda: row()["status"] == "reachable", within=10, because="the hive is reached")
+    assert row()["backends"] == ["cpu"]
+    assert row()["last_connected_unix"]
+    assert HIVE_KEY not in json.dumps(queen.get("/v2/hives/list"))
+    key_file = machine.home / "secrets" / "hives" / "attic"
+    assert key_file.stat().st_mode & 0o777 == 0o600
+    assert queen.refused("POST", "/v2/registry/beehives/add", node(hive))[1]["code"] == "NODE_EXISTS"
+
+    hive.kill()
+    eventually(lambda: row()["status"] == "unreachable", within=5, because="the loss is noticed")
+    assert row()["last_error"]
+
+    queen.post("/v2/registry/beehives/remove", {"node_name": "attic"})
+    assert queen.get("/v2/registry/beehives/list") == {"beehives": []}
+    assert queen.get("/v2/hives/list") == {"hives": []}
+    assert not key_file.exists()
+    status, error = queen.refused("POST", "/v2/registry/beehives/remove", {"node_name": "attic"})
+    assert (status, error["code"]) == (404, "NODE_NOT_FOUND")
+
+
+def test_a_queen_that_comes_back_finds_the_workers_as_they_were(machine: Machine, hive: HiveProcess) -> None:
+    """After a kill the next queen adopts the hive and its workers by their first message."""
+    machine.configure("queen", local_hive=False)
+    first = QueenProcess(machine)
+    first.post("/v2/registry/beehives/add", node(hive))
+    eventually(lambda: first.get("/v2/status")["hives_connected"] == 1, within=10, because="the hive is reached")
+    worker_id = hive.spawn(first.model)["worker"]["worker_id"]
+    hive.serving(worker_id)
+    eventually(lambda: [row["worker_id"] for row in first.workers()] == [worker_id], within=5, because="it is told")
+    first.running.process.kill()
+    first.running.process.wait()
+
+    second = QueenProcess(machine)
+
+    eventually(lambda: [row["worker_id"] for row in second.workers()] == [worker_id], within=10, because="adopted")
+    assert second.worker()["node"] == "attic"
+    assert second.worker()["state"] == "idle"
+    second.running.process.kill()
+
+
+def test_a_hive_that_refuses_the_key_says_so(machine: Machine, hive: HiveProcess) -> None:
+    """A wrong hive key is the reason in the list, and a task there is refused with it."""
+    machine.configure("queen", local_hive=False)
+    queen = QueenProcess(machine)
+    queen.post("/v2/registry/beehives/add", node(hive, hive_key="not the key of this hive"))
+
+    def reason() -> str:
+        return str(queen.get("/v2/hives/list")["hives"][0]["last_error"])
+
+    eventually(lambda: "does not accept the queen's key" in reason(), within=10, because="the refusal is known")
+    status, error = queen.refused("POST", "/v2/tasks", queen.wish(node="attic"))
+    assert (status, error["code"]) == (502, "CONNECTION_TIMEOUT")
+    assert "key" in error["message"]
+
+
+def test_the_queens_own_machine_is_not_registered_twice(machine: Machine) -> None:
+    """`localhost` is built in."""
+    queen = QueenProcess(machine)
+
+    status, error = queen.refused(
+        "POST", "/v2/registry/beehives/add", {"node_name": "localhost", "ssh_host": "127.0.0.1"}
+    )
+
+    assert (status, error["code"]) == (409, "NODE_EXISTS")
+
+
+def test_workers_are_started_listed_asked_and_stopped(machine: Machine) -> None:
+    """A start streams until the worker is ready; it is in the lists; its stop gives a receipt."""
+    queen = QueenProcess(machine)
+    with queen.streaming("/v2/workers/spawn", {"node": "localhost", "model": queen.model, "slots": 3}) as stream:
+        events = list(stream)
+
+    assert events[-1] == ("message", "[DONE]")
+    worker = events[-2][1]["worker"]
+    assert (worker["state"], worker["slots_total"]) == ("idle", 3)
+    assert "ready" in told(events)
+    assert queen.worker()["worker_id"] == worker["worker_id"]
+    assert queen.get("/v2/workers/list", node="localhost")["workers"] == queen.workers()
+    (row,) = queen.get("/v2/workers/health")["workers"]
+    assert row["health"]["slots_total"] == 3
+    assert "api_key" not in json.dumps(queen.workers())
+
+    receipt = queen.post("/v2/workers/shutdown", {"worker_id": worker["worker_id"]})
+
+    assert (receipt["worker_id"], receipt["gone"]) == (worker["worker_id"], True)
+    assert queen.workers() == []
+    status, error = queen.refused("POST", "/v2/workers/shutdown", {"worker_id": worker["worker_id"]})
+    assert (status, error["code"]) == (404, "WORKER_NOT_FOUND")
+    assert queen.refused("GET", "/v2/workers/list?node=barn")[1]["code"] == "NODE_NOT_FOUND"
+
+
+def test_models_are_fetched_shown_and_removed(machine: Machine) -> None:
+    """What a node has is listed with what its file says; removing it needs it to be there."""
+    queen = QueenProcess(machine)
+    with queen.streaming("/v2/models/download", {"node": "localhost", "model": queen.model}) as stream:
+        events = list(stream)
+    assert "found in the catalogue" in told(events) or "fetched and catalogued" in told(events)
+    assert events[-1] == ("message", "[DONE]")
+
+    (entry,) = queen.get("/v2/models/list", node="localhost")["models"]
+    shown = queen.get("/v2/models/show", node="localhost", model=queen.model)
+
+    assert shown["id"] == entry["id"]
+    assert shown["layers"] == 4
+    params = {"node": "localhost", "model": queen.model}
+    assert queen.http.delete("/v2/models", params=params).status_code == 204
+    assert queen.http.delete("/v2/models", params=params).json()["error"]["code"] == "MODEL_NOT_FOUND"
+    with queen.streaming("/v2/models/download", {"node": "localhost", "model": "nonsense"}) as stream:
+        assert named(list(stream), "error")[0]["error"]["code"] == "INVALID_MODEL_REF"
+
+
+def test_logs_are_read_and_followed(machine: Machine) -> None:
+    """The last lines come first; with follow new lines come as they are written, until the queen ends."""
+    queen = QueenProcess(machine)
+    queen.task()
+
+    with queen.http.stream("GET", "/v2/logs", params={"node": "localhost", "lines": 50}) as response:
+        events = list(parsed(response.iter_lines()))
+    assert events[-1] == ("message", "[DONE]")
+    assert {"rbee-hive", queen.worker()["worker_id"]} <= {data["source"] for _, data in events[:-1]}
+
+    with queen.http.stream("GET", "/v2/logs", params={"lines": 0, "follow": "true"}) as response:
+        (machine.home / "logs" / "queen-rbee.log").write_text("a new line\n")
+        lines = parsed(response.iter_lines())
+        assert next(data for _, data in lines if data["source"] == "queen-rbee")["line"] == "a new line"
+
+
+def test_the_queen_has_one_error_body(machine: Machine) -> None:
+    """Missing routes, wrong methods, wrong keys and wrong bodies answer in the same shape."""
+    machine.configure("queen", local_hive=False)
+    queen = QueenProcess(machine)
+    keyless = dict(queen.http.headers)
+    del keyless["authorization"]
+
+    for method, path, status, code in (
+        ("GET", "/v2/nothing", 404, "ROUTE_NOT_FOUND"),
+        ("PUT", "/v2/tasks", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/v2/tasks", 400, "INVALID_REQUEST"),
+        ("GET", "/v2/models/list", 400, "INVALID_REQUEST"),
+        ("GET", "/v2/logs?node=barn", 404, "NODE_NOT_FOUND"),
+    ):
+        found, error = queen.refused(method, path)
+        assert (found, error["code"]) == (status, code)
+        assert error["message"]
+        assert error["hint"]
+        assert error["request_id"]
+    queen.http.headers["Authorization"] = "Bearer wrong"
+    assert queen.refused("GET", "/v2/status")[1]["code"] == "INVALID_API_KEY"
+    del queen.http.headers["Authorization"]
+    assert queen.refused("GET", "/v2/status")[1]["code"] == "MISSING_API_KEY"
+    assert queen.get("/health")["status"] == "alive"
+
+
+def test_metrics_count_hives_and_tasks(machine: Machine) -> None:
+    """The figures are there for Prometheus."""
+    machine.configure("queen", local_hive=False)
+    queen = QueenProcess(machine)
+
+    text = queen.http.get("/metrics").text
+
+    assert "rbee_queen_tasks_running 0.0" in text
