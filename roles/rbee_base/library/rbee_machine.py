@@ -189,8 +189,10 @@ def _listening():
 
 
 def _unit(name):
-    answer = _run(["systemctl", "show", "-p", "ActiveState", "--value", name + ".service"])
-    return answer[1].strip() if answer and answer[0] == 0 else "unknown"
+    """Tell whether systemd knows the unit, and its state."""
+    answer = _run(["systemctl", "show", "-p", "LoadState", "-p", "ActiveState", name + ".service"])
+    found = dict(re.findall(r"^(\w+)=(.*)$", answer[1], re.MULTILINE)) if answer else {}
+    return {"known": found.get("LoadState") == "loaded", "active": found.get("ActiveState", "unknown")}
 
 
 def _releases(folder):
