@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rbee.client.blocking import BlockingClient
 from rbee.client.event import Event
-from rbee.client.retry import HTTP_CONNECT, NO_TOKEN_TIMEOUT_S, Retries
+from rbee.client.retry import CONTROL_TIMEOUT_S, HTTP_CONNECT, NO_TOKEN_TIMEOUT_S, Retries
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
@@ -31,9 +31,9 @@ class QueenClient:
         self.url = url
         self._daemon = BlockingClient("the queen", url, key, retries=retries, absent_hint=_ABSENT)
 
-    def health(self) -> Json:
+    def health(self, *, patience_s: float = CONTROL_TIMEOUT_S) -> Json:
         """Ask whether it lives (`QueenHealth`); needs no key."""
-        return self._object("GET", "/health")
+        return self._object("GET", "/health", patience_s=patience_s)
 
     def status(self) -> Json:
         """Ask how it is (`QueenStatus`)."""

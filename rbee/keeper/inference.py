@@ -82,17 +82,22 @@ class Inference:
 
     def _cancel(self, queen: QueenClient) -> None:
         if self._task_id is None:
-            self._out.error(["Canceled before the queen had accepted the request."])
+            self._out.error(["Interrupted: the request was canceled before the queen had accepted it."])
             return
         began = time.monotonic()
         try:
             queen.cancel(self._task_id)
         except RbeeError as error:
             self._out.error(
-                [f"Canceled, but not acknowledged: {error.message}", "  Next: rbee-keeper worker list shows its slots."]
+                [
+                    f"Interrupted: the answer was canceled, but that was not acknowledged: {error.message}",
+                    "  Next: rbee-keeper worker list shows which slots are free.",
+                ]
             )
             return
-        self._out.error([f"Canceled: the queen acknowledged it after {time.monotonic() - began:.1f} s."])
+        self._out.error(
+            [f"Interrupted: the answer was canceled; the queen acknowledged it after {time.monotonic() - began:.1f} s."]
+        )
 
     def _with_partial(self, error: RbeeError) -> RbeeError:
         """Save what came, and say so in the error."""

@@ -22,6 +22,7 @@ from rbee.keeper.settings import Settings
 from rbee.keeper.spawn import OwnQueen
 
 _PROBE_CONNECT_S = 2.0
+_PROBE_ANSWER_S = 5.0
 _PROBE_AGAIN = 3
 _POLL_S = 0.1
 _END_LIMIT_S = 15.0
@@ -44,7 +45,7 @@ def probe(settings: Settings) -> str | None:
         if not _listens(settings.queen_url):
             return None
         try:
-            health = QueenClient(settings.queen_url, None, retries=Retries(())).health()
+            health = QueenClient(settings.queen_url, None, retries=Retries(())).health(patience_s=_PROBE_ANSWER_S)
         except RbeeError as error:
             # One that is just ending may close the connection: look again before judging.
             if error.code is ErrorCode.CONNECTION_TIMEOUT or attempt + 1 == _PROBE_AGAIN:

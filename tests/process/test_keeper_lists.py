@@ -132,20 +132,21 @@ def test_models_pull(queen: StandInQueen) -> None:
     steps = [
         {"stage": "queued"},
         {"stage": "downloading", "bytes_downloaded": 50, "bytes_total": 100, "speed_mbps": 8.0},
-        {"stage": "complete", "bytes_downloaded": 100, "bytes_total": 100, "local_path": "/m/x.gguf"},
+        {"stage": "complete", "bytes_downloaded": 100, "bytes_total": 100, "local_path": "/m/b.gguf"},
     ]
+    queen.answer("GET", "/v2/models/show", MODEL)
     queen.stream("POST", "/v2/models/download", *(event({"download": step}, "progress") for step in steps), DONE)
 
     plain, data = rbee("models", "pull", "hf:a/b"), rbee("models", "pull", "hf:a/b", "--json")
 
-    assert (plain.code, plain.out) == (0, "/m/x.gguf\n")
+    assert (plain.code, plain.out) == (0, "/m/b.gguf\n")
     assert "50%  50 B of 100 B, 1.0 MB/s" in plain.err
     assert [line["event"] for line in data.lines] == ["progress", "progress", "progress", "complete"]
 
 
 def test_models_pull_that_stops_short(queen: StandInQueen) -> None:
-    """A stream that ends before `complete` is an error."""
-    queen.stream("POST", "/v2/models/download", event({"download": {"stage": "queued"}}, "progress"), DONE)
+    """A stream that breaks off is an error."""
+    queen.stream("POST", "/v2/models/download", event({"download": {"stage": "queued"}}, "progress"))
 
     assert rbee("models", "pull", "hf:a/b", "--json").lines[-1]["error"]["code"] == "INVALID_RESPONSE"
 

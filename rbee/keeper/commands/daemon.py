@@ -53,6 +53,8 @@ def start(flags: Flags, /) -> None:
 @click.pass_obj
 def stop(flags: Flags, /) -> None:
     """Stop the queen, her hives and their workers, and say what became of each."""
+    from rbee.contracts.errors import ErrorCode
+    from rbee.errors import RbeeError
     from rbee.keeper import pid_file, receipt
     from rbee.keeper.ending import end_silent_queen, stop_queen
     from rbee.keeper.errors import AlreadyToldError
@@ -65,15 +67,23 @@ def stop(flags: Flags, /) -> None:
     file = settings.paths.queen_pid
     pid = pid_file.read(file)
     alive = pid is not None and pid_file.is_queen(pid, PROGRAM)
-    if probe(settings) is None and not alive:
+    try:
+        answers = probe(settings) is not None
+    except RbeeError as error:
+        if not alive or error.code is not ErrorCode.CONNECTION_TIMEOUT:
+            raise
+        answers = False
+    if not answers and not alive:
         if pid is not None:
             pid_file.remove(file)
             out.say(f"Removed a stale PID file: process {pid} is not a queen ({file})", "🧹")
         out.say(f"No queen runs at {settings.queen_url}; nothing to stop")
         _show(session, {"state": "stopped", "stale_pid": pid})
         return
-    if probe(settings) is None and pid is not None:
+    if not answers and pid is not None:
         left = end_silent_queen(session, pid)
+        if flags.json:
+            out.data({"state": "running" if left else "stopped", "pid": pid, "left": left})
     else:
         told = stop_queen(session, pid if alive else None)
         if flags.json:
@@ -104,13 +114,13 @@ def status(flags: Flags, /) -> None:
     pid = pid_file.read(settings.paths.queen_pid)
     if probe(settings) is not None:
         _show(session, {"state": "running", "url": settings.queen_url, **session.queen().status()})
-        return
-    if pid is None:
+    elif pid is None:
         _show(session, {"state": "stopped", "url": settings.queen_url})
-        return
-    if pid_file.is_queen(pid, PROGRAM):
+    elif pid_file.is_queen(pid, PROGRAM):
         raise _mute(session, pid)
-    _show(session, {"state": "stale", "url": settings.queen_url, "pid": pid, "pid_file": str(settings.paths.queen_pid)})
+    else:
+        stale = str(settings.paths.queen_pid)
+        _show(session, {"state": "stale", "url": settings.queen_url, "pid": pid, "pid_file": stale})
 
 
 def _mute(session: Session, pid: int) -> Exception:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from rbee.keeper.lazy import Flags, KeeperGroup
@@ -26,8 +24,6 @@ def models() -> None:
 @click.pass_obj
 def pull(flags: Flags, /, node: str, model: str) -> None:
     """Fetch MODEL (a reference or an alias) to a node; what is there already is not fetched again."""
-    from rbee.contracts.errors import ErrorCode
-    from rbee.errors import RbeeError
     from rbee.keeper.model_names import resolve
     from rbee.keeper.queen_life import queen_for
     from rbee.keeper.session import Session
@@ -35,21 +31,15 @@ def pull(flags: Flags, /, node: str, model: str) -> None:
 
     session = Session(flags, node=node)
     reference = resolve(model, session.settings.aliases)
-    last: dict[str, Any] = {}
-    with (
-        queen_for(session) as queen,
-        queen.client.download(node, reference) as events,
-        Story(session.out, as_events=flags.json) as story,
-    ):
-        for event in events:
-            if story.hear(event):
-                last = event.data.get("download") or last
-    if last.get("stage") != "complete":
-        raise RbeeError(ErrorCode.INVALID_RESPONSE, "The queen ended the stream before the download was complete.")
+    with queen_for(session) as queen:
+        with queen.client.download(node, reference) as events, Story(session.out, as_events=flags.json) as story:
+            for event in events:
+                story.hear(event)
+        row = queen.client.model(node, reference)
     if flags.json:
-        session.out.event("complete", last)
+        session.out.event("complete", {"model": row})
     else:
-        session.out.text(str(last.get("local_path") or reference))
+        session.out.text(str(row.get("local_path") or reference))
 
 
 @models.command("list")
