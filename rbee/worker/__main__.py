@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from rbee import lifeline
+
+# The engine's thread needs the interpreter briefly but often, while it loads and after each step; by default it may
+# wait 5 ms each time for the other thread to let go.
+GIL_SWITCH_S: Final = 0.0002
 
 
 def main() -> NoReturn:
     """Run one worker. Exit codes: 0 ended as asked, 1 failed, 78 wrong configuration."""
     hold = lifeline.hold()
+    sys.setswitchinterval(GIL_SWITCH_S)
     from rbee.daemonkit.command import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs

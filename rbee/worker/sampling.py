@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from rbee.contracts.tasks import Sampling
+if TYPE_CHECKING:
+    from rbee.contracts.tasks import Sampling
 
 PENALTY_WINDOW = 64  # tokens that the penalties look back
 MAX_SEED = 2**32 - 2  # the engine takes 2**32 - 1 for "random"
