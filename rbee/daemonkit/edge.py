@@ -51,7 +51,8 @@ class Edge:
             self._gate.check(scope["path"], headers.get(b"authorization"))
         except RbeeError as error:
             await receive()
-            await error_response(error, None)(scope, receive, _as_websocket_response(send))
+            # Starlette writes it as a plain HTTP answer (ASGI's websocket.http.response extension).
+            await error_response(error, None)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -124,12 +125,3 @@ def _clean_id(text: bytes | None) -> str | None:
         return None
     name = text.decode("latin-1")
     return name if name.replace("-", "").replace("_", "").replace(".", "").isalnum() and name.isascii() else None
-
-
-def _as_websocket_response(send: Send) -> Send:
-    """Refuse a WebSocket with a plain HTTP answer (ASGI's websocket.http.response extension)."""
-
-    async def send_out(message: Message) -> None:
-        await send({**message, "type": message["type"].replace("http.", "websocket.http.")})
-
-    return send_out
