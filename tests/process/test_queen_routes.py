@@ -169,10 +169,14 @@ def test_logs_are_read_and_followed(machine: Machine) -> None:
     assert events[-1] == ("message", "[DONE]")
     assert {"rbee-hive", queen.worker()["worker_id"]} <= {data["source"] for _, data in events[:-1]}
 
-    with queen.http.stream("GET", "/v2/logs", params={"lines": 0, "follow": "true"}) as response:
-        (machine.home / "logs" / "queen-rbee.log").write_text("a new line\n")
-        lines = parsed(response.iter_lines())
-        assert next(data for _, data in lines if data["source"] == "queen-rbee")["line"] == "a new line"
+    own = machine.home / "logs" / "queen-rbee.log"
+    own.write_text("an old line\n")
+    with queen.http.stream("GET", "/v2/logs", params={"lines": 1, "follow": "true"}) as response:
+        hers = (data["line"] for _, data in parsed(response.iter_lines()) if data["source"] == "queen-rbee")
+        assert next(hers) == "an old line"
+        with own.open("a") as file:
+            file.write("a new line\n")
+        assert next(hers) == "a new line"
 
 
 def test_the_queen_has_one_error_body(machine: Machine) -> None:
