@@ -112,7 +112,7 @@ class Inference:
             saved = "the partial answer could not be saved."
         else:
             details["partial_file"] = str(file)
-            saved = f"the partial answer is in {file}."
+            saved = f"the partial answer is in {file}"
         message = f"{error.message.rstrip('.')}. {came}; {saved}"
         return RbeeError(error.code, message, details=details, hint=error.hint, param=error.param)
 
