@@ -4,10 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test check format bench lock rig rig-down clean
 
 help: ## list what can be made
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
 
 setup: ## make .venv with everything in it; costs nothing if nothing changed
 	@$(PYTHON) -m tools.setup_env
@@ -33,6 +33,12 @@ bench: setup ## measure against the peers, print a table, write .bench/latest.js
 
 lock: setup ## resolve the versions of all packages anew; ARGS="--upgrade" takes the newest
 	@$(BIN)/python -m tools.lock $(ARGS)
+
+rig: setup ## boot bare machines h1, h2... here and leave them running (needs root); HOSTS=3
+	@$(BIN)/python -m tests.rig up --hosts $(or $(HOSTS),3)
+
+rig-down: setup ## end the machines of `make rig`
+	@$(BIN)/python -m tests.rig down
 
 clean: ## remove what was made in this checkout; the caches outside it stay
 	rm -rf .venv .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist

@@ -13,6 +13,9 @@ import pytest
 # Steps and helpers are not test modules: without this their asserts fail without detail.
 pytest.register_assert_rewrite("tests.bdd.steps", "tests.support")
 
+# Real machines by the fixture `rig`, for tests of every kind.
+pytest_plugins = ["tests.rig.fixtures"]
+
 BEHAVIOURS = [f"B{number:02d}" for number in range(1, 72)]
 _UNSET = ("RBEE_", "HF_", "HUGGING_FACE_", "NVML_STUB_")
 _KEPT = ("RBEE_TEST_",)
