@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import psutil
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from rbee.contracts.control import HIVE_MESSAGE, HiveMessage
@@ -59,7 +61,7 @@ class HiveProcess:
             )
         self._lifeline.spawned()
         self.announced = self._lifeline.read(START_S * slowness())
-        self.port = (self.announced or {}).get("port")
+        self.port = (self.announced or {}).get("port", 0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False, timeout=40
@@ -159,11 +161,26 @@ class Queen:
         self.channel.send('{"kind": "lease", "queen_id": "queen-of-a-test"}')
 
     def next(self, within: float = 10) -> HiveMessage:
-        """Wait for the next message that is not a beat."""
-        while True:
-            message = HIVE_MESSAGE.validate_json(self.channel.recv(within * slowness()))
+        """Wait for the next message that is not a beat, and say meanwhile that the queen lives."""
+        deadline = time.monotonic() + within * slowness()
+        while time.monotonic() < deadline:
+            self.lease()
+            try:
+                message = HIVE_MESSAGE.validate_json(self.channel.recv(1))
+            except TimeoutError:
+                continue
             if message.kind != "beat":
                 return message
+        raise AssertionError(f"no message from the hive within {within} s")
+
+    def until_closed(self, within: float) -> float:
+        """Read, and say nothing, until the hive hangs up; give the seconds that took."""
+        began = time.monotonic()
+        try:
+            while True:
+                self.channel.recv(max(began + within * slowness() - time.monotonic(), 0))
+        except ConnectionClosed:
+            return time.monotonic() - began
 
     def until(self, kind: str, within: float = 10) -> Any:
         """Wait for the next message of a kind."""

@@ -2,8 +2,8 @@
 """Stand in for a worker: the lifeline, the port and the health of one, without a model.
 
 How it behaves is said by variables that the hive's environment passes on:
-`STAND_IN_LOAD_S` (seconds to load), `STAND_IN_FAIL` (an error code to fail loading with), `STAND_IN_DEAF` (answers no
-health check), `STAND_IN_STALLED_S` (a busy slot without a token for so long), `STAND_IN_STUBBORN` (ignores SIGTERM),
+`STAND_IN_LOAD_S` (seconds to load), `STAND_IN_FAIL` (an error code to fail loading with), `STAND_IN_DEAF` (hangs up on
+health checks), `STAND_IN_STALLED_S` (a busy slot without a token for so long), `STAND_IN_STUBBORN` (ignores SIGTERM),
 `STAND_IN_CRASH_S` (dies after so long), `STAND_IN_UNBOUND` (never binds its port).
 `POST /busy` and `POST /free` take and give back its slots.
 """
@@ -16,7 +16,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -83,8 +82,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if os.environ.get("STAND_IN_DEAF") and self.path == "/v1/health":
-            time.sleep(60)
-        if self.path == "/v1/loading/progress":
+            self.close_connection = True
+        elif self.path == "/v1/loading/progress":
             step = {"stage": "loading_to_ram", "layers_loaded": 28, "layers_total": 32}
             self._send(b"data: " + json.dumps(step).encode() + b"\n\n", "text/event-stream")
         else:

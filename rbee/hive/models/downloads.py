@@ -43,7 +43,17 @@ class Download:
     async def result(self) -> CatalogEntry:
         """Wait for the end. A caller that gives up does not stop the download. Raises RbeeError if it failed."""
         assert self.task is not None
-        return await asyncio.shield(self.task)
+        await asyncio.wait({self.task})
+        return self.outcome()
+
+    def outcome(self) -> CatalogEntry:
+        """Give what a download that has ended came to. Raises RbeeError if it failed or the hive stopped it."""
+        assert self.task is not None
+        if self.task.cancelled():
+            raise RbeeError(
+                ErrorCode.DRAINING, f"The hive is stopping; the download of {self.reference} will go on after it."
+            )
+        return self.task.result()
 
     async def watch(self) -> AsyncIterator[DownloadProgress]:
         """Give the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
@@ -55,7 +65,7 @@ class Download:
                 shown = self.progress
                 yield shown
             elif self.task.done():
-                self.task.result()
+                self.outcome()
                 return
             else:
                 waiting = asyncio.ensure_future(changed.wait())
@@ -114,9 +124,12 @@ class Downloads:
         self._wall_clock = wall_clock
         self._downloads: dict[str, Download] = {}
         self._places: dict[Path, asyncio.Lock] = {}
+        self._closed = False
 
     def start(self, ref: ModelRef) -> Download:
-        """Begin to have the model, or join whoever already does."""
+        """Begin to have the model, or join whoever already does. Raises RbeeError DRAINING after `close`."""
+        if self._closed:
+            raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and fetches no model any more.")
         reference = ref.canonical
         current = self._downloads.get(reference)
         if current is not None and current.task is not None and not current.task.done():
@@ -149,6 +162,7 @@ class Downloads:
 
     async def close(self) -> None:
         """Stop all downloads; what came so far is kept for a later one."""
+        self._closed = True
         tasks = [known.task for known in self._downloads.values() if known.task is not None]
         for task in tasks:
             task.cancel()

@@ -21,7 +21,7 @@ from rbee.hive.models.gguf_header import read_header
 from rbee.hive.models.reference import parse_reference
 
 router = APIRouter(prefix="/v1/models")
-# What is here already, or wrong, is known within this time: then the answer says so, and nobody needs the stream.
+# What is here already, or refused, is known within this time: then the answer says so, and nobody needs the stream.
 PROMPT_S = 0.3
 
 ModelText = Annotated[str, Query(min_length=1, max_length=2048)]
@@ -30,11 +30,13 @@ ModelText = Annotated[str, Query(min_length=1, max_length=2048)]
 @router.post("/download", dependencies=[Accepting])
 async def download(request: DownloadRequest, hive: HiveDep) -> DownloadProgress:
     """Begin to have a model; answered at once, with `complete` if it is here."""
-    started = hive.downloads.start(parse_reference(request.model))
+    ref = parse_reference(request.model)
+    started = hive.downloads.start(ref)
     assert started.task is not None
-    await asyncio.wait({started.task}, timeout=PROMPT_S)
+    in_place = ref.provider in (Provider.FILE, Provider.PACKAGE)
+    await asyncio.wait({started.task}, timeout=None if in_place else PROMPT_S)
     if started.task.done():
-        started.task.result()
+        started.outcome()
     return started.progress
 
 
