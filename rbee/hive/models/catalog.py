@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rbee.hive.models.rows import Rows
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 
 
@@ -92,6 +94,14 @@ class Catalogue:
         await self._run(lambda: self._put(entry))
         self._on_change()
 
+    def put_soon(self, entry: CatalogEntry) -> None:
+        """Store a model that is used in place, without waiting: whoever asks for the catalogue later sees it.
+
+        A database that cannot be used is logged; such a model serves without a row.
+        """
+        stored = asyncio.get_running_loop().run_in_executor(self._thread, self._put_if_new, entry)
+        stored.add_done_callback(self._stored)
+
     async def remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
         """Forget a model; *with_files* deletes its files as well, unless another row uses them too."""
         await self._run(lambda: self._remove(entry, with_files=with_files))
@@ -129,6 +139,25 @@ class Catalogue:
         modified_ns = Path(entry.local_path).stat().st_mtime_ns
         rows.put(entry, modified_ns)
         self._known[entry.reference] = (entry, modified_ns)
+
+    def _put_if_new(self, entry: CatalogEntry) -> bool:
+        self._opened()
+        known = self._known.get(entry.reference)
+        if known is not None:
+            as_known = entry.model_copy(update={"downloaded_at_unix": known[0].downloaded_at_unix})
+            now = _compared(*known)
+            if as_known == now:
+                return False
+            log.warning("a catalogued model is not as it was", extra={"fields": {"problem": now.problem}})
+        self._put(entry)
+        return True
+
+    def _stored(self, stored: asyncio.Future[bool]) -> None:
+        error = stored.exception()
+        if isinstance(error, RbeeError):
+            log.error("not catalogued", extra={"fields": {"code": error.code.value, "reason": error.message}})
+        elif stored.result():
+            self._on_change()
 
     def _remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
         self._opened().remove(entry.id)

@@ -16,7 +16,7 @@ from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
 from rbee.hive.models import places
 from rbee.hive.models.catalog import Catalogue, model_id
-from rbee.hive.models.gguf_header import parts_of, read_header
+from rbee.hive.models.gguf_header import GgufHeader, parts_of, read_header
 from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile
 
@@ -169,11 +169,13 @@ class Downloads:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _have(self, ref: ModelRef, download: Download) -> CatalogEntry:
-        entry = await self._catalogue.find(ref.canonical)
-        if entry is None or entry.problem is not None:
-            if entry is not None:
-                log.warning("a catalogued model is not as it was", extra={"fields": {"problem": entry.problem}})
-            entry = await self._obtain(ref, download, entry)
+        match ref:
+            case FileRef():
+                entry = await self._use_in_place(ref, places.locate_file(ref))
+            case PackageRef():
+                entry = await self._use_in_place(ref, await asyncio.to_thread(places.locate_package, ref))
+            case HubRef() | UrlRef():
+                entry = await self._obtain(ref, download)
         download.show(
             DownloadProgress(
                 stage="complete",
@@ -185,21 +187,37 @@ class Downloads:
         )
         return entry
 
-    async def _obtain(self, ref: ModelRef, download: Download, stale: CatalogEntry | None) -> CatalogEntry:
-        match ref:
-            case FileRef():
-                return await self._register(ref, places.locate_file(ref), None)
-            case PackageRef():
-                return await self._register(ref, await asyncio.to_thread(places.locate_package, ref), None)
-            case HubRef():
-                from rbee.hive.models import hub
+    async def _use_in_place(self, ref: FileRef | PackageRef, path: Path) -> CatalogEntry:
+        """Read the header and go on: a cold start does not wait for the database to be loaded."""
+        header = await asyncio.to_thread(read_header, path)
+        entry = self._entry(ref, path, header, None)
+        self._catalogue.put_soon(entry)
+        return entry
 
-                files = await self._retrying(download, lambda: hub.plan(ref))
-            case UrlRef():
-                files = places.plan_url(ref)
-        if stale is not None:
-            await self._catalogue.remove(stale, with_files=True)
-        return await self._register(ref, *await self._fetch(download, files))
+    async def _obtain(self, ref: HubRef | UrlRef, download: Download) -> CatalogEntry:
+        known = await self._catalogue.find(ref.canonical)
+        if known is not None and known.problem is None:
+            return known
+        if isinstance(ref, UrlRef):
+            files = places.plan_url(ref)
+        else:
+            from rbee.hive.models import hub
+
+            files = await self._retrying(download, lambda: hub.plan(ref))
+        if known is not None:
+            log.warning("a catalogued model is not as it was", extra={"fields": {"problem": known.problem}})
+            await self._catalogue.remove(known, with_files=True)
+        path, sha256 = await self._fetch(download, files)
+        try:
+            header = await asyncio.to_thread(read_header, path)
+        except RbeeError as error:
+            if error.code is ErrorCode.MODEL_INVALID:
+                for part in parts_of(path):
+                    part.unlink(missing_ok=True)
+            raise
+        entry = self._entry(ref, path, header, sha256)
+        await self._catalogue.put(entry)
+        return entry
 
     async def _fetch(self, download: Download, files: list[RemoteFile]) -> tuple[Path, str]:
         """Fetch all *files* that are not here yet; give the path and the sha256 of the first."""
@@ -231,15 +249,8 @@ class Downloads:
                 before += await asyncio.to_thread(lambda target=target: target.stat().st_size)  # type: ignore[misc]
         return targets[0], digest
 
-    async def _register(self, ref: ModelRef, path: Path, sha256: str | None) -> CatalogEntry:
-        try:
-            header = await asyncio.to_thread(read_header, path)
-        except RbeeError as error:
-            if sha256 is not None and error.code is ErrorCode.MODEL_INVALID:
-                for part in parts_of(path):
-                    part.unlink(missing_ok=True)
-            raise
-        entry = CatalogEntry(
+    def _entry(self, ref: ModelRef, path: Path, header: GgufHeader, sha256: str | None) -> CatalogEntry:
+        return CatalogEntry(
             id=model_id(ref.canonical),
             provider=ref.provider,
             reference=ref.canonical,
@@ -251,8 +262,6 @@ class Downloads:
             context_length=header.context_length,
             downloaded_at_unix=int(self._wall_clock()),
         )
-        await self._catalogue.put(entry)
-        return entry
 
     async def _retrying(self, download: Download, work: Callable[[], Awaitable[T]]) -> T:
         while True:
