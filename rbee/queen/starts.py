@@ -114,7 +114,7 @@ class Starts:
                 details={"hive_version": health.version, "queen_version": __version__},
                 hint=f"Upgrade the hive: rbee-keeper hive upgrade --node {node}",
             )
-        story.tell("rbee-hive", "preflight", f"hive {node}: {health.status}, version {health.version}", "🩺")
+        story.tell("rbee-hive", "preflight", f"hive {node}: preflight: {health.status}, version {health.version}", "🩺")
 
     async def _fetched(self, story: Story, node: str, model: str) -> CatalogEntry:
         """Have the model on *node*."""
