@@ -57,7 +57,7 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     from rbee.queen.store import Store
 
     secret = settings.database_url
-    store = Store.of(secret.get_secret_value() if secret is not None else None, paths)
+    store = Store(secret.get_secret_value() if secret is not None else None, paths)
     asyncio.run(store.open())
     queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=hold.owned, on_key=redactor.add)
     address = f"{settings.host}:{sock.getsockname()[1]}"

@@ -38,7 +38,7 @@ def with_store(home: Path, work: Callable[[Store], Awaitable[R]]) -> R:
     """Run *work* with a store in *home*, opened and closed around it."""
 
     async def run() -> R:
-        store = Store.of(None, Paths(home))
+        store = Store(None, Paths(home))
         try:
             await store.open()
             return await work(store)
@@ -134,10 +134,25 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 def test_a_database_out_of_reach_is_named(tmp_path: Path) -> None:
     """A folder that is not there is an error with the path, not a traceback."""
     with pytest.raises(RbeeError) as caught:
-        with_store(tmp_path / "missing", lambda store: store.list())
+        with_store(tmp_path / "missing", lambda store: store.add(SPEC))
 
     assert caught.value.code is ErrorCode.PERMISSION_DENIED
     assert str(tmp_path / "missing") in caught.value.message
+
+
+def test_a_home_without_nodes_has_no_database(tmp_path: Path) -> None:
+    """Nothing is written before the first node is added; an empty registry is listed, and has nothing to remove."""
+
+    async def story(store: Store) -> None:
+        assert await store.list() == []
+        await store.lost("attic", "nobody knows it")
+        with pytest.raises(RbeeError) as caught:
+            await store.remove("attic")
+        assert caught.value.code is ErrorCode.NODE_NOT_FOUND
+
+    with_store(tmp_path, story)
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_database_is_chosen_by_url(tmp_path: Path) -> None:
@@ -145,7 +160,7 @@ def test_another_database_is_chosen_by_url(tmp_path: Path) -> None:
     other = tmp_path / "other.db"
 
     async def run() -> None:
-        store = Store.of(f"sqlite:///{other}", Paths(tmp_path))
+        store = Store(f"sqlite:///{other}", Paths(tmp_path))
         await store.open()
         await store.add(SPEC)
         await store.close()
@@ -154,7 +169,7 @@ def test_another_database_is_chosen_by_url(tmp_path: Path) -> None:
     assert other.exists()
     for nonsense in ("nonsense", "nosuchdatabase://host/name"):
         with pytest.raises(ConfigError, match="postgresql"):
-            Store.of(nonsense, Paths(tmp_path))
+            asyncio.run(Store(nonsense, Paths(tmp_path)).open())
 
 
 def test_keys_of_hives_are_private_files(tmp_path: Path) -> None:
