@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,33 +14,11 @@ import psutil
 import pytest
 
 from tests.support.gguf_files import write_gguf
-from tests.support.hives import HiveProcess, alive
+from tests.support.hives import StartHive, alive
 from tests.support.machine import free_ports
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
-
-StartHive = Callable[..., HiveProcess]
-
-
-@pytest.fixture(name="start_hive")
-def _start_hive(tmp_path: Path) -> Iterator[StartHive]:
-    started: list[HiveProcess] = []
-
-    def start(home: str = "home", **more: Any) -> HiveProcess:
-        hive = HiveProcess(tmp_path / home, **more)
-        started.append(hive)
-        assert "port" in (hive.announced or {}), hive.log.read_text()
-        return hive
-
-    yield start
-    for hive in started:
-        hive.close()
-
-
-@pytest.fixture(name="model")
-def _model(tmp_path: Path) -> str:
-    return f"file://{write_gguf(tmp_path / 'tiny.gguf')}"
 
 
 @pytest.mark.B27

@@ -143,7 +143,7 @@ def test_a_worker_that_stalls_is_given_up(machine: Machine) -> None:
 
 def test_a_load_that_takes_too_long_says_where_it_stuck(machine: Machine) -> None:
     """LOADING_TIMEOUT names how far it came and the log, and the stuck worker is stopped."""
-    machine.configure("queen", loading_timeout_s=2)
+    machine.configure("queen", loading_timeout_s=6)
     machine.fake(load_hangs_at=0.5)
     queen = QueenProcess(machine)
 

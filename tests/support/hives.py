@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -195,3 +195,22 @@ def alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+StartHive = Callable[..., HiveProcess]
+"""Start a hive: (home="home", *, fails=False, env=None, **settings)."""
+
+
+def starting_hives(root: Path) -> Iterator[StartHive]:
+    """Give a `StartHive` whose hives, with homes below *root*, are all ended with the test."""
+    started: list[HiveProcess] = []
+
+    def start(home: str = "home", *, fails: bool = False, **more: Any) -> HiveProcess:
+        hive = HiveProcess(root / home, **more)
+        started.append(hive)
+        assert fails or hive.port, hive.log.read_text()
+        return hive
+
+    yield start
+    for hive in started:
+        hive.close()

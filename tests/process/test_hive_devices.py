@@ -1,0 +1,72 @@
+"""What a real hive finds on a machine, also where the driver is broken, and how it refuses what is not there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.hives import StartHive
+from tests.support.nvml import Gpu, Gpus
+
+pytestmark = pytest.mark.process
+
+
+def detect(*argv: str, env: dict[str, str]) -> str:
+    command = [sys.executable, "-m", "rbee.hive", "detect", *argv]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def test_detect_prints_devices_and_the_registrys_form(tmp_path: Path) -> None:
+    """`rbee-hive detect` lists devices with memory, and both forms that the registry keeps."""
+    gpus = Gpus.build(tmp_path, Gpu(total_mb=24576, used_mb=576), Gpu(total_mb=8192, used_mb=0))
+
+    listed = json.loads(detect("--json", env=gpus.environ()))
+    text = detect(env=gpus.environ())
+
+    assert listed["backends"] == ["cuda", "cpu"]
+    assert listed["counts"] == {"cuda": 2, "cpu": 1}
+    assert [row["total_bytes"] // 2**20 for row in listed["devices"][:2]] == [24576, 8192]
+    assert listed["devices"][0]["free_bytes"] // 2**20 == 24000
+    assert 'backends: ["cuda", "cpu"]' in text
+    assert 'devices: {"cuda": 2, "cpu": 1}' in text
+
+
+@pytest.mark.parametrize("mode", ["hang", "hang-memory", "crash", "no-driver", "mismatch", "error", "lost"])
+def test_a_broken_driver_is_a_fact(tmp_path: Path, mode: Any) -> None:
+    """A driver that hangs, crashes or fails is reported within the limit, and the CPU is there all the same."""
+    gpus = Gpus.build(tmp_path, mode=mode)
+    began = time.monotonic()
+
+    listed = json.loads(detect("--json", "--timeout", "2", env=gpus.environ()))
+
+    assert time.monotonic() - began < 15
+    assert listed["backends"] == ["cpu"]
+    assert listed["faults"]["cuda"]
+
+
+@pytest.mark.B26
+@pytest.mark.B38
+def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, model: str, tmp_path: Path) -> None:
+    """Too little VRAM, a device too many and a broken driver each have their error; nothing falls back."""
+    gpus = Gpus.build(tmp_path, Gpu(total_mb=8, used_mb=8), Gpu(total_mb=8, used_mb=8))
+    hive = start_hive(env=gpus.environ(), detect_timeout_s=1)
+
+    def refused(**wish: Any) -> dict[str, Any]:
+        return hive.refused("/v1/workers/spawn", {"model": model, **wish})
+
+    full = refused()
+    assert full["code"] == "VRAM_EXHAUSTED"
+    assert full["details"]["available_mb"] == 0
+    assert "--backend cpu" in full["hint"]
+    assert refused(backend="cuda", device=5)["details"]["valid"] == [0, 1]
+    gpus.set(mode="hang")
+    hung = refused()
+    assert hung["code"] == "GPU_NOT_AVAILABLE"
+    assert "1 s" in hung["message"]
+    assert hive.spawn(model, backend="cpu")["worker"]["backend"] == "cpu"

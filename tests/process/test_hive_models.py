@@ -1,0 +1,126 @@
+"""How a real hive fetches, follows, lists and removes models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.faults import Reset, Slow
+from tests.support.gguf_files import write_gguf
+from tests.support.hives import StartHive
+from tests.support.hub import Hub
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.process
+
+REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
+
+
+@pytest.fixture(name="hub")
+def _hub(tmp_path: Path) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add(REPO, FILE, write_gguf(tmp_path / "hub.gguf", size=4 * 1024 * 1024).read_bytes())
+        yield hub
+
+
+@pytest.mark.B15
+@pytest.mark.B16
+@pytest.mark.B17
+def test_a_download_streams_its_progress(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """A download answers at once and streams to `complete` and `[DONE]`; a break is shown; the second is instant."""
+    hub.fail(REPO, FILE, Slow(3_000_000))
+    hive = start_hive(env=hub.environ(tmp_path))
+    reference = f"hf:{REPO}"
+
+    first = hive.post("/v1/models/download", {"model": reference})
+    events = [data for _, data in hive.stream("/v1/models/download/progress", model=reference)]
+
+    assert first["stage"] in ("queued", "downloading")
+    steps = [data for data in events if isinstance(data, dict)]
+    assert any(step["stage"] == "downloading" and step["speed_mbps"] > 0 for step in steps)
+    assert steps[-1]["stage"] == "complete"
+    assert Path(steps[-1]["local_path"]).is_relative_to(tmp_path / "home" / "models")
+    assert events[-1] == "[DONE]"
+    assert hive.post("/v1/models/download", {"model": reference})["stage"] == "complete"
+    details = hive.get("/v1/models/show", model=reference)
+    assert (details["vocabulary_size"], details["layers"], details["quantization"]) == (28, 4, "Q4_1")
+    assert hive.get(f"/v1/models/{details['id']}") == details
+
+
+@pytest.mark.B37
+def test_a_failed_download_ends_its_stream_in_words(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """Each retry is an event with its number and reason; the end is an error event."""
+    hub.fail(REPO, FILE, Reset(0.1), times=None)
+    hive = start_hive(env=hub.environ(tmp_path))
+    hive.post("/v1/models/download", {"model": f"hf:{REPO}"})
+
+    events = hive.stream("/v1/models/download/progress", model=f"hf:{REPO}")
+
+    retries = [data for _, data in events if data.get("stage") == "retrying"]
+    assert [retry["attempt"] for retry in retries] == [1, 2, 3, 4, 5, 6]
+    assert events[-1][0] == "error"
+    assert events[-1][1]["error"]["code"] == "DOWNLOAD_FAILED"
+
+
+def test_a_killed_hive_resumes_its_download(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """After SIGKILL in mid-download the next life fetches the rest, and loses less than 8 MiB."""
+    hub.fail(REPO, FILE, Slow(1_000_000))
+    first = start_hive(env=hub.environ(tmp_path))
+    first.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    part = tmp_path / "home" / "models" / "hf" / REPO / f"{FILE}.part"
+    eventually(lambda: part.exists() and part.stat().st_size > 1_000_000, within=20, because="a quarter is there")
+
+    first.kill()
+    have = part.stat().st_size
+    second = start_hive(env=hub.environ(tmp_path))
+    assert second.get("/v1/models/list")["models"] == []
+    second.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    events = second.stream("/v1/models/download/progress", model=f"hf:{REPO}")
+
+    assert events[-1][1] == "[DONE]"
+    assert hub.ranges(REPO, FILE)[-1] == f"bytes={have}-"
+
+
+def test_a_spawn_of_an_absent_model_fetches_it(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """A spawn whose model is not here fetches it first."""
+    hive = start_hive(env=hub.environ(tmp_path))
+
+    worker = hive.spawn(f"hf:{REPO}")["worker"]
+
+    assert hive.serving(worker["worker_id"])["model_ref"] == f"hf:{REPO}"
+
+
+def test_models_are_removed(start_hive: StartHive, hub: Hub, tmp_path: Path, model: str) -> None:
+    """A fetched model is removed with its file, one used in place keeps it, one that is loaded is refused."""
+    hive = start_hive(env=hub.environ(tmp_path))
+    fetched = hive.spawn(f"hf:{REPO}")["worker"]
+    hive.post("/v1/models/download", {"model": model})
+    rows = {row["reference"]: row for row in hive.get("/v1/models/list")["models"]}
+    path = Path(rows[f"hf:{REPO}"]["local_path"])
+
+    def remove(name: str) -> httpx.Response:
+        return hive.http.delete(f"/v1/models/{name}")
+
+    assert remove(rows[f"hf:{REPO}"]["id"]).json()["error"]["code"] == "MODEL_IN_USE"
+    hive.post(f"/v1/workers/{fetched['worker_id']}/shutdown")
+    assert remove(rows[f"hf:{REPO}"]["id"]).status_code == 204
+    assert not path.exists()
+    assert remove(model).status_code == 204
+    assert Path(model.removeprefix("file://")).exists()
+    assert remove(model).json()["error"]["code"] == "MODEL_NOT_FOUND"
+    assert hive.get("/v1/models/list")["models"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"", "MODEL_INVALID"), (b"GGUF", "MODEL_INVALID"), (b"<html>" * 99, "MODEL_INVALID")]
+)
+def test_what_is_no_model_is_refused_at_once(start_hive: StartHive, tmp_path: Path, content: bytes, code: str) -> None:
+    """A file that is empty, truncated or foreign is refused by the download route itself."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+    hive = start_hive()
+
+    assert hive.refused("/v1/models/download", {"model": f"file://{path}"})["code"] == code
