@@ -103,7 +103,9 @@ def _as_error(failure: BaseException, node: str | None) -> RbeeError:
 
         from rbee.config.paths import storage_error
 
-        return storage_error(failure, Path(str(failure.filename or "a file")))
+        path = str(failure.filename or "a file")
+        code = storage_error(failure, Path(path)).code
+        return RbeeError(code, f"{path} cannot be used: {failure.strerror}.", details={"path": path})
     return RbeeError(
         ErrorCode.INTERNAL,
         f"{type(failure).__name__}: {failure}",

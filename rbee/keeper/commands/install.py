@@ -54,5 +54,7 @@ def install(flags: Flags, /, *, system: bool, root: Path) -> None:
     out.text("What to do next:")
     if not on_path:
         out.text(f'  export PATH="{target.programs}:$PATH"        (and in your shell\'s profile)')
+    if system:
+        out.text(f"  export RBEE_HOME={target.data}        (for whoever runs the daemons of this machine)")
     out.text("  rbee-keeper doctor")
     out.text('  rbee-keeper infer --model demo --prompt "Name three kinds of bees."')
