@@ -2,7 +2,7 @@
 
 The body that carries it is `contracts.error_body.ErrorBody`; `type` is what OpenAI clients switch on.
 This module needs the standard library only, so that a command-line program can fail without loading pydantic.
-A status of None marks a code that only the keeper reports, about SSH, and that never crosses HTTP.
+A status of None marks a code that only the keeper reports, about machines, and that never crosses HTTP.
 """
 
 from __future__ import annotations
@@ -51,6 +51,17 @@ class ErrorCode(StrEnum):
     SSH_COMMAND_FAILED = "SSH_COMMAND_FAILED"
     SSH_KEY_NOT_FOUND = "SSH_KEY_NOT_FOUND"
     HOST_KEY_UNKNOWN = "HOST_KEY_UNKNOWN"
+    SSH_REFUSED = "SSH_REFUSED"
+    SSH_HOST_UNKNOWN = "SSH_HOST_UNKNOWN"
+    SYSTEM_UNSUPPORTED = "SYSTEM_UNSUPPORTED"
+    PYTHON_MISSING = "PYTHON_MISSING"
+    PYTHON_TOO_OLD = "PYTHON_TOO_OLD"
+    SUDO_MISSING = "SUDO_MISSING"
+    SUDO_REFUSED = "SUDO_REFUSED"
+    CLOCK_SKEW = "CLOCK_SKEW"
+    REPOSITORY_UNAVAILABLE = "REPOSITORY_UNAVAILABLE"
+    RELEASE_FAILED = "RELEASE_FAILED"
+    PROVISIONING_FAILED = "PROVISIONING_FAILED"
     CONNECTION_TIMEOUT = "CONNECTION_TIMEOUT"
     INVALID_RESPONSE = "INVALID_RESPONSE"
     WORKER_START_FAILED = "WORKER_START_FAILED"
@@ -154,6 +165,29 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.SSH_COMMAND_FAILED: ErrorSpec(None, _LOCAL, "Log in by hand and try the command that is named."),
     ErrorCode.SSH_KEY_NOT_FOUND: ErrorSpec(None, _LOCAL, "Name an existing private key with --key."),
     ErrorCode.HOST_KEY_UNKNOWN: ErrorSpec(None, _LOCAL, "Check its fingerprint, then accept it with ssh-keyscan."),
+    ErrorCode.SSH_REFUSED: ErrorSpec(None, _LOCAL, "Check the port, and that sshd runs on the machine."),
+    ErrorCode.SSH_HOST_UNKNOWN: ErrorSpec(None, _LOCAL, "Check the spelling of the address, or use the IP address."),
+    ErrorCode.SYSTEM_UNSUPPORTED: ErrorSpec(None, _LOCAL, "Use a machine with Linux and systemd, or macOS."),
+    ErrorCode.PYTHON_MISSING: ErrorSpec(
+        None, _LOCAL, "Install Python 3.11 or newer on the machine: apt-get install python3 (Debian)."
+    ),
+    ErrorCode.PYTHON_TOO_OLD: ErrorSpec(
+        None, _LOCAL, "Install Python 3.11 or newer, and name it with ansible_python_interpreter."
+    ),
+    ErrorCode.SUDO_MISSING: ErrorSpec(None, _LOCAL, "Install sudo on the machine, or connect as root."),
+    ErrorCode.SUDO_REFUSED: ErrorSpec(
+        None, _LOCAL, "Let the user work as root without a password, or put ansible_become_password into a vault."
+    ),
+    ErrorCode.CLOCK_SKEW: ErrorSpec(None, _LOCAL, "Set the machine's clock: timedatectl set-ntp true"),
+    ErrorCode.REPOSITORY_UNAVAILABLE: ErrorSpec(
+        None, _LOCAL, "Check rbee_repo_url and rbee_repo_branch, and that the machine may read it without a password."
+    ),
+    ErrorCode.RELEASE_FAILED: ErrorSpec(
+        None, _LOCAL, "Correct what the message names, then run this again; what served before still does."
+    ),
+    ErrorCode.PROVISIONING_FAILED: ErrorSpec(
+        None, _LOCAL, "Correct what the message names, then run this again; what is done already is not done twice."
+    ),
     ErrorCode.CONNECTION_TIMEOUT: ErrorSpec(502, _UPSTREAM, "Check that the daemon runs and where its log is."),
     ErrorCode.INVALID_RESPONSE: ErrorSpec(502, _UPSTREAM, "Something else may be listening on that port."),
     ErrorCode.WORKER_START_FAILED: ErrorSpec(500, _SERVER, "The last lines of the worker's log say why."),

@@ -57,14 +57,22 @@ def build(kind: Kind, found: Mapping[str, Pin]) -> Path:
         aside = Path(name)
         python = _builders(aside, found)
         source = _write(aside / "source.txt", [found[LLAMA]])
-        command = [python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--require-hashes"]
+        command: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "wheel",
+            "--no-deps",
+            "--no-build-isolation",
+            "--require-hashes",
+        ]
         env = os.environ | {
             "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "CMAKE_ARGS": " ".join(kind.flags),
             "CMAKE_GENERATOR": "Ninja",
             "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
         }
-        _run([*command, "--wheel-dir", aside / "out", "--requirement", source], env)
+        _run(command, env)
         (aside / "out" / "kind.json").write_text(json.dumps(asdict(kind), indent=1) + "\n", encoding="utf-8")
         (aside / "out").rename(wheels / kind.folder)
     wheel = locate(kind)
@@ -79,9 +87,17 @@ def fetch_source(found: Mapping[str, Pin], target: Path) -> None:
         # pip looks into a source before it keeps it, and needs the build tools for that.
         python = _builders(Path(name), found)
         source = _write(Path(name) / "source.txt", [found[LLAMA]])
-        command = [python, "-m", "pip", "download", "--no-deps", "--no-build-isolation", "--require-hashes"]
+        command: list[str | Path] = [
+            python,
+            "-m",
+            "pip",
+            "download",
+            "--no-deps",
+            "--no-build-isolation",
+            "--require-hashes",
+        ]
         env = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-        _run([*command, "--no-binary", ":all:", "--dest", target, "--requirement", source], env)
+        _run(command, env)
 
 
 def _builders(aside: Path, found: Mapping[str, Pin]) -> Path:

@@ -89,7 +89,7 @@ def _run(command, seconds=10):
     if program is None:
         return None
     try:
-        done = subprocess.run(  # noqa: UP022 - Python 3.8
+        done = subprocess.run(
             [program, *command[1:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -111,7 +111,11 @@ def _read(path):
 
 def _os_release():
     found = dict(re.findall(r'^(ID|VERSION_ID|ID_LIKE)="?([^"\n]*)"?$', _read("/etc/os-release"), re.MULTILINE))
-    return {"id": found.get("ID", sys.platform), "like": found.get("ID_LIKE", ""), "version": found.get("VERSION_ID", "")}
+    return {
+        "id": found.get("ID", sys.platform),
+        "like": found.get("ID_LIKE", ""),
+        "version": found.get("VERSION_ID", ""),
+    }
 
 
 def _cpu_flags():

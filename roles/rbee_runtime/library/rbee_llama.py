@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: build the llama.cpp wheel on a machine from a kit that the controller brought, without any network."""
+"""Ansible module: build the llama.cpp wheel on a machine, from a kit that the controller brought."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def main():
     )
     source = next(iter(work.glob("llama_cpp_python-*.tar.gz")))
     python = str(venv / "bin" / "python")
+    install = [python, "-m", "pip", "install", "-q", "--no-index", "--find-links", str(work), "--no-deps"]
+    build = [python, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(target)]
     steps = [
         [sys.executable, "-m", "venv", str(venv)],
-        [python, "-m", "pip", "install", "-q", "--no-index", "--find-links", str(work), "--no-deps"]
-        + ["--require-hashes", "-r", str(work / "requirements.txt")],
-        [python, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(target)]
-        + [str(source)],
+        [*install, "--require-hashes", "-r", str(work / "requirements.txt")],
+        [*build, str(source)],
     ]
     try:
         for step in steps:

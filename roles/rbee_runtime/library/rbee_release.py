@@ -57,7 +57,7 @@ author:
 PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
 
 
-class Broken(Exception):
+class StepError(Exception):
     """Raised when a step fails; carries its output."""
 
 
@@ -83,12 +83,12 @@ def main():
     release, moved = _free_name(releases, name)
     try:
         work.mkdir(parents=True)
-        _make(release, Path(module.params["checkout"]), archive, work, wants["extras"])
+        _make(release, Path(module.params["checkout"]), archive, work)
         _prove(release, wants["extras"])
         manifest = work / "release.json"
         manifest.write_text(json.dumps({"wants": wants}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         manifest.replace(release / "release.json")
-    except (OSError, Broken, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (OSError, StepError, tarfile.TarError, zipfile.BadZipFile) as error:
         full = _is_full(releases, error)
         shutil.rmtree(str(release), ignore_errors=True)
         reason = "DISK_FULL: the disk of " + str(releases) + " filled up while the release was made; " if full else ""
@@ -107,12 +107,12 @@ def _free_name(releases, name):
     release, number = releases / name, 1
     while (release / "release.json").exists():
         number += 1
-        release = releases / ("%s.%d" % (name, number))
+        release = releases / (f"{name}.{number}")
     shutil.rmtree(str(release), ignore_errors=True)
     return release, number > 1
 
 
-def _make(release, checkout, archive, work, extras):
+def _make(release, checkout, archive, work):
     with tarfile.open(str(archive)) as tar:
         tar.extractall(str(work), filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(str(work))  # noqa: S202
     uv = _uv(work)
@@ -156,13 +156,13 @@ def _run(command, env=None):
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise Broken("%s did not end within 15 minutes" % command[0]) from error
+        raise StepError(f"{command[0]} did not end within 15 minutes") from error
     if done.returncode:
         output = done.stdout.decode(errors="replace").strip().splitlines()
         # A signal has no output: an illegal instruction means a wheel of another kind of machine.
-        ended = "was ended by signal %d" % -done.returncode if done.returncode < 0 else "failed"
+        ended = f"was ended by signal {-done.returncode}" if done.returncode < 0 else "failed"
         shown = " ".join(str(part) for part in command[:3])
-        raise Broken("%s ... %s: %s" % (shown, ended, " | ".join(output[-6:])))
+        raise StepError(f"{shown} ... {ended}: {' | '.join(output[-6:])}")
 
 
 def _is_full(folder, error):

@@ -1,0 +1,165 @@
+"""What happens during a run of a playbook, as values: one for each task begun and each task done on a host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+_MESSAGE_LIMIT = 4000
+
+
+class Outcome(StrEnum):
+    """How a task ended on one host."""
+
+    OK = "ok"
+    CHANGED = "changed"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    IGNORED = "ignored"
+    UNREACHABLE = "unreachable"
+    RETRY = "retry"
+
+
+@dataclass(frozen=True, slots=True)
+class PlayStarted:
+    """A play begins."""
+
+    play: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStarted:
+    """A task begins on all hosts of the play; *role* is empty for a task of the playbook itself."""
+
+    task: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostStarted:
+    """A task begins on one host."""
+
+    host: str
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class HostTask:
+    """A task has ended on one host; *message* says why where it failed, *path* which file it changed if it was one."""
+
+    host: str
+    task: str
+    role: str
+    outcome: Outcome
+    message: str = ""
+    module: str = ""
+    path: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What Ansible itself counted on one host."""
+
+    ok: int = 0
+    changed: int = 0
+    unreachable: int = 0
+    failures: int = 0
+    skipped: int = 0
+    rescued: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounted:
+    """The run reached its end, and these are the counts of its hosts."""
+
+    hosts: Mapping[str, Counts]
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Something that Ansible says outside any task: a playbook that cannot be parsed, an inventory without hosts."""
+
+    text: str
+
+
+Event = PlayStarted | TaskStarted | HostStarted | HostTask | RunCounted | Complaint
+
+_OUTCOMES = {
+    "runner_on_ok": Outcome.OK,
+    "runner_on_failed": Outcome.FAILED,
+    "runner_on_unreachable": Outcome.UNREACHABLE,
+    "runner_on_skipped": Outcome.SKIPPED,
+    "runner_retry": Outcome.RETRY,
+}
+
+
+def parse(raw: Mapping[str, Any]) -> Event | None:
+    """Turn what ansible-runner reports into one of ours; None for what nobody needs to know."""
+    kind = raw.get("event", "")
+    data = raw.get("event_data") or {}
+    if kind == "playbook_on_play_start":
+        return PlayStarted(str(data.get("name") or data.get("play") or ""))
+    if kind == "playbook_on_task_start":
+        return TaskStarted(str(data.get("task", "")), str(data.get("role") or ""))
+    if kind == "runner_on_start":
+        return HostStarted(str(data.get("host", "")), str(data.get("task", "")))
+    if kind in _OUTCOMES:
+        return _host_task(_OUTCOMES[kind], data)
+    if kind == "playbook_on_stats":
+        return RunCounted(_counts(data))
+    if kind in ("error", "warning") or (kind == "verbose" and "ERROR" in str(raw.get("stdout", ""))):
+        text = str(raw.get("stdout", "")).strip()
+        return Complaint(text[:_MESSAGE_LIMIT]) if text and kind != "warning" else None
+    return None
+
+
+def _host_task(outcome: Outcome, data: Mapping[str, Any]) -> HostTask:
+    result = data.get("res")
+    result = result if isinstance(result, Mapping) else {}
+    if outcome is Outcome.OK and result.get("changed"):
+        outcome = Outcome.CHANGED
+    if outcome is Outcome.FAILED and data.get("ignore_errors"):
+        outcome = Outcome.IGNORED
+    return HostTask(
+        host=str(data.get("host", "")),
+        task=str(data.get("task", "")),
+        role=str(data.get("role") or ""),
+        outcome=outcome,
+        message=_message(result) if outcome in (Outcome.FAILED, Outcome.UNREACHABLE, Outcome.IGNORED) else "",
+        module=str(data.get("resolved_action") or data.get("task_action") or ""),
+        path=str(result.get("path") or result.get("dest") or "") if outcome is Outcome.CHANGED else "",
+        seconds=float(data.get("duration") or 0.0),
+    )
+
+
+def _message(result: Mapping[str, Any]) -> str:
+    """Find the words that say why: of the task, or of the first of its items that failed."""
+    items = result.get("results")
+    if isinstance(items, list):
+        for item in items:
+            if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable")):
+                return _message(item)
+    # A module that could not even start leaves its words only in the last three.
+    parts = [str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout", "stderr")]
+    return "\n".join(part.strip() for part in parts if part.strip())[:_MESSAGE_LIMIT]
+
+
+def _counts(data: Mapping[str, Any]) -> dict[str, Counts]:
+    def number(key: str, host: str) -> int:
+        return int((data.get(key) or {}).get(host, 0))
+
+    hosts = sorted({host for key in ("ok", "dark", "failures", "processed") for host in (data.get(key) or {})})
+    return {
+        host: Counts(
+            ok=number("ok", host),
+            changed=number("changed", host),
+            unreachable=number("dark", host),
+            failures=number("failures", host),
+            skipped=number("skipped", host),
+            rescued=number("rescued", host),
+        )
+        for host in hosts
+    }

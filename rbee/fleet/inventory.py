@@ -1,0 +1,310 @@
+"""The inventory: the one truth about which machines exist, written by people and by the keeper alike.
+
+Reading resolves what the commands need (address, user, key, repository) the way Ansible does; writing changes single
+lines under a lock, so that comments and order survive and two keepers at once lose nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from rbee.config.paths import storage_error
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import ConfigError, RbeeError
+from rbee.fleet.credentials import NODE_NAME
+from rbee.fleet.yamltext import YamlText
+
+HIVES: Final = "rbee_hives"
+QUEEN: Final = "rbee_queen"
+# A node's fields and the variables that carry them.
+VARIABLES: Final = {
+    "host": "ansible_host",
+    "port": "ansible_port",
+    "user": "ansible_user",
+    "key_path": "ansible_ssh_private_key_file",
+    "repo_url": "rbee_repo_url",
+    "repo_branch": "rbee_repo_branch",
+    "install_path": "rbee_install_path",
+    "hive_port": "rbee_hive_port",
+}
+_NEW = """\
+---
+# The machines of rbee. The keeper writes here, and so may you: comments and order stay.
+# inventory/README.md of rbee explains every variable.
+all:
+  children:
+    rbee_queen:
+      hosts:
+    rbee_hives:
+      hosts:
+"""
+_YAML_ENDINGS = (".yml", ".yaml")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the inventory. None means that the inventory does not say it."""
+
+    name: str
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    key_path: str | None = None
+    repo_url: str | None = None
+    repo_branch: str | None = None
+    install_path: str | None = None
+    hive_port: int | None = None
+    groups: tuple[str, ...] = ()
+    line: int | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def address(self) -> str:
+        """Where SSH goes."""
+        return self.host or self.name
+
+
+class Inventory:
+    """An inventory folder, or a single hosts file. It need not exist before the first node is put into it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if path.is_file() or path.suffix in _YAML_ENDINGS:
+            self.folder, self.file = path.parent, path
+        else:
+            self.folder = path
+            existing = [path / name for name in ("hosts.yml", "hosts.yaml", "inventory.yml")]
+            self.file = next((file for file in existing if file.is_file()), existing[0])
+
+    @property
+    def exists(self) -> bool:
+        """Tell whether there is anything yet."""
+        return self.file.is_file()
+
+    def nodes(self, group: str | None = HIVES) -> list[Node]:
+        """List the machines of a group in their order in the file (None: of all). Raises ConfigError with the line."""
+        if not self.exists:
+            return []
+        layout = _Layout(self.read())
+        found = []
+        for name, line in layout.lines.items():
+            groups = tuple(layout.groups_of(name))
+            if group is None or group in groups:
+                found.append(self._resolve(name, line, groups, layout))
+        return found
+
+    def node(self, name: str) -> Node | None:
+        """Find a machine by its name; None if there is none."""
+        return next((node for node in self.nodes(None) if node.name == name), None)
+
+    def require(self, name: str) -> Node:
+        """Find a machine by its name. Raises RbeeError NODE_NOT_FOUND."""
+        node = self.node(name)
+        if node is None:
+            known = ", ".join(each.name for each in self.nodes(None)) or "none"
+            raise RbeeError(
+                ErrorCode.NODE_NOT_FOUND,
+                f"The inventory {self.file} has no node {name!r}; it has: {known}.",
+                details={"node": name},
+            )
+        return node
+
+    def put(self, node: Node, *, replace: bool) -> None:
+        """Add a machine to the hives, or change one that is there; what *node* leaves None stays as it is.
+
+        Raises:
+            RbeeError: NODE_EXISTS without *replace*; a name that cannot be a node's.
+            ConfigError: the file cannot be changed by a program at that place; nothing is written.
+        """
+        if not NODE_NAME.fullmatch(node.name):
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"{node.name!r} cannot be the name of a node.",
+                hint="Use letters, digits, dots, dashes and underscores; the first and the last a letter or digit.",
+                param="node",
+            )
+        with self._edit() as text:
+            layout = _Layout(text)
+            if node.name in layout.lines and not replace:
+                raise RbeeError(
+                    ErrorCode.NODE_EXISTS,
+                    f"{node.name} is in the inventory already ({self.file}:{layout.lines[node.name]}).",
+                    details={"node": node.name},
+                )
+            home = layout.home_of(node.name) or (*layout.path_of(HIVES), "hosts", node.name)
+            text.put(None, *home)
+            if HIVES not in layout.groups_of(node.name) and home[-3:-1] != (HIVES, "hosts"):
+                text.put(None, *layout.path_of(HIVES), "hosts", node.name)
+            values = {VARIABLES[name]: getattr(node, name) for name in VARIABLES}
+            for variable, value in (values | dict(node.variables)).items():
+                if value is not None:
+                    text.put(value, *home, variable)
+
+    def remove(self, name: str) -> bool:
+        """Take a machine out of every group; tell whether it was there."""
+        if not self.exists:
+            return False
+        with self._edit() as text:
+            paths = _Layout(text).paths_of(name)
+            for path in paths:
+                text.remove(*path)
+        return bool(paths)
+
+    def read(self) -> YamlText:
+        """Parse the hosts file. Raises ConfigError with the line."""
+        return load(self.file)
+
+    def _resolve(self, name: str, line: int, groups: tuple[str, ...], layout: _Layout) -> Node:
+        merged: dict[str, Any] = {}
+        for source in (
+            layout.variables("all"),
+            *(self._vars_files("group_vars", "all")),
+            *(layout.variables(group) for group in groups),
+            *(each for group in groups for each in self._vars_files("group_vars", group)),
+            layout.host_variables(name),
+            *(self._vars_files("host_vars", name)),
+        ):
+            merged |= source
+        # A template is Ansible's to resolve.
+        known = {key: value for key, value in merged.items() if not (isinstance(value, str) and "{{" in value)}
+        fields: dict[str, Any] = {key: known.get(variable) for key, variable in VARIABLES.items()}
+        for number in ("port", "hive_port"):
+            value = fields[number]
+            fields[number] = int(value) if isinstance(value, int | str) and str(value).isdigit() else None
+        texts = {key: None if value is None else str(value) for key, value in fields.items() if "port" not in key}
+        return Node(name=name, groups=groups, line=line, variables=merged, **(fields | texts))
+
+    def _vars_files(self, kind: str, name: str) -> Iterator[dict[str, Any]]:
+        for file in vars_files(self.folder / kind, name):
+            found = load(file).get()
+            yield found if isinstance(found, dict) else {}
+
+    @contextmanager
+    def _edit(self) -> Iterator[YamlText]:
+        """Give the text to change under a lock, and write it whole or, after an error, not at all."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / f".{self.file.name}.lock").open("w")
+        except OSError as error:
+            raise storage_error(error, self.folder) from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            text = self.read() if self.exists else YamlText(_NEW, str(self.file))
+            before = text.text if self.exists else None
+            yield text
+            if text.text != before:
+                _write(self.file, text.text)
+
+
+class _Layout:
+    """Where in a hosts file the groups and the hosts stand."""
+
+    def __init__(self, text: YamlText) -> None:
+        self._text = text
+        self._groups: dict[str, tuple[str, ...]] = {}
+        self._parents: dict[str, list[str]] = {}
+        self._hosts: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+        self.lines: dict[str, int] = {}
+        for top in text.entries():
+            self._walk((top.name,), None)
+
+    def path_of(self, group: str) -> tuple[str, ...]:
+        """Give the path of a group, where it is or where it should be made."""
+        return self._groups.get(group, ("all", "children", group))
+
+    def paths_of(self, host: str) -> list[tuple[str, ...]]:
+        """List every place where a host stands."""
+        return [path for _, path in self._hosts.get(host, [])]
+
+    def groups_of(self, host: str) -> list[str]:
+        """List the groups of a host, outer ones first, without `all`."""
+        found: list[str] = []
+        for group, _ in self._hosts.get(host, []):
+            for name in (*self._ancestors(group), group):
+                if name != "all" and name not in found:
+                    found.append(name)
+        return found
+
+    def home_of(self, host: str) -> tuple[str, ...] | None:
+        """Give the place where a host's variables stand, else its first place; None for an unknown host."""
+        paths = self.paths_of(host)
+        with_variables = [path for path in paths if self._text.entries(*path)]
+        in_hives = [path for path in paths if path[-3:-1] == (HIVES, "hosts")]
+        return next(iter([*with_variables, *in_hives, *paths]), None)
+
+    def variables(self, group: str) -> dict[str, Any]:
+        """Give the `vars` of a group."""
+        path = self._groups.get(group)
+        found = self._text.get(*path, "vars") if path else None
+        return found if isinstance(found, dict) else {}
+
+    def host_variables(self, host: str) -> dict[str, Any]:
+        """Give what stands beside a host, in all its places."""
+        merged: dict[str, Any] = {}
+        for path in self.paths_of(host):
+            found = self._text.get(*path)
+            merged |= found if isinstance(found, dict) else {}
+        return merged
+
+    def _walk(self, path: tuple[str, ...], parent: str | None) -> None:
+        group = path[-1]
+        # A group may be named in several places; the one with its hosts is its home.
+        if group not in self._groups or self._text.has(*path, "hosts"):
+            self._groups[group] = path
+        if parent is not None:
+            self._parents.setdefault(group, []).append(parent)
+        for host in self._text.entries(*path, "hosts"):
+            self._hosts.setdefault(host.name, []).append((group, (*path, "hosts", host.name)))
+            self.lines.setdefault(host.name, host.line)
+        for child in self._text.entries(*path, "children"):
+            self._walk((*path, "children", child.name), group)
+
+    def _ancestors(self, group: str) -> list[str]:
+        found: list[str] = []
+        for parent in self._parents.get(group, []):
+            found += [*self._ancestors(parent), parent]
+        return found
+
+
+def load(file: Path) -> YamlText:
+    """Parse one YAML file; an encrypted one as empty. Raises ConfigError."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", path=str(file)) from error
+    return YamlText("" if text.startswith("$ANSIBLE_VAULT") else text, str(file))
+
+
+def vars_files(folder: Path, name: str) -> list[Path]:
+    """List the files in which Ansible looks for the variables of a group or host."""
+    files = [folder / f"{name}{ending}" for ending in ("", *_YAML_ENDINGS) if (folder / f"{name}{ending}").is_file()]
+    inside = folder / name
+    if inside.is_dir():
+        files += sorted(
+            file for file in inside.rglob("*") if file.suffix in _YAML_ENDINGS and not file.name.startswith(".")
+        )
+    return files
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as target:
+                target.write(text)
+                target.flush()
+                os.fsync(target.fileno())
+            Path(name).chmod(mode)
+            Path(name).replace(file.resolve())
+        finally:
+            Path(name).unlink(missing_ok=True)
+    except OSError as error:
+        raise storage_error(error, file) from error

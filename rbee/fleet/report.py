@@ -1,0 +1,222 @@
+"""Say how a run ended: host by host, from its events and counts, never from an exit code.
+
+Ansible's codes are ambiguous (4 is "unreachable" and "cannot be parsed"), and one host's failure is not the fleet's.
+A role that refuses says so as `CODE: sentence`; what the ssh program says is told apart here, and only here, because
+its words are all that it gives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rbee.contracts.errors import ERRORS, ErrorCode
+from rbee.errors import RbeeError
+from rbee.fleet.events import Complaint, Event, HostTask, Outcome, RunCounted
+
+
+class Verdict(StrEnum):
+    """How one host came out of a run. `UNFINISHED`: the run ended before it was the host's turn, or in its middle."""
+
+    DONE = "done"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The first thing that went wrong on a host: at which task, what, and what to do about it."""
+
+    code: ErrorCode
+    message: str
+    hint: str
+    task: str
+
+
+@dataclass(slots=True)
+class HostReport:
+    """One host's part of a run."""
+
+    host: str
+    verdict: Verdict = Verdict.UNFINISHED
+    tasks: int = 0
+    changed: list[str] = field(default_factory=list)
+    last_task: str = ""
+    cause: Cause | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """A whole run: every host that was asked for, and what was said outside all of them."""
+
+    hosts: dict[str, HostReport]
+    complaint: str = ""
+    canceled: bool = False
+
+    @property
+    def succeeded(self) -> bool:
+        """Tell whether every host is done; a run over no host at all did not do what it was asked for."""
+        return (
+            bool(self.hosts)
+            and not self.complaint
+            and not self.canceled
+            and all(host.verdict is Verdict.DONE for host in self.hosts.values())
+        )
+
+    @property
+    def changed(self) -> int:
+        """Count the changes on all hosts."""
+        return sum(len(host.changed) for host in self.hosts.values())
+
+    def error(self) -> RbeeError | None:
+        """Give the failure to end with: a single host's own cause, or a summary over several. None if all is done."""
+        if self.succeeded:
+            return None
+        if self.canceled:
+            states = ", ".join(f"{host.host} {host.verdict}" for host in self.hosts.values())
+            return RbeeError(ErrorCode.CANCELED, f"The run was ended. {states}.", hint="Running it again goes on.")
+        bad = [host for host in self.hosts.values() if host.verdict is not Verdict.DONE]
+        if len(bad) == 1 and (cause := bad[0].cause) is not None:
+            return RbeeError(
+                cause.code, cause.message, hint=cause.hint, details={"host": bad[0].host, "task": cause.task}
+            )
+        if not bad:
+            return RbeeError(ErrorCode.PROVISIONING_FAILED, self.complaint or "No host was reached.")
+        named = "; ".join(f"{host.host}: {host.cause.code if host.cause else host.verdict}" for host in bad)
+        return RbeeError(
+            ErrorCode.PROVISIONING_FAILED,
+            f"{len(bad)} of {len(self.hosts)} machines are not done: {named}.",
+            details={
+                host.host: {"code": host.cause.code.value, "message": host.cause.message} if host.cause else {}
+                for host in bad
+            },
+        )
+
+
+class Reporter:
+    """Collects a run's events into its report."""
+
+    def __init__(self, hosts: Iterable[str] = ()) -> None:
+        self._hosts = {host: HostReport(host) for host in hosts}
+        self._failures: dict[str, list[HostTask]] = {}
+        self._complaints: list[str] = []
+        self._counted = False
+
+    @property
+    def counted(self) -> bool:
+        """Tell whether the run came to its end and counted its hosts."""
+        return self._counted
+
+    def see(self, event: Event) -> None:
+        """Take one event in."""
+        if isinstance(event, HostTask):
+            self._see_task(event)
+        elif isinstance(event, RunCounted):
+            self._counted = True
+            for name, counts in event.hosts.items():
+                host = self._hosts.setdefault(name, HostReport(name))
+                if counts.unreachable:
+                    host.verdict = Verdict.UNREACHABLE
+                elif counts.failures:
+                    host.verdict = Verdict.FAILED
+                else:
+                    host.verdict = Verdict.DONE
+        elif isinstance(event, Complaint):
+            self._complaints.append(event.text)
+
+    def report(self, *, canceled: bool, addresses: dict[str, str] | None = None) -> RunReport:
+        """Give the report as of now; *addresses* are for the advice (name -> address of SSH)."""
+        for name, failures in self._failures.items():
+            host = self._hosts[name]
+            if host.verdict in (Verdict.FAILED, Verdict.UNREACHABLE) or not self._counted:
+                host.cause = cause_of(failures, (addresses or {}).get(name, name))
+        complaint = "" if self._counted and self._hosts else "\n".join(self._complaints)
+        return RunReport(self._hosts, complaint, canceled)
+
+    def _see_task(self, event: HostTask) -> None:
+        host = self._hosts.setdefault(event.host, HostReport(event.host))
+        if event.outcome is not Outcome.RETRY:
+            host.tasks += 1
+            host.last_task = event.task
+        if event.outcome is Outcome.CHANGED:
+            host.changed.append(f"{event.task}: {event.path}" if event.path else event.task)
+        elif event.outcome is Outcome.FAILED:
+            host.verdict = Verdict.FAILED
+            self._failures.setdefault(event.host, []).append(event)
+        elif event.outcome is Outcome.UNREACHABLE:
+            host.verdict = Verdict.UNREACHABLE
+            self._failures.setdefault(event.host, []).append(event)
+
+
+_OWN = re.compile(r"\b([A-Z][A-Z_]+): ")
+
+# What the ssh program says on standard error, lower case; checked against OpenSSH 9.2 and 8.4.
+_SSH_WORDS: tuple[tuple[str, ErrorCode], ...] = (
+    ("remote host identification has changed", ErrorCode.HOST_KEY_UNKNOWN),
+    ("host key verification failed", ErrorCode.HOST_KEY_UNKNOWN),
+    ("no matching host key", ErrorCode.HOST_KEY_UNKNOWN),
+    ("could not resolve hostname", ErrorCode.SSH_HOST_UNKNOWN),
+    ("name or service not known", ErrorCode.SSH_HOST_UNKNOWN),
+    ("connection refused", ErrorCode.SSH_REFUSED),
+    ("unprotected private key file", ErrorCode.SSH_AUTH_FAILED),
+    ("permission denied", ErrorCode.SSH_AUTH_FAILED),
+    ("too many authentication failures", ErrorCode.SSH_AUTH_FAILED),
+    ("timed out", ErrorCode.SSH_TIMEOUT),
+    ("no route to host", ErrorCode.SSH_TIMEOUT),
+    ("network is unreachable", ErrorCode.SSH_TIMEOUT),
+    ("connection reset", ErrorCode.SSH_TIMEOUT),
+    ("connection closed", ErrorCode.SSH_TIMEOUT),
+    ("timeout, server", ErrorCode.SSH_TIMEOUT),
+)
+
+
+def cause_of(failures: list[HostTask], address: str) -> Cause:
+    """Find the first cause among a host's failures: the roles' own words before Ansible's.
+
+    A task that a role rescues fails first and says little; the role then says in its own words what it means.
+    """
+    for failure in reversed(failures):
+        if (found := _OWN.match(failure.message)) and found[1] in ErrorCode.__members__:
+            code = ErrorCode(found[1])
+            return Cause(code, failure.message[found.end() :].strip(), ERRORS[code].hint, failure.task)
+    first = failures[0]
+    if first.outcome is Outcome.UNREACHABLE:
+        return _unreachable(first, address)
+    if "interpreter" in first.message.lower() and "not found" in first.message.lower():
+        code = ErrorCode.PYTHON_MISSING
+        return Cause(code, f"{first.host} has no Python.", ERRORS[code].hint, first.task)
+    code = ErrorCode.DISK_FULL if "No space left on device" in first.message else ErrorCode.SSH_COMMAND_FAILED
+    message = f"'{first.task}' failed on {first.host}: {_first_lines(first.message) or 'it gave no reason'}"
+    return Cause(code, message, ERRORS[code].hint, first.task)
+
+
+def _unreachable(failure: HostTask, address: str) -> Cause:
+    words = failure.message.lower()
+    code = next((code for word, code in _SSH_WORDS if word in words), ErrorCode.SSH_TIMEOUT)
+    hint = ERRORS[code].hint
+    what = {
+        ErrorCode.HOST_KEY_UNKNOWN: f"{failure.host} ({address}) shows a host key that is not known here.",
+        ErrorCode.SSH_HOST_UNKNOWN: f"The address {address} of {failure.host} is not known.",
+        ErrorCode.SSH_REFUSED: f"{failure.host} ({address}) refuses the connection.",
+        ErrorCode.SSH_AUTH_FAILED: f"{failure.host} ({address}) does not let this user in.",
+        ErrorCode.SSH_TIMEOUT: f"{failure.host} ({address}) does not answer.",
+    }[code]
+    if "remote host identification has changed" in words:
+        what = f"{failure.host} ({address}) shows another host key than before."
+        hint = (
+            "If the machine was set up anew, forget the old key and accept the new one: "
+            f"ssh-keygen -R {address} && ssh-keyscan -H {address} >> ~/.ssh/known_hosts"
+        )
+    elif code is ErrorCode.HOST_KEY_UNKNOWN:
+        hint = f"Compare its fingerprint, then accept it: ssh-keyscan -H {address} >> ~/.ssh/known_hosts"
+    elif "unprotected private key file" in words:
+        what = f"ssh refuses the key for {failure.host}: others can read its file."
+        hint = "Make it yours alone: chmod 600 on the key file."
+    return Cause(code, what, hint, failure.task)
+
+
+def _first_lines(text: str) -> str:
+    return " ".join(line.strip() for line in text.splitlines()[:6] if line.strip())[:800]

@@ -1,0 +1,152 @@
+"""Run playbooks through ansible-runner; nothing else here knows that library.
+
+No secret passes through a run: keys are looked up by the roles in files of mode 0600, so neither arguments, nor
+environment, nor the artefacts that ansible-runner keeps can show one.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rbee.config.paths import Paths
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.fleet.assets import Assets
+from rbee.fleet.events import Complaint, Event, parse
+from rbee.fleet.report import Reporter, RunReport
+
+KEPT_RUNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What to run: a playbook by name, on which inventory, limited to which hosts, with which plain variables."""
+
+    playbook: str
+    inventory: Path
+    limit: tuple[str, ...] = ()
+    extra: Mapping[str, Any] | None = None
+    check: bool = False
+    diff: bool = False
+
+    def command_line(self, assets: Assets) -> list[str]:
+        """Give the plain Ansible command that does the same."""
+        line = ["ansible-playbook", "-i", str(self.inventory), str(assets.playbook(self.playbook))]
+        if self.limit:
+            line += ["--limit", ",".join(self.limit)]
+        for key, value in (self.extra or {}).items():
+            line += ["-e", f"{key}={_plain(value)}"]
+        return [*line, *(["--check"] if self.check else []), *(["--diff"] if self.diff else [])]
+
+    def shown(self, assets: Assets) -> str:
+        """Give the command as a person would type it."""
+        return shlex.join(self.command_line(assets))
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended, and where what it left lies."""
+
+    report: RunReport
+    artefacts: Path
+
+
+def run(
+    wish: Wish,
+    paths: Paths,
+    *,
+    hosts: Mapping[str, str],
+    on_event: Callable[[Event], None],
+    cancelled: Callable[[], bool],
+) -> RunResult:
+    """Run a playbook to its end and report on every host.
+
+    Args:
+        hosts: the hosts that are asked for, each with its address.
+        on_event: told everything as it happens, in ansible-runner's own thread.
+        cancelled: asked several times a second; once it says so, the run is ended and what is known is reported.
+
+    Raises:
+        RbeeError: Ansible is not installed, or the state folder cannot be written.
+    """
+    runner = _library()
+    assets = Assets.find()
+    playbook = assets.playbook(wish.playbook)
+    folder = paths.make(paths.home / "ansible")
+    ident = uuid.uuid4().hex[:12]
+    reporter = Reporter(hosts)
+
+    def see(raw: dict[str, Any]) -> bool:
+        event = parse(raw)
+        if event is not None:
+            reporter.see(event)
+            on_event(event)
+        # True keeps the event in the artefacts.
+        return True
+
+    options = [*(["--check"] if wish.check else []), *(["--diff"] if wish.diff else [])]
+    done = runner.run(
+        private_data_dir=str(folder),
+        ident=ident,
+        project_dir=str(playbook.parent),
+        playbook=str(playbook),
+        inventory=str(wish.inventory),
+        limit=",".join(wish.limit) or None,
+        extravars=dict(wish.extra or {}),
+        cmdline=" ".join(options) or None,
+        envvars=_environment(assets, paths),
+        settings={"runner_mode": "subprocess", "idle_timeout": 0},
+        suppress_env_files=True,
+        rotate_artifacts=KEPT_RUNS,
+        quiet=True,
+        event_handler=see,
+        cancel_callback=cancelled,
+    )
+    if done.status not in ("successful", "canceled") and not reporter.counted:
+        reporter.see(Complaint(_words(folder / "artifacts" / ident)))
+    report = reporter.report(canceled=done.status == "canceled", addresses=dict(hosts))
+    return RunResult(report, folder / "artifacts" / ident)
+
+
+def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
+    return {
+        "ANSIBLE_CONFIG": str(assets.config),
+        "ANSIBLE_ROLES_PATH": str(assets.roles),
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_NOCOLOR": "1",
+        # The programs of the environment that this runs in, also where it is not activated.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "RBEE_HOME": str(paths.home),
+    }
+
+
+def _library() -> Any:
+    try:
+        import ansible_runner
+    except ImportError as error:
+        raise RbeeError(
+            ErrorCode.CONFIG_INVALID,
+            "Ansible is not installed beside the keeper, and machines are reached through it.",
+            hint="pip install 'rbee[fleet]'",
+        ) from error
+    return ansible_runner
+
+
+def _words(artefacts: Path) -> str:
+    """Give what Ansible said where it ended before any task."""
+    for name in ("stdout", "stderr"):
+        file = artefacts / name
+        if file.exists() and (text := file.read_text(encoding="utf-8", errors="replace").strip()):
+            return text[-2000:]
+    return "Ansible ended without a word."
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
