@@ -60,6 +60,11 @@ class Readiness:
         port = "" if moved is None else f"; its usual port is taken, it listens on {moved}"
         yield narration("queen-rbee", "hive-ready", f"hive {LOCALHOST_NODE}: connected{port}", "🏠")
 
+    async def met(self, wish: Wish) -> None:
+        """Do the same for whoever has no use for the narration."""
+        async for _ in self.events(wish):
+            pass
+
     def _needs_local(self, wish: Wish) -> bool:
         return (
             self._local is not None

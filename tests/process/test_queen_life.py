@@ -206,6 +206,7 @@ def test_a_broken_registry_is_named_at_the_start(machine: Machine) -> None:
 
 def test_a_wrong_setting_ends_the_start_with_78(machine: Machine) -> None:
     """An unknown key is refused with the file and the line; a value out of bounds with its reason."""
+    machine.env["RBEE_QUEEN_URL"] = f"http://127.0.0.1:{machine.queen_port}"  # the keeper's, not hers
     machine.configure("queen", prot=8080)
     unknown = machine.run("queen-rbee")
     del machine.tables["queen"]["prot"]
@@ -213,7 +214,7 @@ def test_a_wrong_setting_ends_the_start_with_78(machine: Machine) -> None:
     too_big = machine.run("queen-rbee", "--port", "70000")
 
     assert unknown.code == 78
-    assert "prot" in unknown.stderr
+    assert "'prot'" in unknown.stderr
     assert "config.toml:" in unknown.stderr
     assert out_of_bounds.code == 2
     assert too_big.code == 78

@@ -13,6 +13,7 @@ from rbee.contracts.queen import LogLine
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.queen.deps import NodeName, QueenDep
 from rbee.queen.logs import merged, own_lines
+from rbee.queen.placement import Wish
 
 router = APIRouter()
 
@@ -26,6 +27,7 @@ async def logs(
     follow: bool = False,
 ) -> EventStream:
     """Give the last lines of each log; with *follow* also what comes, until the client or the queen goes."""
+    await queen.readiness.met(Wish("", node))
     client = queen.channels.client(node)
     sources: list[AsyncIterator[LogLine]] = [client.logs(follow=follow, lines=lines)]
     if node == LOCALHOST_NODE:

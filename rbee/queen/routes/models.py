@@ -20,21 +20,21 @@ router = APIRouter(prefix="/v2/models")
 @router.get("/list")
 async def list_models(node: NodeName, queen: QueenDep) -> ModelList:
     """List a node's catalogue."""
-    await _ready(queen, node)
+    await queen.readiness.met(Wish("", node))
     return ModelList(models=await queen.channels.client(node).models())
 
 
 @router.get("/show")
 async def show(node: NodeName, model: ModelText, queen: QueenDep) -> ModelDetails:
     """Show one model, with what its file says of itself."""
-    await _ready(queen, node)
+    await queen.readiness.met(Wish("", node))
     return await queen.channels.client(node).model(queen.board.reference(model))
 
 
 @router.delete("", status_code=204)
 async def remove(node: NodeName, model: ModelText, queen: QueenDep) -> None:
     """Remove a model from a node's catalogue, and its file if the hive fetched it."""
-    await _ready(queen, node)
+    await queen.readiness.met(Wish("", node))
     client = queen.channels.client(node)
     known = await client.model(queen.board.reference(model))
     await client.remove_model(known.id)
@@ -55,9 +55,3 @@ async def _fetching(queen: Queen, request: NodeModel) -> AsyncIterator[bytes]:
         yield event
     await fetching.result()
     yield DONE
-
-
-async def _ready(queen: Queen, node: str) -> None:
-    """Give the node's hive its chance to be there."""
-    async for _ in queen.readiness.events(Wish("", node)):
-        pass
