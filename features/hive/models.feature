@@ -58,4 +58,4 @@ Feature: A hive keeps models
     And the model of the hub was pulled
     When the file of the model is deleted
     And the operator runs "rbee-keeper models list --node localhost"
-    Then standard output says "vanished"
+    Then standard output says "is gone"

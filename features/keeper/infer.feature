@@ -9,7 +9,7 @@ Feature: One command gives an answer
     @B58 @B51 @B27 @B34
     Scenario: A cold start answers and leaves nothing behind
       Given a machine
-      When the operator runs "rbee-keeper infer --node localhost --model demo --prompt 'Name three kinds of bees.' --max-tokens 40 --temperature 0"
+      When the operator runs "rbee-keeper infer --node localhost --model demo --prompt 'Name three kinds of bees.' --max-tokens 40 --seed 3"
       Then the exit code is 0
       And standard output has at least 10 words
       And standard output says nothing of queens, hives and workers

@@ -82,6 +82,8 @@ class AsyncDaemonClient:
     async def _connected(self, request: httpx.Request, on_retry: OnRetry | None, *, stream: bool) -> httpx.Response:
         waits = list(self._retries.waits())
         for attempt in range(len(waits) + 1):
+            if self._http.is_closed:  # its owner gave the daemon up while this request waited
+                raise unreachable(self.name, self.url, attempt, ConnectionError("given up"))
             try:
                 return await self._http.send(request, stream=stream)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:

@@ -66,6 +66,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._on_serving = on_serving
+        self._signals = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start serving, then say so."""
@@ -89,9 +90,12 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int) -> None:
-        if self._drain.draining.is_set():
+        self._signals += 1
+        if self._signals > 1:
             log.warning("second signal: ending at once", extra={"fields": {"signal": number}})
-            self.force_exit = self.should_exit = True
+            # Not force_exit: that would skip the lifespan's end, where resources are released.
+            self.config.timeout_graceful_shutdown = 0
+            self.should_exit = True
             return
         log.info("draining", extra={"fields": {"signal": number}})
         notify("STOPPING=1")
@@ -102,11 +106,18 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve(app: ASGIApp, sock: socket.socket, drain_of: Callable[[], Drain[Any]], hold: Hold) -> None:
+def serve(
+    app: ASGIApp,
+    sock: socket.socket,
+    drain_of: Callable[[], Drain[Any]],
+    hold: Hold,
+    *,
+    then: Callable[[], None] | None = None,
+) -> None:
     """Run until the drain is done.
 
     *drain_of* is called inside the event loop, before the application's lifespan begins.
-    The owner is told `{"port", "pid"}` and systemd READY once requests are answered.
+    The owner is told `{"port", "pid"}` and systemd READY once requests are answered; *then* is called after that.
     """
     port = sock.getsockname()[1]
 
@@ -114,6 +125,8 @@ def serve(app: ASGIApp, sock: socket.socket, drain_of: Callable[[], Drain[Any]],
         hold.tell({"port": port, "pid": os.getpid()})
         notify("READY=1")
         log.info("serving", extra={"fields": {"port": port}})
+        if then is not None:
+            then()
 
     async def run() -> None:
         config = uvicorn.Config(

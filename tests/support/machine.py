@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -100,6 +101,10 @@ class Machine:
         """Set keys of one table of the config file (`""` is its top level)."""
         self.tables.setdefault(table, {}).update(values)
 
+    def fake(self, **options: Any) -> None:
+        """Tell the fake engine how to behave (`worker.engine.fake.FakeOptions`)."""
+        self.tables["worker"].setdefault("fake", {}).update(options)
+
     def environ(self) -> dict[str, str]:
         """Give the environment of every command on this machine."""
         self._write_config()
@@ -187,18 +192,23 @@ class Machine:
         lines = []
         for table, values in self.tables.items():
             lines += [f"[{table}]"] if table else []
-            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+            lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
         path = self.home / "config.toml"
         if os.access(self.home, os.W_OK):
             path.write_text("\n".join(lines) + "\n")
 
 
+_NEXT_PORT = itertools.count(12000 + 4000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 10)
+
+
 def free_ports(count: int) -> list[int]:
-    """Find ports nobody listens on now, away from the range that the kernel hands out itself."""
+    """Find ports nobody listens on now, below the range that the kernel hands out itself.
+
+    They are 10 apart, so that what takes the next few ports stays clear of others; test processes have 4,000 each.
+    """
     ports: list[int] = []
-    port = 12000 + (os.getpid() * 37) % 16000
     while len(ports) < count:
-        port = port + 7 if port < 31000 else 12000
+        port = next(_NEXT_PORT)
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))
@@ -206,6 +216,13 @@ def free_ports(count: int) -> list[int]:
                 continue
         ports.append(port)
     return ports
+
+
+def _toml(value: Any) -> str:
+    """Write a value as TOML: JSON, but for tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+    return json.dumps(value)
 
 
 def _quietly(action: Any) -> None:

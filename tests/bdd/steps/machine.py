@@ -10,10 +10,10 @@ import tomllib
 import psutil
 import pytest
 from pytest_bdd import given, parsers, then, when
-from tests.support.models import smollm2_path, smollm2_q8_path
 
 from tests.support.gguf_files import write_gguf
 from tests.support.machine import Machine, free_ports
+from tests.support.models import smollm2_path, smollm2_q8_path
 from tests.support.waiting import eventually
 
 
@@ -44,12 +44,12 @@ def a_running_queen(machine: Machine) -> str:
 
 @given(parsers.parse("the fake engine gives {rate:d} tokens per second"))
 def fake_speed(machine: Machine, rate: int) -> None:
-    machine.configure("worker", fake_tokens_per_s=rate)
+    machine.fake(tokens_per_s=rate)
 
 
 @given(parsers.parse("the fake engine takes {seconds:d} seconds to load"))
 def fake_load(machine: Machine, seconds: int) -> None:
-    machine.configure("worker", fake_load_s=seconds)
+    machine.fake(load_s=seconds)
 
 
 @given(parsers.parse("workers have {count:d} slot"))
