@@ -1,4 +1,4 @@
-"""Run the benchmark: `python -m tests.bench [PART...] [--strict]`."""
+"""Run the benchmark: `python -m tests.bench [PART...] [--rounds N] [--strict]`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ def main() -> int:
         "parts", nargs="*", metavar="PART", help=f"any of: {', '.join(PARTS)}; without: {', '.join(DEFAULT)}"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that each takes; the medians count (default: 5)")
     wish = parser.parse_args()
     if unknown := set(wish.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    if wish.rounds < 1:
+        parser.error("--rounds must be 1 or more")
     rows: list[Row] = []
     failed = []
     for name in wish.parts or DEFAULT:
         print(f"measuring {name} ...", flush=True)
         try:
-            rows += PARTS[name]()
+            rows += PARTS[name](wish.rounds)
         except (OSError, RuntimeError, StepError, subprocess.SubprocessError) as failure:
             # The other parts are still worth their minutes; the exit code tells.
             failed.append(name)

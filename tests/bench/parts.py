@@ -16,51 +16,57 @@ from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
 
 TOKENS = 100
-SPAWNS = 7
-ROUNDS = 5
-COMMANDS = 15
+COMMANDS_A_ROUND = 3
 
 
-def spawn() -> list[Row]:
+def spawn(rounds: int) -> list[Row]:
     """From the start of the process to a model that answers: our worker and llama-server, in turns."""
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     # The first of each only warms the page cache.
-    for _ in range(SPAWNS + 1):
+    for _ in range(rounds + 1):
         for name, launch in (("ours", ours), ("theirs", theirs)):
             with running(launch(4)) as server:
                 times[name].append(server.healthy_after_s)
     return [Row("spawn_to_healthy", *_medians(times), "llama-server", "s", "<=1.2")]
 
 
-def streams(*counts: int) -> list[Row]:
+def streams(rounds: int, *counts: int) -> list[Row]:
     """Tokens per second in all and time to the first token, at some numbers of streams at once."""
     rows = []
     slots = max(4, *counts)
     with running(ours(slots)) as our_server, running(theirs(slots)) as their_server:
         servers = {"ours": our_server, "theirs": their_server}
         for count in counts:
-            rounds: dict[str, list[Round]] = {"ours": [], "theirs": []}
-            for number in range(ROUNDS + 1):
+            results: dict[str, list[Round]] = {"ours": [], "theirs": []}
+            for number in range(rounds + 1):
                 # Taking turns in both orders, so that neither always runs into the other's wake.
                 for name in ("ours", "theirs") if number % 2 else ("theirs", "ours"):
                     salt = count * 1000 + number
-                    rounds[name].append(measure(servers[name], streams=count, tokens=TOKENS, salt=salt))
-            speed = {name: [one.tokens_per_s for one in taken] for name, taken in rounds.items()}
-            first = {name: [one.first_token_s for one in taken] for name, taken in rounds.items()}
+                    results[name].append(measure(servers[name], streams=count, tokens=TOKENS, salt=salt))
+            speed = {name: [one.tokens_per_s for one in taken] for name, taken in results.items()}
+            first = {name: [one.first_token_s for one in taken] for name, taken in results.items()}
             rows.append(Row(f"tokens_per_s_{count}", *_medians(speed), "llama-server", "tokens/s", ">=1.0"))
             rows.append(Row(f"first_token_{count}", *_medians(first), "llama-server", "s", "<=1.0"))
     return rows
 
 
-def command() -> list[Row]:
+def command(rounds: int) -> list[Row]:
     """How long the keeper takes to say something, in multiples of the bare interpreter."""
     return [
-        Row("keeper_help", *_commands([_program("rbee-keeper"), "--help"], dict(os.environ)), _BARE, "s", "<=8"),
-        Row("keeper_version", *_commands([_program("rbee-keeper"), "--version"], dict(os.environ)), _BARE, "s", "<=8"),
+        Row(
+            "keeper_help", *_commands([_program("rbee-keeper"), "--help"], dict(os.environ), rounds), _BARE, "s", "<=8"
+        ),
+        Row(
+            "keeper_version",
+            *_commands([_program("rbee-keeper"), "--version"], dict(os.environ), rounds),
+            _BARE,
+            "s",
+            "<=8",
+        ),
     ]
 
 
-def worker_list() -> list[Row]:
+def worker_list(rounds: int) -> list[Row]:
     """How long `worker list` takes against a running queen, in multiples of the bare interpreter."""
     keeper = _program("rbee-keeper")
     with tempfile.TemporaryDirectory(prefix="rbee-bench-") as name:
@@ -72,19 +78,19 @@ def worker_list() -> list[Row]:
         )
         own = {key: value for key, value in os.environ.items() if not key.startswith("RBEE_")}
         env = {**own, "RBEE_HOME": str(home), "RBEE_CONFIG": str(config)}
-        subprocess.run([keeper, "daemon", "start"], env=env, check=True, capture_output=True, timeout=60)
+        _run([keeper, "daemon", "start"], env)
         try:
-            return [Row("worker_list", *_commands([keeper, "worker", "list"], env), _BARE, "s", "<=30")]
+            return [Row("worker_list", *_commands([keeper, "worker", "list"], env, rounds), _BARE, "s", "<=30")]
         finally:
-            subprocess.run([keeper, "daemon", "stop"], env=env, check=True, capture_output=True, timeout=120)
+            _run([keeper, "daemon", "stop"], env)
 
 
-PARTS: dict[str, Callable[[], list[Row]]] = {
+PARTS: dict[str, Callable[[int], list[Row]]] = {
     "command": command,
     "worker-list": worker_list,
     "spawn": spawn,
-    "streams": lambda: streams(1, 4),
-    "streams-many": lambda: streams(8, 16),
+    "streams": lambda rounds: streams(rounds, 1, 4),
+    "streams-many": lambda rounds: streams(rounds, 8, 16),
 }
 # Run when no part is named; the others take long and are asked for by name.
 DEFAULT = ("command", "worker-list", "spawn", "streams")
@@ -92,12 +98,18 @@ DEFAULT = ("command", "worker-list", "spawn", "streams")
 _BARE = "python -c pass"
 
 
-def _commands(arguments: Sequence[str], env: dict[str, str]) -> tuple[float, float]:
+def _commands(arguments: Sequence[str], env: dict[str, str], rounds: int) -> tuple[float, float]:
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for _ in range(COMMANDS + 1):
+    for _ in range(COMMANDS_A_ROUND * rounds + 1):
         times["ours"].append(_time(arguments, env))
         times["theirs"].append(_time([sys.executable, "-c", "pass"], env))
     return _medians(times)
+
+
+def _run(arguments: Sequence[str], env: dict[str, str]) -> None:
+    done = subprocess.run(arguments, env=env, check=False, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} failed with {done.returncode}: {done.stderr.strip()}")
 
 
 def _time(arguments: Sequence[str], env: dict[str, str]) -> float:
