@@ -2,78 +2,51 @@
 
 The package index has no ready wheel, and building one takes minutes. It is built from the pinned source,
 kept in `<cache>/wheels/<kind>/`, and found there by every later setup on the same kind of machine.
-A kind is everything that the wheel's machine code depends on: version, system, architecture, C library,
-instruction sets, backend and build flags.
+The roles that install rbee on other machines find it there too: `rbee.fleet.kinds` says what a kind is.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
-import platform
-import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from rbee.fleet.kinds import FLAGS, Kind, locate
+from rbee.fleet.kinds import LLAMA as NAME
 from tools import constraints
 from tools.longstep import StepError, cache_home, long, quick, say
 from tools.packages import Installer
 
-NAME = "llama-cpp-python"
-# Without OpenMP the wheel needs no libgomp on the machines it is copied to, at the same speed; the image parts are
-# never used.
-FLAGS = ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=OFF")
+__all__ = [
+    "FLAGS",
+    "NAME",
+    "Kind",
+    "alone",
+    "build_environment",
+    "build_variables",
+    "check_compilers",
+    "ensure",
+    "locate",
+]
+    "FLAGS",
+    "NAME",
+    "Kind",
+    "alone",
+    "build_environment",
+    "build_variables",
+    "check_compilers",
+    "ensure",
+    "locate",
+]
 ONLY_FOR_BUILDS = ("cmake", "ninja", "scikit-build-core")
 BUILDERS = (*ONLY_FOR_BUILDS, "packaging", "pathspec")
-_INSTRUCTION_SETS = re.compile(
-    r"amx|avx|bmi|f16c|fma|sse|ssse|vnni"  # x86
-    r"|asimd|bf16|dotprod|fphp|i8mm|neon|sme\d*$|sve\d*$"  # ARM
-    r"|vx"  # s390x
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of machine, as far as this wheel is concerned."""
-
-    version: str
-    system: str
-    machine: str
-    libc: str
-    instructions: str
-    backend: str
-    flags: tuple[str, ...]
-
-    @classmethod
-    def of_this_machine(cls, version: str) -> Kind:
-        """Look at the machine that this runs on."""
-        return cls(
-            version=version,
-            system=sys.platform,
-            machine=platform.machine(),
-            libc="-".join(platform.libc_ver()),
-            instructions=" ".join(_instruction_sets()),
-            backend="metal" if sys.platform == "darwin" else "cpu",
-            flags=FLAGS,
-        )
-
-    @property
-    def folder(self) -> str:
-        """A name that a person can read and that differs whenever the machine code may."""
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.version}-{self.system}-{self.machine}-{self.backend}-{digest}"
-
-
-def locate(kind: Kind) -> Path | None:
-    """Give the wheel of this kind, if it was built before."""
-    return next(iter(sorted((cache_home() / "wheels" / kind.folder).glob("*.whl"))), None)
 
 
 def ensure(installer: Installer, blocks: dict[str, str]) -> Path:
@@ -151,17 +124,6 @@ def check_compilers() -> None:
                 f"Install one and run this again: apt-get install {package} (Debian), dnf install gcc-c++ (Fedora), "
                 "xcode-select --install (macOS)."
             )
-
-
-def _instruction_sets() -> list[str]:
-    """List what the compiler's -march=native may use, without the kernel's other remarks about the processor."""
-    if sys.platform == "darwin":
-        return [quick(["sysctl", "-n", "machdep.cpu.brand_string"]).strip()]
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return sorted(flag for flag in value.split() if _INSTRUCTION_SETS.match(flag))
-    return []
 
 
 @contextmanager

@@ -11,7 +11,14 @@ from pathlib import Path
 from tools.constraints import CONSTRAINTS, ROOT, pinned, write
 
 STAMP = ROOT / ".venv" / ".rbee-setup"
-_INPUTS = ("constraints.txt", "pyproject.toml", "tools/setup_env.py", "tools/packages.py", "tools/llama_wheel.py")
+_INPUTS = (
+    "constraints.txt",
+    "pyproject.toml",
+    "rbee/fleet/kinds.py",
+    "tools/setup_env.py",
+    "tools/packages.py",
+    "tools/llama_wheel.py",
+)
 
 
 def main() -> int:

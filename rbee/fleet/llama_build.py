@@ -57,15 +57,8 @@ def build(kind: Kind, found: Mapping[str, Pin]) -> Path:
         aside = Path(name)
         python = _builders(aside, found)
         source = _write(aside / "source.txt", [found[LLAMA]])
-        command: list[str | Path] = [
-            python,
-            "-m",
-            "pip",
-            "wheel",
-            "--no-deps",
-            "--no-build-isolation",
-            "--require-hashes",
-        ]
+        command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+        command += ["--require-hashes", "--wheel-dir", aside / "out", "--requirement", source]
         env = os.environ | {
             "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "CMAKE_ARGS": " ".join(kind.flags),
@@ -87,17 +80,9 @@ def fetch_source(found: Mapping[str, Pin], target: Path) -> None:
         # pip looks into a source before it keeps it, and needs the build tools for that.
         python = _builders(Path(name), found)
         source = _write(Path(name) / "source.txt", [found[LLAMA]])
-        command: list[str | Path] = [
-            python,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--no-build-isolation",
-            "--require-hashes",
-        ]
-        env = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-        _run(command, env)
+        command: list[str | Path] = [python, "-m", "pip", "download", "--no-deps", "--no-build-isolation"]
+        command += ["--require-hashes", "--no-binary", ":all:", "--dest", target, "--requirement", source]
+        _run(command, os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"})
 
 
 def _builders(aside: Path, found: Mapping[str, Pin]) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -138,6 +139,12 @@ def platforms(machine: Mapping[str, Any]) -> list[str]:
 
 
 def _download(wish: Wish, target: Path, wanted: list[str], found: Mapping[str, Pin], *options: str) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise RbeeError(
+            ErrorCode.CONFIG_INVALID,
+            f"{sys.executable} has no pip, which fetches the packages.",
+            hint="python -m ensurepip, or name another Python: rbee_runtime_controller_python",
+        )
     target.mkdir(exist_ok=True)
     asked, limits = target.parent / "wanted.txt", target.parent / "limits.txt"
     asked.write_text("\n".join(wanted) + "\n", encoding="utf-8")

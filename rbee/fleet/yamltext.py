@@ -208,7 +208,7 @@ def _last_line(key: Node, value: Node) -> int:
         return _last_line(*last) if isinstance(value, MappingNode) else _last_line(last, last)
     if isinstance(value, ScalarNode) and value.style in ("|", ">"):
         # A block of text ends where the next thing begins; its mark stands there.
-        return max(key.start_mark.line, int(value.end_mark.line) - 1)
+        return max(int(key.start_mark.line), int(value.end_mark.line) - 1)
     first, last = int(key.start_mark.line), int(value.end_mark.line)
     return max(first, last) if value.value else first
 
