@@ -35,16 +35,6 @@ __all__ = [
     "ensure",
     "locate",
 ]
-    "FLAGS",
-    "NAME",
-    "Kind",
-    "alone",
-    "build_environment",
-    "build_variables",
-    "check_compilers",
-    "ensure",
-    "locate",
-]
 ONLY_FOR_BUILDS = ("cmake", "ninja", "scikit-build-core")
 BUILDERS = (*ONLY_FOR_BUILDS, "packaging", "pathspec")
 
