@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from rbee.fleet.kinds import FLAGS, Kind, locate
+from rbee.fleet.kinds import FLAGS, Kind, cache_home, locate
 from rbee.fleet.kinds import LLAMA as NAME
 from tools import constraints
-from tools.longstep import StepError, cache_home, long, quick, say
+from tools.longstep import StepError, long, quick, say
 from tools.packages import Installer
 
 __all__ = [

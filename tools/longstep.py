@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -17,11 +16,6 @@ _LIVE_BEAT_S = 1.0
 
 class StepError(Exception):
     """Raised when a command of the setup fails; the message is for the person who waits."""
-
-
-def cache_home() -> Path:
-    """Tell where things lie that outlive a checkout: `$XDG_CACHE_HOME/rbee`, by default `~/.cache/rbee`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rbee"
 
 
 def say(text: str) -> None:

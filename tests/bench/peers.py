@@ -10,8 +10,9 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from rbee.fleet.kinds import cache_home
 from tools import constraints, llama_wheel
-from tools.longstep import cache_home, long, quick, say
+from tools.longstep import long, quick, say
 from tools.packages import Installer
 
 # Its web page and TLS are of no use here; everything else is as its own makers ship it.

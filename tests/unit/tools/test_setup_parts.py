@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rbee.fleet.kinds import cache_home
 from tools import constraints, llama_wheel, packages
 from tools.llama_wheel import Kind
-from tools.longstep import StepError, cache_home, long, quick
+from tools.longstep import StepError, long, quick
 
 KIND = Kind("0.3.36", "linux", "x86_64", "glibc-2.36", "avx avx2 fma", "cpu", llama_wheel.FLAGS)
 
