@@ -6,7 +6,9 @@ environment, nor the artefacts that ansible-runner keeps can show one.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import sys
 import uuid
@@ -23,6 +25,8 @@ from rbee.fleet.events import Complaint, Event, parse
 from rbee.fleet.report import Reporter, RunReport
 
 KEPT_RUNS = 10
+# Variables of the person's own environment that no playbook needs; one that ends in _FILE is a path.
+_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE)S?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,12 @@ def run(
         return True
 
     options = [*(["--check"] if wish.check else []), *(["--diff"] if wish.diff else [])]
-    done = runner.run(
+    done = runner.interface.init_runner(
         private_data_dir=str(folder),
         ident=ident,
         project_dir=str(playbook.parent),
         playbook=str(playbook),
-        inventory=str(wish.inventory),
+        inventory=str(wish.inventory.absolute()),
         limit=",".join(wish.limit) or None,
         extravars=dict(wish.extra or {}),
         cmdline=" ".join(options) or None,
@@ -109,6 +113,12 @@ def run(
         event_handler=see,
         cancel_callback=cancelled,
     )
+    for name in [name for name in done.config.env if _SECRET.search(name)]:
+        del done.config.env[name]
+    try:
+        done.run()
+    finally:
+        _forget_environment(folder / "artifacts" / ident / "command")
     if done.status not in ("successful", "canceled") and not reporter.counted:
         reporter.see(Complaint(_words(folder / "artifacts" / ident)))
     report = reporter.report(canceled=done.status == "canceled", addresses=dict(hosts))
@@ -127,9 +137,17 @@ def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
     }
 
 
+def _forget_environment(command: Path) -> None:
+    """Drop the environment that ansible-runner keeps beside the command: nobody asked for it, and it may tell much."""
+    if command.exists():
+        kept = json.loads(command.read_text(encoding="utf-8"))
+        kept.pop("env", None)
+        command.write_text(json.dumps(kept) + "\n", encoding="utf-8")
+
+
 def _library() -> Any:
     try:
-        import ansible_runner
+        import ansible_runner.interface
     except ImportError as error:
         raise RbeeError(
             ErrorCode.CONFIG_INVALID,
