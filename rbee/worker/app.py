@@ -46,7 +46,7 @@ def run(service: Service, hold: Hold) -> int:
     gate = Gate(f"Worker {settings.worker_id} at {url}", settings.key, open_paths=("/v1/health",))
     _, app = create_app("llm-worker-rbee", gate=gate, routers=[routes.build(service, drain)])
 
-    def begin() -> Drain[WorkerStopReceipt]:
+    def begin() -> None:
         service.attach()
         tasks.add(asyncio.ensure_future(_end_after_failure(service, drain)))
         if settings.callback_url:
@@ -58,10 +58,9 @@ def run(service: Service, hold: Hold) -> int:
                 device=settings.device,
             )
             tasks.add(asyncio.ensure_future(report_ready(settings.callback_url, settings.key, report)))
-        return drain
 
     tasks: set[asyncio.Future[None]] = set()
-    server.serve(app, sock, begin, hold)
+    server.serve(app, sock, lambda: drain, hold, then=begin)
     return 1 if service.state is WorkerState.CRASHED or service.stuck else 0
 
 

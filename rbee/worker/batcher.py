@@ -22,7 +22,7 @@ class Batcher:
 
     Args:
         deliver: takes the events of a whole step at once, on the engine's thread.
-        prompt_batch: prompt tokens in one step at most; running streams wait that long for their next token.
+        prompt_batch: prompt tokens in one round at most; running streams wait that long for their next token.
     """
 
     def __init__(self, engine: Engine, slots: int, *, prompt_batch: int, deliver: Callable[[Delivery], None]) -> None:
@@ -66,13 +66,14 @@ class Batcher:
         self._engine.resume()
         self._take_requests()
         self._drop(lambda generation: generation.cancelled)
-        plan = self.table.plan(self._prompt_batch + len(self.table.slots), self._prompt_batch)
-        if plan is None:
-            return
-        tokens = self._engine.step(plan)
-        if tokens is None:
-            self._rewind(plan)
-            return
+        for plan in self.table.plan(self._prompt_batch):
+            tokens = self._engine.step(plan)
+            if tokens is None:
+                self._rewind(plan)
+                return
+            self._take_tokens(plan, tokens)
+
+    def _take_tokens(self, plan: StepPlan, tokens: list[int]) -> None:
         self.table.evaluated(plan)
         self.progressed_at = time.monotonic()
         delivery: Delivery = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 
 from rbee.contracts.devices import Backend
@@ -17,21 +18,24 @@ _MB: Final = 1024 * 1024
 class Loading:
     """The loading of one model.
 
-    `layers_total` and `bytes_total` may be set late; until then the progress has no figures.
+    Args:
+        backend: says where to.
+        model_path: its size is what there is to load.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, model_path: Path) -> None:
         self._on_gpu = backend is not Backend.CPU
         self._share = 0.0
         self._stopped = False
         self._finished = asyncio.Event()
         self._error: RbeeError | None = None
         self._ready = False
-        self.layers_total = 0
-        self.bytes_total = 0
+        self._layers_total = 0
+        self._bytes_total = model_path.stat().st_size if model_path.is_file() else 0
 
-    def advance(self, share: float) -> bool:
+    def advance(self, share: float, layers_total: int) -> bool:
         """Take the share that is loaded, 0 to 1, on any thread; gives False when the loading should end."""
+        self._layers_total = layers_total
         self._share = share
         return not self._stopped
 
@@ -39,9 +43,9 @@ class Loading:
         """End the loading at its next step."""
         self._stopped = True
 
-    def done(self, layers: int) -> None:
+    def done(self, layers_total: int) -> None:
         """Take note that the model is loaded."""
-        self.layers_total = layers
+        self._layers_total = layers_total
         self._share = 1.0
         self._ready = True
         self._finished.set()
@@ -54,11 +58,11 @@ class Loading:
     @property
     def last(self) -> LoadingProgress:
         """Describe the progress now."""
-        taken = int(self._share * self.bytes_total) // _MB or None
+        taken = int(self._share * self._bytes_total) // _MB or None
         return LoadingProgress(
             stage="ready" if self._ready else "loading_to_vram" if self._on_gpu else "loading_to_ram",
-            layers_loaded=round(self._share * self.layers_total),
-            layers_total=self.layers_total,
+            layers_loaded=round(self._share * self._layers_total),
+            layers_total=self._layers_total,
             ram_mb=None if self._on_gpu else taken,
             vram_mb=taken if self._on_gpu else None,
         )

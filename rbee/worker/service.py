@@ -46,7 +46,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.loading = Loading(settings.backend)
+        self.loading = Loading(settings.backend, settings.model_path)
         self.state = WorkerState.STARTING
         self.failure: RbeeError | None = None
         self.ended = asyncio.Event()
@@ -73,7 +73,10 @@ class Service:
         self._thread.start()
 
     def attach(self) -> None:
-        """Run from now on in the current event loop; what the engine's thread had to say until now is heard."""
+        """Run from now on in the current event loop, which hears what the engine's thread had to say until now.
+
+        To be called once the owner knows the port: that is the first line it expects.
+        """
         with self._lock:
             self._loop = asyncio.get_running_loop()
             early, self._early = self._early, []

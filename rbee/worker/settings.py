@@ -35,7 +35,7 @@ class WorkerSettings(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024, description="compute threads; default: physical cores")
     prompt_batch: int | None = Field(
         default=None,
-        ge=1,
+        ge=2,
         le=8192,
         description="prompt tokens in one step, during which running streams wait; default: 128 on a CPU, else 512",
     )
@@ -86,7 +86,7 @@ class WorkerSettings(BaseModel):
             slots=self.slots,
             context=self.context_length,
             threads=self.threads,
-            batch_tokens=self.prompt_tokens_per_step + self.slots,
+            batch_tokens=max(self.prompt_tokens_per_step + 1, self.slots),
             cache_type=self.cache_type,
             flash_attention=self.flash_attention,
             mmap=self.mmap,

@@ -3,6 +3,10 @@
 Pure: requests and tokens go in, plans come out; the batcher performs them.
 Invariant: the engine's cache of a slot holds exactly `tokens[:evaluated]`; a running slot always has a token that
 is not evaluated yet, or is waiting for the one that is being sampled; a free slot has neither.
+
+So that equal requests give equal tokens whatever else runs and whatever is cached, a prompt is never evaluated one
+token at a time nor together with other slots: engines compute one row, and rows of several sequences, by other paths
+that round differently.
 """
 
 from __future__ import annotations
@@ -10,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+_LEAST_PIECE = 2
 COPY_WORTH_TOKENS = 64  # copying a cache costs about as much as evaluating so many tokens
+_OLD_TOKEN_WORTH = 0.25  # how likely it is that a cached token would have been of use later
 
 
 @dataclass(slots=True)
@@ -50,7 +56,7 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One batch, row by row; `outputs` are the rows whose next token is to be sampled.
+    """One batch of the engine, row by row; `outputs` are the rows whose next token is to be sampled.
 
     `advances` gives for each slot in the batch how many of its tokens it evaluates.
     """
@@ -85,24 +91,25 @@ class SlotTable:
     def admit(self, request_id: str, prompt: Sequence[int]) -> Admission | None:
         """Give the request a slot; None if all are in use.
 
-        A slot that the prompt continues is taken, so that only the rest is evaluated. Otherwise the slot whose
-        cache was longest unused is, with a prefix copied from another slot where that saves enough.
+        The one that saves most is taken: tokens that need no evaluation, its own or copied, less the cached tokens
+        that are given up for it; of equal ones the longest unused.
         """
         free = [slot for slot in self.slots if slot.request_id is None]
         if not free:
             return None
-        most = min(len(prompt) - 1, self._context)  # the last token is always evaluated: its output is needed
+        most = max(0, len(prompt) - _LEAST_PIECE)  # the end is always evaluated: its output is needed
         shared = {slot.index: min(_common(slot.tokens, slot.evaluated, prompt), most) for slot in self.slots}
-        best = max(free, key=lambda slot: (shared[slot.index], -slot.released))
-        keep = shared[best.index]
-        copy_from = None
-        if self._copies and keep * 2 < best.evaluated:
-            best = min(free, key=lambda slot: (slot.evaluated > 0, slot.released))
-            keep = shared[best.index]
-        if self._copies:
-            source = max(self.slots, key=lambda slot: shared[slot.index])
-            if shared[source.index] >= keep + COPY_WORTH_TOKENS:
-                copy_from, keep = source.index, shared[source.index]
+        source = max(self.slots, key=lambda slot: shared[slot.index]).index
+        copied = shared[source] if self._copies else 0
+
+        def saved(slot: Slot) -> float:
+            own = shared[slot.index]
+            return max(own, copied - COPY_WORTH_TOKENS) - (slot.evaluated - own) * _OLD_TOKEN_WORTH
+
+        best = max(free, key=lambda slot: (saved(slot), -slot.released))
+        keep, copy_from = shared[best.index], None
+        if copied - COPY_WORTH_TOKENS >= keep:
+            keep, copy_from = copied, source
         self._turn += 1
         best.request_id = request_id
         best.tokens = list(prompt)
@@ -111,25 +118,27 @@ class SlotTable:
         best.admitted = self._turn
         return Admission(best.index, keep, copy_from)
 
-    def plan(self, batch_tokens: int, prompt_tokens: int) -> StepPlan | None:
-        """Fill one batch of at most *batch_tokens*; None if there is nothing to evaluate.
+    def plan(self, prompt_tokens: int) -> list[StepPlan]:
+        """Give the batches of one round: the next token of all running streams, then a piece of each prompt.
 
-        Running streams come first. Prompts share what is left, *prompt_tokens* at most: the oldest may have half
-        of it, then the shortest rest goes first, so that a long prompt stops neither streams nor short prompts.
+        Prompts share *prompt_tokens*: the oldest may have half of it, then the shortest rest goes first, so that a
+        long prompt stops neither streams nor short prompts. Nothing to evaluate gives no batch.
         """
-        plan = StepPlan([], [], [], [], {})
+        streams = StepPlan([], [], [], [], {})
         prompts: list[Slot] = []
         for slot in self.slots:
             if slot.request_id is None or not slot.pending:
                 continue
             if slot.generating:
-                _add(plan, slot, 1)
+                _add(streams, slot, 1)
             else:
                 prompts.append(slot)
-        room = min(prompt_tokens, batch_tokens - len(plan.tokens))
-        for slot, count in _share(prompts, room):
-            _add(plan, slot, count)
-        return plan if plan.tokens else None
+        plans = [streams] if streams.tokens else []
+        for slot, count in _share(prompts, prompt_tokens):
+            piece = StepPlan([], [], [], [], {})
+            _add(piece, slot, count)
+            plans.append(piece)
+        return plans
 
     def evaluated(self, plan: StepPlan) -> None:
         """Take note that the engine has evaluated *plan*."""
@@ -178,19 +187,29 @@ def _common(cached: list[int], count: int, prompt: Sequence[int]) -> int:
 
 
 def _share(prompts: list[Slot], room: int) -> list[tuple[Slot, int]]:
-    """Divide *room* among the prompts that wait."""
-    if not prompts or room <= 0:
+    """Divide *room* among the prompts that wait, in the order in which they should be evaluated."""
+    if not prompts:
         return []
     oldest = min(prompts, key=lambda slot: slot.admitted)
-    given = {oldest.index: min(oldest.pending, max(1, room // 2))}
+    given = {oldest.index: min(oldest.pending, max(_LEAST_PIECE, room // 2))}
     room -= given[oldest.index]
-    for slot in sorted(prompts, key=lambda slot: (slot.pending, slot.admitted)):
-        had = given.get(slot.index, 0)
-        more = min(slot.pending - had, room)
+    by_rest = sorted(prompts, key=lambda slot: (slot.pending, slot.admitted))
+    for slot in by_rest:
+        more = min(slot.pending - given.get(slot.index, 0), room)
         if more > 0:
-            given[slot.index] = had + more
+            given[slot.index] = given.get(slot.index, 0) + more
             room -= more
-    return [(slot, given[slot.index]) for slot in prompts if slot.index in given]
+    pieces = [(slot, _whole_piece(slot, given.get(slot.index, 0))) for slot in by_rest]
+    return [(slot, count) for slot, count in pieces if count]
+
+
+def _whole_piece(slot: Slot, count: int) -> int:
+    """Correct a piece so that neither it nor what it leaves is a single token, unless the prompt is one."""
+    if slot.pending <= _LEAST_PIECE:
+        return slot.pending if count else 0
+    if slot.pending - count == 1:
+        count = count - 1 if count > _LEAST_PIECE else count + 1
+    return count if count >= _LEAST_PIECE else 0
 
 
 def _add(plan: StepPlan, slot: Slot, count: int) -> None:

@@ -68,7 +68,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> FakeEngine:
         share = layer / _LAYERS
         if wish.load_hangs_at is not None and share >= wish.load_hangs_at:
             threading.Event().wait()
-        if not progress(share):
+        if not progress(share, _LAYERS):
             raise RbeeError(ErrorCode.CANCELED, "The loading was ended before the model was there.")
         if wish.load_fails is not None and share >= 0.5:
             raise _failure(wish, options)

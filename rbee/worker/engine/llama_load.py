@@ -53,11 +53,12 @@ def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_befo
     params.n_gpu_layers = 0 if gpu is None else ALL_LAYERS
     params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
     params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
+    layers = model_file.layers(options.model_path)
     wanted = True
 
     def on_progress(share: float, _data: object) -> bool:
         nonlocal wanted
-        wanted = progress(share)
+        wanted = progress(share, layers)
         return wanted
 
     callback = lib.llama_progress_callback(on_progress)

@@ -11,8 +11,8 @@ from rbee.contracts.devices import Backend
 from rbee.worker.sampling import SamplerChain
 from rbee.worker.slots import StepPlan
 
-LoadProgress = Callable[[float], bool]
-"""Told how much is loaded, from 0 to 1; gives False to end the loading."""
+LoadProgress = Callable[[float, int], bool]
+"""Told how much is loaded, from 0 to 1, of how many layers; gives False to end the loading."""
 
 
 @dataclass(frozen=True, slots=True)

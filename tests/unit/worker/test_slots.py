@@ -12,45 +12,61 @@ from hypothesis import strategies as st
 from rbee.worker.slots import COPY_WORTH_TOKENS, SlotTable, StepPlan
 
 
-def run(table: SlotTable, *, batch: int = 64, prompts: int = 64) -> StepPlan:
-    plan = table.plan(batch, prompts)
-    assert plan is not None
-    table.evaluated(plan)
+def run(table: SlotTable, *, prompts: int = 64) -> list[StepPlan]:
+    plans = table.plan(prompts)
+    for plan in plans:
+        table.evaluated(plan)
     table.check_invariants()
-    return plan
+    return plans
 
 
 def test_running_streams_come_before_prompts() -> None:
-    """A step holds the next token of every running stream, and a prompt gets only what is left."""
+    """A round begins with the next token of every running stream, in a batch of its own; prompts follow."""
     table = SlotTable(3, 1000, copies=True)
     table.admit("a", [1, 2])
     run(table)
     table.generated(0, 3)
     table.admit("b", list(range(100, 600)))
 
-    plan = run(table, batch=65, prompts=64)
+    streams, prompt = run(table, prompts=64)
 
-    assert plan.tokens[0] == 3
-    assert plan.advances == {0: 1, 1: 64}
-    assert plan.outputs == [0]
+    assert (streams.tokens, streams.outputs) == ([3], [0])
+    assert prompt.advances == {1: 64}
+    assert prompt.outputs == []
 
 
 def test_a_long_prompt_does_not_stop_a_short_one() -> None:
-    """The oldest prompt has half of a step; the shortest rest goes first in the other half."""
+    """The oldest prompt has half of a round; the shortest rest goes first in the other half."""
     table = SlotTable(3, 10_000, copies=True)
     table.admit("long", list(range(5000)))
     table.admit("middle", list(range(6000, 6100)))
     table.admit("short", list(range(7000, 7010)))
 
-    plan = run(table, batch=100, prompts=96)
+    plans = run(table, prompts=96)
 
-    assert plan.advances == {0: 48, 1: 38, 2: 10}
-    assert [plan.slots[row] for row in plan.outputs] == [2]
+    assert [plan.advances for plan in plans] == [{2: 10}, {1: 38}, {0: 48}]
+    assert [len(plan.outputs) for plan in plans] == [1, 0, 0]
+
+
+@pytest.mark.parametrize("length", range(1, 40))
+@pytest.mark.parametrize("room", [2, 3, 4, 5, 16])
+def test_a_prompt_is_never_evaluated_token_by_token(length: int, room: int) -> None:
+    """Every piece of a prompt has two tokens at least, unless the prompt is one token, and is alone in its batch."""
+    table = SlotTable(1, 100, copies=True)
+    table.admit("a", list(range(length)))
+
+    pieces = []
+    while plans := run(table, prompts=room):
+        pieces += [len(plan.tokens) for plan in plans]
+
+    assert sum(pieces) == length
+    assert min(pieces) >= min(2, length)
+    assert max(pieces) <= room + 1
 
 
 def test_nothing_to_do_is_no_plan() -> None:
     """Without a running request there is no batch."""
-    assert SlotTable(2, 100, copies=True).plan(10, 10) is None
+    assert SlotTable(2, 100, copies=True).plan(10) == []
 
 
 def test_a_slot_waits_for_its_sampled_token() -> None:
@@ -59,7 +75,7 @@ def test_a_slot_waits_for_its_sampled_token() -> None:
     table.admit("a", [1, 2, 3])
     run(table)
 
-    assert table.plan(10, 10) is None
+    assert table.plan(10) == []
 
 
 def test_all_slots_in_use_admit_nobody() -> None:
@@ -70,8 +86,8 @@ def test_all_slots_in_use_admit_nobody() -> None:
     assert table.admit("b", [1]) is None
 
 
-def test_a_repeated_prompt_pays_only_for_its_last_token() -> None:
-    """A prompt that is cached whole is evaluated from its last token on, because its output is needed."""
+def test_a_repeated_prompt_pays_only_for_its_end() -> None:
+    """A prompt that is cached whole is evaluated from its last two tokens on, because an output is needed."""
     table = SlotTable(2, 100, copies=True)
     table.admit("a", [1, 2, 3, 4])
     run(table)
@@ -80,8 +96,8 @@ def test_a_repeated_prompt_pays_only_for_its_last_token() -> None:
     admission = table.admit("b", [1, 2, 3, 4])
 
     assert admission is not None
-    assert (admission.slot, admission.keep, admission.copy_from) == (0, 3, None)
-    assert run(table).tokens == [4]
+    assert (admission.slot, admission.keep, admission.copy_from) == (0, 2, None)
+    assert [plan.tokens for plan in run(table)] == [[3, 4]]
 
 
 def test_a_continued_conversation_keeps_its_answer() -> None:
@@ -100,13 +116,30 @@ def test_a_continued_conversation_keeps_its_answer() -> None:
     assert (admission.slot, admission.keep) == (0, 4)
 
 
+def test_a_repeated_prompt_gives_up_its_old_answer() -> None:
+    """The same prompt again reuses its slot, although the cached answer is lost, and no other slot is spoilt."""
+    table = SlotTable(2, 1000, copies=True)
+    prompt = list(range(40))
+    table.admit("a", prompt)
+    run(table)
+    for token in range(60):
+        table.generated(0, 500 + token)
+        run(table)
+    table.release(0)
+
+    admission = table.admit("b", prompt)
+
+    assert admission is not None
+    assert (admission.slot, admission.keep) == (0, 38)
+
+
 def test_a_long_cache_is_not_given_up_for_a_short_prefix() -> None:
     """A request that shares only the beginning of a long cache takes another slot and copies what it shares."""
     table = SlotTable(2, 10_000, copies=True)
     shared = list(range(COPY_WORTH_TOKENS + 10))
     table.admit("a", shared + list(range(1000, 2000)))
-    while table.plan(512, 512):
-        run(table, batch=512, prompts=512)
+    while run(table, prompts=512):
+        pass
     table.release(0)
 
     admission = table.admit("b", shared + list(range(3000, 3100)))
@@ -120,7 +153,7 @@ def test_a_running_slot_lends_its_prefix() -> None:
     table = SlotTable(2, 10_000, copies=True)
     prompt = list(range(300))
     table.admit("a", prompt)
-    run(table, batch=200, prompts=200)
+    run(table, prompts=200)
 
     admission = table.admit("b", prompt)
 
@@ -133,7 +166,7 @@ def test_an_engine_that_cannot_copy_is_not_asked_to() -> None:
     table = SlotTable(2, 10_000, copies=False)
     prompt = list(range(300))
     table.admit("a", prompt)
-    run(table, batch=400, prompts=400)
+    run(table, prompts=800)
 
     admission = table.admit("b", prompt)
 
@@ -165,14 +198,14 @@ def test_a_forgotten_cache_is_evaluated_anew() -> None:
 
     table.forgotten(0)
 
-    assert run(table).tokens == [1, 2, 3, 4]
+    assert [plan.tokens for plan in run(table)] == [[1, 2, 3, 4]]
 
 
 @settings(max_examples=200, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     slots=st.integers(1, 5),
-    batch=st.integers(1, 40),
+    batch=st.integers(2, 40),
     copies=st.booleans(),
 )
 def test_any_history_keeps_the_cache_true(seed: int, slots: int, batch: int, *, copies: bool) -> None:
@@ -192,22 +225,21 @@ def test_any_history_keeps_the_cache_true(seed: int, slots: int, batch: int, *, 
                 assert cache[admission.slot] == prompt[: admission.keep]
                 wanted[admission.slot] = rng.randrange(1, 6)
         table.check_invariants()
-        plan = table.plan(batch + slots, batch)
-        if plan is None:
-            assert not table.running
-            continue
-        assert len(plan.tokens) <= batch + slots
-        for token, position, slot in zip(plan.tokens, plan.positions, plan.slots, strict=True):
-            assert position == len(cache[slot])
-            cache[slot].append(token)
-        table.evaluated(plan)
-        for row in plan.outputs:
-            slot = plan.slots[row]
-            wanted[slot] -= 1
-            if wanted[slot]:
-                table.generated(slot, rng.randrange(3))
-            else:
-                table.release(slot)
+        plans = table.plan(batch)
+        assert bool(plans) == bool(table.running)
+        for plan in plans:
+            assert len(plan.tokens) <= max(batch + 1, slots)
+            for token, position, slot in zip(plan.tokens, plan.positions, plan.slots, strict=True):
+                assert position == len(cache[slot])
+                cache[slot].append(token)
+            table.evaluated(plan)
+            for row in plan.outputs:
+                slot = plan.slots[row]
+                wanted[slot] -= 1
+                if wanted[slot]:
+                    table.generated(slot, rng.randrange(3))
+                else:
+                    table.release(slot)
         for slot in range(slots):
             assert table.slots[slot].tokens[: table.slots[slot].evaluated] == cache[slot]
         table.check_invariants()

@@ -1,0 +1,287 @@
+"""The real engine with the real model: what it gives, and that the same wish gives the same tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.tasks import Message, Sampling
+from rbee.errors import RbeeError
+from rbee.worker.engine import llama_load
+from rbee.worker.engine.llama_engine import LlamaEngine
+from rbee.worker.engine.protocol import EngineOptions
+from rbee.worker.sampling import chain_of
+from rbee.worker.slots import SlotTable
+from rbee.worker.template import ChatTemplate
+from tests.support.models import smollm2_path, smollm2_q8_path
+
+pytestmark = pytest.mark.engine
+SLOTS = 4
+CHANCE = Sampling(temperature=0.9, top_k=40)
+GREEDY = Sampling(temperature=0)
+
+
+def options(path: Path, context: int | None = 1024, backend: Backend = Backend.CPU) -> EngineOptions:
+    return EngineOptions(path, backend, 0, SLOTS, context=context, batch_tokens=68)
+
+
+def quiet(_share: float, _layers: int) -> bool:
+    return True
+
+
+@pytest.fixture(scope="module", name="engine")
+def _engine() -> Iterator[LlamaEngine]:
+    engine = llama_load.load(options(smollm2_path()), quiet)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(name="bench")
+def _bench(engine: LlamaEngine) -> Bench:
+    return Bench(engine)
+
+
+class Bench:
+    """Run requests to their end on an engine, several at once, without a thread."""
+
+    def __init__(self, engine: LlamaEngine) -> None:
+        self.engine = engine
+        self.table = SlotTable(SLOTS, engine.facts.context, copies=engine.can_copy)
+        self.cached: list[int] = []
+        for slot in range(SLOTS):
+            engine.keep(slot, 0)
+
+    def tokens(self, prompts: Sequence[str], sampling: Sampling, *, count: int, seed: int = 7) -> list[list[int]]:
+        given: dict[int, list[int]] = {}
+        order = []
+        for number, prompt in enumerate(prompts):
+            tokens = self.engine.tokenize(prompt, special=True)
+            admission = self.table.admit(str(number), tokens)
+            assert admission is not None
+            if admission.copy_from is not None:
+                self.engine.copy(admission.copy_from, admission.slot, admission.keep)
+            else:
+                assert self.engine.keep(admission.slot, admission.keep)
+            self.engine.start(admission.slot, chain_of(sampling, seed), tokens)
+            self.cached.append(admission.keep)
+            given[admission.slot] = []
+            order.append(admission.slot)
+        while plans := self.table.plan(64):
+            for plan in plans:
+                sampled = self.engine.step(plan)
+                assert sampled is not None
+                self.table.evaluated(plan)
+                for row, token in zip(plan.outputs, sampled, strict=True):
+                    self._take(plan.slots[row], token, given, count)
+        self.table.check_invariants()
+        return [given[slot] for slot in order]
+
+    def _take(self, slot: int, token: int, given: dict[int, list[int]], count: int) -> None:
+        if not self.engine.ends(token):
+            given[slot].append(token)
+        if self.engine.ends(token) or len(given[slot]) >= count:
+            self.table.release(slot)
+            self.engine.finish(slot)
+        else:
+            self.table.generated(slot, token)
+
+    def text(self, prompt: str, sampling: Sampling = GREEDY, *, count: int = 24, seed: int = 7) -> str:
+        tokens = self.tokens([prompt], sampling, count=count, seed=seed)[0]
+        return b"".join(self.engine.piece(token) for token in tokens).decode("utf-8", "replace")
+
+
+def chat(engine: LlamaEngine, question: str) -> str:
+    facts = engine.facts
+    assert facts.chat_template is not None
+    template = ChatTemplate(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
+    return template.render([Message(role="user", content=question)])
+
+
+@pytest.mark.B20
+def test_facts_of_the_model(engine: LlamaEngine) -> None:
+    """Layers, vocabulary, context, special tokens and chat template come from the file."""
+    facts = engine.facts
+
+    assert (facts.layers, facts.vocabulary, facts.train_context, facts.context) == (30, 49152, 8192, 1024)
+    assert (facts.begin_text, facts.end_text) == ("<|im_start|>", "<|im_end|>")
+    assert facts.chat_template is not None
+    assert "Q4_1" in facts.description
+
+
+def test_a_sensible_answer(bench: Bench) -> None:
+    """The model answers a question through its own chat template and ends by itself."""
+    assert "nectar" in bench.text(chat(bench.engine, "What is honey?"), count=60)
+
+
+def test_the_same_seed_gives_the_same_tokens(bench: Bench) -> None:
+    """Equal seeds give equal tokens, from an empty cache, from a full one, and in another slot; others differ."""
+    prompt = chat(bench.engine, "Tell me a story about a bee.")
+
+    first = bench.tokens([prompt], CHANCE, count=40)[0]
+    cached = bench.tokens([prompt], CHANCE, count=40)[0]
+    elsewhere = bench.tokens(["Something else", prompt], CHANCE, count=40)[1]
+    other_seed = bench.tokens([prompt], CHANCE, count=40, seed=8)[0]
+
+    assert bench.cached[1] > 0
+    assert cached == first
+    assert elsewhere == first
+    assert other_seed != first
+
+
+def test_temperature_zero_is_the_same_beside_other_streams(bench: Bench) -> None:
+    """At temperature 0 a request gives the same tokens alone and beside three others, however it is batched."""
+    long = chat(bench.engine, "Repeat after me: " + "a busy bee sees the sea " * 30)
+    questions = [chat(bench.engine, text) for text in ("Name three bees.", "Count to ten.", "What is honey?")]
+
+    alone = [bench.tokens([prompt], GREEDY, count=30)[0] for prompt in (*questions, long)]
+    together = bench.tokens([*questions, long], GREEDY, count=30)
+
+    assert together == alone
+
+
+def test_a_shared_prefix_is_copied(bench: Bench) -> None:
+    """A request beside one with the same long beginning evaluates only the rest, and answers as if alone."""
+    beginning = "You are a beekeeper and answer in one sentence. " * 12
+    prompts = [chat(bench.engine, beginning + text) for text in ("What is wax?", "What is honey?")]
+    alone = [bench.tokens([prompt], GREEDY, count=20)[0] for prompt in prompts]
+    fresh = Bench(bench.engine)
+    fresh.tokens([prompts[0]], GREEDY, count=2)
+
+    both = fresh.tokens(prompts, GREEDY, count=20)
+
+    assert fresh.cached[1] > 100
+    assert fresh.cached[2] > 100
+    assert both == alone
+
+
+def test_an_interrupted_step_leaves_no_trace(bench: Bench) -> None:
+    """A step that is broken off gives nothing; cut back and done anew it gives what it would have given."""
+    engine = bench.engine
+    prompt = chat(engine, "Name three bees.")
+    expected = bench.tokens([prompt], GREEDY, count=5)[0]
+    fresh = Bench(engine)
+    tokens = engine.tokenize(prompt, special=True)
+    fresh.table.admit("x", tokens)
+    engine.start(0, chain_of(GREEDY, 1), tokens)
+    (plan,) = fresh.table.plan(64)
+
+    engine.interrupt()
+    broken = engine.step(plan)
+    engine.resume()
+    assert engine.keep(0, 0)
+    whole = engine.step(plan)
+    engine.finish(0)
+
+    assert broken is None
+    assert whole == [expected[0]]
+
+
+def test_penalties_change_the_answer(bench: Bench) -> None:
+    """A repeat penalty reaches the engine's samplers."""
+    prompt = "bee bee bee bee bee bee bee bee"
+
+    assert "bee bee" in bench.text(prompt)
+    assert "bee bee" not in bench.text(prompt, Sampling(temperature=0, repeat_penalty=5, presence_penalty=2))
+
+
+def test_tokens_and_text(engine: LlamaEngine) -> None:
+    """Text survives its way through tokens, emoji over several tokens included; special tokens have no text."""
+    text = "Grüße, 🐝 and 漢字!"
+    tokens = engine.tokenize(text, special=False)
+
+    assert b"".join(engine.piece(token) for token in tokens).decode() == text
+    assert len(engine.tokenize("<|im_end|>", special=True)) == 1
+    assert len(engine.tokenize("<|im_end|>", special=False)) > 1
+    assert engine.piece(engine.tokenize("<|im_end|>", special=True)[0]) == b""
+
+
+def test_progress_rises_to_the_end() -> None:
+    """The loading tells its progress and its layers, and ends when it is told to."""
+    seen: list[tuple[float, int]] = []
+
+    def note(share: float, layers: int) -> bool:
+        seen.append((share, layers))
+        return True
+
+    llama_load.load(options(smollm2_path(), 64), note).close()
+
+    assert [share for share, _ in seen] == sorted(share for share, _ in seen)
+    assert seen[-1] == (1.0, 30)
+    with pytest.raises(RbeeError) as caught:
+        llama_load.load(options(smollm2_path(), 64), lambda share, _: share < 0.5)
+    assert caught.value.code is ErrorCode.CANCELED
+
+
+@pytest.mark.B21
+def test_another_quantisation_answers() -> None:
+    """Q8_0 loads and answers like Q4_1."""
+    engine = llama_load.load(options(smollm2_q8_path()), quiet)
+    try:
+        bench = Bench(engine)
+
+        assert "Q8_0" in engine.facts.description
+        assert "nectar" in bench.text(chat(engine, "What is honey?"), count=60)
+    finally:
+        engine.close()
+
+
+@pytest.mark.B19
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path, _: path.write_bytes(b""), "empty"),
+        (lambda path, _: path.write_bytes(b"PK\x03\x04 a zip file"), "no GGUF"),
+        (lambda path, whole: path.write_bytes(whole[:12]), "within the GGUF header"),
+        (lambda path, whole: path.write_bytes(whole[:100_000]), "llama.cpp says"),
+        (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "llama.cpp says"),
+        (lambda path, whole: path.write_bytes(whole[:4] + b"\x63" + whole[5:100_000]), "version"),
+        (lambda path, _: path.mkdir(), "folder"),
+    ],
+    ids=["empty", "zip", "header", "metadata", "half", "version", "folder"],
+)
+def test_a_file_that_is_no_model(tmp_path: Path, make: object, reason: str) -> None:
+    """Empty, foreign and truncated files are MODEL_INVALID, with the file's name and what is wrong with it."""
+    path = tmp_path / "model.gguf"
+    assert callable(make)
+    make(path, smollm2_path().read_bytes())
+
+    with pytest.raises(RbeeError) as caught:
+        llama_load.load(options(path), quiet)
+
+    assert caught.value.code is ErrorCode.MODEL_INVALID
+    assert str(path) in caught.value.message
+    assert reason in caught.value.message
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    """A model file that is not there is MODEL_NOT_FOUND."""
+    with pytest.raises(RbeeError) as caught:
+        llama_load.load(options(tmp_path / "none.gguf"), quiet)
+
+    assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+
+
+@pytest.mark.parametrize("backend", [Backend.CUDA, Backend.METAL])
+def test_a_gpu_that_is_not_there_is_never_replaced(backend: Backend) -> None:
+    """A build of llama.cpp that sees no such device fails; nothing is moved to the CPU."""
+    from rbee.worker.engine.llama import Llama
+
+    if Llama().supports_gpu():
+        pytest.skip("this llama.cpp can use a GPU")
+    with pytest.raises(RbeeError) as caught:
+        llama_load.load(options(smollm2_path(), backend=backend), quiet)
+
+    assert caught.value.code is ErrorCode.BACKEND_UNAVAILABLE
+
+
+def test_too_little_memory_is_said() -> None:
+    """A context that cannot be had is RAM_EXHAUSTED with need and have."""
+    with pytest.raises(RbeeError) as caught:
+        llama_load.load(options(smollm2_path(), 2**24), quiet)
+
+    assert caught.value.code is ErrorCode.RAM_EXHAUSTED
+    assert caught.value.details["required_mb"] > caught.value.details["available_mb"]
