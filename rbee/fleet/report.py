@@ -79,9 +79,13 @@ class RunReport:
             states = ", ".join(f"{host.host} {host.verdict}" for host in self.hosts.values())
             return RbeeError(ErrorCode.CANCELED, f"The run was ended. {states}.", hint="Running it again goes on.")
         bad = [host for host in self.hosts.values() if host.verdict is not Verdict.DONE]
-        if len(bad) == 1 and (cause := bad[0].cause) is not None:
+        with_cause = [host for host in bad if host.cause is not None]
+        if len(with_cause) == 1 and (cause := with_cause[0].cause) is not None:
+            host = with_cause[0].host
+            others = ", ".join(each.host for each in bad if each.host != host)
+            rest = f" Because of that these were left as they are: {others}." if others else ""
             return RbeeError(
-                cause.code, cause.message, hint=cause.hint, details={"host": bad[0].host, "task": cause.task}
+                cause.code, cause.message + rest, hint=cause.hint, details={"host": host, "task": cause.task}
             )
         if not bad:
             return RbeeError(ErrorCode.PROVISIONING_FAILED, self.complaint or "No host was reached.")

@@ -193,10 +193,15 @@ def _listening():
 
 
 def _unit(name):
-    """Tell whether systemd knows the unit, and its state."""
-    answer = _run(["systemctl", "show", "-p", "LoadState", "-p", "ActiveState", name + ".service"])
+    """Tell whether systemd knows the unit, its state, and which release it runs."""
+    answer = _run(["systemctl", "show", "-p", "LoadState,ActiveState,Environment", name + ".service"])
     found = dict(re.findall(r"^(\w+)=(.*)$", answer[1], re.MULTILINE)) if answer else {}
-    return {"known": found.get("LoadState") == "loaded", "active": found.get("ActiveState", "unknown")}
+    release = re.search(r"RBEE_RELEASE=(\S+)", found.get("Environment", ""))
+    return {
+        "known": found.get("LoadState") == "loaded",
+        "active": found.get("ActiveState", "unknown"),
+        "release": release.group(1) if release else "",
+    }
 
 
 def _releases(folder):

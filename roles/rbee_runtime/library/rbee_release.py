@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,11 @@ author:
   - The rbee project
 """
 
+UNITS = (
+    "/etc/systemd/system/rbee-hive.service",
+    "/etc/systemd/system/queen-rbee.service",
+    "/Library/LaunchDaemons/org.rbee.hive.plist",
+)
 PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
 
 
@@ -176,12 +182,15 @@ def _is_full(folder, error):
 
 
 def _forget(releases, made, keep):
-    """Remove the oldest releases, never the one just made nor the one that the link names."""
-    try:
-        current = Path(os.readlink(str(releases.parent / "current"))).name  # noqa: PTH115 - Python 3.8
-    except OSError:
-        current = ""
-    others = [path for path in releases.iterdir() if path.is_dir() and path.name not in (made, current, ".work")]
+    """Remove the oldest releases, never the one just made nor one that the link or a service names."""
+    needed = {made, ".work"}
+    link = releases.parent / "current"
+    if link.is_symlink():
+        needed.add(link.readlink().name)
+    for unit in UNITS:
+        if Path(unit).exists():
+            needed |= set(re.findall(r"/releases/([^/]+)/bin/", Path(unit).read_text(encoding="utf-8")))
+    others = [path for path in releases.iterdir() if path.is_dir() and path.name not in needed]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in others[keep:]:
         shutil.rmtree(str(path), ignore_errors=True)
