@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,8 @@ class Machine:
         self.user_home = root / "user"
         self.home = root / "user" / ".rbee"
         self.home.mkdir(parents=True)
-        self.queen_port, self.hive_port, self.worker_port = free_ports(3)
+        self.ports = PortBlock()
+        self.queen_port, self.hive_port, self.worker_port = self.ports[0], self.ports[1], self.ports[5]
         self.tables: dict[str, dict[str, Any]] = {
             "": {"queen_url": f"http://127.0.0.1:{self.queen_port}"},
             "queen": {"port": self.queen_port, "local_hive_port": self.hive_port},
@@ -176,15 +178,18 @@ class Machine:
         for running in self._running:
             if running.process.poll() is None:
                 running.process.send_signal(signal.SIGTERM)
-        left = self.processes()
-        for process in left:
-            _quietly(process.terminate)
-        _, alive = psutil.wait_procs(left, timeout=10)
-        for process in alive:
+        # Owners first: they take their own down, and nobody is told twice.
+        for program in PROGRAMS:
+            left = self.processes(program)
+            for process in left:
+                _quietly(process.terminate)
+            psutil.wait_procs(left, timeout=10)
+        for process in self.processes():
             _quietly(process.kill)
         for running in self._running:
             running.process.kill()
             running.process.wait()
+        self.ports.close()
 
     def _write_config(self) -> None:
         if not self.writes_config:
@@ -198,24 +203,52 @@ class Machine:
             path.write_text("\n".join(lines) + "\n")
 
 
-_NEXT_PORT = itertools.count(12000 + 4000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")), 10)
+class PortBlock:
+    """Ten ports in a row that nobody listens on and no other test process takes, until it is closed."""
+
+    SIZE = 10
+
+    def __init__(self) -> None:
+        locks = Path(tempfile.gettempdir()) / "rbee-test-ports"
+        locks.mkdir(exist_ok=True)
+        # Below the range that the kernel hands out itself.
+        for first in range(12000, 32000, self.SIZE):
+            self._lock = (locks / str(first)).open("w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                continue
+            if all(_is_free(port) for port in range(first, first + self.SIZE)):
+                self.first = first
+                return
+            self._lock.close()
+        raise AssertionError("no ten free ports in a row")
+
+    def __getitem__(self, index: int) -> int:
+        """Give one of the ports."""
+        return range(self.first, self.first + self.SIZE)[index]
+
+    def close(self) -> None:
+        """Let others have the ports."""
+        self._lock.close()
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports nobody listens on now, below the range that the kernel hands out itself.
+    """Find ports in a row that nobody listens on at this moment."""
+    block = PortBlock()
+    block.close()
+    return [block[index] for index in range(count)]
 
-    They are 10 apart, so that what takes the next few ports stays clear of others; test processes have 4,000 each.
-    """
-    ports: list[int] = []
-    while len(ports) < count:
-        port = next(_NEXT_PORT)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.append(port)
-    return ports
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _toml(value: Any) -> str:

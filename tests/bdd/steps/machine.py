@@ -12,7 +12,7 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from tests.support.gguf_files import write_gguf
-from tests.support.machine import Machine, free_ports
+from tests.support.machine import Machine
 from tests.support.models import smollm2_path, smollm2_q8_path
 from tests.support.waiting import eventually
 
@@ -124,7 +124,7 @@ def config_files(machine: Machine, first: str) -> dict[str, str]:
         "rbee-home": machine.home / "config.toml",
     }
     names = list(places)[list(places).index(first) :]
-    addresses = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, free_ports(3), strict=False)}
+    addresses = {name: f"http://127.0.0.1:{port}" for name, port in zip(names, range(1, 4), strict=False)}
     for name, address in addresses.items():
         places[name].parent.mkdir(parents=True, exist_ok=True)
         places[name].write_text(f'queen_url = "{address}"\n')
