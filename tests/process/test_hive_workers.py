@@ -71,6 +71,18 @@ def test_a_port_in_use_is_skipped_and_said(start_hive: StartHive, model: str) ->
     assert any(f"port {port}" in line.get("remark", "") for line in hive.logged())
 
 
+def test_a_port_lost_at_the_last_moment_is_no_failure(start_hive: StartHive, model: str, tmp_path: Path) -> None:
+    """A worker whose port was taken between choice and bind comes up on another, under the same id."""
+    hive = start_hive(env={"STAND_IN_PORT_LOST": str(tmp_path / "lost")})
+    before = hive.spawn(model)["worker"]
+
+    row = hive.serving(before["worker_id"])
+
+    assert row["url"] != before["url"]
+    assert before["url"].rpartition(":")[2] in row["detail"]
+    assert row["pid"] != before["pid"]
+
+
 @pytest.mark.B61
 def test_a_worker_is_stopped_with_a_receipt(start_hive: StartHive, model: str) -> None:
     """Stopping a worker ends its process and says what was returned; a second time it is not found."""

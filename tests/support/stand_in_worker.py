@@ -4,7 +4,8 @@
 How it behaves is said by variables that the hive's environment passes on:
 `STAND_IN_LOAD_S` (seconds to load), `STAND_IN_FAIL` (an error code to fail loading with), `STAND_IN_DEAF` (hangs up on
 health checks), `STAND_IN_STALLED_S` (a busy slot without a token for so long), `STAND_IN_STUBBORN` (ignores SIGTERM),
-`STAND_IN_CRASH_S` (dies after so long), `STAND_IN_UNBOUND` (never binds its port).
+`STAND_IN_CRASH_S` (dies after so long), `STAND_IN_UNBOUND` (never binds its port),
+`STAND_IN_PORT_LOST` (a file: made by the first worker, which finds its port taken).
 `POST /busy` and `POST /free` take and give back its slots.
 """
 
@@ -138,7 +139,11 @@ def main() -> None:
     if os.environ.get("STAND_IN_UNBOUND"):
         stopping.wait(600)
     Handler.worker = worker = Worker(options, hold)
+    once = os.environ.get("STAND_IN_PORT_LOST")
     try:
+        if once and not Path(once).exists():
+            Path(once).touch()
+            raise OSError("somebody was faster")
         server = ThreadingHTTPServer((options.host, int(options.port)), Handler)
     except OSError as error:
         hold.tell(RbeeError(ErrorCode.PORT_IN_USE, str(error)).body())
