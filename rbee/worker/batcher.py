@@ -26,7 +26,7 @@ class Batcher:
     """
 
     def __init__(self, engine: Engine, slots: int, *, prompt_batch: int, deliver: Callable[[Delivery], None]) -> None:
-        self.table: Final = SlotTable(slots, engine.facts.context, copies=engine.can_copy)
+        self.table: Final = SlotTable(slots, engine.facts.context, piece=engine.piece_tokens, copies=engine.can_copy)
         self._engine = engine
         self._prompt_batch = prompt_batch
         self._deliver = deliver

@@ -35,16 +35,14 @@ class WorkerSettings(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024, description="compute threads; default: physical cores")
     prompt_batch: int | None = Field(
         default=None,
-        ge=2,
+        ge=4,
         le=8192,
-        description="prompt tokens in one step, during which running streams wait; default: 128 on a CPU, else 512",
+        description="prompt tokens in one round, for which running streams wait; default: 126 on a CPU, else 512",
     )
     cache_type: Literal["f32", "f16", "bf16", "q8_0"] = Field(
         default="f16", description="number format of the KV cache; q8_0 halves it and needs flash attention"
     )
-    flash_attention: bool | None = Field(
-        default=None, description="default: off on a CPU, where it makes tokens depend on batching; on a GPU if it can"
-    )
+    flash_attention: bool | None = Field(default=None, description="default: wherever the device can")
     mmap: bool = Field(default=True, description="map the model file instead of reading it")
     drain_s: float = Field(default=30.0, ge=0, le=3600, description="seconds that running requests have at the end")
     api_key: SecretStr | None = Field(default=None, description="bearer key that opens this worker")
@@ -75,7 +73,7 @@ class WorkerSettings(BaseModel):
     @property
     def prompt_tokens_per_step(self) -> int:
         """Give the prompt's share of a step."""
-        return self.prompt_batch or (128 if self.backend is Backend.CPU else 512)
+        return self.prompt_batch or (126 if self.backend is Backend.CPU else 512)
 
     def engine_options(self) -> EngineOptions:
         """Give what the engine needs to know."""
@@ -86,7 +84,7 @@ class WorkerSettings(BaseModel):
             slots=self.slots,
             context=self.context_length,
             threads=self.threads,
-            batch_tokens=max(self.prompt_tokens_per_step + 1, self.slots),
+            batch_tokens=self.prompt_tokens_per_step + 1,
             cache_type=self.cache_type,
             flash_attention=self.flash_attention,
             mmap=self.mmap,

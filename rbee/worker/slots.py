@@ -74,12 +74,14 @@ class SlotTable:
     Args:
         count: how many.
         context: tokens that one slot can hold.
+        piece: prompt tokens that one batch may have.
         copies: whether the engine can copy one slot's cache to another.
     """
 
-    def __init__(self, count: int, context: int, *, copies: bool) -> None:
+    def __init__(self, count: int, context: int, *, piece: int, copies: bool) -> None:
         self.slots = [Slot(index) for index in range(count)]
         self._context = context
+        self._piece = piece
         self._copies = copies
         self._turn = 0
 
@@ -134,7 +136,7 @@ class SlotTable:
             else:
                 prompts.append(slot)
         plans = [streams] if streams.tokens else []
-        for slot, count in _share(prompts, prompt_tokens):
+        for slot, count in _share(prompts, prompt_tokens, self._piece):
             piece = StepPlan([], [], [], [], {})
             _add(piece, slot, count)
             plans.append(piece)
@@ -186,18 +188,19 @@ def _common(cached: list[int], count: int, prompt: Sequence[int]) -> int:
     return length
 
 
-def _share(prompts: list[Slot], room: int) -> list[tuple[Slot, int]]:
+def _share(prompts: list[Slot], room: int, piece: int) -> list[tuple[Slot, int]]:
     """Divide *room* among the prompts that wait, in the order in which they should be evaluated."""
     if not prompts:
         return []
     oldest = min(prompts, key=lambda slot: slot.admitted)
-    given = {oldest.index: min(oldest.pending, max(_LEAST_PIECE, room // 2))}
+    given = {oldest.index: min(oldest.pending, max(_LEAST_PIECE, room // 2), piece)}
     room -= given[oldest.index]
     by_rest = sorted(prompts, key=lambda slot: (slot.pending, slot.admitted))
     for slot in by_rest:
-        more = min(slot.pending - given.get(slot.index, 0), room)
+        had = given.get(slot.index, 0)
+        more = min(slot.pending - had, room, piece - had)
         if more > 0:
-            given[slot.index] = given.get(slot.index, 0) + more
+            given[slot.index] = had + more
             room -= more
     pieces = [(slot, _whole_piece(slot, given.get(slot.index, 0))) for slot in by_rest]
     return [(slot, count) for slot, count in pieces if count]
@@ -205,10 +208,10 @@ def _share(prompts: list[Slot], room: int) -> list[tuple[Slot, int]]:
 
 def _whole_piece(slot: Slot, count: int) -> int:
     """Correct a piece so that neither it nor what it leaves is a single token, unless the prompt is one."""
-    if slot.pending <= _LEAST_PIECE:
+    if slot.pending <= _LEAST_PIECE + 1:
         return slot.pending if count else 0
     if slot.pending - count == 1:
-        count = count - 1 if count > _LEAST_PIECE else count + 1
+        count -= 1
     return count if count >= _LEAST_PIECE else 0
 
 

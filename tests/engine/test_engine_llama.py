@@ -26,7 +26,7 @@ GREEDY = Sampling(temperature=0)
 
 
 def options(path: Path, context: int | None = 1024, backend: Backend = Backend.CPU) -> EngineOptions:
-    return EngineOptions(path, backend, 0, SLOTS, context=context, batch_tokens=68)
+    return EngineOptions(path, backend, 0, SLOTS, context=context, batch_tokens=127)
 
 
 def quiet(_share: float, _layers: int) -> bool:
@@ -50,7 +50,7 @@ class Bench:
 
     def __init__(self, engine: LlamaEngine) -> None:
         self.engine = engine
-        self.table = SlotTable(SLOTS, engine.facts.context, copies=engine.can_copy)
+        self.table = SlotTable(SLOTS, engine.facts.context, piece=engine.piece_tokens, copies=engine.can_copy)
         self.cached: list[int] = []
         for slot in range(SLOTS):
             engine.keep(slot, 0)
@@ -70,7 +70,7 @@ class Bench:
             self.cached.append(admission.keep)
             given[admission.slot] = []
             order.append(admission.slot)
-        while plans := self.table.plan(64):
+        while plans := self.table.plan(126):
             for plan in plans:
                 sampled = self.engine.step(plan)
                 assert sampled is not None
@@ -167,7 +167,7 @@ def test_an_interrupted_step_leaves_no_trace(bench: Bench) -> None:
     tokens = engine.tokenize(prompt, special=True)
     fresh.table.admit("x", tokens)
     engine.start(0, chain_of(GREEDY, 1), tokens)
-    (plan,) = fresh.table.plan(64)
+    (plan,) = fresh.table.plan(126)
 
     engine.interrupt()
     broken = engine.step(plan)

@@ -98,6 +98,7 @@ class FakeEngine:
 
     def __init__(self, wish: FakeOptions, options: EngineOptions) -> None:
         self._wish = wish
+        self.piece_tokens = options.batch_tokens - 1
         self.facts = ModelFacts(
             description="fake",
             context=min(options.context or wish.context, wish.context),

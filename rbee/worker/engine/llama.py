@@ -24,6 +24,7 @@ log = logging.getLogger("llama.cpp")
 _LEVELS: Final = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _ERROR: Final = 4
 _CONTINUES: Final = 5
+_THREADPOOL_PARAMS_BYTES: Final = 4096  # several times what the struct takes; only ggml looks inside
 _GPU_TYPES: Final = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
 _REGISTRY_NAMES: Final = {Backend.CUDA: ("CUDA",), Backend.METAL: ("Metal", "MTL")}
 
@@ -67,6 +68,20 @@ class Llama:
         call = self._foreign("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
         call(handle, ctypes.addressof(free), ctypes.addressof(total))
         return free.value
+
+    def make_threadpool(self, context: int, threads: int) -> int:
+        """Give *context* threads that stay: by default llama.cpp starts new ones for each step, which costs a fifth."""
+        params = ctypes.create_string_buffer(_THREADPOOL_PARAMS_BYTES)
+        address = ctypes.addressof(params)
+        self._foreign("ggml_threadpool_params_init", None, ctypes.c_void_p, ctypes.c_int)(address, threads)
+        pool = self._foreign("ggml_threadpool_new", ctypes.c_void_p, ctypes.c_void_p)(address)
+        attach = self._foreign("llama_attach_threadpool", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+        attach(context, pool, None)
+        return int(pool)
+
+    def free_threadpool(self, pool: int) -> None:
+        """End the threads."""
+        self._foreign("ggml_threadpool_free", None, ctypes.c_void_p)(pool)
 
     def _gpus(self) -> list[int]:
         count = self._foreign("ggml_backend_dev_count", ctypes.c_size_t)

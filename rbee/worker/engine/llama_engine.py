@@ -28,9 +28,12 @@ class LlamaEngine:
     The batch is made once and written in place: what a step costs in Python is a few slice assignments.
     """
 
-    def __init__(self, llama: Llama, model: int, context: int, facts: ModelFacts, slots: int, rows: int) -> None:
+    def __init__(
+        self, llama: Llama, model: int, context: int, facts: ModelFacts, *, slots: int, rows: int, piece_tokens: int
+    ) -> None:
         lib = self._lib = llama.lib
         self.facts = facts
+        self.piece_tokens = piece_tokens
         self._llama = llama
         self._model = model
         self._context = context
@@ -43,6 +46,7 @@ class LlamaEngine:
         self.can_copy = not recurrent and lib.llama_model_n_swa(model) == 0
         self._make_batch(slots, rows)
         self._interrupted = ctypes.create_string_buffer(2)
+        self._pool = llama.make_threadpool(context, lib.llama_n_threads(context))
         if not recurrent:  # a recurrent state cannot be cut back after a break
             self._set_abort_callback()
 
@@ -157,6 +161,7 @@ class LlamaEngine:
         for slot in list(self._chains):
             self.finish(slot)
         self._lib.llama_free(self._context)
+        self._llama.free_threadpool(self._pool)
         self._lib.llama_model_free(self._model)
 
     def _sampler(self, stage: Stage, numbers: tuple[float, ...]) -> Any:

@@ -56,6 +56,9 @@ class Engine(Protocol):
 
     facts: ModelFacts
     can_copy: bool
+    """Whether `copy` works."""
+    piece_tokens: int
+    """How much of a prompt one batch may have."""
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Give the tokens of *text*; any thread may ask. With *special*, names of special tokens count as such."""
