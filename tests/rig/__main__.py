@@ -87,7 +87,7 @@ def _status(inventory: Path) -> int:
 
 
 def _show(note: Note) -> None:
-    inventory = note.inventory.removeprefix(f"{ROOT}/")
+    inventory = str(Path(note.inventory).parent).removeprefix(f"{ROOT}/")
     first, address = next(iter(note.hosts.items()))
     print("\n".join(f"  {name:<6} {host}" for name, host in note.hosts.items()))
     print(f"""

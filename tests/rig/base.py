@@ -10,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+from rbee.fleet.kinds import cache_home
 from tests.rig.commands import RigError, RigUnavailable, attempt, call
-from tools.longstep import StepError, cache_home, long, say
+from tests.rig.mounts import remove_tree, unmount_below
+from tools.longstep import StepError, long, say
 
 SUITE = "bookworm"
 # What a small server of a careful person has, and nothing that rbee would have to bring itself.
@@ -95,7 +97,9 @@ def ensure_base() -> Path:
 def _build(base: Path) -> None:
     aside = base.with_name(f"{base.name}.unfinished")
     log = base.with_name(f"{base.name}.log")
-    shutil.rmtree(aside, ignore_errors=True)
+    # debootstrap mounts /proc and /sys in it, and an interrupted one leaves them there.
+    unmount_below(aside)
+    remove_tree(aside)
     log.unlink(missing_ok=True)
     say(f"rig: building the Debian tree that all hosts share, once on this machine (about 2 minutes): {base}")
     began = time.monotonic()

@@ -7,7 +7,6 @@ So a folder that nobody holds belongs to a rig that died, and everything that ca
 from __future__ import annotations
 
 import fcntl
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ import psutil
 from tests.rig import cgroups
 from tests.rig.commands import RigError, attempt, call
 from tests.rig.container import nspawns, pull_plug
+from tests.rig.mounts import mounts, mounts_below, remove_tree, unmount_below
 from tests.rig.network import Network
 
 # Not in a temporary folder: this one only root can write, and it survives no `rm` of somebody else's.
@@ -85,7 +85,7 @@ def traces(number: int) -> list[str]:
     return [
         *(f"process {pid}" for pid in _processes(number)),
         *(f"control group {group}" for group in groups),
-        *(f"mount {path}" for path in _mounts_below(folder)),
+        *(f"mount {path}" for path in mounts_below(folder)),
         *(f"link {name}" for name in network.links()),
         *(f"namespace {name}" for name in network.namespaces()),
         *([f"folder {folder}"] if folder.exists() else []),
@@ -122,13 +122,12 @@ def clear(number: int) -> None:
     _until_gone(lambda: _processes(number))
     for group in cgroups.groups(network.namespace("")):
         cgroups.remove(group)
-    for path in _mounts_below(folder):
-        call("umount", path)
+    unmount_below(folder)
     network.close()
     _until_gone(network.links)
     if left := [trace for trace in traces(number) if trace != f"folder {folder}"]:
         raise RigError(f"rig {number} could not be cleared away; left: {', '.join(left)}")
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
 
 
 def _processes(number: int) -> list[int]:
@@ -179,17 +178,8 @@ def _prepare() -> None:
 
 def _settle() -> None:
     """Take away what all rigs share, once there is none."""
-    if not _folders() and any(source == _MARK for source, _ in _mounts()):
+    if not _folders() and any(source == _MARK for source, _ in mounts()):
         attempt("umount", _NSPAWN)
-
-
-def _mounts() -> list[tuple[str, Path]]:
-    lines = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    return [(words[0], Path(words[1].replace("\\040", " "))) for words in (line.split() for line in lines)]
-
-
-def _mounts_below(folder: Path) -> list[Path]:
-    return sorted((path for _, path in _mounts() if path.is_relative_to(folder)), reverse=True)
 
 
 def _tell(process: psutil.Process, number: signal.Signals) -> None:

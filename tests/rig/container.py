@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -13,6 +11,7 @@ import psutil
 
 from tests.rig import cgroups
 from tests.rig.commands import RigError, attempt, call
+from tests.rig.mounts import remove_tree, unmount_below
 from tests.support.waiting import eventually
 
 # What nspawn ends with when the machine inside asked for a reboot.
@@ -47,11 +46,9 @@ class Container:
     def wipe(self) -> None:
         """Throw its disk away; the machine must be off."""
         assert not self.running, f"{self.name} still runs"
-        if os.path.ismount(self.root):
-            call("umount", self.root)
+        unmount_below(self.root)
         for part in ("upper", "work", "root"):
-            if (self.folder / part).exists():
-                shutil.rmtree(self.folder / part)
+            remove_tree(self.folder / part)
 
     @property
     def running(self) -> bool:

@@ -10,6 +10,7 @@ from tests.rig.base import ADMIN
 from tests.rig.commands import RigError, attempt
 from tests.rig.container import Container
 from tests.rig.keys import make_key
+from tests.rig.mounts import remove_tree
 from tests.rig.network import Network
 from tests.rig.spec import HostSpec, prepare
 from tests.support.machine import Result
@@ -28,17 +29,21 @@ class Trust:
 
     def options(self, key: Path | None = None) -> list[str]:
         """Give ssh's options: this key and these host keys only, and never a question."""
-        settings = {
-            "BatchMode": "yes",
-            "ConnectTimeout": "5",
+        patience = {"BatchMode": "yes", "ConnectTimeout": "5", "LogLevel": "ERROR"}
+        chosen = [word for name, value in {**self._checks(), **patience}.items() for word in ("-o", f"{name}={value}")]
+        return ["-F", "/dev/null", "-i", str(key or self.key), *chosen]
+
+    def ansible_options(self) -> str:
+        """Give what Ansible has to add to its own options for ssh."""
+        return " ".join(f"-o {name}={value}" for name, value in self._checks().items())
+
+    def _checks(self) -> dict[str, str]:
+        return {
             "GlobalKnownHostsFile": "/dev/null",
             "IdentitiesOnly": "yes",
-            "LogLevel": "ERROR",
             "StrictHostKeyChecking": "yes",
             "UserKnownHostsFile": str(self.known_hosts),
         }
-        chosen = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        return ["-F", "/dev/null", "-i", str(key or self.key), *chosen]
 
 
 class Host:
@@ -102,7 +107,7 @@ class Host:
 
     def answers(self) -> bool:
         """Tell whether SSH lets the admin in; a refused key counts as an answer where the host was told to refuse."""
-        result = attempt(*self.ssh(), "true", within=15)
+        result = attempt(*self.ssh(), "true")
         refused = result.code == _SSH_FAILED and "Permission denied" in result.stderr
         return result.code == 0 or (refused and not self.spec.key)
 
@@ -117,7 +122,7 @@ class Host:
         """Whether its power is on."""
         return self._container.running
 
-    def boot(self, *, within: float = 30) -> None:
+    def boot(self, *, within: float = 60) -> None:
         """Turn it on and wait until SSH answers."""
         self._container.start()
         try:
@@ -194,9 +199,10 @@ class Host:
         self.boot()
 
     def end(self) -> None:
-        """Turn it off for good, and throw its disk, its cable and its network away."""
+        """Turn it off for good, and throw its disk, its cable and its files away."""
         self._container.power_cut()
         self._container.wipe()
+        remove_tree(self._container.folder)
         self._network.detach(self.name, self._place)
 
     def _done(self, result: Result, check: bool) -> Result:

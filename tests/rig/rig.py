@@ -131,18 +131,21 @@ class Rig:
         """Copy the rig's key with another mode, such as 0o644, which ssh refuses to use."""
         return copy_key(self.key, self.folder / f"key-{mode:o}", mode=mode)
 
-    def write_inventory(self, folder: Path, **variables: object) -> Path:
-        """Write an Ansible inventory of all hosts into *folder*, with variables for all of them, and give its file."""
-        mine = {
-            "ansible_control_path_dir": str(session_folder(self.folder)),
-            "rbee_runtime_repo_url": self.repository.url,
-        }
+    def write_inventory(self, folder: Path, *, queen: str | None = "h1", **fleet: object) -> Path:
+        """Write an Ansible inventory of all hosts into *folder*, and give its `hosts.yml`.
+
+        *queen* is the host that gets the queen, None for none; *fleet* are variables such as `rbee_models=[...]`.
+        """
         return write_inventory(
             folder,
             addresses={host.name: host.address for host in self},
-            key=self.key,
-            known_hosts=self.known_hosts,
-            variables={**mine, **variables},
+            queen=queen,
+            reach={
+                "ansible_ssh_private_key_file": str(self.key),
+                "ansible_ssh_common_args": self._trust.ansible_options(),
+                "ansible_control_path_dir": str(session_folder(self.folder)),
+            },
+            fleet={"rbee_repo_url": self.repository.url, "rbee_repo_branch": "main", **fleet},
         )
 
     def close(self) -> None:

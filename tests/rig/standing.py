@@ -19,7 +19,7 @@ import psutil
 
 from tests.rig.claims import HOME, rigs
 from tests.rig.commands import RigError, RigUnavailable
-from tests.rig.inventory import INVENTORY_FILE
+from tests.rig.inventory import remove_inventory
 from tests.rig.rig import Rig
 from tests.support.checkout import ROOT
 
@@ -98,7 +98,7 @@ def hold(hosts: int, inventory: Path, tell: int) -> int:
         _be_silent(rig.folder / "holder.log")
         threading.Event().wait()
     finally:
-        (inventory / INVENTORY_FILE).unlink(missing_ok=True)
+        remove_inventory(inventory)
         rig.close()
     return 0
 
