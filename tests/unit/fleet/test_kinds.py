@@ -1,0 +1,103 @@
+"""Kinds of machines, where their llama.cpp wheel is built, and what a machine can install."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import ConfigError, RbeeError
+from rbee.fleet import pins
+from rbee.fleet.kinds import Kind, cpu_flags
+from rbee.fleet.llama_build import place
+from rbee.fleet.wheelhouse import Wish, platforms
+
+FACTS: dict[str, Any] = {
+    "system": "linux",
+    "machine": "x86_64",
+    "libc": ["glibc", "2.36"],
+    "cpu": {"flags": ["avx", "avx2", "hypervisor", "fma"]},
+    "python": {"version": "3.11.2"},
+}
+
+
+def kind(variant: str = "cpu", toolkit: str = "", **changes: Any) -> Kind:
+    """Make the kind of a machine that differs from the usual one in some facts."""
+    return Kind.of_facts("0.3.36", FACTS | changes, variant, toolkit)
+
+
+def test_this_machine_is_the_same_kind_by_both_ways() -> None:
+    """What `make setup` built for this machine is found by the roles for a machine with the same facts."""
+    mine = Kind.of_this_machine("0.3.36")
+    facts = FACTS | {"machine": mine.machine, "libc": mine.libc.split("-"), "cpu": {"flags": cpu_flags()}}
+
+    assert Kind.of_facts("0.3.36", facts | {"system": mine.system}, "cpu", "").folder == mine.folder
+
+
+def test_whatever_changes_the_machine_code_makes_another_kind() -> None:
+    """Instruction sets, C library, architecture, backend and toolkit all count; other processor flags do not."""
+    folders = {
+        kind().folder,
+        kind(cpu={"flags": ["avx"]}).folder,
+        kind(libc=["glibc", "2.31"]).folder,
+        kind(machine="aarch64").folder,
+        kind("cuda", "12.4").folder,
+        kind("cuda", "13.0").folder,
+    }
+
+    assert len(folders) == 6
+    assert kind(cpu={"flags": ["avx", "avx2", "fma", "nx"]}).folder == kind().folder
+
+
+def test_cuda_is_built_with_cuda() -> None:
+    """The flags of a kind are those that its wheel is built with."""
+    assert "-DGGML_CUDA=ON" in kind("cuda", "12.4").flags
+    assert "-DGGML_CUDA=ON" not in kind().flags
+
+
+def test_only_a_machine_of_the_kind_builds_for_it() -> None:
+    """auto takes the controller where it is of the kind, else the host; controller on another kind is refused."""
+    mine = Kind.of_this_machine("0.3.36")
+    other = dataclasses.replace(mine, machine="riscv64")
+
+    assert place(mine, "auto") == "controller"
+    assert place(mine, "host") == "host"
+    assert place(other, "auto") == "host"
+    with pytest.raises(RbeeError) as raised:
+        place(other, "controller")
+    assert raised.value.code is ErrorCode.BACKEND_UNAVAILABLE
+
+
+def test_platforms_go_down_from_the_machines_own_c_library() -> None:
+    """A wheel for an older C library will do, one for a newer will not."""
+    found = platforms(FACTS)
+
+    assert found[0] == "manylinux_2_36_x86_64"
+    assert "manylinux_2_17_x86_64" in found
+    assert "manylinux_2_37_x86_64" not in found
+    with pytest.raises(RbeeError, match="C library"):
+        platforms(FACTS | {"libc": ["", ""]})
+
+
+def test_a_wish_takes_the_parts_of_the_commit_it_is_for() -> None:
+    """What is installed is what the cloned project file asks for, with the llama.cpp wheel from the cache."""
+    project = '[project]\ndependencies = ["click"]\n[project.optional-dependencies]\n'
+    project += 'hive = ["fastapi>=1"]\nworker = ["llama-cpp-python>=0.3", "jinja2"]\n'
+    wish = Wish(FACTS, "cpu", "", ("hive", "worker"), (), project, "", "auto")
+
+    assert wish.direct() == ["click", "fastapi>=1", "jinja2"]
+    with pytest.raises(ConfigError, match="queen"):
+        dataclasses.replace(wish, extras=("queen",)).direct()
+
+
+def test_pins_carry_versions_and_hashes() -> None:
+    """A constraints file is read by normalised name; one that pins nothing is refused."""
+    found = pins.read("# c\nRuamel.YAML==0.1 ; python_version > '3' \\\n    --hash=sha256:" + "0" * 64 + "\nuv==1\n")
+
+    assert found["ruamel-yaml"].version == "0.1"
+    assert found["ruamel-yaml"].hashes == {"0" * 64}
+    assert pins.versions_only(found.values()) == "ruamel-yaml==0.1\nuv==1\n"
+    with pytest.raises(ConfigError):
+        pins.read("# nothing\n")
