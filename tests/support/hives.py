@@ -24,7 +24,7 @@ from tests.support.waiting import eventually, slowness
 
 KEY = "a-key-for-the-hive-of-a-test"
 STAND_IN_WORKER = Path(__file__).with_name("stand_in_worker.py")
-START_S = 20
+START_S = 60
 
 
 class HiveProcess:
@@ -60,7 +60,11 @@ class HiveProcess:
                 cwd=Path(__file__).parents[2],
             )
         self._lifeline.spawned()
-        self.announced = self._lifeline.read(START_S * slowness())
+        try:
+            self.announced = self._lifeline.read(START_S * slowness())
+        except TimeoutError:
+            self.kill()
+            raise AssertionError(f"no hive within {START_S} s: {self.log.read_text()}") from None
         self.port = (self.announced or {}).get("port", 0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(
