@@ -58,6 +58,16 @@ def probe(settings: Settings) -> str | None:
     raise _stranger(settings, None)
 
 
+def serves(settings: Settings) -> bool:
+    """Tell whether a queen answers by now; one that has bound her port and is still busy starting does not."""
+    try:
+        return probe(settings) is not None
+    except RbeeError as error:
+        if error.code is not ErrorCode.CONNECTION_TIMEOUT:
+            raise
+        return False
+
+
 @contextmanager
 def queen_for(session: Session) -> Iterator[QueenInUse]:
     """Give a queen: the one that runs, or one of our own, which is ended with the context."""
