@@ -96,7 +96,7 @@ class Registry:
             case WorkerChanged(link=link) if hive.connected and link.worker.worker_id not in self._gone:
                 hive = replace(hive, workers={**hive.workers, link.worker.worker_id: _on_node(link, node)})
                 self._claim(node, (link.worker.worker_id,))
-            case WorkerGone(worker_id=worker_id):
+            case WorkerGone(worker_id=worker_id) if not self._elsewhere(worker_id, node):
                 self._remember_gone(message)
                 hive = replace(hive, workers={k: v for k, v in hive.workers.items() if k != worker_id})
             case ModelsChanged(models=models):
@@ -105,7 +105,7 @@ class Registry:
                 hive = replace(hive, detection=detection)
             case Closing():
                 hive = replace(hive, closing=True)
-            case WorkerChanged() | Beat():
+            case WorkerChanged() | WorkerGone() | Beat():
                 pass
         self._hives[node] = hive
 
@@ -176,6 +176,10 @@ class Registry:
             workers=links,
             last_error=None,
         )
+
+    def _elsewhere(self, worker_id: str, node: str) -> bool:
+        """Tell whether another node has the worker: what *node* says of its end is then not about that one."""
+        return any(worker_id in hive.workers for hive in self._hives.values() if hive.node != node)
 
     def _claim(self, node: str, worker_ids: Iterable[str]) -> None:
         """Take workers off every other node: one hive reached under two names counts once, where it spoke last."""

@@ -158,6 +158,7 @@ def test_a_local_hive_that_cannot_start_says_why(machine: Machine) -> None:
 def test_a_taken_hive_port_is_left_to_its_owner(machine: Machine) -> None:
     """The local hive takes the next free port, and the task's story says so."""
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", machine.hive_port))
         taken.listen()
         queen = QueenProcess(machine)
@@ -182,6 +183,7 @@ def test_two_queens_do_not_share_a_home(machine: Machine) -> None:
 def test_a_taken_port_is_named(machine: Machine) -> None:
     """A queen whose port is in use says which one, and leaves no hive behind."""
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", machine.queen_port))
         taken.listen()
 

@@ -129,6 +129,18 @@ def test_a_worker_that_is_gone_does_not_come_back_by_a_late_message() -> None:
     assert gone.reason == "out of memory"
 
 
+def test_a_hive_speaks_for_its_own_workers_only() -> None:
+    """What a hive says of the end of another hive's worker is ignored."""
+    registry = registry_with(hello(link("worker-0")))
+    registry.add_node("cellar", "http://cellar:9200")
+    registry.apply("cellar", hello(), now=1.0)
+
+    registry.apply("cellar", WorkerGone(worker_id="worker-0", reason="ended"), now=2.0)
+
+    assert known(registry, "worker-0")
+    assert registry.gone("worker-0") is None
+
+
 def test_a_lost_hive_has_no_workers_and_says_why() -> None:
     """Nothing is promised of a machine that is not heard."""
     registry = registry_with(hello(link("worker-0")))
