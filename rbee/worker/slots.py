@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 _LEAST_PIECE = 2
-COPY_WORTH_TOKENS = 64  # copying a cache costs about as much as evaluating so many tokens
+COPY_WORTH_TOKENS = 16  # copying a cache takes as long as evaluating a few tokens, on a CPU and on a GPU
 _OLD_TOKEN_WORTH = 0.25  # how likely it is that a cached token would have been of use later
 
 
