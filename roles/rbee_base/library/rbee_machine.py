@@ -8,11 +8,14 @@ Runs on Python 3.8, so that a machine whose Python is too old can be told so.
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import platform
+import pwd
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -38,6 +41,11 @@ options:
     description: The system user of the daemons.
     type: str
     required: true
+  folders:
+    description: Folders with the owner and the mode that they should have.
+    type: list
+    elements: dict
+    default: []
 author:
   - The rbee project
 """
@@ -50,6 +58,7 @@ def main():
             "install_path": {"type": "path", "required": True},
             "state_path": {"type": "path", "required": True},
             "user": {"type": "str", "required": True},
+            "folders": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )
@@ -67,6 +76,7 @@ def main():
         "cuda": _cuda(),
         "groups": _groups(),
         "user": _user(module.params["user"]),
+        "wrong_folders": [folder for folder in module.params["folders"] if not _is_right(folder)],
         "free_mb": {key: _free_mb(Path(module.params[key])) for key in ("install_path", "state_path")},
         "listening": _listening(),
         "units": {name: _unit(name) for name in ("rbee-hive", "queen-rbee")},
@@ -163,12 +173,27 @@ def _groups():
 
 def _user(name):
     try:
-        import pwd
-
         entry = pwd.getpwnam(name)
-    except (ImportError, KeyError):
+    except KeyError:
         return None
-    return {"uid": entry.pw_uid, "home": entry.pw_dir, "shell": entry.pw_shell}
+    groups = sorted(group.gr_name for group in grp.getgrall() if name in group.gr_mem)
+    return {"uid": entry.pw_uid, "home": entry.pw_dir, "shell": entry.pw_shell, "groups": groups}
+
+
+def _is_right(folder):
+    """Tell whether a folder is as it should be, so that one that is costs no task.
+
+    Below a folder that nobody else may look into, nothing can be seen: it was made together with that one.
+    """
+    try:
+        seen = os.stat(folder["path"])  # noqa: PTH116 - what a playbook gives are plain strings
+        return pwd.getpwuid(seen.st_uid).pw_name == folder["owner"] and stat.S_IMODE(seen.st_mode) == int(
+            folder["mode"], 8
+        )
+    except PermissionError:
+        return True
+    except (OSError, KeyError):
+        return False
 
 
 def _free_mb(path):

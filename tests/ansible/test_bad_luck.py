@@ -1,0 +1,134 @@
+"""What can be wrong with a machine: each with its own error, and nothing half-done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.fleet.report import RunReport, Verdict
+from tests.ansible.machines import FIND, Controller
+from tests.rig.rig import Rig
+from tests.rig.spec import HostSpec
+
+pytestmark = [pytest.mark.rig, pytest.mark.slow]
+
+
+@pytest.fixture(name="controller")
+def _controller(worn_rig: Rig, tmp_path: Path) -> Controller:
+    return Controller(worn_rig, tmp_path)
+
+
+def failure(report: RunReport) -> RbeeError:
+    """Give the error of a run that must have failed."""
+    error = report.error()
+    assert error is not None, report
+    return error
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "said"),
+    [
+        (HostSpec(sudo="none"), ErrorCode.SUDO_REFUSED, "NOPASSWD"),
+        (HostSpec(sudo="password"), ErrorCode.SUDO_REFUSED, "--ask-become-pass"),
+        (HostSpec(python="absent"), ErrorCode.PYTHON_MISSING, "h1"),
+        (HostSpec(clock_offset_s=3600), ErrorCode.CLOCK_SKEW, "timedatectl"),
+        (HostSpec(key=False), ErrorCode.SSH_AUTH_FAILED, "h1"),
+    ],
+    ids=["no sudo", "sudo with a password", "no python", "clock an hour off", "wrong key"],
+)
+def test_a_machine_that_cannot_take_a_hive_is_left_alone(
+    controller: Controller, spec: HostSpec, code: ErrorCode, said: str
+) -> None:
+    """The reason has its own code and says what to do, and nothing is on the machine afterwards."""
+    host = controller.rig["h1"]
+    controller.rig.reset([host], spec=spec)
+
+    error = failure(controller.play("deploy-hives", "h1").report)
+
+    assert error.code is code, error.message
+    assert said in error.message + error.hint
+    assert host.inside(*FIND.split()).stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "said"),
+    [
+        ({"rbee_repo_branch": "no-such-branch"}, ErrorCode.REPOSITORY_UNAVAILABLE, "no-such-branch"),
+        ({"rbee_repo_url": "http://192.0.2.1:9/rbee.git"}, ErrorCode.REPOSITORY_UNAVAILABLE, "192.0.2.1"),
+        ({"rbee_accelerator_variant": "cuda"}, ErrorCode.BACKEND_UNAVAILABLE, "cpu"),
+        ({"rbee_hive_port": 22}, ErrorCode.PORT_IN_USE, "22"),
+        ({"rbee_base_install_min_mb": 99_999_999}, ErrorCode.DISK_FULL, "MB"),
+    ],
+    ids=["no such branch", "no such repository", "no such backend", "port taken", "too little space"],
+)
+def test_an_impossible_wish_is_refused(
+    controller: Controller, extra: dict[str, Any], code: ErrorCode, said: str
+) -> None:
+    """What cannot work is told with its code and the thing that is to blame; no service is left behind."""
+    host = controller.rig["h1"]
+    controller.rig.reset([host])
+
+    error = failure(controller.play("deploy-hives", "h1", extra=extra).report)
+
+    assert error.code is code, error.message
+    assert said in error.message
+    assert not host.exists("/etc/systemd/system/rbee-hive.service")
+
+
+def test_a_repository_that_asks_for_a_password_is_refused(controller: Controller) -> None:
+    """Nobody waits for a password that no one will type, and a password in the address is not shown."""
+    controller.rig.reset([controller.rig["h1"]])
+
+    error = failure(
+        controller.play("deploy-hives", "h1", extra={"rbee_repo_url": controller.rig.repository.private_url}).report
+    )
+
+    assert error.code is ErrorCode.REPOSITORY_UNAVAILABLE
+
+
+def test_a_changed_host_key_is_refused_with_the_way_to_accept_it(controller: Controller) -> None:
+    """A machine that shows another key than before is not entered, and the commands to accept it are named."""
+    host = controller.rig["h3"]
+    host.change_host_key()
+    try:
+        error = failure(controller.play("check-fleet", "h3").report)
+    finally:
+        controller.rig.reset([host])
+
+    assert error.code is ErrorCode.HOST_KEY_UNKNOWN
+    assert f"ssh-keyscan -H {host.address}" in error.hint
+
+
+def test_one_dead_machine_does_not_stop_the_others(controller: Controller) -> None:
+    """The living ones are done, the dead one is named as unreachable, and a later run repairs it."""
+    rig = controller.rig
+    rig.reset()
+    rig["h2"].cut_cable()
+    try:
+        result = controller.play("deploy-hives")
+    finally:
+        rig["h2"].mend_cable()
+
+    verdicts = {name: host.verdict for name, host in result.report.hosts.items()}
+    assert verdicts == {"h1": Verdict.DONE, "h2": Verdict.UNREACHABLE, "h3": Verdict.DONE}
+    assert failure(result.report).code is ErrorCode.SSH_TIMEOUT
+    assert controller.play("deploy-hives").report.succeeded
+
+
+def test_a_disk_that_fills_up_in_mid_install_leaves_nothing_half_done(controller: Controller) -> None:
+    """The half-made release is gone, the reason is the disk, and with space the same run succeeds."""
+    host = controller.rig["h1"]
+    controller.rig.reset([host])
+    host.fill_disk("/opt", 300)
+    extra = {"rbee_base_install_min_mb": 1}
+    try:
+        error = failure(controller.play("deploy-hives", "h1", extra=extra).report)
+        assert error.code is ErrorCode.DISK_FULL, error.message
+        assert host.inside("find", "/opt/rbee/releases", "-mindepth", "1", check=False).stdout == ""
+    finally:
+        host.empty_disk("/opt")
+    assert controller.play("deploy-hives", "h1").report.succeeded

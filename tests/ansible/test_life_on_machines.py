@@ -1,0 +1,163 @@
+"""The life of a hive on real machines, told in order: checked, installed, run again, edited, broken, removed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rbee.contracts.errors import ErrorCode
+from tests.ansible.machines import FIND, Controller
+from tests.rig.rig import Rig
+from tests.support.checkout import ROOT
+
+pytestmark = [pytest.mark.rig, pytest.mark.slow]
+HIVE = "rbee/hive/__main__.py"
+
+
+@pytest.fixture(name="home", scope="module")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("operator")
+
+
+@pytest.fixture(name="controller")
+def _controller(worn_rig: Rig, home: Path) -> Controller:
+    return Controller(worn_rig, home)
+
+
+def test_a_check_of_bare_machines_changes_nothing(rig: Rig, home: Path) -> None:
+    """`--check` on machines that have never seen rbee fails nowhere and leaves nothing there."""
+    result = Controller(rig, home).play("deploy-hives", check=True)
+
+    assert result.report.succeeded, result.report
+    assert result.report.changed > 0
+    assert rig["h1"].inside(*FIND.split()).stdout == ""
+
+
+def test_bare_machines_become_hives(controller: Controller) -> None:
+    """One playbook takes three bare machines without internet to hives that serve and have their model."""
+    result = controller.play("site")
+
+    assert result.report.succeeded, result.report
+    for host in controller.rig:
+        health = host.inside("curl", "-fsS", "http://127.0.0.1:9200/v1/health", check=False)
+        assert health.code in (0, 127), health
+        assert host.inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
+        assert host.inside("stat", "-c", "%U %a", "/etc/rbee/credentials/hive-api-key").stdout.strip() == "root 600"
+    assert controller.play("check-fleet").report.succeeded
+
+
+def test_no_key_is_in_what_a_run_leaves(controller: Controller, home: Path) -> None:
+    """Neither the artefacts of the runs nor the machines' command lines show a key."""
+    keys = [file.read_text().strip() for file in (home / "secrets" / "hives").iterdir()]
+    assert len(keys) == 3
+
+    left = [file for file in (home / "ansible").rglob("*") if file.is_file()]
+    lines = controller.rig["h1"].inside("ps", "axww", "-o", "args").stdout
+    shown = [file for file in left for key in keys if key in file.read_text(errors="replace")]
+    assert left
+    assert shown == []
+    assert not [key for key in keys if key in lines]
+
+
+def test_a_second_run_changes_nothing(controller: Controller) -> None:
+    """Plain `ansible-playbook` over the same inventory finds everything as it should be."""
+    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(controller.inventory.file)]
+    run = subprocess.run(
+        [*command, "playbooks/site.yml"],
+        cwd=ROOT,
+        env=os.environ | {"RBEE_HOME": str(controller.home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    recap = re.findall(r"^(h\d)\s.*changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", run.stdout, re.MULTILINE)
+    assert recap == [(host, "0", "0", "0") for host in ("h1", "h2", "h3")], run.stdout[-3000:]
+
+
+def test_a_hand_edit_is_reported_and_nothing_else(controller: Controller) -> None:
+    """`--check --diff` names exactly the file that somebody changed, and leaves it as it is."""
+    host = controller.rig["h2"]
+    host.inside("sed", "-i", "s/^slots = .*/slots = 7/", "/etc/rbee/hive.toml")
+
+    result = controller.play("deploy-hives", check=True, diff=True)
+
+    changed = {name: report.changed for name, report in result.report.hosts.items()}
+    assert [line for line in changed["h2"] if "Restart" not in line] == [
+        "configure | Render the config: /etc/rbee/hive.toml"
+    ]
+    assert (changed["h1"], changed["h3"]) == ([], [])
+    assert "slots = 7" in host.read_file("/etc/rbee/hive.toml")
+    assert controller.play("deploy-hives", "h2").report.succeeded
+
+
+def test_a_release_that_does_not_serve_is_taken_back(controller: Controller) -> None:
+    """An upgrade to a broken commit stops at the first machine, which serves the old release again."""
+    before = controller.rig["h2"].inside("readlink", "/opt/rbee/current").stdout
+    source = (ROOT / HIVE).read_text(encoding="utf-8")
+    # It still tells its version, so that only serving is broken.
+    begin = "    hold = lifeline.hold()\n"
+    broken = source.replace(begin, f'{begin}    if len(sys.argv) < 2:\n        sys.exit("deliberately broken")\n', 1)
+    assert broken != source
+    controller.rig.repository.commit("broken", {HIVE: broken})
+
+    result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "broken"})
+
+    error = result.report.error()
+    assert error is not None
+    assert error.code is ErrorCode.RELEASE_FAILED
+    assert "deliberately broken" in error.message
+    assert "serves again" in error.message
+    for host in controller.rig:
+        assert host.inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
+    assert controller.rig["h2"].inside("readlink", "/opt/rbee/current").stdout == before
+
+
+def test_an_upgrade_reaches_every_machine(controller: Controller) -> None:
+    """A commit with another version is put beside the old one, and serves on all machines."""
+    controller.rig.repository.commit("next", {"rbee/__init__.py": '"""rbee."""\n\n__version__ = "0.9.0"\n'})
+
+    result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "next"})
+
+    assert result.report.succeeded, result.report
+    for host in controller.rig:
+        assert host.inside("readlink", "/opt/rbee/current").stdout.startswith("releases/0.9.0-")
+        assert len(host.inside("ls", "/opt/rbee/releases").stdout.split()) >= 2
+
+
+def test_a_removal_asks_first(controller: Controller) -> None:
+    """Without the word that confirms it nothing is removed."""
+    result = controller.play("remove-hive", "h2")
+
+    error = result.report.error()
+    assert error is not None
+    assert error.code is ErrorCode.INVALID_REQUEST
+    assert controller.rig["h2"].inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
+
+
+def test_a_removal_leaves_nothing(controller: Controller) -> None:
+    """After the removal no file, user, unit or process of ours is on the machine."""
+    result = controller.play("remove-hive", "h2", extra={"rbee_hive_remove_confirmed": True})
+
+    host = controller.rig["h2"]
+    assert result.report.succeeded, result.report
+    assert host.inside(*FIND.split()).stdout == ""
+    assert host.inside("getent", "passwd", "rbee", check=False).code != 0
+    assert "rbee" not in host.inside("systemctl", "list-units", "--all", "--plain").stdout
+
+
+def test_a_removal_may_leave_the_models(controller: Controller) -> None:
+    """Asked to keep them, the removal leaves models and catalogue, and nothing else."""
+    extra = {"rbee_hive_remove_confirmed": True, "rbee_hive_keep_models": True}
+
+    result = controller.play("remove-hive", "h3", extra=extra)
+
+    assert result.report.succeeded, result.report
+    left = controller.rig["h3"].inside("ls", "/var/lib/rbee").stdout.split()
+    assert "models" in left
+    assert set(left) <= {"models", "models.db", "models.db-wal", "models.db-shm"}
