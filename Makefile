@@ -23,6 +23,7 @@ check: setup ## lint, format, types, layers
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ansible-lint -q
 
 format: setup ## put the code into its standard form
 	@$(BIN)/ruff check --fix --exit-zero
