@@ -6,7 +6,9 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from rbee import __version__
@@ -44,8 +46,14 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "any failure"}},
     )
     errors.install(app)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
     for name, value in (state or {}).items():
         setattr(app.state, name, value)
     for router in routers:
         app.include_router(router)
     return app, Edge(app, gate=gate, max_body_bytes=max_body_bytes)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return errors.error_response(errors.validation_error(list(error.errors())), errors.request_id_of(request))

@@ -1,12 +1,12 @@
-"""Turn every failure into the one error body."""
+"""Turn every failure into the one error body. Without FastAPI, which a worker's start does not wait for."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from rbee.contracts.errors import ErrorCode
@@ -27,10 +27,9 @@ def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
     return JSONResponse(error.body(request_id), status_code=error.http_status, headers=headers)
 
 
-def install(app: FastAPI) -> None:
+def install(app: Starlette) -> None:
     """Register the handlers. A bug is answered here and raised on, for the edge to log."""
     app.add_exception_handler(RbeeError, _on_rbee_error)
-    app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(Exception, _on_bug)
 
@@ -54,12 +53,7 @@ def validation_error(errors: list[Any]) -> RbeeError:
 
 async def _on_rbee_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RbeeError)
-    return error_response(error, _request_id(request))
-
-
-async def _on_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return error_response(validation_error(list(error.errors())), _request_id(request))
+    return error_response(error, request_id_of(request))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
@@ -69,14 +63,15 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         ErrorCode.ROUTE_NOT_FOUND: f"There is no {request.url.path} here.",
         ErrorCode.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}.",
     }.get(code, str(error.detail))
-    return error_response(RbeeError(code, message), _request_id(request))
+    return error_response(RbeeError(code, message), request_id_of(request))
 
 
 async def _on_bug(request: Request, _error: Exception) -> Response:
-    return error_response(internal_error(), _request_id(request))
+    return error_response(internal_error(), request_id_of(request))
 
 
-def _request_id(request: Request) -> str | None:
+def request_id_of(request: Request) -> str | None:
+    """Give the id that the edge gave the request."""
     value = request.scope.get("state", {}).get("request_id")
     return value if isinstance(value, str) else None
 

@@ -7,11 +7,12 @@ import logging
 import os
 import time
 
+from rbee.contracts.tasks import MAX_BODY_BYTES
 from rbee.contracts.workers import ReadyReport, WorkerState, WorkerStopReceipt
 from rbee.daemonkit import server
-from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.drain import Drain
+from rbee.daemonkit.edge import Edge
 from rbee.lifeline import Hold
 from rbee.worker import routes
 from rbee.worker.callback import report_ready
@@ -44,7 +45,7 @@ def run(service: Service, hold: Hold) -> int:
 
     drain = Drain(ending, name=f"Worker {settings.worker_id}")
     gate = Gate(f"Worker {settings.worker_id} at {url}", settings.key, open_paths=("/v1/health",))
-    _, app = create_app("llm-worker-rbee", gate=gate, routers=[routes.build(service, drain)])
+    app = Edge(routes.build(service, drain), gate=gate, max_body_bytes=MAX_BODY_BYTES)
 
     def begin() -> None:
         service.attach()

@@ -1,83 +1,141 @@
-"""The worker's HTTP routes."""
+"""The worker's HTTP routes, on Starlette alone: FastAPI's import would double the time to a healthy worker."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
-from fastapi import APIRouter, Request
-from starlette.responses import Response
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from rbee import __version__
-from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import InferenceRequest
 from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, WorkerStopReceipt
+from rbee.daemonkit import errors
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.worker.service import Service
 from rbee.worker.stream import InferenceStream
 
+Answer = Callable[[Request], Awaitable[Response]]
 
-def build(service: Service, drain: Drain[WorkerStopReceipt]) -> APIRouter:
-    """Make the routes of one worker."""
-    router = APIRouter()
-    settings = service.settings
 
-    @router.get("/v1/health")
-    async def health() -> WorkerHealth:
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route as its users see it; `request` and `response` are the bodies, None for a stream or nothing."""
+
+    method: str
+    path: str
+    summary: str
+    answer: Answer
+    request: type[BaseModel] | None = None
+    response: type[BaseModel] | None = None
+
+
+def build(service: Service, drain: Drain[WorkerStopReceipt]) -> Starlette:
+    """Make the application of one worker."""
+    operations = Routes(service, drain).operations()
+
+    async def openapi(_request: Request) -> Response:
+        from rbee.worker.openapi import describe  # nobody waits for it at the start
+
+        return JSONResponse(describe(operations))
+
+    routes = [Route(one.path, one.answer, methods=[one.method]) for one in operations]
+    app = Starlette(routes=[*routes, Route("/openapi.json", openapi)])
+    errors.install(app)
+    return app
+
+
+class Routes:
+    """What each route does."""
+
+    def __init__(self, service: Service, drain: Drain[WorkerStopReceipt]) -> None:
+        self._service = service
+        self._drain = drain
+
+    def operations(self) -> list[Operation]:
+        """List the routes."""
+        return [
+            Operation("GET", "/v1/health", "How the worker is", self.health, response=WorkerHealth),
+            Operation("GET", "/v1/ready", "Whether its model is loaded", self.ready, response=ReadyStatus),
+            Operation("GET", "/v1/loading/progress", "Follow the loading of the model", self.loading),
+            Operation("POST", "/v1/inference", "Generate tokens", self.infer, request=InferenceRequest),
+            Operation("DELETE", "/v1/inference/{request_id}", "Stop a generation", self.cancel),
+            Operation("GET", "/v1/slots", "Its slots", self.slots, response=SlotsStatus),
+            Operation(
+                "POST",
+                "/v1/admin/shutdown",
+                "Finish what runs, free the model, end",
+                self.shutdown,
+                None,
+                WorkerStopReceipt,
+            ),
+        ]
+
+    async def health(self, _request: Request) -> Response:
         """Tell that the worker lives, in which state it is, and whether a request is stalled."""
-        return WorkerHealth(
-            version=__version__,
-            worker_id=settings.worker_id,
-            state=service.state,
-            slots_total=settings.slots,
-            slots_available=service.slots_available,
-            model_ref=settings.name,
-            backend=settings.backend,
-            device=settings.device,
-            context_length=service.context_length,
-            idle_s=round(service.idle_s, 3),
-            stalled_s=round(service.stalled_s, 3),
-            memory_bytes=resident_bytes(),
+        service, settings = self._service, self._service.settings
+        return _json(
+            WorkerHealth(
+                version=__version__,
+                worker_id=settings.worker_id,
+                state=service.state,
+                slots_total=settings.slots,
+                slots_available=service.slots_available,
+                model_ref=settings.name,
+                backend=settings.backend,
+                device=settings.device,
+                context_length=service.context_length,
+                idle_s=round(service.idle_s, 3),
+                stalled_s=round(service.stalled_s, 3),
+                memory_bytes=resident_bytes(),
+            )
         )
 
-    @router.get("/v1/ready", response_model_exclude_none=True)
-    async def ready(request: Request) -> ReadyStatus:
+    async def ready(self, request: Request) -> Response:
         """Tell whether the model is loaded, and where to follow its loading."""
-        loaded = service.state.serves
+        loaded = self._service.state.serves
         url = None if loaded else str(request.url.replace(path="/v1/loading/progress", query=""))
-        return ReadyStatus(ready=loaded, state=service.state, model_loaded=loaded, progress_url=url)
+        status = ReadyStatus(ready=loaded, state=self._service.state, model_loaded=loaded, progress_url=url)
+        return _json(status, with_none=False)
 
-    @router.get("/v1/loading/progress")
-    async def loading() -> Response:
+    async def loading(self, _request: Request) -> Response:
         """Follow the loading of the model."""
-        return EventStream(_loading(service), until=drain.closed)
+        return EventStream(_loading(self._service), until=self._drain.closed)
 
-    @router.post("/v1/inference")
-    async def infer(body: InferenceRequest, request: Request) -> Response:
+    async def infer(self, request: Request) -> Response:
         """Generate tokens."""
         began = time.monotonic()
-        request_id = body.request_id or request.scope.get("state", {}).get("request_id") or new_id("req")
-        generation = await service.begin(body, request_id)
-        return InferenceStream(generation, cancel=lambda: service.cancel(request_id), began=began)
+        try:
+            wish = InferenceRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise errors.validation_error(list(error.errors(include_url=False))) from error
+        request_id = wish.request_id or errors.request_id_of(request) or ""
+        generation = await self._service.begin(wish, request_id)
+        return InferenceStream(generation, cancel=lambda: self._service.cancel(request_id), began=began)
 
-    @router.delete("/v1/inference/{request_id}", status_code=204)
-    async def cancel(request_id: str) -> None:
+    async def cancel(self, request: Request) -> Response:
         """Stop a generation; once more, or one that is over, is fine."""
-        service.cancel(request_id)
+        self._service.cancel(request.path_params["request_id"])
+        return Response(status_code=204)
 
-    @router.get("/v1/slots")
-    async def slots() -> SlotsStatus:
+    async def slots(self, _request: Request) -> Response:
         """Describe the slots."""
-        return service.slots()
+        return _json(self._service.slots())
 
-    @router.post("/v1/admin/shutdown")
-    async def shutdown() -> WorkerStopReceipt:
-        """Finish what runs, free the model and end; answers when that is done."""
-        return await drain.finish()
+    async def shutdown(self, _request: Request) -> Response:
+        """End the worker; answers when that is done."""
+        return _json(await self._drain.finish())
 
-    return router
+
+def _json(model: BaseModel, *, with_none: bool = True) -> Response:
+    return Response(model.model_dump_json(exclude_none=not with_none), media_type="application/json")
 
 
 async def _loading(service: Service) -> AsyncIterator[bytes]:

@@ -200,6 +200,25 @@ def test_unknown_routes_have_the_one_error_body(it: Worker) -> None:
     assert it.http.get("/v1/inference").json()["error"]["code"] == "METHOD_NOT_ALLOWED"
 
 
+def test_the_routes_describe_themselves(it: Worker) -> None:
+    """The OpenAPI document names every route, with its bodies and the one error body."""
+    document = it.json("/openapi.json")
+
+    assert document["paths"]["/v1/inference"]["post"]["requestBody"]["required"] is True
+    assert document["paths"]["/v1/inference/{request_id}"]["delete"]["parameters"][0]["name"] == "request_id"
+    assert {"InferenceRequest", "WorkerHealth", "ErrorBody", "ErrorDetail"} <= set(document["components"]["schemas"])
+    assert len(document["paths"]) == 7
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 5000, b"\xff", b'"text"', b'{"prompt": 7}'])
+def test_a_body_that_is_no_request(it: Worker, body: bytes) -> None:
+    """What is no JSON, or not the JSON of a request, is INVALID_REQUEST."""
+    response = it.http.post("/v1/inference", content=body)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "INVALID_REQUEST"
+
+
 def test_health_tells_what_the_worker_is(it: Worker) -> None:
     """Health has state, slots, model, device, memory and idle time."""
     health = it.json("/v1/health")
