@@ -8,7 +8,6 @@ The signal follows the thread that spawned: owners spawn from their main thread.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import json
@@ -17,7 +16,10 @@ import signal
 import socket
 import sys
 import threading
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import asyncio
 
 LIFELINE_FD: Final = "RBEE_LIFELINE_FD"
 MAX_LINE_BYTES: Final = 1024 * 1024
@@ -57,6 +59,8 @@ class Lifeline:
 
     async def open(self) -> LifelineReader:
         """Switch to asyncio: the owner's end becomes a reader; `close` of the reader cuts the line."""
+        import asyncio  # a child that only holds its end should not pay for it
+
         reader, writer = await asyncio.open_connection(sock=self._ours, limit=MAX_LINE_BYTES)
         return LifelineReader(reader, writer)
 

@@ -11,6 +11,7 @@ from rbee import lifeline
 # The engine's thread needs the interpreter briefly but often, while it loads and after each step; by default it may
 # wait 5 ms each time for the other thread to let go.
 GIL_SWITCH_S: Final = 0.0002
+ENGINE_FIRST_S: Final = 1.0
 
 
 def main() -> NoReturn:
@@ -20,7 +21,7 @@ def main() -> NoReturn:
     from rbee.daemonkit.command import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs
-    from rbee.worker.service import Service
+    from rbee.worker.engine.thread import EngineThread
     from rbee.worker.settings import ENV_PREFIX, WorkerSettings
 
     program = Program(
@@ -33,12 +34,13 @@ def main() -> NoReturn:
     )
     settings = program.parse(sys.argv[1:], os.environ, hold)
     logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
-    service = Service(settings, tell=hold.tell)
-    service.start()
+    thread = EngineThread(settings.engine, settings.engine_options())
+    # Let the engine's few imports through first: its native work then runs beside our many.
+    thread.progress.wait_begun(ENGINE_FIRST_S)
     from rbee.worker.app import run
 
     try:
-        code = run(service, hold)
+        code = run(settings, thread, hold)
     except RbeeError as error:
         fail(program.name, error, hold)
     _leave(code)

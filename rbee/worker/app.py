@@ -16,17 +16,19 @@ from rbee.daemonkit.edge import Edge
 from rbee.lifeline import Hold
 from rbee.worker import routes
 from rbee.worker.callback import report_ready
+from rbee.worker.engine.thread import EngineThread
 from rbee.worker.service import Service
+from rbee.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
 
 
-def run(service: Service, hold: Hold) -> int:
+def run(settings: WorkerSettings, thread: EngineThread, hold: Hold) -> int:
     """Serve until the end; gives the exit code: 0, or 1 if the model or the engine failed.
 
     Raises RbeeError if the port cannot be had.
     """
-    settings = service.settings
+    service = Service(settings, thread, tell=hold.tell)
     sock = server.bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"

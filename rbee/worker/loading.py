@@ -1,4 +1,4 @@
-"""How far the loading of the model is: written by the engine's thread, read by the loading stream."""
+"""How far the loading of the model is, as the loading stream tells it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 from rbee.contracts.devices import Backend
 from rbee.contracts.models import LoadingProgress
 from rbee.errors import RbeeError
+from rbee.worker.engine.thread import Progress
 
 POLL_S: Final = 0.05
 _MB: Final = 1024 * 1024
@@ -19,34 +20,26 @@ class Loading:
     """The loading of one model.
 
     Args:
+        progress: is read from time to time.
         backend: says where to.
         model_path: its size is what there is to load.
     """
 
-    def __init__(self, backend: Backend, model_path: Path) -> None:
+    def __init__(self, progress: Progress, backend: Backend, model_path: Path) -> None:
+        self._progress = progress
         self._on_gpu = backend is not Backend.CPU
-        self._share = 0.0
-        self._stopped = False
         self._finished = asyncio.Event()
         self._error: RbeeError | None = None
         self._ready = False
-        self._layers_total = 0
         self._bytes_total = model_path.stat().st_size if model_path.is_file() else 0
-
-    def advance(self, share: float, layers_total: int) -> bool:
-        """Take the share that is loaded, 0 to 1, on any thread; gives False when the loading should end."""
-        self._layers_total = layers_total
-        self._share = share
-        return not self._stopped
 
     def stop(self) -> None:
         """End the loading at its next step."""
-        self._stopped = True
+        self._progress.stopped = True
 
     def done(self, layers_total: int) -> None:
         """Take note that the model is loaded."""
-        self._layers_total = layers_total
-        self._share = 1.0
+        self._progress.advance(1.0, layers_total)
         self._ready = True
         self._finished.set()
 
@@ -58,11 +51,12 @@ class Loading:
     @property
     def last(self) -> LoadingProgress:
         """Describe the progress now."""
-        taken = int(self._share * self._bytes_total) // _MB or None
+        share, layers = self._progress.share, self._progress.layers_total
+        taken = int(share * self._bytes_total) // _MB or None
         return LoadingProgress(
             stage="ready" if self._ready else "loading_to_vram" if self._on_gpu else "loading_to_ram",
-            layers_loaded=round(self._share * self._layers_total),
-            layers_total=self._layers_total,
+            layers_loaded=round(share * layers),
+            layers_total=layers,
             ram_mb=None if self._on_gpu else taken,
             vram_mb=taken if self._on_gpu else None,
         )

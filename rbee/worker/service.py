@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -20,6 +19,7 @@ from rbee.contracts.workers import SlotInfo, SlotsStatus, WorkerState
 from rbee.errors import RbeeError
 from rbee.worker.batcher import Batcher, Delivery
 from rbee.worker.engine.protocol import Engine, EngineFailedError
+from rbee.worker.engine.thread import EngineThread, Outcome
 from rbee.worker.generation import Generation
 from rbee.worker.loading import Loading
 from rbee.worker.prompts import Prompts
@@ -34,6 +34,7 @@ class Service:
     """One worker.
 
     Args:
+        thread: is loading the engine already.
         tell: sends a line to the owner; called at every change of state or free slots.
         clock: monotonic seconds.
     """
@@ -41,13 +42,14 @@ class Service:
     def __init__(
         self,
         settings: WorkerSettings,
+        thread: EngineThread,
         *,
         tell: Callable[[dict[str, Any]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
-        self.loading = Loading(settings.backend, settings.model_path)
-        self.state = WorkerState.STARTING
+        self.loading = Loading(thread.progress, settings.backend, settings.model_path)
+        self.state = WorkerState.LOADING
         self.failure: RbeeError | None = None
         self.ended = asyncio.Event()
         self._tell = tell
@@ -61,28 +63,18 @@ class Service:
         self._batcher: Batcher | None = None
         self._prompts: Prompts | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._early: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread = thread
 
     # --- the event loop's side ---------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the engine's thread, which loads the model; this may be before there is an event loop."""
-        self.state = WorkerState.LOADING
-        self._thread.start()
-
     def attach(self) -> None:
-        """Run from now on in the current event loop, which hears what the engine's thread had to say until now.
+        """Run from now on in the current event loop, and take the engine as soon as it is loaded.
 
         To be called once the owner knows the port: that is the first line it expects.
         """
-        with self._lock:
-            self._loop = asyncio.get_running_loop()
-            early, self._early = self._early, []
+        self._loop = asyncio.get_running_loop()
         self._tell_state()
-        for call, arguments in early:
-            call(*arguments)
+        self._thread.then(self._work)
 
     @property
     def slots_available(self) -> int:
@@ -176,7 +168,7 @@ class Service:
     @property
     def stuck(self) -> bool:
         """Tell whether the engine's thread still lives: then only the end of the process frees its memory."""
-        return self._thread.is_alive()
+        return self._thread.alive
 
     async def _quiet_within(self, seconds: float) -> None:
         try:
@@ -262,23 +254,24 @@ class Service:
 
     # --- the engine's thread -----------------------------------------------------------------------------------
 
-    def _work(self) -> None:
-        """Load, then serve until told to stop."""
+    def _work(self, outcome: Outcome) -> None:
+        """Serve with the engine that was loaded until told to stop."""
         batcher: Batcher | None = None
         try:
-            engine = self._load()
-            prompts = Prompts(engine)
+            if isinstance(outcome, Exception):
+                raise outcome
+            prompts = Prompts(outcome)
             batcher = Batcher(
-                engine,
+                outcome,
                 self.settings.slots,
                 prompt_batch=self.settings.prompt_tokens_per_step,
                 deliver=lambda delivery: self._post(self._deliver, delivery),
             )
-            self._post(self._loaded, engine, batcher, prompts)
+            self._post(self._loaded, outcome, batcher, prompts)
             with contextlib.suppress(RbeeError):  # a request that needs the template will be told
                 prompts.template()
             batcher.run()
-            engine.close()
+            outcome.close()
         except RbeeError as error:
             self._post(self._failed, error, batcher.running() if batcher else [])
         except EngineFailedError as error:
@@ -289,18 +282,6 @@ class Service:
             bug = RbeeError(ErrorCode.WORKER_CRASHED, "The worker's engine thread died of a bug; its log has more.")
             self._post(self._failed, bug, batcher.running() if batcher else [])
 
-    def _load(self) -> Engine:
-        if self.settings.engine == "fake":
-            from rbee.worker.engine import fake
-
-            return fake.load(self.settings.engine_options(), self.loading.advance)
-        from rbee.worker.engine import llama_load
-
-        return llama_load.load(self.settings.engine_options(), self.loading.advance)
-
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
-        with self._lock:
-            if self._loop is None:
-                self._early.append((call, arguments))
-                return
+        assert self._loop is not None
         self._loop.call_soon_threadsafe(call, *arguments)

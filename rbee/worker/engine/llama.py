@@ -37,9 +37,19 @@ class Llama:
         self.errors: deque[str] = deque(maxlen=8)
         self._level = logging.DEBUG
         self._line = ""
-        self._keep = self.lib.llama_log_callback(self._on_log)
-        self.lib.llama_log_set(self._keep, None)
+        self._listener = self.lib.llama_log_callback(self._on_log)
+        # `abs` ignores all but its first argument and changes nothing: a log callback without Python.
+        self._nobody = self.lib.llama_log_callback(ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value)
+        self.listen(wanted=True)
         self.lib.llama_backend_init()
+
+    def listen(self, *, wanted: bool) -> None:
+        """Take llama.cpp's log, or let nobody have it.
+
+        It says a hundred lines while it loads; each would wait until the main thread, busy with imports, lets go of
+        the interpreter.
+        """
+        self.lib.llama_log_set(self._listener if wanted else self._nobody, None)
 
     def supports_gpu(self) -> bool:
         """Tell whether this build of llama.cpp can compute on a GPU."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import os
 from typing import Any, Final
@@ -17,10 +18,12 @@ from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
 
+log = logging.getLogger("llama.cpp")
 DEFAULT_CONTEXT: Final = 4096
 # From 64 rows on, flash attention on a CPU goes another way that rounds differently: below, the tokens of a prompt do
 # not depend on how it was cut and what of it was cached. Measured: 245 instead of 300 tokens/s of a prompt.
 CPU_PIECE_TOKENS: Final = 63
+PROGRESS_WORTH_BYTES: Final = 512 * 1024 * 1024  # a smaller model is there before anybody has looked twice
 ALL_LAYERS: Final = 10_000
 _OFFLOADED_SHARE: Final = 0.5  # of the model's bytes that a GPU must have taken for "all layers are there"
 _MB: Final = 1024 * 1024
@@ -38,8 +41,10 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     llama = Llama()
     gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
     free_before = _free_bytes(llama, gpu)
+    llama.listen(wanted=log.isEnabledFor(logging.DEBUG))
     model = _load_model(llama, options, gpu, free_before, progress)
     context = _make_context(llama, options, model, gpu)
+    llama.listen(wanted=True)
     rows = max(options.batch_tokens, options.slots)
     piece = rows if gpu is not None else min(rows, CPU_PIECE_TOKENS)
     engine = LlamaEngine(
@@ -61,6 +66,7 @@ def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_befo
     params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
     params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
     layers = model_file.layers(options.model_path)
+    size = options.model_path.stat().st_size
     wanted = True
 
     def on_progress(share: float, _data: object) -> bool:
@@ -68,16 +74,22 @@ def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_befo
         wanted = progress(share, layers)
         return wanted
 
-    callback = lib.llama_progress_callback(on_progress)
-    params.progress_callback = callback
-    model = lib.llama_model_load_from_file(os.fsencode(options.model_path), params)
-    if model:
+    if on_progress(0.0, None) and size >= PROGRESS_WORTH_BYTES:
+        params.progress_callback = lib.llama_progress_callback(on_progress)
+    path = os.fsencode(options.model_path)
+    model = lib.llama_model_load_from_file(path, params) if wanted else None
+    if model and on_progress(1.0, None):
         return int(model)
     if not wanted:
+        if model:
+            lib.llama_model_free(model)
         raise RbeeError(ErrorCode.CANCELED, "The loading was ended before the model was there.")
-    need = options.model_path.stat().st_size
-    if need > free_before:
-        raise _exhausted(options, need, free_before, "the model")
+    llama.listen(wanted=True)  # once more, to hear why
+    model = lib.llama_model_load_from_file(path, params)
+    if model:
+        return int(model)
+    if size > free_before:
+        raise _exhausted(options, size, free_before, "the model")
     raise model_file.invalid(options.model_path, f"llama.cpp says: {_last_errors(llama)}")
 
 

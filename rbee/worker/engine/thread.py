@@ -1,0 +1,86 @@
+"""The thread that owns the engine: it begins to load before the rest of the worker is even imported."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+from rbee.worker.engine.protocol import Engine, EngineOptions
+
+Outcome = Engine | Exception
+"""The engine, or why there is none: an RbeeError, or a bug."""
+
+
+class Progress:
+    """How far the loading is; written by the engine's thread, read by any."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self.layers_total = 0
+        self.stopped = False
+        self._begun = threading.Event()
+
+    def wait_begun(self, within_s: float) -> None:
+        """Wait until the loading itself has begun, which needs the interpreter little from then on, or has failed."""
+        self._begun.wait(within_s)
+
+    def advance(self, share: float, layers_total: int) -> bool:
+        """Take the share that is loaded, 0 to 1; gives False when the loading should end."""
+        self.layers_total = layers_total
+        self.share = share
+        self._begun.set()
+        return not self.stopped
+
+    def end(self) -> None:
+        """Let nobody wait any more."""
+        self._begun.set()
+
+
+class EngineThread:
+    """Load an engine, then do with it what `then` says, all in one thread.
+
+    Args:
+        kind: which engine.
+        options: how to load.
+    """
+
+    def __init__(self, kind: Literal["llama", "fake"], options: EngineOptions) -> None:
+        self.progress = Progress()
+        self._kind = kind
+        self._options = options
+        self._work: queue.SimpleQueue[Callable[[Outcome], None]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def then(self, work: Callable[[Outcome], None]) -> None:
+        """Call *work* in the thread when the loading is over; the thread ends with it."""
+        self._work.put(work)
+
+    def join(self, within_s: float) -> None:
+        """Wait for the thread's end."""
+        self._thread.join(within_s)
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the thread has not ended."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        outcome: Outcome
+        try:
+            outcome = self._load()
+        except Exception as error:  # noqa: BLE001 (handed over to whoever takes the outcome, who tells bugs apart)
+            outcome = error
+        self.progress.end()
+        self._work.get()(outcome)
+
+    def _load(self) -> Engine:
+        if self._kind == "fake":
+            from rbee.worker.engine import fake
+
+            return fake.load(self._options, self.progress.advance)
+        from rbee.worker.engine import llama_load
+
+        return llama_load.load(self._options, self.progress.advance)
