@@ -54,12 +54,12 @@ def test_what_an_infer_started_is_gone_when_it_is_ended(
     """SIGTERM takes everything down in order; a second Ctrl-C ends at once, and nothing outlives it by 2 s."""
     machine.fake(tokens_per_s=20)
     running = machine.start(*infer(model, "--max-tokens", "400"))
-    eventually(lambda: len(running.stdout.read_text()) > 5, within=30, because="the first tokens have come")
+    eventually(lambda: len(running.stdout.read_text()) > 5, within=60, because="the first tokens have come")
 
     for press in presses:
         running.signal(press)
 
-    assert running.wait(15).code == code
+    assert running.wait(30).code == code
     eventually(lambda: not machine.processes(), within=2, because="every process has ended")
 
 
@@ -142,7 +142,7 @@ def test_two_starts_at_once_are_one_queen(machine: Machine) -> None:
     """Two `daemon start` at once both succeed, with one queen."""
     running = [machine.start("rbee-keeper", "daemon", "start", "--json") for _ in range(2)]
 
-    results = [each.wait(30) for each in running]
+    results = [each.wait(60) for each in running]
 
     assert [result.code for result in results] == [0, 0]
     assert sorted(result.json["started"] for result in results) == [False, True]
@@ -153,10 +153,10 @@ def test_an_infer_waits_for_the_others_on_its_own_queen(machine: Machine, model:
     """A keeper that owns the queen lets another's answer finish before it ends her."""
     machine.fake(tokens_per_s=20)
     first = machine.start(*infer(model, "--max-tokens", "20"))
-    eventually(lambda: first.stdout.read_text(), within=30, because="the first answer runs")
+    eventually(lambda: first.stdout.read_text(), within=60, because="the first answer runs")
     second = machine.start(*infer(model, "--max-tokens", "80"))
 
-    results = [first.wait(40), second.wait(40)]
+    results = [first.wait(60), second.wait(60)]
 
     assert [result.code for result in results] == [0, 0], results[1]
     assert "80 tokens" in results[1].stderr
@@ -173,7 +173,7 @@ def test_a_request_that_meets_an_ending_queen_starts_over(machine: Machine, mode
         running = machine.start(*infer(model))
         eventually(lambda: ending.requests("POST", "/v2/tasks"), within=15, because="the request was refused")
 
-    result = running.wait(40)
+    result = running.wait(60)
 
     assert result.code == 0, result
     assert "starting over" in result.stderr
