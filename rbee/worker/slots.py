@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 _LEAST_PIECE = 2
 COPY_WORTH_TOKENS = 16  # copying a cache takes as long as evaluating a few tokens, on a CPU and on a GPU
+_GAP_TOKENS = 256  # llama.cpp computes only neighbouring slots together: each gap costs a share of every step
 _OLD_TOKEN_WORTH = 0.25  # how likely it is that a cached token would have been of use later
 
 
@@ -94,7 +95,7 @@ class SlotTable:
         """Give the request a slot; None if all are in use.
 
         The one that saves most is taken: tokens that need no evaluation, its own or copied, less the cached tokens
-        that are given up for it; of equal ones the longest unused.
+        that are given up for it, and less what gaps between the slots in use cost; of equal ones the longest unused.
         """
         free = [slot for slot in self.slots if slot.request_id is None]
         if not free:
@@ -104,9 +105,12 @@ class SlotTable:
         source = max(self.slots, key=lambda slot: shared[slot.index]).index
         copied = shared[source] if self._copies else 0
 
+        used = {slot.index for slot in self.running}
+
         def saved(slot: Slot) -> float:
             own = shared[slot.index]
-            return max(own, copied - COPY_WORTH_TOKENS) - (slot.evaluated - own) * _OLD_TOKEN_WORTH
+            lost = (slot.evaluated - own) * _OLD_TOKEN_WORTH
+            return max(own, copied - COPY_WORTH_TOKENS) - lost - _gaps({*used, slot.index}) * _GAP_TOKENS
 
         best = max(free, key=lambda slot: (saved(slot), -slot.released))
         keep, copy_from = shared[best.index], None
@@ -186,6 +190,11 @@ def _common(cached: list[int], count: int, prompt: Sequence[int]) -> int:
         if cached[position] != prompt[position]:
             return position
     return length
+
+
+def _gaps(indices: set[int]) -> int:
+    """Count the places where a slot in use is not next to the one before."""
+    return sum(1 for index in indices if index - 1 not in indices) - 1
 
 
 def _share(prompts: list[Slot], room: int, piece: int) -> list[tuple[Slot, int]]:

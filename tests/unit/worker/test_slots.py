@@ -169,6 +169,23 @@ def test_a_running_slot_lends_its_prefix() -> None:
     assert (admission.slot, admission.keep, admission.copy_from) == (1, 200, 0)
 
 
+def test_slots_in_use_stay_together() -> None:
+    """A request takes the slot next to those in use, rather than one further off that has some of its tokens."""
+    table = SlotTable(4, 1000, piece=1000, copies=True)
+    for name, first in (("a", 10), ("b", 20), ("c", 30), ("d", 40)):
+        table.admit(name, [first, *range(100, 110)])
+        run(table)
+    for slot in range(4):
+        table.release(slot)
+    table.admit("e", [20, *range(100, 120)])
+
+    admission = table.admit("f", [40, *range(100, 120)])
+
+    assert table.slots[1].request_id == "e"
+    assert admission is not None
+    assert admission.slot in {0, 2}
+
+
 def test_an_engine_that_cannot_copy_is_not_asked_to() -> None:
     """Without copies a request keeps what its own slot has."""
     table = SlotTable(2, 10_000, piece=1000, copies=False)
