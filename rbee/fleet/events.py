@@ -130,9 +130,17 @@ def _host_task(outcome: Outcome, data: Mapping[str, Any]) -> HostTask:
         outcome=outcome,
         message=_message(result) if outcome in (Outcome.FAILED, Outcome.UNREACHABLE, Outcome.IGNORED) else "",
         module=str(data.get("resolved_action") or data.get("task_action") or ""),
-        path=str(result.get("path") or result.get("dest") or "") if outcome is Outcome.CHANGED else "",
+        path=_path(result) if outcome is Outcome.CHANGED else "",
         seconds=float(data.get("duration") or 0.0),
     )
+
+
+def _path(result: Mapping[str, Any]) -> str:
+    """Find the file that was changed; in check mode only the comparison names it."""
+    compared = result.get("diff")
+    first = compared[0] if isinstance(compared, list) and compared else compared
+    header = first.get("before_header") if isinstance(first, Mapping) else ""
+    return str(result.get("path") or result.get("dest") or header or "")
 
 
 def _message(result: Mapping[str, Any]) -> str:

@@ -106,7 +106,6 @@ def run(
         extravars=dict(wish.extra or {}),
         cmdline=" ".join(options) or None,
         envvars=_environment(assets, paths),
-        settings={"runner_mode": "subprocess", "idle_timeout": 0},
         suppress_env_files=True,
         rotate_artifacts=KEPT_RUNS,
         quiet=True,

