@@ -16,7 +16,10 @@ StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Sampling(BaseModel):
-    """How the next token is chosen; the defaults are the keeper's. A seed of None means a random one."""
+    """How the next token is chosen; the defaults are the keeper's. A seed of None means a random one.
+
+    The repeat penalty is on by default because small models fall into loops without one.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,7 +28,7 @@ class Sampling(BaseModel):
     top_k: int = Field(default=40, ge=0, le=100_000)
     top_p: float = Field(default=0.95, ge=0.0, le=1.0)
     min_p: float = Field(default=0.05, ge=0.0, le=1.0)
-    repeat_penalty: float = Field(default=1.0, gt=0.0, le=10.0)
+    repeat_penalty: float = Field(default=1.1, gt=0.0, le=10.0)
     presence_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     frequency_penalty: float = Field(default=0.0, ge=-2.0, le=2.0)
     seed: int | None = Field(default=None, ge=0, le=2**32 - 2)

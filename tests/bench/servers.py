@@ -36,7 +36,8 @@ class Server:
 
     def request(self, prompt: str, *, tokens: int, seed: int) -> dict[str, Any]:
         """Make the body of one chat request; both servers sample the same way."""
-        sampling = {"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": seed, "max_tokens": tokens}
+        cuts = {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1.1}
+        sampling = {"temperature": 0.7, **cuts, "seed": seed, "max_tokens": tokens}
         messages = [{"role": "user", "content": prompt}]
         extra = {} if self.route == "/v1/inference" else {"stream": True}
         return {"messages": messages, **sampling, **extra}

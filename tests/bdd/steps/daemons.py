@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -183,7 +184,8 @@ def asked(machine: Machine, daemon: str, request_name: str) -> httpx.Response:
     }
     method, path, body = requests[request_name]
     headers = {} if request_name.endswith("without key") else {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=30) as client:
+        eventually(lambda: _listens(port), within=20, because=f"{daemon} has bound its port")
         return client.request(method, path, json=body)
 
 
@@ -196,6 +198,11 @@ def answers(answer: httpx.Response, status: int, code: str) -> None:
     assert error["hint"]
     assert isinstance(error["details"], dict)
     assert error["request_id"] == answer.headers["x-request-id"]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def queen_key(machine: Machine) -> str:

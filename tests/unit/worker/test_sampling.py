@@ -12,7 +12,7 @@ def kinds(sampling: Sampling) -> list[Stage]:
 
 def test_temperature_zero_is_greedy() -> None:
     """At temperature 0 the likeliest token is taken and no chance is left."""
-    assert kinds(Sampling(temperature=0)) == [Stage.GREEDY]
+    assert kinds(Sampling(temperature=0, repeat_penalty=1)) == [Stage.GREEDY]
 
 
 def test_the_order_of_the_chain() -> None:
@@ -29,7 +29,7 @@ def test_the_order_of_the_chain() -> None:
 
 def test_stages_without_effect_are_left_out() -> None:
     """Values that change nothing cost nothing."""
-    sampling = Sampling(temperature=1, top_k=0, top_p=1, min_p=0)
+    sampling = Sampling(temperature=1, top_k=0, top_p=1, min_p=0, repeat_penalty=1)
 
     chain = chain_of(sampling, 7)
 
