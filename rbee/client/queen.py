@@ -83,9 +83,13 @@ class QueenClient:
         """Cancel a task and wait for the acknowledgement; one that has ended is fine."""
         self._daemon.json("DELETE", f"/v2/tasks/{task_id}", patience_s=CANCEL_ACK_S)
 
-    def shutdown(self, *, when_idle: bool, patience_s: float | None = None) -> Json:
-        """End the queen and all that is hers (`CascadeReceipt`); answered when they are gone."""
-        return self._object("POST", "/v1/admin/shutdown", body={"when_idle": when_idle}, patience_s=patience_s)
+    def shutdown(self, *, when_idle: bool, hives: list[str] | None = None, patience_s: float | None = None) -> Json:
+        """End the queen and all that is hers (`CascadeReceipt`); answered when they are gone.
+
+        *hives* are the other machines whose hives end with her, None for all.
+        """
+        body = {"when_idle": when_idle, **({} if hives is None else {"hives": hives})}
+        return self._object("POST", "/v1/admin/shutdown", body=body, patience_s=patience_s)
 
     @contextmanager
     def task(self, request: Json) -> Iterator[Iterator[Event]]:

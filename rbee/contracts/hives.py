@@ -96,11 +96,15 @@ class HiveInfo(BaseModel):
 
 
 class ShutdownReceipt(BaseModel):
-    """What a hive left behind when it was asked to stop: its workers, one by one."""
+    """What a hive left behind when it was asked to stop: its workers, one by one.
+
+    `kept`: the hive was there before and goes on; only these workers were stopped.
+    """
 
     node: str = ""
     workers: list[WorkerStopReceipt] = Field(default_factory=list)
     gone: bool = True
+    kept: bool = False
     error: str | None = None
 
 
@@ -114,7 +118,7 @@ class CascadeReceipt(BaseModel):
     @property
     def complete(self) -> bool:
         """Tell whether nothing is left."""
-        return all(hive.gone and all(worker.gone for worker in hive.workers) for hive in self.hives)
+        return all((hive.gone or hive.kept) and all(worker.gone for worker in hive.workers) for hive in self.hives)
 
 
 class BackendList(BaseModel):

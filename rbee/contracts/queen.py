@@ -29,11 +29,16 @@ class QueenStatus(BaseModel):
 
 
 class QueenShutdown(BaseModel):
-    """`POST /v1/admin/shutdown`: `when_idle` lets running tasks end first, without a limit on time."""
+    """`POST /v1/admin/shutdown`: `when_idle` lets running tasks end first, without a limit on time.
+
+    `hives` names the hives of other machines that end too; None means all of them. Those that go on only lose the
+    workers that this queen started.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     when_idle: bool = False
+    hives: list[str] | None = None
 
 
 class BeehiveList(BaseModel):

@@ -35,7 +35,11 @@ def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
     pids = {int(pid) for pid in [*cascade.get("pids", []), *more_pids]}
     remaining = _wait_for(pids)
     left = [f"process {pid} on this machine" for pid in sorted(remaining)]
-    left += [f"hive {hive.get('node')}: {hive.get('error') or 'did not end'}" for hive in hives if not hive.get("gone")]
+    left += [
+        f"hive {hive.get('node')}: {hive.get('error') or 'did not end'}"
+        for hive in hives
+        if not (hive.get("gone") or hive.get("kept"))
+    ]
     left += [
         f"worker {worker.get('worker_id')} on {hive.get('node')}" for hive, worker in workers if not worker["gone"]
     ]

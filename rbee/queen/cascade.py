@@ -6,9 +6,12 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Collection
 
+from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import CascadeReceipt, ShutdownReceipt
 from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.contracts.workers import WorkerStopReceipt
 from rbee.errors import RbeeError
 from rbee.queen.board import TaskBoard
 from rbee.queen.channels import Channels
@@ -23,6 +26,7 @@ class Cascade:
     """End everything that the queen owns, once, and account for it.
 
     Args:
+        spawned: the workers that this queen started.
         drain_timeout_s: how long running tasks may go on, unless somebody asked to wait for them.
     """
 
@@ -33,13 +37,16 @@ class Cascade:
         board: TaskBoard,
         local: LocalHive | None,
         *,
+        spawned: Collection[str],
         drain_timeout_s: float,
     ) -> None:
         self._fleet = fleet
         self._channels = channels
         self._board = board
         self._local = local
+        self._spawned = spawned
         self._drain_timeout_s = drain_timeout_s
+        self._ending: frozenset[str] | None = None
         self._limited = asyncio.Event()
         self._limited.set()
 
@@ -51,6 +58,14 @@ class Cascade:
         """Put the limit on running tasks, as it is from the beginning."""
         self._limited.set()
 
+    def end_hives(self, nodes: Collection[str]) -> None:
+        """Let the hives of all other machines go on; they only lose the workers that this queen started."""
+        self._ending = frozenset({*nodes, LOCALHOST_NODE})
+
+    def end_all_hives(self) -> None:
+        """End every hive, as it is from the beginning."""
+        self._ending = None
+
     async def __call__(self) -> CascadeReceipt:
         """Do it and give the receipt."""
         began = time.monotonic()
@@ -59,15 +74,39 @@ class Cascade:
         if self._local is not None and self._local.pid is not None:
             pids.append(self._local.pid)
         hives = [hive for hive in self._fleet.registry.hives() if hive.connected or hive.node == LOCALHOST_NODE]
-        lost = [hive for hive in self._fleet.registry.hives() if hive not in hives]
+        lost = [hive for hive in self._fleet.registry.hives() if hive not in hives and self._ends(hive.node)]
+        going_on = [hive for hive in hives if not self._ends(hive.node)]
+        kept = {hive.node: [worker for worker in hive.workers if worker in self._spawned] for hive in going_on}
         await self._channels.hang_up()
-        receipts = await asyncio.gather(*(self._hive_ended(hive.node) for hive in hives))
+        receipts = await asyncio.gather(
+            *(self._hive_ended(hive.node) for hive in hives if self._ends(hive.node)),
+            *(self._workers_ended(node, workers) for node, workers in kept.items() if workers),
+        )
         for hive in lost:
             why = hive.last_error or "it was never reached"
             receipts.append(ShutdownReceipt(node=hive.node, gone=False, error=f"not connected: {why}"))
         receipt = CascadeReceipt(hives=receipts, pids=[*pids, os.getpid()], seconds=time.monotonic() - began)
         log.info("cascade done", extra={"fields": {"complete": receipt.complete, "seconds": round(receipt.seconds, 2)}})
         return receipt
+
+    def _ends(self, node: str) -> bool:
+        return self._ending is None or node in self._ending
+
+    async def _workers_ended(self, node: str, workers: list[str]) -> ShutdownReceipt:
+        """Stop workers of a hive that goes on."""
+        client = self._channels.client(node)
+        outcomes = await asyncio.gather(*(client.stop(worker) for worker in workers), return_exceptions=True)
+        stopped: list[WorkerStopReceipt] = []
+        for worker, outcome in zip(workers, outcomes, strict=True):
+            if isinstance(outcome, RbeeError):
+                # One that ended by itself meanwhile is as gone as it should be.
+                gone = outcome.code is ErrorCode.WORKER_NOT_FOUND
+                stopped.append(WorkerStopReceipt(worker_id=worker, gone=gone))
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                stopped.append(outcome)
+        return ShutdownReceipt(node=node, workers=stopped, gone=False, kept=True)
 
     async def _tasks_ended(self) -> None:
         empty = asyncio.ensure_future(self._board.until_empty())

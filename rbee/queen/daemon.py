@@ -74,7 +74,14 @@ class Queen:
         means = Means(self.fleet, readiness, self.starts, self.pool, background, settings.no_token_timeout_s)
         self.board = TaskBoard(means, aliases=aliases, max_tasks=settings.max_tasks)
         self.readiness = readiness
-        self._cascade = Cascade(self.fleet, self.channels, self.board, local, drain_timeout_s=settings.drain_timeout_s)
+        self._cascade = Cascade(
+            self.fleet,
+            self.channels,
+            self.board,
+            local,
+            spawned=self.starts.spawned,
+            drain_timeout_s=settings.drain_timeout_s,
+        )
         self.drain: Drain[CascadeReceipt] = Drain(self._cascade, name="the queen")
 
     @contextlib.asynccontextmanager
@@ -94,11 +101,19 @@ class Queen:
                 self.pool.close()
                 await self._store.close()
 
-    async def end(self, *, when_idle: bool) -> CascadeReceipt:
-        """End the queen and everything of hers; *when_idle* lets running tasks take as long as they need."""
+    async def end(self, *, when_idle: bool, hives: list[str] | None = None) -> CascadeReceipt:
+        """End the queen and everything of hers; *when_idle* lets running tasks take as long as they need.
+
+        *hives* are the machines whose hives end with her, None for all. Who asks for more than the one before wins.
+        """
+        begun = self.drain.draining.is_set()
+        if hives is None:
+            self._cascade.end_all_hives()
+        elif not begun:
+            self._cascade.end_hives(hives)
         if not when_idle:
             self._cascade.limit()
-        elif not self.drain.draining.is_set():
+        elif not begun:
             self._cascade.wait_for_tasks()
         return await self.drain.finish()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlsplit
 
 from rbee.contracts.control import (
     SILENCE_LIMIT_S,
@@ -33,6 +34,7 @@ from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import WorkerInfo, WorkerLink
 
 GONE_KEPT = 512
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Registry:
             case Hello():
                 hive = self._greeted(hive, message)
             case WorkerChanged(link=link) if hive.connected and link.worker.worker_id not in self._gone:
-                hive = replace(hive, workers={**hive.workers, link.worker.worker_id: _on_node(link, node)})
+                hive = replace(hive, workers={**hive.workers, link.worker.worker_id: _seen_from_here(link, hive)})
                 self._claim(node, (link.worker.worker_id,))
             case WorkerGone(worker_id=worker_id) if not self._elsewhere(worker_id, node):
                 self._remember_gone(message)
@@ -161,7 +163,7 @@ class Registry:
         assert len(self._gone) <= GONE_KEPT, "the memory of ended workers grows without bound"
 
     def _greeted(self, hive: Hive, hello: Hello) -> Hive:
-        links = {link.worker.worker_id: _on_node(link, hive.node) for link in hello.workers}
+        links = {link.worker.worker_id: _seen_from_here(link, hive) for link in hello.workers}
         self._claim(hive.node, links)
         for worker_id in links:
             self._gone.pop(worker_id, None)
@@ -196,8 +198,21 @@ class Registry:
             self._gone.popitem(last=False)
 
 
-def _on_node(link: WorkerLink, node: str) -> WorkerLink:
-    """Put the queen's name for the node on a worker: a hive does not know what it is called."""
-    if link.worker.node == node:
+def _seen_from_here(link: WorkerLink, hive: Hive) -> WorkerLink:
+    """Put the queen's name for the node and the address at which she reaches it on a worker.
+
+    A hive does not know what it is called, and a worker that listens everywhere has an address only seen from outside.
+    """
+    url = reachable(link.worker.url, hive.url)
+    if link.worker.node == hive.node and link.worker.url == url:
         return link
-    return link.model_copy(update={"worker": link.worker.model_copy(update={"node": node})})
+    return link.model_copy(update={"worker": link.worker.model_copy(update={"node": hive.node, "url": url})})
+
+
+def reachable(url: str, hive_url: str) -> str:
+    """Give *url* with the host at which its hive is reached, where its own host means "everywhere"."""
+    worker, hive = urlsplit(url), urlsplit(hive_url)
+    if worker.hostname not in EVERYWHERE or not hive.hostname:
+        return url
+    host = f"[{hive.hostname}]" if ":" in hive.hostname else hive.hostname
+    return worker._replace(netloc=f"{host}:{worker.port}").geturl()

@@ -43,6 +43,8 @@ class Starts:
         self._loading_timeout_s = loading_timeout_s
         self._spawning: dict[_Place, Undertaking[WorkerLink]] = {}
         self._awaited: dict[str, Undertaking[WorkerLink]] = {}
+        # The workers that are this queen's own doing: the others were there before.
+        self.spawned: set[str] = set()
 
     def for_wish(self, wish: Wish, place: SpawnWorker) -> Undertaking[WorkerLink]:
         """Start a worker for *wish* at *place*, or join the start that is under way there."""
@@ -157,6 +159,8 @@ class Starts:
         link = await self._channels.client(node).spawn(request)
         # The channel says so too, perhaps a moment later; a death that it told already is not undone by this.
         self._fleet.apply(node, WorkerChanged(link=link))
+        self.spawned.add(link.worker.worker_id)
+        link = self._fleet.registry.worker(link.worker.worker_id) or link
         worker = link.worker
         story.tell(
             "rbee-hive",

@@ -39,8 +39,9 @@ async def status(queen: QueenDep) -> QueenStatus:
 
 @router.post("/v1/admin/shutdown")
 async def shutdown(queen: QueenDep, request: QueenShutdown | None = None) -> CascadeReceipt:
-    """End the queen, every hive and every worker; answered when they are gone."""
-    return await queen.end(when_idle=request is not None and request.when_idle)
+    """End the queen, her hives and every worker; answered when they are gone."""
+    request = request or QueenShutdown()
+    return await queen.end(when_idle=request.when_idle, hives=request.hives)
 
 
 @router.get("/metrics", response_class=Response)

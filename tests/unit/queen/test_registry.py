@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,7 @@ from rbee.contracts.control import (
 )
 from rbee.contracts.devices import Detection
 from rbee.contracts.workers import WorkerState
-from rbee.queen.registry import GONE_KEPT, Registry
+from rbee.queen.registry import GONE_KEPT, Registry, reachable
 from tests.unit.queen.fleet import device, entry, hello, link
 
 NODES = ["attic", "cellar"]
@@ -182,3 +183,19 @@ def test_the_memory_of_ended_workers_is_bounded() -> None:
     registry.check_invariants()
     assert registry.gone("worker-0") is None
     assert registry.gone(f"worker-{GONE_KEPT}") is not None
+
+
+@pytest.mark.parametrize(
+    ("worker", "hive", "seen"),
+    [
+        ("http://0.0.0.0:8001", "http://10.0.0.5:9200", "http://10.0.0.5:8001"),
+        ("http://[::]:8001", "http://[fd00::5]:9200", "http://[fd00::5]:8001"),
+        ("http://127.0.0.1:8001", "http://10.0.0.5:9200", "http://127.0.0.1:8001"),
+        ("http://10.0.0.6:8001", "http://10.0.0.5:9200", "http://10.0.0.6:8001"),
+        ("http://0.0.0.0:8001", "", "http://0.0.0.0:8001"),
+    ],
+    ids=["everywhere", "everywhere, IPv6", "its own machine only", "an address", "a hive without an address"],
+)
+def test_a_worker_that_listens_everywhere_is_reached_where_its_hive_is(worker: str, hive: str, seen: str) -> None:
+    """An address that means "everywhere" is replaced by the one at which the queen reaches the hive; others stay."""
+    assert reachable(worker, hive) == seen
