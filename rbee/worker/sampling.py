@@ -34,13 +34,22 @@ class SamplerChain:
 
 
 def chain_of(sampling: Sampling, seed: int) -> SamplerChain:
-    """Build the chain. Stages that would change nothing are left out; temperature 0 takes the likeliest token."""
+    """Build the chain. Stages that would change nothing are left out; temperature 0 takes the likeliest token.
+
+    Penalties cost time for each token they look at. Where they only take away, at most a window of tokens can fall
+    out of the first `top_k`, so that as many more are enough to give them: the outcome is the same.
+    """
     stages: list[tuple[Stage, tuple[float, ...]]] = []
+    greedy = sampling.temperature == 0.0
     penalties = (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty)
     punishes = penalties != (1.0, 0.0, 0.0)
     if punishes:
+        only_down = sampling.repeat_penalty >= 1.0 and min(penalties[1:]) >= 0.0
+        needed = 1 if greedy else sampling.top_k
+        if only_down and needed > 0:
+            stages.append((Stage.TOP_K, (needed + PENALTY_WINDOW,)))
         stages.append((Stage.PENALTIES, (PENALTY_WINDOW, *penalties)))
-    if sampling.temperature == 0.0:
+    if greedy:
         stages.append((Stage.GREEDY, ()))
     else:
         if sampling.top_k > 0:

@@ -14,15 +14,15 @@ from rbee.errors import RbeeError
 from rbee.worker.engine import llama_load
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.protocol import EngineOptions
-from rbee.worker.sampling import chain_of
+from rbee.worker.sampling import PENALTY_WINDOW, SamplerChain, Stage, chain_of
 from rbee.worker.slots import SlotTable
 from rbee.worker.template import ChatTemplate
 from tests.support.models import smollm2_path, smollm2_q8_path
 
 pytestmark = pytest.mark.engine
 SLOTS = 4
-CHANCE = Sampling(temperature=0.9, top_k=40)
-GREEDY = Sampling(temperature=0)
+CHANCE = Sampling(temperature=0.9, top_k=40, repeat_penalty=1.1)
+GREEDY = Sampling(temperature=0, repeat_penalty=1)
 
 
 def options(path: Path, context: int | None = 1024, backend: Backend = Backend.CPU) -> EngineOptions:
@@ -55,7 +55,10 @@ class Bench:
         for slot in range(SLOTS):
             engine.keep(slot, 0)
 
-    def tokens(self, prompts: Sequence[str], sampling: Sampling, *, count: int, seed: int = 7) -> list[list[int]]:
+    def tokens(
+        self, prompts: Sequence[str], sampling: Sampling | SamplerChain, *, count: int, seed: int = 7
+    ) -> list[list[int]]:
+        chain = sampling if isinstance(sampling, SamplerChain) else chain_of(sampling, seed)
         given: dict[int, list[int]] = {}
         order = []
         for number, prompt in enumerate(prompts):
@@ -66,7 +69,7 @@ class Bench:
                 self.engine.copy(admission.copy_from, admission.slot, admission.keep)
             else:
                 assert self.engine.keep(admission.slot, admission.keep)
-            self.engine.start(admission.slot, chain_of(sampling, seed), tokens)
+            self.engine.start(admission.slot, chain, tokens)
             self.cached.append(admission.keep)
             given[admission.slot] = []
             order.append(admission.slot)
@@ -186,6 +189,18 @@ def test_penalties_change_the_answer(bench: Bench) -> None:
 
     assert "bee bee" in bench.text(prompt)
     assert "bee bee" not in bench.text(prompt, Sampling(temperature=0, repeat_penalty=5, presence_penalty=2))
+
+
+def test_penalties_on_few_tokens_choose_as_on_all(bench: Bench) -> None:
+    """The cut before the penalties changes no token."""
+    prompt = chat(bench.engine, "Tell me a story about a bee.")
+    wish = Sampling(temperature=0, repeat_penalty=1.2)
+    uncut = SamplerChain(((Stage.PENALTIES, (PENALTY_WINDOW, 1.2, 0.0, 0.0)), (Stage.GREEDY, ())), PENALTY_WINDOW)
+
+    cut = bench.tokens([prompt], wish, count=60)
+    whole = bench.tokens([prompt], uncut, count=60)
+
+    assert cut == whole
 
 
 def test_tokens_and_text(engine: LlamaEngine) -> None:

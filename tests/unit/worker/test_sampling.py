@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rbee.contracts.tasks import Sampling
 from rbee.worker.sampling import PENALTY_WINDOW, Stage, chain_of
 
@@ -10,33 +12,45 @@ def kinds(sampling: Sampling) -> list[Stage]:
     return [kind for kind, _ in chain_of(sampling, 7).stages]
 
 
+def plain(**wish: Any) -> Sampling:
+    """Sampling without penalties."""
+    return Sampling.model_validate({"repeat_penalty": 1.0, **wish})
+
+
 def test_temperature_zero_is_greedy() -> None:
     """At temperature 0 the likeliest token is taken and no chance is left."""
-    assert kinds(Sampling(temperature=0, repeat_penalty=1)) == [Stage.GREEDY]
+    assert kinds(plain(temperature=0)) == [Stage.GREEDY]
 
 
 def test_the_order_of_the_chain() -> None:
-    """Penalties come first, then the cuts, then the temperature, and chance decides last, with the seed."""
-    sampling = Sampling(repeat_penalty=1.1)
-
-    chain = chain_of(sampling, 7)
+    """Penalties come before the cuts, then comes the temperature, and chance decides last, with the seed."""
+    chain = chain_of(plain(repeat_penalty=1.1, top_k=40), 7)
 
     names = [stage.value for stage, _ in chain.stages]
-    assert names == ["penalties", "top_k", "top_p", "min_p", "temperature", "chance"]
+    assert names == ["top_k", "penalties", "top_k", "top_p", "min_p", "temperature", "chance"]
     assert chain.history == PENALTY_WINDOW
     assert chain.stages[-1] == (Stage.CHANCE, (7,))
 
 
 def test_stages_without_effect_are_left_out() -> None:
     """Values that change nothing cost nothing."""
-    sampling = Sampling(temperature=1, top_k=0, top_p=1, min_p=0, repeat_penalty=1)
-
-    chain = chain_of(sampling, 7)
+    chain = chain_of(plain(temperature=1, top_k=0, top_p=1, min_p=0), 7)
 
     assert chain.history == 0
     assert chain.stages == ((Stage.CHANCE, (7,)),)
 
 
-def test_penalties_hold_at_temperature_zero() -> None:
-    """The likeliest token is chosen after the penalties."""
-    assert kinds(Sampling(temperature=0, presence_penalty=1)) == [Stage.PENALTIES, Stage.GREEDY]
+def test_penalties_look_at_few_tokens_where_that_is_the_same() -> None:
+    """Penalties that only take away see the first tokens and as many more as they can push out of those."""
+    chance = chain_of(plain(repeat_penalty=1.1, top_k=40), 7)
+    greedy = chain_of(plain(temperature=0, presence_penalty=1), 7)
+
+    first = [(stage.value, numbers) for stage, numbers in (chance.stages[0], greedy.stages[0])]
+    assert first == [("top_k", (40 + PENALTY_WINDOW,)), ("top_k", (1 + PENALTY_WINDOW,))]
+
+
+def test_penalties_that_add_look_at_all_tokens() -> None:
+    """A negative penalty may lift any token, and without top_k any token may be chosen."""
+    assert kinds(plain(temperature=0, presence_penalty=-1)) == [Stage.PENALTIES, Stage.GREEDY]
+    assert kinds(plain(temperature=0, repeat_penalty=0.5)) == [Stage.PENALTIES, Stage.GREEDY]
+    assert kinds(plain(repeat_penalty=1.1, top_k=0))[0] is Stage.PENALTIES
