@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -47,7 +47,10 @@ class HostStarted:
 
 @dataclass(frozen=True, slots=True)
 class HostTask:
-    """A task has ended on one host; *message* says why where it failed, *path* which file it changed if it was one."""
+    """A task has ended on one host.
+
+    *message* says why where it failed, *path* which file it changed if it was one, *facts* what it found out.
+    """
 
     host: str
     task: str
@@ -57,6 +60,7 @@ class HostTask:
     module: str = ""
     path: str = ""
     seconds: float = 0.0
+    facts: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,7 @@ def _host_task(outcome: Outcome, data: Mapping[str, Any]) -> HostTask:
         outcome = Outcome.CHANGED
     if outcome is Outcome.FAILED and data.get("ignore_errors"):
         outcome = Outcome.IGNORED
+    facts = result.get("ansible_facts")
     return HostTask(
         host=str(data.get("host", "")),
         task=str(data.get("task", "")),
@@ -132,6 +137,7 @@ def _host_task(outcome: Outcome, data: Mapping[str, Any]) -> HostTask:
         module=str(data.get("resolved_action") or data.get("task_action") or ""),
         path=_path(result) if outcome is Outcome.CHANGED else "",
         seconds=float(data.get("duration") or 0.0),
+        facts=facts if isinstance(facts, Mapping) else {},
     )
 
 

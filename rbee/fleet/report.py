@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
@@ -38,7 +39,7 @@ class Cause:
 
 @dataclass(slots=True)
 class HostReport:
-    """One host's part of a run."""
+    """One host's part of a run; *facts* are what its tasks found out about it."""
 
     host: str
     verdict: Verdict = Verdict.UNFINISHED
@@ -46,6 +47,7 @@ class HostReport:
     changed: list[str] = field(default_factory=list)
     last_task: str = ""
     cause: Cause | None = None
+    facts: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class Reporter:
         if event.outcome is not Outcome.RETRY:
             host.tasks += 1
             host.last_task = event.task
+        host.facts.update(event.facts)
         if event.outcome is Outcome.CHANGED:
             host.changed.append(f"{event.task}: {event.path}" if event.path else event.task)
         elif event.outcome is Outcome.FAILED:
@@ -189,6 +192,9 @@ def cause_of(failures: list[HostTask], address: str) -> Cause:
     first = failures[0]
     if first.outcome is Outcome.UNREACHABLE:
         return _unreachable(first, address)
+    if "requires a minimum of python version" in first.message.lower():
+        code = ErrorCode.PYTHON_TOO_OLD
+        return Cause(code, f"The Python of {first.host} is too old even for Ansible.", ERRORS[code].hint, first.task)
     if "interpreter" in first.message.lower() and "not found" in first.message.lower():
         code = ErrorCode.PYTHON_MISSING
         return Cause(code, f"{first.host} has no Python.", ERRORS[code].hint, first.task)

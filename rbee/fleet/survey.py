@@ -1,0 +1,75 @@
+"""Look at a machine before it belongs to the fleet: on an inventory that is thrown away afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rbee.contracts.devices import Backend
+from rbee.fleet.inventory import Inventory, Node
+from rbee.fleet.report import HostReport
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a survey found out about one machine; `devices` counts them by backend, the best backend first."""
+
+    system: str
+    python: str
+    sudo: str
+    devices: dict[Backend, int]
+    fault: str = ""
+    unit: str = ""
+    release: str = ""
+
+    @property
+    def backends(self) -> list[Backend]:
+        """Give the backends, the best first."""
+        return list(self.devices)
+
+
+@contextmanager
+def trial(inventory: Inventory, node: Node) -> Iterator[Inventory]:
+    """Give a copy of *inventory* with *node* in it; that the copy can be written shows that the original can.
+
+    Variables of groups and hosts are those of the original. Raises what `Inventory.put` raises.
+    """
+    with tempfile.TemporaryDirectory(prefix="rbee-trial-") as name:
+        folder = Path(name)
+        for kind in ("group_vars", "host_vars"):
+            if (inventory.folder / kind).is_dir():
+                (folder / kind).symlink_to((inventory.folder / kind).absolute())
+        if inventory.exists:
+            shutil.copyfile(inventory.file, folder / inventory.file.name)
+        copy = Inventory(folder / inventory.file.name)
+        copy.put(node, replace=True)
+        yield copy
+
+
+def findings(report: HostReport) -> Findings | None:
+    """Read what a run found out about a host; None where nobody looked."""
+    machine = report.facts.get("rbee_machine")
+    if not isinstance(machine, Mapping):
+        return None
+    cuda = machine.get("cuda") or {}
+    unit: Mapping[str, Any] = (machine.get("units") or {}).get("rbee-hive") or {}
+    devices: dict[Backend, int] = {}
+    if cuda.get("devices"):
+        devices[Backend.CUDA] = len(cuda["devices"])
+    if machine.get("system") == "darwin" and machine.get("machine") == "arm64":
+        devices[Backend.METAL] = 1
+    devices[Backend.CPU] = 1
+    return Findings(
+        system=str(machine.get("system", "")),
+        python=str((machine.get("python") or {}).get("version", "")),
+        sudo=str(machine.get("sudo", "")),
+        devices=devices,
+        fault=str(cuda.get("fault", "")),
+        unit=str(unit.get("active", "unknown")) if unit.get("known") else "not installed",
+        release=str(unit.get("release", "")),
+    )
