@@ -32,17 +32,19 @@ COMMANDS = {
     entries=COMMANDS,
     params=flag_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
-)
-@click.version_option(__version__, prog_name="rbee-keeper", message="%(prog)s %(version)s")
-def cli() -> None:
-    r"""Run language models on your own machines, private and without waiting for a cloud.
+    # A line of its own with a backspace keeps click from filling the lines below it into one.
+    help="""Run language models on your own machines, private and without waiting for a cloud.
 
     \b
     First steps:
       rbee-keeper install
       rbee-keeper infer --model demo --prompt "Name three kinds of bees."
-    """
+    """,
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+)
+@click.version_option(__version__, prog_name="rbee-keeper", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Run language models on your own machines, private and without waiting for a cloud."""
 
 
 def main(argv: list[str] | None = None) -> None:
