@@ -61,7 +61,7 @@ def conclude(failure: BaseException, flags: Flags) -> int:
 def lines(error: RbeeError) -> list[str]:
     """Write an error for a person: what happened, figures or log lines, next step."""
     text = [f"Error: {error.message}"]
-    empty = (None, "", [], {})
+    empty: tuple[object, ...] = (None, "", [], {})
     figures = {key: value for key, value in error.details.items() if value not in empty and key != "log_tail"}
     told = {key: value for key, value in figures.items() if str(value) not in error.message}
     shown = ", ".join(f"{key} {_plain(value)}" for key, value in told.items())

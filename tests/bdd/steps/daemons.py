@@ -155,8 +155,9 @@ def listed_loading(hive: HiveUnderTest) -> None:
 @then(parsers.parse("the worker says within {seconds:d} seconds that it is ready and its model loaded"))
 def worker_ready(link: dict[str, Any], seconds: int) -> None:
     status = eventually(
-        lambda: (found := ask_ready(link)).get("ready") and found, within=seconds, because="the model is loaded"
+        lambda: (found := ask_ready(link)).get("ready", False) and found, within=seconds, because="the model is loaded"
     )
+    assert isinstance(status, dict)
     assert status["state"] == "idle"
     assert status["model_loaded"] is True
 
