@@ -55,6 +55,16 @@ class Inference:
         self._out.end_line()
         self._sum_up(self._done)
 
+    @property
+    def node(self) -> str | None:
+        """The machine that it must run on, if it matters."""
+        node = self._request.get("node")
+        return None if node is None else str(node)
+
+    def say(self, human: str, action: str, emoji: str) -> None:
+        """Tell a line of the keeper's own part of the story."""
+        Story(self._out, as_events=self._out.json).say(human, action, emoji)
+
     def may_start_over(self, error: RbeeError) -> bool:
         """Tell whether the request may go to another queen after *error*."""
         return not self._pieces and error.code in _START_OVER

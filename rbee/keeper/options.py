@@ -53,3 +53,33 @@ def node_option(*, required: bool) -> Callable[[F], F]:
         return click.option("--node", required=required, metavar="NAME", help=text)(command)
 
     return add
+
+
+def check_option(command: F) -> F:
+    """Add `--check`."""
+    return click.option("--check", is_flag=True, help="Change nothing; say what would change.")(command)
+
+
+def show_command_option(command: F) -> F:
+    """Add `--show-command`."""
+    return click.option(
+        "--show-command", is_flag=True, help="Print the plain Ansible line that does the same, and do nothing."
+    )(command)
+
+
+def yes_option(command: F) -> F:
+    """Add `--yes`."""
+    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+
+
+def nodes_options(command: F) -> F:
+    """Add `--node` and `--all`, of which exactly one must be given; the command gets `node`, None for all."""
+
+    def chosen(ctx: click.Context, _param: click.Parameter, value: object) -> None:
+        if bool(value) == bool(ctx.params.get("node")):
+            raise click.UsageError("Name one machine with --node, or all with --all.", ctx)
+
+    every = click.option("--all", is_flag=True, expose_value=False, callback=chosen, help="All of the inventory.")
+    # --node is read first, so that --all can look at it.
+    one = click.option("--node", is_eager=True, metavar="NAME", help="This machine.")
+    return one(every(command))

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+    from rich.table import Table
 
     from rbee.keeper.lazy import Flags
 
@@ -61,17 +62,9 @@ class Output:
             self.say(empty)
             return
         if is_terminal(sys.stdout):
-            from rich.box import SIMPLE_HEAD
             from rich.console import Console
-            from rich.table import Table
-            from rich.text import Text
 
-            table = Table(box=SIMPLE_HEAD, pad_edge=False)
-            for column in columns:
-                table.add_column(column, overflow="fold")
-            for row in rows:
-                table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-            Console(file=sys.stdout, highlight=False).print(table)
+            Console(file=sys.stdout, highlight=False).print(_rich_table(columns, rows))
             return
         self._write(plain_table(columns, rows))
 
@@ -97,6 +90,12 @@ class Output:
         if is_terminal(sys.stderr):
             return _MovingBar(title, self._console())
         return _PlainBar(title, self)
+
+    def live_table(self, columns: Sequence[str]) -> LiveTable | None:
+        """Start a table on stderr whose rows change in place; None where nobody would see it move."""
+        if self.quiet or not is_terminal(sys.stderr):
+            return None
+        return LiveTable(columns, self._console())
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -181,6 +180,38 @@ class _MovingBar(Bar):
         self._progress.stop()
 
 
+class LiveTable:
+    """Rows on the terminal that change in place; close it, or use it as a context."""
+
+    def __init__(self, columns: Sequence[str], console: Console) -> None:
+        from rich.live import Live
+
+        self._columns = columns
+        self._live = Live(console=console, transient=True, refresh_per_second=8)
+        self._live.start()
+
+    def show(self, rows: Sequence[Sequence[str]]) -> None:
+        """Show these rows from now on."""
+        self._live.update(_rich_table(self._columns, rows))
+
+    def close(self) -> None:
+        """Take the table away."""
+        self._live.stop()
+
+
+def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table
+
+
 _STYLES = {
     "idle": "green",
     "busy": "yellow",
@@ -191,6 +222,9 @@ _STYLES = {
     "unreachable": "red",
     "running": "green",
     "stale": "red",
+    "done": "green",
+    "failed": "red",
+    "serves": "green",
 }
 
 

@@ -17,6 +17,7 @@ from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.keeper import receipt
+from rbee.keeper.fleet_registry import register_all
 from rbee.keeper.session import Session
 from rbee.keeper.settings import Settings
 from rbee.keeper.spawn import OwnQueen
@@ -29,11 +30,15 @@ _END_LIMIT_S = 15.0
 
 
 class QueenInUse:
-    """A queen for the time of one command; `own` tells whether it ends with the command."""
+    """A queen for the time of one command; `own` tells whether it ends with the command.
+
+    `started` are the machines whose hives were started for this command, and end with it if the queen does.
+    """
 
     def __init__(self, client: QueenClient, *, own: bool) -> None:
         self.client = client
         self.own = own
+        self.started: list[str] = []
 
 
 def probe(settings: Settings) -> str | None:
@@ -82,11 +87,14 @@ def queen_for(session: Session) -> Iterator[QueenInUse]:
     if version is not None:
         check_version(version, settings)
         session.out.say(f"Using the queen that runs at {settings.queen_url}", "👑")
+    queen = QueenInUse(session.queen(), own=own is not None)
     try:
-        yield QueenInUse(session.queen(), own=own is not None)
+        if own is not None:
+            register_all(session, queen.client)
+        yield queen
     finally:
         if own is not None:
-            _end_own(session, own)
+            _end_own(session, own, queen.started)
 
 
 def check_version(version: str, settings: Settings) -> None:
@@ -140,12 +148,15 @@ def _start_own(session: Session) -> OwnQueen:
     return own
 
 
-def _end_own(session: Session, own: OwnQueen) -> None:
-    """End our queen in order; whatever goes wrong on the way, she is gone afterwards."""
+def _end_own(session: Session, own: OwnQueen, started: list[str]) -> None:
+    """End our queen in order; whatever goes wrong on the way, she is gone afterwards.
+
+    Hives of other machines that ran before this command go on; what the queen started there ends.
+    """
     session.out.say("Stopping the queen and all that is hers", "🧹")
     answer = None
     try:
-        answer = session.queen().shutdown(when_idle=True)
+        answer = session.queen().shutdown(when_idle=True, hives=started)
         if not own.wait_until_gone(_END_LIMIT_S):
             session.out.warn(f"the queen (process {own.pid}) did not end in time and was cut off.")
     except RbeeError as error:

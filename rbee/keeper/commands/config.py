@@ -1,18 +1,21 @@
-"""`config show`, `config check`, `config list-nodes` and `config remove-node`."""
+"""`config`: show and check settings; test, list and remove machines."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rbee.keeper.lazy import Flags, KeeperGroup
 
+if TYPE_CHECKING:
+    from rbee.keeper.session import Session
+
 
 @click.group(cls=KeeperGroup)
 def config() -> None:
-    """Show and check settings; list and remove nodes."""
+    """Show and check settings; add, list and remove machines."""
 
 
 @config.command()
@@ -76,20 +79,64 @@ def check(flags: Flags, /, file: Path | None) -> None:
         out.text(f"{found.path} is right for {', '.join(checked)}")
 
 
+@config.command("set-ssh")
+@click.option("--node", "name", required=True, metavar="NAME", help="The name of the machine, which --node means.")
+@click.option("--host", required=True, metavar="ADDRESS", help="Where SSH and the queen find it.")
+@click.option("--user", required=True, metavar="USER", help="Who logs in; root, or one whom sudo lets.")
+@click.option("--key", "key_path", metavar="FILE", help="The private key, mode 600; without it ssh chooses.")
+@click.option("--port", type=click.IntRange(1, 65535), help="The port of SSH.")
+@click.option("--git-repo", "repo_url", metavar="URL", help="Where the machine clones rbee from.")
+@click.option("--git-branch", "repo_branch", metavar="NAME", help="Which branch, tag or commit of it.")
+@click.option("--install-path", metavar="FOLDER", help="Where rbee goes on the machine.")
+@click.pass_obj
+def set_ssh(flags: Flags, /, **fields: Any) -> None:
+    """Test a machine over SSH and write it into the inventory; one that is there already is changed."""
+    from rbee.keeper.fleet_nodes import put_node
+    from rbee.keeper.session import Session
+
+    session = Session(flags, node=fields["name"])
+    show_added(session, put_node(session, replace=True, **fields))
+
+
 @config.command("list-nodes")
 @click.pass_obj
 def list_nodes(flags: Flags, /) -> None:
-    """List the nodes that the queen knows: status, last connection, install path, backends."""
-    from time import time
-
-    from rbee.keeper.output import ago_text
-    from rbee.keeper.queen_life import queen_for
+    """List the machines: status, last connection, install path, backends; works without a queen too."""
     from rbee.keeper.session import Session
 
-    session = Session(flags)
-    with queen_for(session) as queen:
-        rows = queen.client.nodes()
-    if flags.json:
+    show_nodes(Session(flags))
+
+
+@config.command("remove-node")
+@click.option("--node", required=True, metavar="NAME", help="The node to forget.")
+@click.pass_obj
+def remove_node(flags: Flags, /, node: str) -> None:
+    """Forget a machine: inventory, registry and key; nothing is changed on the machine itself."""
+    from rbee.keeper.session import Session
+
+    forget(Session(flags, node=node), node)
+
+
+def show_added(session: Session, row: dict[str, Any]) -> None:
+    """Print a machine that was added or changed."""
+    out = session.out
+    if out.json:
+        out.data(row)
+        return
+    verb = "Updated" if row["updated"] else "Added"
+    out.text(f"{verb} {row['node_name']}: {row['ssh_user']}@{row['ssh_host']}, {_backends(row)}")
+    out.say(f"Next: rbee-keeper hive install --node {row['node_name']}")
+
+
+def show_nodes(session: Session) -> None:
+    """Print all machines."""
+    from time import time
+
+    from rbee.keeper.fleet_nodes import list_rows
+    from rbee.keeper.output import ago_text
+
+    rows = list_rows(session)
+    if session.out.json:
         session.out.data({"beehives": rows})
         return
     now = time()
@@ -106,22 +153,16 @@ def list_nodes(flags: Flags, /) -> None:
             ]
             for row in rows
         ],
-        empty="No nodes are registered; this machine needs no registering: --node localhost.",
+        empty="No machines yet: rbee-keeper config set-ssh adds one. This one needs no adding: --node localhost.",
     )
 
 
-@config.command("remove-node")
-@click.option("--node", required=True, metavar="NAME", help="The node to forget.")
-@click.pass_obj
-def remove_node(flags: Flags, /, node: str) -> None:
-    """Forget a node: the queen closes her channel to it; nothing is changed on the machine itself."""
-    from rbee.keeper.queen_life import queen_for
-    from rbee.keeper.session import Session
+def forget(session: Session, node: str) -> None:
+    """Remove a machine, and say so."""
+    from rbee.keeper.fleet_nodes import remove_node as remove
 
-    session = Session(flags)
-    with queen_for(session) as queen:
-        queen.client.remove_node(node)
-    if flags.json:
+    remove(session, node)
+    if session.out.json:
         session.out.data({"removed": node})
     else:
         session.out.text(f"Removed {node}")

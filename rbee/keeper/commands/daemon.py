@@ -22,6 +22,7 @@ def daemon() -> None:
 def start(flags: Flags, /) -> None:
     """Start a queen that stays until `daemon stop`; one that runs already is left alone."""
     from rbee.keeper import pid_file
+    from rbee.keeper.fleet_registry import register_all
     from rbee.keeper.queen_life import check_version, probe, serves, start_lock
     from rbee.keeper.session import Session
     from rbee.keeper.spawn import PROGRAM, log_path, start_detached
@@ -44,6 +45,7 @@ def start(flags: Flags, /) -> None:
             pid_file.remove(file)
         pid = start_detached(settings, lambda: serves(settings))
         pid_file.write(file, pid)
+    register_all(session, session.queen())
     out.say(f"The queen runs at {settings.queen_url} (process {pid}); her log is {log_path(settings)}", "👑")
     out.say("Next: rbee-keeper infer --model demo --prompt TEXT, and rbee-keeper daemon stop to end her")
     _show(session, {"state": "running", "url": settings.queen_url, "pid": pid, "started": True})

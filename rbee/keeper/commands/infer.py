@@ -12,6 +12,7 @@ from rbee.keeper.options import backend_option, device_option
 
 if TYPE_CHECKING:
     from rbee.keeper.inference import Inference
+    from rbee.keeper.queen_life import QueenInUse
     from rbee.keeper.session import Session
 
 _MAX_PROMPT_CHARS = 2_000_000
@@ -81,6 +82,21 @@ def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **wis
     _run(session, Inference(request, session.out, session.settings.paths))
 
 
+def _reach(session: Session, queen: QueenInUse, inference: Inference) -> None:
+    """See that the hive of another machine serves; that of localhost is the queen's own care."""
+    from rbee.contracts.ids import LOCALHOST_NODE
+    from rbee.keeper.remote_hive import RemoteHive
+
+    if inference.node in (None, LOCALHOST_NODE):
+        return
+    hive = RemoteHive(session, queen.client, str(inference.node), inference.say)
+    try:
+        hive.ensure()
+    finally:
+        if hive.started:
+            queen.started.append(str(inference.node))
+
+
 def _run(session: Session, inference: Inference) -> None:
     """Run it; a queen of somebody else's that ends before the first token is replaced."""
     from rbee.errors import RbeeError
@@ -89,6 +105,7 @@ def _run(session: Session, inference: Inference) -> None:
     for attempt in range(1, _START_OVERS + 1):
         with queen_for(session) as queen:
             try:
+                _reach(session, queen, inference)
                 return inference.run(queen.client)
             except RbeeError as error:
                 if queen.own or attempt == _START_OVERS or not inference.may_start_over(error):

@@ -1,0 +1,252 @@
+"""What `hive ...` does to machines: install, upgrade, start, stop and remove, each a playbook; and how they are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.errors import ConfigError, RbeeError
+from rbee.fleet.assets import Assets
+from rbee.fleet.inventory import Node
+from rbee.fleet.report import HostReport, Verdict
+from rbee.fleet.runner import RunResult
+from rbee.fleet.schema import check as problems_of
+from rbee.fleet.survey import findings
+from rbee.keeper.errors import AlreadyToldError
+from rbee.keeper.fleet_inventory import inventory_of, targets
+from rbee.keeper.fleet_registry import register
+from rbee.keeper.fleet_runs import host_data, perform, shown, sum_up, wish
+from rbee.keeper.queen_life import probe
+from rbee.keeper.session import Session
+
+
+def install(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
+    """Put hives into service on machines, with their models."""
+    nodes = _ready(session, node, needs_repository=True)
+    done = _run(session, "install-hives", nodes, {}, check=check, show_command=show_command)
+    if done is not None:
+        sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+        _next(session, "rbee-keeper infer --model demo --prompt TEXT", check=check)
+
+
+def upgrade(session: Session, node: str | None, *, branch: str | None, check: bool, show_command: bool) -> None:
+    """Bring machines to the newest commit of their branch, or to another one, one machine first."""
+    nodes = _ready(session, node, needs_repository=True)
+    extra = {"rbee_repo_branch": branch} if branch else {}
+    done = _run(session, "upgrade-fleet", nodes, extra, check=check, show_command=show_command)
+    if done is None:
+        return
+    sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+    others = sorted({each.repo_branch or "main" for each in nodes} - {branch})
+    if branch and others and not check:
+        session.out.warn(
+            f"the inventory still names {', '.join(others)}, and the next installation goes back to that; "
+            f"to stay: rbee_repo_branch: {branch}"
+        )
+
+
+def start(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
+    """Start installed hives and wait until they serve."""
+    nodes = _ready(session, node)
+    done = _run(session, "start-hive", nodes, {}, check=check, show_command=show_command)
+    if done is not None:
+        sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+
+
+def stop(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
+    """Stop hives after their running requests; their workers end with them."""
+    nodes = _ready(session, node)
+    done = _run(session, "stop-hive", nodes, {}, check=check, show_command=show_command)
+    if done is not None:
+        sum_up(session.out, done, check=check)
+        _next(session, f"rbee-keeper hive start {_which(node)} puts them back into service", check=check)
+
+
+def uninstall(
+    session: Session, node: str | None, *, keep_models: bool, yes: bool, check: bool, show_command: bool
+) -> None:
+    """Take everything of ours off machines; asks first."""
+    nodes = _ready(session, node)
+    extra = {"rbee_hive_remove_confirmed": True, "rbee_hive_keep_models": keep_models}
+    if not (yes or check or show_command):
+        _confirm(nodes, keep_models=keep_models)
+    done = _run(session, "remove-hive", nodes, extra, check=check, show_command=show_command)
+    if done is not None:
+        sum_up(session.out, done, check=check)
+        _next(session, "the inventory still lists them: rbee-keeper config remove-node --node NAME", check=check)
+
+
+def status(session: Session, node: str | None) -> None:
+    """Print how the hives are: the machine's own word, the queen's view, and the workers.
+
+    The exit code is 0 as long as every machine could be asked.
+    """
+    out = session.out
+    views = _queen_views(session)
+    if node == LOCALHOST_NODE:
+        _show(session, [_local_row(session, views)])
+        return
+    nodes = targets(session.settings, node)
+    out.say(f"Asking {', '.join(each.name for each in nodes)}", "🩺")
+    what = wish(session.settings, "check-fleet", inventory_of(session.settings), nodes)
+    result = perform(session, what, nodes, on_event=lambda _event: None)
+    if not result.report.hosts:
+        sum_up(out, result)
+    rows = [_row(each, result.report.hosts[each.name], views) for each in nodes]
+    if node is None and views is not None and LOCALHOST_NODE in views:
+        rows.insert(0, _local_row(session, views))
+    _show(session, rows)
+    if any(row["state"] == "unreachable" for row in rows):
+        raise AlreadyToldError
+
+
+def _run(
+    session: Session, playbook: str, nodes: Sequence[Node], extra: dict[str, Any], *, check: bool, show_command: bool
+) -> RunResult | None:
+    """Run a playbook, or print what would do the same and give None."""
+    what = wish(session.settings, playbook, inventory_of(session.settings), nodes, extra, check=check)
+    if show_command:
+        line = shown(session.settings, what)
+        if session.out.json:
+            session.out.data({"command": line})
+        else:
+            session.out.text(line)
+        return None
+    result = perform(session, what, nodes)
+    if check and not session.out.json:
+        for host in result.report.hosts.values():
+            for change in host.changed:
+                session.out.text(f"{host.host} would change: {change}")
+    return result
+
+
+def _ready(session: Session, node: str | None, *, needs_repository: bool = False) -> list[Node]:
+    """Give the machines, once the inventory has been found right. Raises ConfigError with file and line."""
+    nodes = targets(session.settings, node)
+    inventory = inventory_of(session.settings)
+    problems = problems_of(inventory, Assets.find())
+    for problem in problems[1:]:
+        session.out.error([f"Error: {problem}"])
+    if problems:
+        raise problems[0].error()
+    without = [each.name for each in nodes if each.repo_url is None and "rbee_repo_url" not in each.variables]
+    if needs_repository and without:
+        raise ConfigError(
+            f"rbee_repo_url is not set for {', '.join(without)}, so they do not know where to clone rbee from; "
+            f"set it for all in {inventory.folder / 'group_vars/all/rbee.yml'}, "
+            f"or for one: rbee-keeper config set-ssh --node {without[0]} ... --git-repo URL",
+            path=str(inventory.file),
+        )
+    return nodes
+
+
+def _tell_queen(session: Session, nodes: Sequence[Node], result: RunResult) -> list[str]:
+    """Tell a queen that runs about the machines that are done: their hives have their keys now."""
+    settings = session.settings
+    told: list[str] = []
+    try:
+        if probe(settings) is None:
+            return told
+        for node in nodes:
+            if result.report.hosts[node.name].verdict is Verdict.DONE:
+                register(settings, session.queen(), node)
+                told.append(node.name)
+    except RbeeError as error:
+        session.out.warn(f"the queen could not be told: {error.message} Her next start will tell her.")
+    if told:
+        session.out.say(f"Told the queen at {settings.queen_url} about {', '.join(told)}", "👑")
+    return told
+
+
+def _confirm(nodes: Sequence[Node], *, keep_models: bool) -> None:
+    names = ", ".join(node.name for node in nodes)
+    what = "everything of rbee but the models" if keep_models else "everything of rbee, models included,"
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"This removes {what} from {names}; without a terminal to ask on, say --yes.")
+    click.confirm(f"Remove {what} from {names}?", abort=True, err=True)
+
+
+def _queen_views(session: Session) -> dict[str, dict[str, Any]] | None:
+    """Give what a queen that runs knows of each hive; None where none runs."""
+    if probe(session.settings) is None:
+        return None
+    return {str(hive["node"]): hive for hive in session.queen().hives()}
+
+
+def _row(node: Node, host: HostReport, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
+    found = findings(host)
+    unit = found.unit if found else ""
+    state = {Verdict.DONE: "serves", Verdict.UNREACHABLE: "unreachable"}.get(host.verdict, _UNITS.get(unit, unit))
+    known_cause = host.cause is not None and host.cause.code is ErrorCode.CONNECTION_TIMEOUT
+    return {
+        "node": node.name,
+        "host": node.address,
+        "state": state or host.verdict.value,
+        "release": found.release if found else "",
+        "error": None if known_cause else host_data(host)["error"],
+        **_seen_by_queen((views or {}).get(node.name), running=views is not None),
+    }
+
+
+# What systemd says of a unit that does not serve, in words that say what to do.
+_UNITS = {"inactive": "stopped", "active": "not answering"}
+
+
+def _local_row(session: Session, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
+    session.out.say(f"The queen runs the hive of {LOCALHOST_NODE} as her child; it starts and ends with her", "👑")
+    view = (views or {}).get(LOCALHOST_NODE)
+    return {
+        "node": LOCALHOST_NODE,
+        "host": LOCALHOST_NODE,
+        "state": "serves" if view is not None and view.get("connected") else "stopped",
+        "release": "",
+        "error": None,
+        **_seen_by_queen(view, running=views is not None),
+    }
+
+
+def _seen_by_queen(view: dict[str, Any] | None, *, running: bool) -> dict[str, Any]:
+    if view is None:
+        return {"queen": "not registered" if running else "no queen runs", "version": None, "workers": []}
+    lost = f"not connected: {view['last_error']}" if view.get("last_error") else "not connected"
+    return {
+        "queen": "connected" if view.get("connected") else lost,
+        "version": view.get("version"),
+        "workers": view.get("workers", []),
+    }
+
+
+def _show(session: Session, rows: list[dict[str, Any]]) -> None:
+    out = session.out
+    if out.json:
+        out.data({"hives": rows})
+        return
+    out.table(
+        ["node", "host", "state", "release", "queen", "workers"],
+        [
+            [row["node"], row["host"], row["state"], row["release"] or row["version"] or "-", row["queen"], _crew(row)]
+            for row in rows
+        ],
+        empty="",
+    )
+    for row in rows:
+        if row["error"]:
+            out.error([f"{row['node']}: {row['error']['message']}", f"  Next: {row['error']['hint']}"])
+
+
+def _crew(row: dict[str, Any]) -> str:
+    return ", ".join(f"{worker['worker_id']} {worker['state']}" for worker in row["workers"]) or "-"
+
+
+def _next(session: Session, text: str, *, check: bool) -> None:
+    if not check:
+        session.out.say(f"Next: {text}")
+
+
+def _which(node: str | None) -> str:
+    return f"--node {node}" if node else "--all"

@@ -1,0 +1,61 @@
+"""Which machines there are, for the keeper's commands: the inventory of its settings, and the nodes an option means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.errors import RbeeError
+from rbee.keeper.settings import Settings
+
+if TYPE_CHECKING:
+    from rbee.fleet.inventory import Inventory, Node
+
+
+def inventory_path(settings: Settings) -> Path:
+    """Tell where the inventory is or will be."""
+    named = settings.values["inventory"]
+    return Path(named) if named else settings.paths.home / "inventory"
+
+
+def inventory_of(settings: Settings) -> Inventory:
+    """Give the inventory. Raises RbeeError where the part of rbee that reads it is not installed."""
+    try:
+        from rbee.fleet.inventory import Inventory
+    except ImportError as error:
+        raise RbeeError(
+            ErrorCode.CONFIG_INVALID,
+            "The part of rbee that manages other machines is not installed here.",
+            hint="pip install 'rbee[fleet]'",
+        ) from error
+    return Inventory(inventory_path(settings))
+
+
+def known_nodes(settings: Settings) -> list[Node]:
+    """List the hives of the inventory; one that was never made costs no import."""
+    return inventory_of(settings).nodes() if inventory_path(settings).exists() else []
+
+
+def targets(settings: Settings, node: str | None) -> list[Node]:
+    """Give the node of that name, or all hives of the inventory. Raises RbeeError NODE_NOT_FOUND."""
+    inventory = inventory_of(settings)
+    nodes = inventory.nodes()
+    if node is None:
+        if not nodes:
+            raise RbeeError(
+                ErrorCode.NODE_NOT_FOUND,
+                f"The inventory {inventory.file} has no machines yet.",
+                hint="Add one: rbee-keeper config set-ssh --node NAME --host ADDRESS --user USER",
+            )
+        return nodes
+    if node == LOCALHOST_NODE and inventory.node(node) is None:
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"Nothing is installed for {LOCALHOST_NODE}: the queen runs the hive of her own machine as her child.",
+            hint="rbee-keeper daemon start starts both, daemon stop ends both.",
+            param="node",
+        )
+    found = [each for each in nodes if each.name == node]
+    return found or [inventory.require(node)]

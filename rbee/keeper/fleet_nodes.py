@@ -1,0 +1,186 @@
+"""Add, list and remove machines: `config set-ssh`, `config list-nodes`, `config remove-node`, and `setup`."""
+
+from __future__ import annotations
+
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+from rbee.contracts.errors import ERRORS, ErrorCode
+from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.errors import RbeeError
+from rbee.keeper.fleet_inventory import inventory_of, known_nodes
+from rbee.keeper.fleet_memory import FleetMemory
+from rbee.keeper.fleet_registry import register, row_of
+from rbee.keeper.queen_life import probe, queen_for
+from rbee.keeper.session import Session
+
+Row = dict[str, Any]
+
+
+def check_key_file(text: str) -> str:
+    """Give the path of a private key as the inventory is to name it.
+
+    Raises RbeeError SSH_KEY_NOT_FOUND; SSH_AUTH_FAILED for one that ssh would refuse to use.
+    """
+    path = Path(text).expanduser().absolute()
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise RbeeError(
+            ErrorCode.SSH_KEY_NOT_FOUND,
+            f"The key {path} cannot be used: {(error.strerror or 'unknown reason').lower()}.",
+            details={"key": str(path)},
+            param="key",
+        ) from error
+    if not path.is_file():
+        raise RbeeError(ErrorCode.SSH_KEY_NOT_FOUND, f"{path} is not a file.", details={"key": str(path)}, param="key")
+    if mode & 0o077:
+        raise RbeeError(
+            ErrorCode.SSH_AUTH_FAILED,
+            f"ssh refuses the key {path}: others can read it (mode {mode:04o}).",
+            details={"key": str(path), "mode": f"{mode:04o}"},
+            hint=f"chmod 600 {path}",
+            param="key",
+        )
+    return str(path)
+
+
+def put_node(session: Session, *, replace: bool, **fields: Any) -> Row:
+    """Test a machine over SSH and write it into the inventory; give its row.
+
+    *fields* are those of `fleet.inventory.Node`. Nothing is written anywhere unless all of it holds.
+    """
+    from rbee.fleet.inventory import Node
+    from rbee.fleet.survey import trial
+
+    settings, out = session.settings, session.out
+    inventory = inventory_of(settings)
+    if fields.get("key_path"):
+        fields["key_path"] = check_key_file(fields["key_path"])
+    node = Node(**fields)
+    if node.name == LOCALHOST_NODE:
+        raise RbeeError(
+            ErrorCode.NODE_EXISTS,
+            f"{LOCALHOST_NODE} is the queen's own machine and is always there.",
+            hint="Use it as it is: rbee-keeper infer --node localhost; or choose another name.",
+            param="node",
+        )
+    known = inventory.node(node.name)
+    if known is not None and not replace:
+        raise RbeeError(
+            ErrorCode.NODE_EXISTS,
+            f"{node.name} is in the inventory already ({inventory.file}:{known.line}).",
+            details={"node": node.name},
+        )
+    with trial(inventory, node) as copy:
+        found = _surveyed(session, copy, copy.require(node.name))
+    inventory.put(node, replace=replace)
+    out.say(f"Wrote {node.name} to {inventory.file}", "📒")
+    FleetMemory(settings.paths).note({node.name: {**found, "last_connected_unix": int(time.time())}})
+    _tell_queen(session, node.name)
+    return {**row_of(inventory.require(node.name), found), "updated": known is not None}
+
+
+def _surveyed(session: Session, inventory: Any, node: Any) -> Row:
+    """Look at the machine through Ansible; give what it computes with. Raises RbeeError SSH_*, HOST_KEY_UNKNOWN..."""
+    from rbee.fleet.survey import findings
+    from rbee.keeper.fleet_runs import perform, wish
+
+    out = session.out
+    who = f"{node.user}@{node.address}" if node.user else node.address
+    out.say(f"Testing the connection to {node.name} ({who})", "🔌")
+    result = perform(session, wish(session.settings, "survey-fleet", inventory, [node]), [node])
+    error = result.report.error()
+    if error is not None:
+        error.hint = error.hint or ERRORS[error.code].hint
+        raise error
+    found = findings(result.report.hosts[node.name])
+    if found is None:
+        raise RbeeError(ErrorCode.INVALID_RESPONSE, f"The survey of {node.name} gave no answer.")
+    kinds = ", ".join(f"{backend.value} x{count}" for backend, count in found.devices.items())
+    out.say(f"{node.name} answers: {found.system}, Python {found.python}, computes with {kinds}", "✅")
+    if found.sudo in ("missing", "refused"):
+        code = ErrorCode.SUDO_MISSING if found.sudo == "missing" else ErrorCode.SUDO_REFUSED
+        out.warn(f"an installation on {node.name} will need root's rights. {ERRORS[code].hint}")
+    if found.fault:
+        out.warn(f"the NVIDIA driver of {node.name} does not work: {found.fault}")
+    return {
+        "backends": [backend.value for backend in found.backends],
+        "devices": {backend.value: count for backend, count in found.devices.items()},
+    }
+
+
+def _tell_queen(session: Session, name: str) -> None:
+    """Tell a queen that runs; the next one that starts reads the inventory by herself."""
+    settings, out = session.settings, session.out
+    try:
+        if probe(settings) is None:
+            out.say("No queen runs; the next one that starts will know it")
+            return
+        from rbee.fleet.credentials import ensure_hive_key
+
+        ensure_hive_key(settings.paths, name)
+        register(settings, session.queen(), inventory_of(settings).require(name))
+    except RbeeError as error:
+        out.warn(f"the queen could not be told about {name}: {error.message} Her next start will tell her.")
+    else:
+        out.say(f"Told the queen at {settings.queen_url}", "👑")
+
+
+def list_rows(session: Session) -> list[Row]:
+    """List the machines of the inventory with what the queen knows of them, or with what was last seen."""
+    settings = session.settings
+    memory = FleetMemory(settings.paths)
+    running = probe(settings) is not None
+    registry = {str(row["node_name"]): row for row in session.queen().nodes()} if running else {}
+    memory.note(registry)
+    seen = memory.read()
+    rows: dict[str, Row] = {}
+    for node in known_nodes(settings):
+        rows[node.name] = {
+            **row_of(node, seen.get(node.name, {})),
+            "status": "unknown",
+            "last_error": None,
+            "last_connected_unix": seen.get(node.name, {}).get("last_connected_unix"),
+            "in_inventory": True,
+        }
+    for name, row in registry.items():
+        known = {key: value for key, value in row.items() if value not in (None, [], {})}
+        rows[name] = {"in_inventory": False, **row} if name not in rows else {**rows[name], **known}
+    if not running:
+        session.out.say("No queen runs: this is the inventory, with what was seen when one last did")
+    return list(rows.values())
+
+
+def remove_node(session: Session, name: str) -> None:
+    """Forget a machine: inventory, registry, and the key of its hive. Raises RbeeError NODE_NOT_FOUND."""
+    settings, out = session.settings, session.out
+    inventory = inventory_of(settings) if known_nodes(settings) else None
+    listed = inventory is not None and inventory.node(name) is not None
+    registered = False
+    if probe(settings) is not None or (settings.paths.home / "beehives.db").exists():
+        with queen_for(session) as queen:
+            try:
+                queen.client.remove_node(name)
+                registered = True
+            except RbeeError as error:
+                if error.code is not ErrorCode.NODE_NOT_FOUND:
+                    raise
+    if not listed and not registered:
+        raise RbeeError(
+            ErrorCode.NODE_NOT_FOUND,
+            f"Neither the inventory nor the queen knows a node named {name}.",
+            details={"node": name},
+            hint="See which there are: rbee-keeper config list-nodes",
+        )
+    if inventory is not None and inventory.remove(name):
+        out.say(f"Removed {name} from {inventory.file}", "📒")
+    if registered:
+        out.say(f"The queen has forgotten {name}", "👑")
+    from rbee.fleet.credentials import forget_hive_key
+
+    if forget_hive_key(settings.paths, name):
+        out.say(f"Deleted the key of its hive; a hive that is still installed on {name} is changed in nothing")
+    FleetMemory(settings.paths).forget(name)

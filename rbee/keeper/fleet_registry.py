@@ -1,0 +1,74 @@
+"""Tell a queen about the machines of the inventory, which is the one truth about which there are."""
+
+from __future__ import annotations
+
+import getpass
+from typing import TYPE_CHECKING, Any
+
+from rbee.errors import RbeeError
+from rbee.keeper.fleet_inventory import inventory_path, known_nodes
+from rbee.keeper.fleet_memory import FleetMemory
+
+if TYPE_CHECKING:
+    from rbee.client.queen import QueenClient
+    from rbee.fleet.inventory import Node
+    from rbee.keeper.session import Session
+    from rbee.keeper.settings import Settings
+
+DEFAULT_HIVE_PORT = 9200
+DEFAULT_INSTALL_PATH = "/opt/rbee"
+
+
+def row_of(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
+    """Give a node in the registry's terms, as far as the inventory and the last survey know it."""
+    return {
+        "node_name": node.name,
+        "ssh_host": node.address,
+        "ssh_port": node.port or 22,
+        "ssh_user": node.user or getpass.getuser(),
+        "ssh_key_path": node.key_path,
+        "git_repo_url": node.repo_url,
+        "git_branch": node.repo_branch or "main",
+        "install_path": node.install_path or DEFAULT_INSTALL_PATH,
+        "hive_port": node.hive_port or DEFAULT_HIVE_PORT,
+        "backends": seen.get("backends", []),
+        "devices": seen.get("devices", {}),
+    }
+
+
+def register(settings: Settings, queen: QueenClient, node: Node) -> dict[str, Any]:
+    """Tell the queen about one machine, with the key of its hive if it has one by now; give the registry's row."""
+    from rbee.fleet.credentials import hive_key
+
+    own = node.variables.get("rbee_hive_api_key")
+    # One from a vault is Ansible's to read; the playbooks themselves tell a queen then (rbee_queen_url).
+    key = own if isinstance(own, str) and "{{" not in own else hive_key(settings.paths, node.name)
+    seen = FleetMemory(settings.paths).read().get(node.name, {})
+    return queen.add_node({**row_of(node, seen), "replace": True, **({"hive_key": key} if key else {})})
+
+
+def register_all(session: Session, queen: QueenClient) -> None:
+    """Tell a queen that has just started about every machine that she does not know, or knows otherwise.
+
+    An inventory that cannot be read is a warning: what runs here does not depend on it.
+    """
+    settings = session.settings
+    if not inventory_path(settings).exists():
+        return
+    try:
+        nodes = known_nodes(settings)
+        if not nodes:
+            return
+        memory = FleetMemory(settings.paths).read()
+        known = {str(row["node_name"]): row for row in queen.nodes()}
+        for node in nodes:
+            if _differs(row_of(node, memory.get(node.name, {})), known.get(node.name)):
+                register(settings, queen, node)
+    except RbeeError as error:
+        session.out.warn(f"the queen was not told about the machines of the inventory: {error.message}")
+
+
+def _differs(wanted: dict[str, Any], known: dict[str, Any] | None) -> bool:
+    # Backends and devices are what the hive itself says of them, once it was heard.
+    own = ("backends", "devices")
+    return known is None or any(known.get(key) != value for key, value in wanted.items() if key not in own)

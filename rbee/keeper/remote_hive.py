@@ -1,0 +1,195 @@
+"""See that the hive of another machine serves before a task goes there: look, and start it if it does not run.
+
+Each step is told, and the failure of each has its own error: the hive's answer over HTTP, the connection by SSH, the
+login, a command, the round trip, the program, the start, the queen's channel.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rbee.client.blocking import BlockingClient
+from rbee.client.retry import HTTP_CONNECT
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.keeper.fleet_inventory import inventory_of, known_nodes
+from rbee.keeper.fleet_registry import register
+from rbee.keeper.session import Session
+
+if TYPE_CHECKING:
+    from rbee.client.queen import QueenClient
+    from rbee.fleet.events import Event
+    from rbee.fleet.inventory import Node
+
+SLOW_ROUND_TRIP_MS = 100.0
+_FIRST_TRY_S = 6.0
+_CHANNEL_WITHIN_S = 15.0
+_POLL_S = 0.1
+_PROBES = 3
+
+Say = Callable[[str, str, str], None]
+Json = dict[str, Any]
+
+
+class RemoteHive:
+    """The hive of one machine. *say* tells a line: what a person reads, what a script reads, a mark."""
+
+    def __init__(self, session: Session, queen: QueenClient, name: str, say: Say) -> None:
+        self._session = session
+        self._queen = queen
+        self._name = name
+        self._say = say
+        self.started = False
+
+    def ensure(self) -> None:
+        """Have it serve with the queen's channel to it up; sets `started` if it had to be started.
+
+        A node that neither the inventory nor the queen knows is left to the queen, who says so.
+        Raises RbeeError with the step that failed.
+        """
+        node = next((each for each in known_nodes(self._session.settings) if each.name == self._name), None)
+        view = self._view()
+        if view is None:
+            if node is None:
+                return
+            register(self._session.settings, self._queen, node)
+            self._say(f"{self._name} is in the inventory: registered with the queen", "register", "📒")
+        if self._connected_within(_FIRST_TRY_S, until_tried=True):
+            return
+        url = str((self._view() or {}).get("url") or "")
+        if not self._answers(url):
+            if node is None:
+                raise self._unreachable(url, "and the inventory does not know the machine, so it cannot be started")
+            self._start(node)
+            self.started = True
+        if node is not None:
+            # Dialled anew at once, with the key of the inventory's machine.
+            register(self._session.settings, self._queen, node)
+        self._answered(url)
+        if not self._connected_within(_CHANNEL_WITHIN_S, until_tried=False):
+            raise self._without_channel(url)
+        self._say(f"hive {self._name}: connected", "hive-ready", "🏠")
+
+    def _view(self) -> Json | None:
+        return next((hive for hive in self._queen.hives() if hive["node"] == self._name), None)
+
+    def _connected_within(self, limit_s: float, *, until_tried: bool) -> bool:
+        """Wait for the queen's channel; with *until_tried* no longer than until her first try failed."""
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            view = self._view() or {}
+            if view.get("connected"):
+                return True
+            if until_tried and view.get("last_error"):
+                return False
+            time.sleep(_POLL_S)
+        return False
+
+    def _answers(self, url: str) -> bool:
+        """Ask the hive over HTTP, attempt by attempt."""
+        try:
+            self._health(url)
+        except RbeeError as error:
+            if error.code is not ErrorCode.CONNECTION_TIMEOUT:
+                raise
+            return False
+        return True
+
+    def _answered(self, url: str) -> None:
+        """Insist on an answer: what was started serves on its own machine, and must do so from here."""
+        try:
+            self._health(url)
+        except RbeeError as error:
+            raise self._unreachable(url, "though it runs on its machine") from error
+
+    def _health(self, url: str) -> None:
+        waits = 0
+
+        def told(wait_s: float) -> None:
+            nonlocal waits
+            waits += 1
+            of = len(HTTP_CONNECT.delays_s)
+            human = f"hive {self._name} does not answer at {url}; retry {waits} of {of} in {wait_s * 1000:.0f} ms"
+            self._say(human, "retry", "🔁")
+            time.sleep(wait_s)
+
+        BlockingClient(f"the hive on {self._name}", url, None, sleep=told).json("GET", "/v1/health")
+
+    def _start(self, node: Node) -> None:
+        """Preflight and start through Ansible. Raises RbeeError SSH_*, HOST_KEY_UNKNOWN, WORKER_BINARY_NOT_FOUND..."""
+        from rbee.keeper.fleet_runs import perform, wish
+
+        settings = self._session.settings
+        self._say(f"hive {self._name} does not run: preflight over SSH ({node.address})", "preflight", "🩺")
+        self._measure(node)
+        what = wish(settings, "start-hive", inventory_of(settings), [node])
+        result = perform(self._session, what, [node], on_event=self._hear)
+        error = result.report.error()
+        if error is not None:
+            raise error
+
+    def _measure(self, node: Node) -> None:
+        milliseconds = round_trip_ms(node.address, node.port or 22)
+        if milliseconds is None:
+            # Ansible tries as well and finds better words.
+            return
+        self._say(f"{self._name}: preflight: round trip {milliseconds:.1f} ms", "preflight", "🩺")
+        if milliseconds > SLOW_ROUND_TRIP_MS:
+            self._session.out.warn(
+                f"the way to {self._name} is slow: {milliseconds:.0f} ms a round trip, and tokens take the same way."
+            )
+
+    def _hear(self, event: Event) -> None:
+        from rbee.fleet.events import HostTask, Outcome
+
+        if isinstance(event, HostTask) and event.outcome in (Outcome.OK, Outcome.CHANGED):
+            for part, human in _STEPS.items():
+                if part in event.task:
+                    self._say(f"{self._name}: {human}", "start-hive" if "start" in human else "preflight", "🩺")
+
+    def _unreachable(self, url: str, why: str) -> RbeeError:
+        attempts = len(HTTP_CONNECT.delays_s) + 1
+        return RbeeError(
+            ErrorCode.CONNECTION_TIMEOUT,
+            f"The hive on {self._name} does not answer at {url} ({attempts} attempts), {why}.",
+            details={"node": self._name, "url": url, "attempts": attempts},
+            hint="Check that its port is open to this machine and that it listens on more than its own loopback "
+            f"(rbee_hive_host); its state: rbee-keeper hive status --node {self._name}",
+        )
+
+    def _without_channel(self, url: str) -> RbeeError:
+        reason = str((self._view() or {}).get("last_error") or "no reason known")
+        wrong_key = "key" in reason
+        return RbeeError(
+            ErrorCode.INVALID_API_KEY if wrong_key else ErrorCode.CONNECTION_TIMEOUT,
+            f"The hive on {self._name} answers at {url}, but the queen has no channel to it: {reason}.",
+            details={"node": self._name, "url": url},
+            hint=f"Give both the same key again: rbee-keeper hive install --node {self._name}"
+            if wrong_key
+            else f"See both sides: rbee-keeper hive status --node {self._name}",
+        )
+
+
+_STEPS = {
+    "look | Look at the machine": "preflight: connected, logged in, commands run",
+    "start | Refuse a machine without it": "preflight: the hive program is there",
+    "start | Start the hive": "started its service",
+    "start | Wait until it serves": "started: it serves",
+}
+
+
+def round_trip_ms(host: str, port: int) -> float | None:
+    """Measure the time that opening a connection takes, the best of three; None where none opens."""
+    best: float | None = None
+    for _ in range(_PROBES):
+        began = time.perf_counter()
+        try:
+            with socket.create_connection((host, port), timeout=2):
+                took = (time.perf_counter() - began) * 1000
+        except OSError:
+            return None
+        best = took if best is None else min(best, took)
+    return best
