@@ -25,6 +25,8 @@ FLEET: Final[Mapping[str, dict[str, Any]]] = {
     "rbee_build_on": {"type": "str", "choices": ["controller", "host", "auto"]},
     "rbee_install_path": {"type": "path"},
     "rbee_state_path": {"type": "path"},
+    "rbee_binary_path": {"type": "path"},
+    "rbee_checkout_path": {"type": "path"},
     "rbee_user": {"type": "str"},
     "rbee_queen_url": {"type": "str"},
 }
