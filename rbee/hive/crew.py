@@ -246,10 +246,13 @@ class Crew:
         worker_id = member.order.worker_id
         try:
             client = await self._client(member)
-            health = await client.health()
-        except RbeeError as error:
-            log.warning("health check missed", extra={"fields": {"worker_id": worker_id, "reason": error.message}})
-            self._feed(Missed(worker_id, self._clock(), error.message))
+            # A check that is still out when the next one is due is a miss.
+            async with asyncio.timeout(self._supervision.policy.health_interval_s):
+                health = await client.health()
+        except (RbeeError, TimeoutError) as error:
+            reason = error.message if isinstance(error, RbeeError) else "it gave no answer in time"
+            log.warning("health check missed", extra={"fields": {"worker_id": worker_id, "reason": reason}})
+            self._feed(Missed(worker_id, self._clock(), reason))
             return
         member.memory_bytes = health.memory_bytes or member.process.memory_bytes()
         self._feed(
