@@ -31,7 +31,8 @@ class Installer:
     def install(self, python: Path, requirements: Path) -> None:
         """Install exactly what a file lists. Raises StepError."""
         try:
-            self._uv_pip(python, "--require-hashes", "--no-build", "-r", requirements)
+            # A command-line program must not compile its libraries at every start where Python may not write bytecode.
+            self._uv_pip(python, "--compile-bytecode", "--require-hashes", "--no-build", "-r", requirements)
         except StepError as failure:
             say(f"  uv could not install everything ({_last_line(failure)}); trying pip.")
             pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes"]
@@ -44,6 +45,7 @@ class Installer:
     def install_checkout(self, python: Path, root: Path) -> None:
         """Install the checkout itself, editable, with the build tools that *python* already has. Raises StepError."""
         self._uv_pip(python, "--offline", "--no-build-isolation", "--editable", root)
+        quick([python, "-m", "compileall", "-q", root / "rbee"])
 
     def compile(self, arguments: list[str | Path], preferred: Path) -> dict[str, str]:
         """Resolve requirements for every platform, keeping the versions that *preferred* has. Raises StepError."""
