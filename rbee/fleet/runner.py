@@ -25,6 +25,7 @@ from rbee.fleet.events import Complaint, Event, parse
 from rbee.fleet.report import Reporter, RunReport
 
 KEPT_RUNS = 10
+ASK_EVERY_S = 0.3
 # Variables of the person's own environment that no playbook needs; one that ends in _FILE is a path.
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE)S?$")
 
@@ -106,6 +107,8 @@ def run(
         extravars=dict(wish.extra or {}),
         cmdline=" ".join(options) or None,
         envvars=_environment(assets, paths),
+        # How often `cancelled` is asked while nothing happens.
+        settings={"pexpect_timeout": ASK_EVERY_S},
         suppress_env_files=True,
         rotate_artifacts=KEPT_RUNS,
         quiet=True,

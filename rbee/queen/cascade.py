@@ -47,6 +47,7 @@ class Cascade:
         self._spawned = spawned
         self._drain_timeout_s = drain_timeout_s
         self._ending: frozenset[str] | None = None
+        self._leaving = False
         self._limited = asyncio.Event()
         self._limited.set()
 
@@ -61,10 +62,17 @@ class Cascade:
     def end_hives(self, nodes: Collection[str]) -> None:
         """Let the hives of all other machines go on; they only lose the workers that this queen started."""
         self._ending = frozenset({*nodes, LOCALHOST_NODE})
+        self._leaving = False
+
+    def leave_hives(self) -> None:
+        """Let the hives of all other machines go on with all their workers, for the next queen to adopt."""
+        self._ending = frozenset({LOCALHOST_NODE})
+        self._leaving = True
 
     def end_all_hives(self) -> None:
         """End every hive, as it is from the beginning."""
         self._ending = None
+        self._leaving = False
 
     async def __call__(self) -> CascadeReceipt:
         """Do it and give the receipt."""
@@ -75,7 +83,7 @@ class Cascade:
             pids.append(self._local.pid)
         hives = [hive for hive in self._fleet.registry.hives() if hive.connected or hive.node == LOCALHOST_NODE]
         lost = [hive for hive in self._fleet.registry.hives() if hive not in hives and self._ends(hive.node)]
-        going_on = [hive for hive in hives if not self._ends(hive.node)]
+        going_on = [] if self._leaving else [hive for hive in hives if not self._ends(hive.node)]
         kept = {hive.node: [worker for worker in hive.workers if worker in self._spawned] for hive in going_on}
         await self._channels.hang_up()
         receipts = await asyncio.gather(

@@ -82,6 +82,8 @@ class Queen:
             spawned=self.starts.spawned,
             drain_timeout_s=settings.drain_timeout_s,
         )
+        if settings.leave_hives_on_signal:
+            self._cascade.leave_hives()
         self.drain: Drain[CascadeReceipt] = Drain(self._cascade, name="the queen")
 
     @contextlib.asynccontextmanager

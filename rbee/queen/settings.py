@@ -40,6 +40,11 @@ class QueenSettings(BaseModel):
     drain_timeout_s: float = Field(
         default=30.0, ge=0.0, le=3600.0, description="time that running tasks have to finish when the queen ends"
     )
+    leave_hives_on_signal: bool = Field(
+        default=False,
+        description="let the hives of other machines and their workers go on when a signal ends the queen, "
+        "so that one that is restarted adopts them; a shutdown by request ends them all the same",
+    )
     max_tasks: int = Field(default=1000, ge=1, le=100_000, description="tasks accepted at the same time")
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"

@@ -20,10 +20,11 @@ FIND = "find / -xdev ( -path /proc -o -path /sys -o -path /home ) -prune -o ( -i
 
 @dataclass
 class Controller:
-    """The machine of an operator: an inventory of the rig, and a home with keys."""
+    """The machine of an operator: an inventory of the rig, with or without a queen to tell, and a home with keys."""
 
     rig: Rig
     home: Path
+    queen: bool = False
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -33,7 +34,13 @@ class Controller:
     @property
     def variables(self) -> dict[str, Any]:
         """What the whole fleet is told."""
-        return {"rbee_repo_url": self.rig.repository.url, "rbee_models": [MODEL]}
+        told: dict[str, Any] = {"rbee_repo_url": self.rig.repository.url, "rbee_models": [MODEL]}
+        return told | ({"rbee_queen_url": self.queen_url} if self.queen else {})
+
+    @property
+    def queen_url(self) -> str:
+        """Where the queen of the fleet is, once there is one: on the first machine."""
+        return f"http://{self.rig['h1'].address}:8080"
 
     def play(
         self,

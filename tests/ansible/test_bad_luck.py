@@ -35,10 +35,11 @@ def failure(report: RunReport) -> RbeeError:
         (HostSpec(sudo="none"), ErrorCode.SUDO_REFUSED, "NOPASSWD"),
         (HostSpec(sudo="password"), ErrorCode.SUDO_REFUSED, "--ask-become-pass"),
         (HostSpec(python="absent"), ErrorCode.PYTHON_MISSING, "h1"),
+        (HostSpec(python="old"), ErrorCode.PYTHON_TOO_OLD, "3.11"),
         (HostSpec(clock_offset_s=3600), ErrorCode.CLOCK_SKEW, "timedatectl"),
         (HostSpec(key=False), ErrorCode.SSH_AUTH_FAILED, "h1"),
     ],
-    ids=["no sudo", "sudo with a password", "no python", "clock an hour off", "wrong key"],
+    ids=["no sudo", "sudo with a password", "no python", "old python", "clock an hour off", "wrong key"],
 )
 def test_a_machine_that_cannot_take_a_hive_is_left_alone(
     controller: Controller, spec: HostSpec, code: ErrorCode, said: str
@@ -88,6 +89,35 @@ def test_a_repository_that_asks_for_a_password_is_refused(controller: Controller
     )
 
     assert error.code is ErrorCode.REPOSITORY_UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "said"),
+    [
+        ({"ansible_port": 9}, ErrorCode.SSH_REFUSED, "port"),
+        ({"ansible_host": "nowhere.invalid"}, ErrorCode.SSH_HOST_UNKNOWN, "spelling"),
+        ({"ansible_user": "stranger"}, ErrorCode.SSH_AUTH_FAILED, "user"),
+    ],
+    ids=["port refused", "unknown address", "wrong user"],
+)
+def test_a_machine_that_cannot_be_entered_is_told_why(
+    controller: Controller, extra: dict[str, Any], code: ErrorCode, said: str
+) -> None:
+    """What ssh says becomes a code and a next step."""
+    error = failure(controller.play("check-fleet", "h3", extra=extra).report)
+
+    assert error.code is code, error.message
+    assert said in error.hint
+
+
+def test_a_key_that_others_can_read_is_refused(controller: Controller) -> None:
+    """ssh does not use a key of mode 644, and the way to mend it is named."""
+    extra = {"ansible_ssh_private_key_file": str(controller.rig.key_with_mode(0o644))}
+
+    error = failure(controller.play("check-fleet", "h3", extra=extra).report)
+
+    assert error.code is ErrorCode.SSH_AUTH_FAILED
+    assert "chmod 600" in error.hint
 
 
 def test_a_changed_host_key_is_refused_with_the_way_to_accept_it(controller: Controller) -> None:

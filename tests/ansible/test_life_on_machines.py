@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 
 from rbee.contracts.errors import ErrorCode
 from tests.ansible.machines import FIND, Controller
 from tests.rig.rig import Rig
 from tests.support.checkout import ROOT
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.rig, pytest.mark.slow]
 HIVE = "rbee/hive/__main__.py"
@@ -26,7 +28,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="controller")
 def _controller(worn_rig: Rig, home: Path) -> Controller:
-    return Controller(worn_rig, home)
+    return Controller(worn_rig, home, queen=True)
 
 
 def test_a_check_of_bare_machines_changes_nothing(rig: Rig, home: Path) -> None:
@@ -49,6 +51,17 @@ def test_bare_machines_become_hives(controller: Controller) -> None:
         assert host.inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
         assert host.inside("stat", "-c", "%U %a", "/etc/rbee/credentials/hive-api-key").stdout.strip() == "root 600"
     assert controller.play("check-fleet").report.succeeded
+
+
+def test_the_queen_knows_every_hive_and_reaches_it(controller: Controller, home: Path) -> None:
+    """The playbooks tell the queen about each hive with its key, and her channel to it opens."""
+    key = (home / "secrets" / "api-key").read_text().strip()
+
+    def connected() -> list[str]:
+        answer = httpx.get(f"{controller.queen_url}/v2/hives/list", headers={"Authorization": f"Bearer {key}"})
+        return sorted(hive["node"] for hive in answer.raise_for_status().json()["hives"] if hive["connected"])
+
+    eventually(lambda: connected() == ["h1", "h2", "h3"], within=30, because="the queen dials each hive")
 
 
 def test_no_key_is_in_what_a_run_leaves(controller: Controller, home: Path) -> None:
