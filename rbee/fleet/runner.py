@@ -6,6 +6,7 @@ environment, nor the artefacts that ansible-runner keeps can show one.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
@@ -96,6 +99,15 @@ def run(
         # True keeps the event in the artefacts.
         return True
 
+    # Ansible's workers are sessions of their own, which the end of the run does not reach.
+    workers: list[psutil.Process] = []
+
+    def asked() -> bool:
+        if cancelled():
+            workers.extend(psutil.Process().children(recursive=True))
+            return True
+        return False
+
     options = [*(["--check"] if wish.check else []), *(["--diff"] if wish.diff else [])]
     done = runner.interface.init_runner(
         private_data_dir=str(folder),
@@ -113,18 +125,27 @@ def run(
         rotate_artifacts=KEPT_RUNS,
         quiet=True,
         event_handler=see,
-        cancel_callback=cancelled,
+        cancel_callback=asked,
     )
     for name in [name for name in done.config.env if _SECRET.search(name)]:
         del done.config.env[name]
     try:
         done.run()
     finally:
+        _end(workers)
         _forget_environment(folder / "artifacts" / ident / "command")
     if done.status not in ("successful", "canceled") and not reporter.counted:
         reporter.see(Complaint(_words(folder / "artifacts" / ident)))
     report = reporter.report(canceled=done.status == "canceled", addresses=dict(hosts))
     return RunResult(report, folder / "artifacts" / ident)
+
+
+def _end(workers: list[psutil.Process]) -> None:
+    """End what a cancelled run left behind here; what it began on a machine, the machine itself brings to its end."""
+    for worker in workers:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            worker.kill()
+    psutil.wait_procs(workers, timeout=2)
 
 
 def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
