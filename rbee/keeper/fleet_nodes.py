@@ -91,7 +91,8 @@ def _surveyed(session: Session, inventory: Any, node: Any) -> Row:
     out = session.out
     who = f"{node.user}@{node.address}" if node.user else node.address
     out.say(f"Testing the connection to {node.name} ({who})", "🔌")
-    result = perform(session, wish(session.settings, "survey-fleet", inventory, [node]), [node])
+    what = wish(session.settings, "survey-fleet", inventory, [node])
+    result = perform(session, what, [node], on_event=lambda _event: None)
     error = result.report.error()
     if error is not None:
         error.hint = error.hint or ERRORS[error.code].hint

@@ -8,6 +8,8 @@ from typing import Self
 from rbee.fleet.events import Event, HostStarted, HostTask, Outcome
 from rbee.keeper.output import LiveTable, Output
 
+# Ansible's own task at the begin of each role.
+_UNTOLD = "Validating arguments"
 _COLUMNS = ("machine", "state", "tasks", "changed", "now")
 
 
@@ -31,6 +33,8 @@ class RunStory:
 
     def hear(self, event: Event) -> None:
         """Take one event in."""
+        if isinstance(event, HostStarted | HostTask) and event.task.startswith(_UNTOLD):
+            return
         if isinstance(event, HostStarted):
             self._row(event.host).now = event.task
             self._show()

@@ -193,6 +193,7 @@ def test_a_pipe_that_closes_ends_quietly(queen: StandInQueen) -> None:
 @pytest.mark.B06
 def test_an_unknown_node_names_the_command_that_adds_it(queen: StandInQueen) -> None:
     """NODE_NOT_FOUND comes with the `config set-ssh` line for that node, exit 1."""
+    queen.answer("GET", "/v2/hives/list", {"hives": []})
     queen.answer("POST", "/v2/tasks", refusal("NODE_NOT_FOUND", "There is no node 'moon'."), 404)
 
     ran = rbee(*ASK, "--node", "moon")
