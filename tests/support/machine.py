@@ -112,7 +112,10 @@ class Machine:
         self._write_config()
         base = {key: value for key, value in os.environ.items() if not key.startswith("RBEE_")}
         base["PATH"] = f"{BIN}:{base.get('PATH', '')}"
-        return {**base, "HOME": str(self.user_home), "RBEE_HOME": str(self.home), **self.env}
+        # What takes minutes to make is shared with everybody on the real machine: the wheels of llama.cpp.
+        cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+        own = {"HOME": str(self.user_home), "RBEE_HOME": str(self.home), "XDG_CACHE_HOME": cache}
+        return {**base, **own, **self.env}
 
     def run(self, *argv: str, within: float = 60, stdin: str | None = None) -> Result:
         """Run a command to its end."""
