@@ -5,6 +5,7 @@ The package index has no ready wheel, and building one takes minutes; it is kept
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -44,9 +45,19 @@ def place(kind: Kind, wish: str) -> Literal["controller", "host"]:
 
 
 def build(kind: Kind, found: Mapping[str, Pin]) -> Path:
-    """Build the wheel of this machine's own kind. Raises RbeeError with the end of the compiler's output."""
+    """Build the wheel of this machine's own kind, once for however many machines ask at the same time.
+
+    Raises RbeeError with the end of the compiler's output.
+    """
     wheels = cache_home() / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
+    # The set-up of a checkout takes the same lock.
+    with (wheels / f".{kind.folder}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return locate(kind) or _build(kind, found, wheels)
+
+
+def _build(kind: Kind, found: Mapping[str, Pin], wheels: Path) -> Path:
     if shutil.which("c++") is None and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise RbeeError(
             ErrorCode.BACKEND_UNAVAILABLE,
