@@ -100,11 +100,12 @@ def run(
         return True
 
     # Ansible's workers are sessions of their own, which the end of the run does not reach.
-    workers: list[psutil.Process] = []
+    others = set(psutil.Process().children(recursive=True))
+    workers: set[psutil.Process] = set()
 
     def asked() -> bool:
         if cancelled():
-            workers.extend(psutil.Process().children(recursive=True))
+            workers.update(set(psutil.Process().children(recursive=True)) - others)
             return True
         return False
 
@@ -140,7 +141,7 @@ def run(
     return RunResult(report, folder / "artifacts" / ident)
 
 
-def _end(workers: list[psutil.Process]) -> None:
+def _end(workers: set[psutil.Process]) -> None:
     """End what a cancelled run left behind here; what it began on a machine, the machine itself brings to its end."""
     for worker in workers:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -6,13 +6,16 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rbee.contracts.devices import Backend
 from rbee.fleet.inventory import Inventory, Node
 from rbee.fleet.report import HostReport
+
+# A connection that is still open from before would say nothing about this user and this key.
+_ALONE: Final = {"ansible_ssh_args": "-o ControlMaster=no -o ControlPath=none"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def trial(inventory: Inventory, node: Node) -> Iterator[Inventory]:
         if inventory.exists:
             shutil.copyfile(inventory.file, folder / inventory.file.name)
         copy = Inventory(folder / inventory.file.name)
-        copy.put(node, replace=True)
+        copy.put(replace(node, variables={**node.variables, **_ALONE}), replace=True)
         yield copy
 
 
