@@ -15,7 +15,7 @@ from rbee.fleet.inventory import Inventory, Node
 from rbee.fleet.report import HostReport
 
 # A connection that is still open from before would say nothing about this user and this key.
-_ALONE: Final = {"ansible_ssh_args": "-o ControlMaster=no -o ControlPath=none"}
+_ALONE: Final = {"ansible_ssh_args": "-o StrictHostKeyChecking=yes -o ControlMaster=no -o ControlPath=none"}
 
 
 @dataclass(frozen=True, slots=True)

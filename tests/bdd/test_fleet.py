@@ -38,4 +38,5 @@ def model() -> str:
     return "demo"
 
 
-scenarios("fleet/machines.feature", "fleet/hives.feature")
+scenarios("fleet/machines.feature")
+scenarios("fleet/hives.feature")
