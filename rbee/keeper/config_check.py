@@ -1,4 +1,4 @@
-"""Check a whole config file: what the keeper reads itself, and what each daemon says of its own table."""
+"""Check a whole config file: what the keeper reads itself, what each daemon says of its table; and the inventory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import subprocess
 from rbee.config.file import ConfigFile
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
+from rbee.keeper.fleet_inventory import inventory_of, inventory_path
 from rbee.keeper.model_names import resolve
+from rbee.keeper.output import Output
 from rbee.keeper.settings import Settings
 from rbee.keeper.spawn import find_program
 
@@ -46,3 +48,22 @@ def check_daemons(file: ConfigFile) -> list[str]:
             raise ConfigError(message.removeprefix(f"{program}: "))
         checked.append(program)
     return checked
+
+
+def check_inventory(settings: Settings, out: Output) -> str | None:
+    """Give the inventory's file once it is found right; None where there is none.
+
+    Raises ConfigError with file and line of the first problem, after telling all others.
+    """
+    if not inventory_path(settings).exists():
+        return None
+    inventory = inventory_of(settings)
+    from rbee.fleet.assets import Assets
+    from rbee.fleet.schema import check
+
+    problems = check(inventory, Assets.find())
+    for problem in problems[1:]:
+        out.error([f"Error: {problem}"])
+    if problems:
+        raise problems[0].error()
+    return str(inventory.file)

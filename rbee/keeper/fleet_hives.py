@@ -11,12 +11,11 @@ import click
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.errors import ConfigError, RbeeError
-from rbee.fleet.assets import Assets
 from rbee.fleet.inventory import Node
 from rbee.fleet.report import HostReport, Verdict
 from rbee.fleet.runner import RunResult
-from rbee.fleet.schema import check as problems_of
 from rbee.fleet.survey import findings
+from rbee.keeper.config_check import check_inventory
 from rbee.keeper.errors import AlreadyToldError
 from rbee.keeper.fleet_inventory import inventory_of, targets
 from rbee.keeper.fleet_registry import register
@@ -128,14 +127,10 @@ def _run(
 def _ready(session: Session, node: str | None, *, needs_repository: bool = False) -> list[Node]:
     """Give the machines, once the inventory has been found right. Raises ConfigError with file and line."""
     nodes = targets(session.settings, node)
-    inventory = inventory_of(session.settings)
-    problems = problems_of(inventory, Assets.find())
-    for problem in problems[1:]:
-        session.out.error([f"Error: {problem}"])
-    if problems:
-        raise problems[0].error()
+    check_inventory(session.settings, session.out)
     without = [each.name for each in nodes if each.repo_url is None and "rbee_repo_url" not in each.variables]
     if needs_repository and without:
+        inventory = inventory_of(session.settings)
         raise ConfigError(
             f"rbee_repo_url is not set for {', '.join(without)}, so they do not know where to clone rbee from; "
             f"set it for all in {inventory.folder / 'group_vars/all/rbee.yml'}, "

@@ -53,11 +53,11 @@ def show(flags: Flags, /) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def check(flags: Flags, /, file: Path | None) -> None:
-    """Check the config file that is in force, or FILE: the keeper's settings and those of the daemons here."""
+    """Check the config file that is in force, or FILE, for the keeper and the daemons here; and the inventory."""
     from rbee.config.file import find, read
     from rbee.config.layering import environment
     from rbee.errors import ConfigError
-    from rbee.keeper.config_check import check_aliases, check_daemons
+    from rbee.keeper.config_check import check_aliases, check_daemons, check_inventory
     from rbee.keeper.output import Output
     from rbee.keeper.settings import load
 
@@ -73,10 +73,15 @@ def check(flags: Flags, /, file: Path | None) -> None:
     else:
         check_aliases(settings)
         checked = ["rbee-keeper", *check_daemons(found)]
+    inventory = check_inventory(settings, out)
     if flags.json:
-        out.data({"file": str(found.path) if found.path else None, "right": True, "checked": checked})
-    elif found.path is not None:
+        path = str(found.path) if found.path else None
+        out.data({"file": path, "inventory": inventory, "right": True, "checked": checked})
+        return
+    if found.path is not None:
         out.text(f"{found.path} is right for {', '.join(checked)}")
+    if inventory is not None:
+        out.text(f"{inventory} is right")
 
 
 @config.command("set-ssh")
