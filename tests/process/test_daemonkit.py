@@ -202,7 +202,7 @@ def test_a_child_does_not_outlive_its_owner(tmp_path: Path, how: str) -> None:
 def has_ended(pid: int) -> bool:
     """Tell whether a process runs no more; who inherits it may be slow to reap it."""
     try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
