@@ -98,7 +98,7 @@ class Operator:
 
     def restart(self, name: str) -> None:
         """Restart a hive and wait until it serves."""
-        self.shell(name, "systemctl restart rbee-hive")
+        self.shell(name, "systemctl reset-failed rbee-hive; systemctl restart rbee-hive")
 
 
 @given("an operator without machines")
@@ -127,7 +127,7 @@ def hives(operator: Operator) -> None:
         assert result.code == 0, result
         operator.installed = {"h1", "h2"}
     for name in ("h1", "h2"):
-        operator.shell(name, "systemctl start rbee-hive")
+        operator.shell(name, "systemctl reset-failed rbee-hive; systemctl start rbee-hive")
 
 
 @given(parsers.parse("the host key of {name} is not known"))
