@@ -9,7 +9,8 @@ Feature: A hive keeps models
 
   @B16 @B18
   Scenario: A missing model is downloaded with progress, then catalogued
-    Given a running queen
+    Given the hub sends 1 MiB per second
+    And a running queen
     When the operator runs "rbee-keeper models pull --node localhost {hub_model}"
     Then the exit code is 0
     And standard error tells of bytes and percent

@@ -237,16 +237,18 @@ class PortBlock:
         self._lock.close()
 
 
+_KEPT: list[PortBlock] = []
+
+
 def free_ports(count: int) -> list[int]:
-    """Find ports in a row that nobody listens on at this moment."""
-    block = PortBlock()
-    block.close()
-    return [block[index] for index in range(count)]
+    """Take ports in a row that nobody has, for as long as this test process lives."""
+    _KEPT.append(PortBlock())
+    return [_KEPT[-1][index] for index in range(count)]
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Without SO_REUSEADDR: a port on which old connections still linger is not free for everybody.
         try:
             sock.bind(("127.0.0.1", port))
         except OSError:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pytest_bdd import given, parsers, then, when
 
 from tests.support.gguf_files import write_gguf
-from tests.support.hub import Hub, Reset
+from tests.support.hub import Hub, Reset, Slow
 from tests.support.machine import Machine, Result
 
 REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
@@ -25,6 +25,11 @@ def hub_with_model(machine: Machine, hub: Hub, size: int) -> str:
 @given(parsers.parse("the hub breaks off the file at {percent:d} percent {times:d} times"))
 def hub_breaks(hub: Hub, percent: int, times: int) -> None:
     hub.fail(REPO, FILE, Reset(at=percent / 100), times=times)
+
+
+@given(parsers.parse("the hub sends {rate:d} MiB per second"))
+def hub_is_slow(hub: Hub, rate: int) -> None:
+    hub.fail(REPO, FILE, Slow(bytes_per_s=rate * MIB))
 
 
 @given("the model of the hub was pulled")
