@@ -41,7 +41,7 @@ class HiveUnderTest:
             assert running.process.poll() is None, running.stderr.read_text()
             try:
                 return self.http.get("/v1/health").status_code == 200
-            except httpx.ConnectError:
+            except httpx.TransportError:  # not up yet, or a connection to its earlier life
                 return False
 
         eventually(healthy, within=15, because="the hive answers")
