@@ -204,13 +204,17 @@ def test_logs_are_followed_until_the_end(start_hive: StartHive, model: str) -> N
     seen: list[Any] = []
 
     def follow() -> None:
-        seen.extend(hive.stream("/v1/logs", follow="true", lines=5))
+        hive.stream("/v1/logs", into=seen, follow="true", lines=5)
 
     reader = threading.Thread(target=follow)
     reader.start()
     worker = hive.spawn(model)["worker"]
     hive.serving(worker["worker_id"])
-    time.sleep(0.6)
+    eventually(
+        lambda: any(data["source"] == worker["worker_id"] for _, data in list(seen)),
+        within=10,
+        because="a line of the worker has come down the stream",
+    )
     assert hive.terminate() == 0
     reader.join(10)
 

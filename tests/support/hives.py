@@ -109,9 +109,9 @@ class HiveProcess:
 
         return eventually(found, within=15, because=f"{worker_id} serves") or {}
 
-    def stream(self, path: str, **params: Any) -> list[tuple[str, Any]]:
-        """Read a stream to its end: (event, data) pairs, data parsed where it is JSON."""
-        events = []
+    def stream(self, path: str, into: list[tuple[str, Any]] | None = None, **params: Any) -> list[tuple[str, Any]]:
+        """Read a stream to its end: (event, data) pairs, data parsed where it is JSON; put *into* as they come."""
+        events = [] if into is None else into
         name = "message"
         with self.http.stream("GET", path, params=params) as response:
             for line in response.iter_lines():
