@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.bdd.steps.daemons import *
+from tests.bdd.steps.faults import *
 from tests.bdd.steps.hub import *
 from tests.bdd.steps.keeper import *
 from tests.bdd.steps.machine import *
