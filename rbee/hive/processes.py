@@ -103,6 +103,8 @@ class WorkerProcess:
             "RBEE_HOME": str(home),
             "RBEE_WORKER_API_KEY": order.api_key,
             MARK: mark_of(home),
+            # CUDA counts devices by speed unless told to count as the driver's library does, which detection asked.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         }
         try:
             log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -7,6 +7,8 @@ Every way to fail becomes one sentence.
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rbee.contracts.devices import Backend, Device
@@ -27,16 +29,16 @@ def detect() -> list[Device]:
     except pynvml.NVMLError as error:
         raise NvidiaFaultError(_explain(pynvml, error)) from error
     try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        shown = visible(os.environ, [_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles])
         devices = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
+        for index, place in enumerate(shown):
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handles[place])
             devices.append(
                 Device(
                     backend=Backend.CUDA,
                     index=index,
-                    name=name.decode() if isinstance(name, bytes) else str(name),
+                    name=_text(pynvml.nvmlDeviceGetName(handles[place])),
                     total_bytes=int(memory.total),
                     free_bytes=int(memory.free),
                 )
@@ -48,6 +50,31 @@ def detect() -> list[Device]:
     finally:
         with contextlib.suppress(pynvml.NVMLError):
             pynvml.nvmlShutdown()
+
+
+def visible(environ: Mapping[str, str], uuids: Sequence[str]) -> list[int]:
+    """Choose the devices that CUDA programs are shown, in CUDA's order, by their place in *uuids*.
+
+    The driver's library lists all devices; a worker only sees those of CUDA_VISIBLE_DEVICES, and counts those. As
+    CUDA does, take numbers or beginnings of names, and ignore whatever follows the first that is neither.
+    """
+    text = environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return list(range(len(uuids)))
+    chosen: list[int] = []
+    for part in (part.strip() for part in text.split(",")):
+        if part.isdigit():
+            named = [int(part)] if int(part) < len(uuids) else []
+        else:
+            named = [place for place, uuid in enumerate(uuids) if part and uuid.startswith(part)]
+        if len(named) != 1 or named[0] in chosen:
+            break
+        chosen += named
+    return chosen
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _explain(pynvml: object, error: Exception) -> str:

@@ -11,11 +11,12 @@ import pytest
 from pytest_bdd import given, parsers, then
 
 from rbee import __version__
+from rbee.worker.engine.llama import Llama
 from tests.bdd.steps.daemons import HIVE_KEY, HiveUnderTest, queen_key
 from tests.bdd.steps.workers import listed
 from tests.support.gguf_files import write_gguf
 from tests.support.machine import Machine, Result
-from tests.support.nvml import Gpu, Gpus
+from tests.support.nvml import Gpu, Gpus, Mode
 from tests.support.waiting import eventually
 
 MIB = 1024 * 1024
@@ -25,6 +26,25 @@ MIB = 1024 * 1024
 def two_gpus(machine: Machine, total: int, used: int) -> None:
     gpu = Gpu(total_mb=total, used_mb=used)
     machine.env.update(Gpus.build(machine.root, gpu, gpu).environ())
+
+
+@given(parsers.re(r"two GPUs whose driver (?P<fault>hangs|fails|has another version than its library)"))
+def broken_driver(machine: Machine, fault: str) -> None:
+    modes: dict[str, Mode] = {"hangs": "hang", "fails": "error", "has another version than its library": "mismatch"}
+    machine.env.update(Gpus.build(machine.root, mode=modes[fault]).environ())
+    machine.configure("hive", detect_timeout_s=2)
+
+
+@given("a llama.cpp without CUDA")
+def without_cuda() -> None:
+    if Llama().supports_gpu():
+        pytest.skip("the llama.cpp that is installed here can use a GPU")
+
+
+@then("no worker has been on the CPU")
+def never_on_cpu(machine: Machine) -> None:
+    logs = machine.logs()
+    assert '"message": "model loaded"' not in "".join(logs.values()), logs
 
 
 @given(parsers.parse("a model file of {size:d} MiB"), target_fixture="model")
