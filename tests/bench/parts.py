@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.load import Round, measure
+from tests.bench.memory import memory
 from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
 
@@ -90,6 +91,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "worker-list": worker_list,
     "spawn": spawn,
     "streams": lambda rounds: streams(rounds, 1, 4),
+    "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
 }
 # Run when no part is named; the others take long and are asked for by name.

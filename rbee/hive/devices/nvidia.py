@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from rbee.contracts.devices import Backend, Device
 
@@ -22,34 +22,45 @@ class NvidiaFaultError(Exception):
 
 def detect() -> list[Device]:
     """List the devices with their memory. Raises NvidiaFaultError if the driver does not work."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise NvidiaFaultError(_explain(pynvml, error)) from error
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        shown = visible(os.environ, [_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles])
+    with _driver() as (pynvml, handles):
         devices = []
-        for index, place in enumerate(shown):
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handles[place])
+        for index, handle in enumerate(handles):
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
             devices.append(
                 Device(
                     backend=Backend.CUDA,
                     index=index,
-                    name=_text(pynvml.nvmlDeviceGetName(handles[place])),
+                    name=_text(pynvml.nvmlDeviceGetName(handle)),
                     total_bytes=int(memory.total),
                     free_bytes=int(memory.free),
                 )
             )
+        return devices
+
+
+def holders(index: int) -> dict[int, int]:
+    """Give the processes that compute on a device, with the bytes they hold of it. Raises NvidiaFaultError."""
+    with _driver() as (pynvml, handles):
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handles[index]) if index < len(handles) else []
+        return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[tuple[Any, list[Any]]]:
+    """Open NVML; gives it with the handles of the devices that workers see. Every failure becomes a sentence."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            shown = visible(os.environ, [_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles])
+            yield pynvml, [handles[place] for place in shown]
+        finally:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         raise NvidiaFaultError(_explain(pynvml, error)) from error
-    else:
-        return devices
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
 
 
 def visible(environ: Mapping[str, str], uuids: Sequence[str]) -> list[int]:

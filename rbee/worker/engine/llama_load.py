@@ -6,6 +6,7 @@ import ctypes
 import logging
 import math
 import os
+from dataclasses import replace
 from typing import Any, Final
 
 import psutil
@@ -54,6 +55,8 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     if gpu is not None:
         _prove_offload(llama, options, model, gpu, free_before, engine)
     engine.warm_up()
+    if gpu is not None:
+        engine.facts = replace(engine.facts, device_bytes=max(free_before - llama.device_free_bytes(gpu), 0))
     return engine
 
 

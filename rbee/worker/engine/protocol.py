@@ -45,6 +45,8 @@ class ModelFacts:
     chat_template: str | None
     begin_text: str
     end_text: str
+    device_bytes: int | None = None
+    """What was taken of a GPU's memory; None on a CPU."""
 
 
 class EngineFailedError(Exception):
