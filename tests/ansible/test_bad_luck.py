@@ -133,32 +133,26 @@ def test_a_changed_host_key_is_refused_with_the_way_to_accept_it(controller: Con
     assert f"ssh-keyscan -H {host.address}" in error.hint
 
 
-def test_one_dead_machine_does_not_stop_the_others(controller: Controller) -> None:
-    """The living ones are done, the dead one is named as unreachable, and a later run repairs it."""
+def test_a_dead_machine_and_a_full_disk_do_not_stop_the_others(controller: Controller) -> None:
+    """One machine is done, the dead one is named, the full one keeps nothing half-made; a later run repairs both."""
     rig = controller.rig
     rig.reset()
     rig["h2"].cut_cable()
+    rig["h3"].fill_disk("/opt", 300)
     try:
-        result = controller.play("deploy-hives")
+        report = controller.play("deploy-hives", extra={"rbee_base_install_min_mb": 1}).report
+        left = rig["h3"].inside("find", "/opt/rbee/releases", "-mindepth", "1", check=False).stdout
     finally:
         rig["h2"].mend_cable()
+        rig["h3"].empty_disk("/opt")
 
-    verdicts = {name: host.verdict for name, host in result.report.hosts.items()}
-    assert verdicts == {"h1": Verdict.DONE, "h2": Verdict.UNREACHABLE, "h3": Verdict.DONE}
-    assert failure(result.report).code is ErrorCode.SSH_TIMEOUT
-    assert controller.play("deploy-hives").report.succeeded
-
-
-def test_a_disk_that_fills_up_in_mid_install_leaves_nothing_half_done(controller: Controller) -> None:
-    """The half-made release is gone, the reason is the disk, and with space the same run succeeds."""
-    host = controller.rig["h1"]
-    controller.rig.reset([host])
-    host.fill_disk("/opt", 300)
-    extra = {"rbee_base_install_min_mb": 1}
-    try:
-        error = failure(controller.play("deploy-hives", "h1", extra=extra).report)
-        assert error.code is ErrorCode.DISK_FULL, error.message
-        assert host.inside("find", "/opt/rbee/releases", "-mindepth", "1", check=False).stdout == ""
-    finally:
-        host.empty_disk("/opt")
-    assert controller.play("deploy-hives", "h1").report.succeeded
+    verdicts = {name: host.verdict for name, host in report.hosts.items()}
+    assert verdicts == {"h1": Verdict.DONE, "h2": Verdict.UNREACHABLE, "h3": Verdict.FAILED}
+    causes = {name: host.cause.code for name, host in report.hosts.items() if host.cause is not None}
+    assert causes == {"h2": ErrorCode.SSH_TIMEOUT, "h3": ErrorCode.DISK_FULL}
+    assert left == ""
+    again = controller.play("deploy-hives").report
+    assert again.succeeded, again
+    assert again.hosts["h1"].changed == []
+    assert again.hosts["h2"].changed
+    assert again.hosts["h3"].changed

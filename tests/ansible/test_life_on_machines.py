@@ -11,10 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rbee import __version__
 from rbee.contracts.errors import ErrorCode
-from tests.ansible.machines import FIND, Controller
+from tests.ansible.machines import FIND, MODEL, Controller
 from tests.rig.rig import Rig
 from tests.support.checkout import ROOT
+from tests.support.constant_load import ConstantLoad, ask
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.rig, pytest.mark.slow]
@@ -131,16 +133,23 @@ def test_a_release_that_does_not_serve_is_taken_back(controller: Controller) -> 
     assert controller.rig["h2"].inside("readlink", "/opt/rbee/current").stdout == before
 
 
-def test_an_upgrade_reaches_every_machine(controller: Controller) -> None:
-    """A commit with another version is put beside the old one, and serves on all machines."""
-    controller.rig.repository.commit("next", {"rbee/__init__.py": '"""rbee."""\n\n__version__ = "0.9.0"\n'})
+def test_an_upgrade_under_load_loses_no_request(controller: Controller, home: Path) -> None:
+    """A commit of another version is put beside the old one and serves on all machines; no request fails meanwhile."""
+    release = ".".join([*__version__.split(".")[:2], "99"])
+    controller.rig.repository.commit("next", {"rbee/__init__.py": f'"""rbee."""\n\n__version__ = "{release}"\n'})
+    key = (home / "secrets" / "api-key").read_text().strip()
+    for node in ("h1", "h2"):
+        ask(controller.queen_url, key, model=MODEL, node=node)
 
-    result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "next"})
+    with ConstantLoad(controller.queen_url, key, model=MODEL, streams=2) as load:
+        result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "next"})
 
     assert result.report.succeeded, result.report
     for host in controller.rig:
-        assert host.inside("readlink", "/opt/rbee/current").stdout.startswith("releases/0.9.0-")
+        assert host.inside("readlink", "/opt/rbee/current").stdout.startswith(f"releases/{release}-")
         assert len(host.inside("ls", "/opt/rbee/releases").stdout.split()) >= 2
+    assert load.failures == []
+    assert load.answered >= 10
 
 
 def test_a_removal_asks_first(controller: Controller) -> None:
