@@ -9,6 +9,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.fleet.events import Event, HostStarted
 from rbee.fleet.report import RunReport, Verdict
 from tests.ansible.machines import FIND, Controller
 from tests.rig.rig import Rig
@@ -133,17 +134,23 @@ def test_a_changed_host_key_is_refused_with_the_way_to_accept_it(controller: Con
     assert f"ssh-keyscan -H {host.address}" in error.hint
 
 
-def test_a_dead_machine_and_a_full_disk_do_not_stop_the_others(controller: Controller) -> None:
+def test_a_power_cut_and_a_full_disk_in_mid_install_do_not_stop_the_others(controller: Controller) -> None:
     """One machine is done, the dead one is named, the full one keeps nothing half-made; a later run repairs both."""
     rig = controller.rig
     rig.reset()
-    rig["h2"].cut_cable()
     rig["h3"].fill_disk("/opt", 300)
+
+    def pull_the_plug(event: Event) -> None:
+        if isinstance(event, HostStarted) and event.host == "h2" and "Make the release" in event.task:
+            rig["h2"].power_cut()
+
+    controller.on_event = pull_the_plug
     try:
         report = controller.play("deploy-hives", extra={"rbee_base_install_min_mb": 1}).report
         left = rig["h3"].inside("find", "/opt/rbee/releases", "-mindepth", "1", check=False).stdout
+        assert not rig["h2"].is_on
     finally:
-        rig["h2"].mend_cable()
+        rig["h2"].boot()
         rig["h3"].empty_disk("/opt")
 
     verdicts = {name: host.verdict for name, host in report.hosts.items()}
@@ -153,6 +160,18 @@ def test_a_dead_machine_and_a_full_disk_do_not_stop_the_others(controller: Contr
     assert left == ""
     again = controller.play("deploy-hives").report
     assert again.succeeded, again
-    assert again.hosts["h1"].changed == []
-    assert again.hosts["h2"].changed
-    assert again.hosts["h3"].changed
+    assert [name for name, host in again.hosts.items() if host.changed] == ["h2", "h3"]
+
+
+def test_one_dead_machine_is_named_and_the_others_are_asked(controller: Controller) -> None:
+    """A machine that was dead before the run is unreachable; what was asked of the others is done."""
+    dead = controller.rig["h2"]
+    dead.cut_cable()
+    try:
+        report = controller.play("check-fleet").report
+    finally:
+        dead.mend_cable()
+
+    verdicts = {name: host.verdict for name, host in report.hosts.items()}
+    assert verdicts == {"h1": Verdict.DONE, "h2": Verdict.UNREACHABLE, "h3": Verdict.DONE}
+    assert failure(report).code is ErrorCode.SSH_TIMEOUT

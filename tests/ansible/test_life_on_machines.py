@@ -95,6 +95,30 @@ def test_a_second_run_changes_nothing(controller: Controller) -> None:
     assert recap == [(host, "0", "0", "0") for host in ("h1", "h2", "h3")], run.stdout[-3000:]
 
 
+def test_logs_are_brought_to_the_operator(controller: Controller, tmp_path: Path) -> None:
+    """collect-logs puts the logs of every machine into a folder of its own."""
+    result = controller.play("collect-logs", extra={"rbee_hive_logs_path": str(tmp_path)})
+
+    assert result.report.succeeded, result.report
+    for host in controller.rig:
+        assert '"message": "serving"' in (tmp_path / host.name / "rbee-hive.log").read_text()
+
+
+def test_a_drained_hive_ends_and_comes_back(controller: Controller) -> None:
+    """drain-hive ends a hive after its requests, the others go on, and start-hive puts it back into service."""
+    result = controller.play("drain-hive", "h3")
+
+    assert result.report.succeeded, result.report
+    active = {host.name: host.inside("systemctl", "is-active", "rbee-hive", check=False) for host in controller.rig}
+    assert {name: said.stdout.strip() for name, said in active.items()} == {
+        "h1": "active",
+        "h2": "active",
+        "h3": "inactive",
+    }
+    assert controller.play("start-hive", "h3").report.succeeded
+    assert controller.rig["h3"].inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
+
+
 def test_a_hand_edit_is_reported_and_nothing_else(controller: Controller) -> None:
     """`--check --diff` names exactly the file that somebody changed, and leaves it as it is."""
     host = controller.rig["h2"]

@@ -19,14 +19,15 @@ _TIMEOUT_S = 600
 _HOSTS = ("h1", "h2", "h3")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the rig together, and give them the time that machines take."""
-    for item in items:
-        if item.get_closest_marker("rig") is not None:
-            item.add_marker(pytest.mark.xdist_group("rig"))
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests of the rig in one process, and give them the time that machines take.
+
+    Not when the collection is modified: pytest-xdist, which comes first there, would not see the group.
+    """
+    if item.get_closest_marker("rig") is not None:
+        item.add_marker(pytest.mark.xdist_group("rig"))
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
 
 
 class _Shared:
