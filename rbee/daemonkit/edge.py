@@ -70,7 +70,7 @@ class Edge:
             await send(message)
 
         try:
-            self._gate.check(scope["path"], headers.get(b"authorization"))
+            scope["state"]["client"] = self._gate.check(scope["path"], headers.get(b"authorization"))
             self._check_length(headers.get(b"content-length"))
             await self._app(scope, self._bounded(receive), send_out)
         except RbeeError as error:

@@ -14,19 +14,22 @@ from rbee.contracts.control import Hello
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import CascadeReceipt, NodeInfo, NodeSpec
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
+from rbee.daemonkit import log_files
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
 from rbee.queen.board import TaskBoard
 from rbee.queen.cascade import Cascade
 from rbee.queen.channels import Channels
+from rbee.queen.client_keys import ClientKeys
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.readiness import Readiness
+from rbee.queen.seating import Means
 from rbee.queen.settings import QueenSettings
 from rbee.queen.starts import Starts
 from rbee.queen.store import HiveKeys, Store
-from rbee.queen.tasks import Means
+from rbee.queen.turns import Turns
 from rbee.queen.upstream import UpstreamPool
 
 log = logging.getLogger(__name__)
@@ -59,10 +62,13 @@ class Queen:
         self.local = local
         self.ephemeral = ephemeral
         self.started_unix = now()
+        self.client_keys = ClientKeys(paths)
+        self.client_keys.load()
         self._store = store
         self._keys = HiveKeys(paths)
         self._on_key = on_key
         self._now = now
+        self._log_max_mb = settings.log_max_mb
         background = self.background = Background()
         self.fleet = FleetWatch(now)
         self.channels = Channels(
@@ -71,8 +77,22 @@ class Queen:
         self.starts = Starts(self.fleet, self.channels, background, loading_timeout_s=settings.loading_timeout_s)
         self.pool = UpstreamPool(CONNECT_TIMEOUT_S, settings.no_token_timeout_s)
         readiness = Readiness(self.fleet, local, local_timeout_s=settings.hive_start_timeout_s)
-        means = Means(self.fleet, readiness, self.starts, self.pool, background, settings.no_token_timeout_s)
-        self.board = TaskBoard(means, aliases=aliases, max_tasks=settings.max_tasks)
+        means = Means(
+            self.fleet,
+            readiness,
+            self.starts,
+            self.pool,
+            background,
+            Turns(),
+            no_token_timeout_s=settings.no_token_timeout_s,
+            queue_timeout_s=settings.queue_timeout_s,
+        )
+        self.board = TaskBoard(
+            means,
+            aliases=aliases,
+            max_tasks=settings.max_tasks,
+            max_tasks_per_client=settings.max_tasks_per_client,
+        )
         self.readiness = readiness
         self._cascade = Cascade(
             self.fleet,
@@ -90,6 +110,9 @@ class Queen:
     async def running(self) -> AsyncIterator[None]:
         """Open the channels and the local hive, and close at the end whatever is still open."""
         async with self.background:
+            self.background.start(
+                log_files.watch(self.paths.logs, "queen-rbee.log", max_mb=self._log_max_mb), name="log files"
+            )
             for node in await self._store.list():
                 await self._dial(node)
             if self.local is not None:

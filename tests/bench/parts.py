@@ -13,6 +13,7 @@ from statistics import median
 
 from tests.bench.load import Round, measure
 from tests.bench.memory import memory
+from tests.bench.provisioning import provisioning
 from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
 
@@ -93,6 +94,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "streams": lambda rounds: streams(rounds, 1, 4),
     "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
+    "provisioning": provisioning,
 }
 # Run when no part is named; the others take long and are asked for by name.
 DEFAULT = ("command", "worker-list", "spawn", "streams")
