@@ -9,7 +9,7 @@ from typing import Final
 
 from rbee.contracts.tasks import FinishReason
 from rbee.worker.engine.protocol import Engine
-from rbee.worker.generation import Ending, Event, Generation
+from rbee.worker.generation import Ending, Event, Generation, Scored, TokenScore
 from rbee.worker.slots import SlotTable, StepPlan
 
 Delivery = list[tuple[Generation, Event]]
@@ -78,7 +78,10 @@ class Batcher:
         self.progressed_at = time.monotonic()
         delivery: Delivery = []
         for row, token in zip(plan.outputs, tokens, strict=True):
-            self._next_token(self._by_slot[plan.slots[row]], token, delivery)
+            generation = self._by_slot[plan.slots[row]]
+            if generation.scores is not None and not self._engine.ends(token):
+                generation.unshown.append(self._score(row, token, generation.scores))
+            self._next_token(generation, token, delivery)
         if delivery:
             self._deliver(delivery)
 
@@ -112,10 +115,11 @@ class Batcher:
             self._end(generation, "stop", delivery)
             return
         generation.generated += 1
-        text = generation.text.feed(self._engine.piece(token))
+        marker = generation.markers.get(token) if generation.markers else None
+        text = generation.text.feed(self._engine.piece(token) if marker is None else marker)
         if text:
-            delivery.append((generation, text))
-        if generation.text.stopped:
+            delivery.append((generation, _shown(generation, text)))
+        if generation.text.stop is not None:
             self._end(generation, "stop", delivery)
         elif generation.generated >= generation.limit:
             self._end(generation, "length", delivery)
@@ -132,14 +136,29 @@ class Batcher:
     def _end(self, generation: Generation, reason: FinishReason, delivery: Delivery) -> None:
         rest = generation.text.finish()
         if rest:
-            delivery.append((generation, rest))
+            delivery.append((generation, _shown(generation, rest)))
         del self._by_slot[generation.slot]
         self.table.release(generation.slot)
         self._engine.finish(generation.slot)
-        delivery.append((generation, Ending(reason, generation.generated, generation.cached_tokens)))
+        ending = Ending(reason, generation.generated, generation.cached_tokens, generation.text.stop)
+        delivery.append((generation, ending))
+
+    def _score(self, row: int, token: int, most: int) -> TokenScore:
+        own, *others = self._engine.scores(row, token, most)
+        top = tuple((self._engine.piece(score.token), score.logprob) for score in others)
+        return TokenScore(self._engine.piece(token), own.logprob, top)
 
     def _rewind(self, plan: StepPlan) -> None:
         """Cut the engine's caches back to what the table knows: a step that was broken off is done anew."""
         for index in plan.advances:
             if not self._engine.keep(index, self.table.slots[index].evaluated):
                 self.table.forgotten(index)
+
+
+def _shown(generation: Generation, text: str) -> Event:
+    """Give the event for text that may be shown, with the scores of the tokens that it came from, if wished."""
+    if generation.scores is None:
+        return text
+    scored = Scored(text, tuple(generation.unshown))
+    generation.unshown.clear()
+    return scored

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.worker.engine import model_file
-from rbee.worker.engine.protocol import EngineFailedError, EngineOptions, LoadProgress, ModelFacts
+from rbee.worker.engine.protocol import EngineFailedError, EngineOptions, LoadProgress, ModelFacts, Score
 from rbee.worker.sampling import SamplerChain
 from rbee.worker.slots import StepPlan
 
@@ -129,6 +129,15 @@ class FakeEngine:
         """Give the word."""
         return b"\xff\xfe\x80" if self._wish.rubbish else self._texts[token]
 
+    def marker(self, text: str) -> int | None:
+        """Know no special token."""
+        del text
+        return None
+
+    def grammar_fault(self, grammar: str) -> str | None:
+        """Take any grammar but an empty one, and obey none."""
+        return None if grammar.strip() else "it is empty"
+
     def ends(self, token: int) -> bool:
         """Tell whether the answer is over."""
         return token == _END
@@ -159,6 +168,11 @@ class FakeEngine:
         if self._interrupted.wait(duration):
             return None
         return [self._next(plan.slots[row]) for row in plan.outputs]
+
+    def scores(self, row: int, token: int, most: int) -> list[Score]:
+        """Be certain of the token, and of nothing else."""
+        del row
+        return [Score(token, 0.0), *([Score(token, 0.0)] if most else [])]
 
     def interrupt(self) -> None:
         """Wake a step that is waiting."""

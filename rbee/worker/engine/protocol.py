@@ -47,6 +47,14 @@ class ModelFacts:
     end_text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A token that was or could have been chosen, with the natural logarithm of its probability."""
+
+    token: int
+    logprob: float
+
+
 class EngineFailedError(Exception):
     """Raised when the engine cannot go on: its state is unknown and the worker must end."""
 
@@ -65,6 +73,12 @@ class Engine(Protocol):
 
     def piece(self, token: int) -> bytes:
         """Give the bytes of a token, none for a special one."""
+
+    def marker(self, text: str) -> int | None:
+        """Give the special token that *text* names, if it is one; any thread may ask."""
+
+    def grammar_fault(self, grammar: str) -> str | None:
+        """Say why a grammar cannot be used, None if it can; any thread may ask."""
 
     def ends(self, token: int) -> bool:
         """Tell whether *token* ends a generation."""
@@ -86,6 +100,12 @@ class Engine(Protocol):
 
         None if `interrupt` came in between; the slots of the plan must then be cut back by `keep`.
         Raises EngineFailedError.
+        """
+
+    def scores(self, row: int, token: int, most: int) -> list[Score]:
+        """Give the score of *token* in an output of the last step, then those of the *most* likeliest tokens.
+
+        They are what the model itself says, before any stage of a sampler.
         """
 
     def interrupt(self) -> None:
