@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-rig check format bench lock rig rig-down clean
+.PHONY: help setup demo test check format bench lock rig rig-down clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -15,11 +15,8 @@ setup: ## make .venv with everything in it; costs nothing if nothing changed
 demo: setup ## run the main job once: a real model answers, and nothing is left running
 	@$(BIN)/python -m tools.demo
 
-test: setup ## run all tests; ARGS="-k slots" picks some
+test: setup ## run all tests, those on real machines too where root allows it; ARGS="-k slots" picks some
 	@$(BIN)/pytest -n 2 -rs $(ARGS)
-
-test-rig: setup ## run the tests that need real machines (root, a quarter of an hour); a skip is a failure
-	@RBEE_TEST_RIG=1 RBEE_TEST_REQUIRE=rig $(BIN)/pytest -m rig -rs $(ARGS)
 
 check: setup ## lint, format, types, layers
 	@$(BIN)/ruff check

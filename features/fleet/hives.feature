@@ -91,6 +91,17 @@ Feature: Hives on machines
     And standard error says this version
     And standard error says "rbee-keeper hive upgrade --node h1"
 
+  Scenario: An upgrade puts another release beside the one that served, and goes on serving
+    Given hives on h1 and h2
+    And the branch "next" has a release of its own
+    When the operator types "rbee-keeper hive upgrade --node h1 --branch next"
+    Then the exit code is 0
+    And standard error says "the inventory still names main"
+    And the hive of h1 runs the release of "next"
+    And the hive of h2 runs the release of "main"
+    When the operator types "rbee-keeper infer --node h1 --model demo --prompt Hello --max-tokens 3"
+    Then the exit code is 0
+
   @B66
   Scenario: One stop ends everything on all machines
     Given hives on h1 and h2

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.http1 import BoundedHttp
-from rbee.daemonkit.sdnotify import notify
+from rbee.daemonkit.systemd import notify
 from rbee.errors import RbeeError
 from rbee.lifeline import Hold
 
@@ -61,12 +61,18 @@ class Server(uvicorn.Server):
     """A uvicorn server whose SIGTERM and SIGINT begin the drain, and which ends when the drain is done.
 
     A second signal ends it at once, with what is left cut off.
+
+    Args:
+        successor: whether a signal leaves new connections to the next daemon, which gets the same listening socket.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain[Any], on_serving: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain[Any], on_serving: Callable[[], None], *, successor: bool
+    ) -> None:
         super().__init__(config)
         self._drain = drain
         self._on_serving = on_serving
+        self._successor = successor
         self._signals = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -100,7 +106,16 @@ class Server(uvicorn.Server):
             return
         log.info("draining", extra={"fields": {"signal": number}})
         notify("STOPPING=1")
+        if self._successor:
+            self._leave_new_connections()
         self._drain.begin()
+
+    def _leave_new_connections(self) -> None:
+        """Take no more connections, and end each that there is after its present request."""
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
 
     async def _exit_when_closed(self) -> None:
         await self._drain.closed.wait()
@@ -114,8 +129,12 @@ def serve(
     hold: Hold,
     *,
     then: Callable[[], None] | None = None,
+    successor: bool = False,
 ) -> None:
     """Run until the drain is done.
+
+    With *successor*, somebody holds a copy of *sock* for the next daemon: new connections are its from the first
+    signal on, instead of being answered that this one drains.
 
     *drain_of* is called inside the event loop, before the application's lifespan begins.
     The owner is told `{"port", "pid"}` and systemd READY once requests are answered; *then* is called after that.
@@ -142,7 +161,7 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=CONNECTIONS_END_S,
         )
-        await Server(config, drain_of(), on_serving).serve(sockets=[sock])
+        await Server(config, drain_of(), on_serving, successor=successor).serve(sockets=[sock])
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())

@@ -16,6 +16,7 @@ from rbee.contracts.hives import ShutdownReceipt
 from rbee.contracts.ids import new_id
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import SpawnRequest, WorkerLink
+from rbee.daemonkit import log_files
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
@@ -85,6 +86,7 @@ class Hive:
             self._in_background(self._open_catalogue(), "catalogue")
             self._in_background(self.devices.watch(), "devices")
             self._in_background(self.crew.run(), "crew")
+            self._in_background(log_files.watch(self.paths.logs, "*.log", max_mb=self.settings.log_max_mb), "log files")
             yield
         await self.downloads.close()
         await self.catalogue.close()

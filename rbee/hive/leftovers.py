@@ -12,6 +12,7 @@ import psutil
 
 from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
+from rbee.daemonkit.log_files import BEFORE
 from rbee.errors import RbeeError
 from rbee.hive.processes import MARK, mark_of
 
@@ -87,7 +88,8 @@ def prune_logs(folder: Path) -> None:
     """Remove the logs of workers long gone, all but the newest few."""
     logs = sorted(folder.glob("worker-*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in logs[KEPT_LOGS:]:
-        path.unlink(missing_ok=True)
+        for each in (path, path.with_name(path.name + BEFORE)):
+            each.unlink(missing_ok=True)
 
 
 def _quietly(act: object) -> None:

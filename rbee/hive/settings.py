@@ -43,6 +43,10 @@ class HiveSettings(BaseModel):
     download_stall_s: float = Field(default=60.0, gt=0, description="time without a byte that breaks a download")
     detect_timeout_s: float = Field(default=5.0, gt=0, description="time a GPU driver has to answer")
 
+    log_max_mb: int = Field(
+        default=32, ge=1, le=100_000, description="size at which a log file is set aside, once, and begun anew, in MB"
+    )
+
     def policy(self) -> Policy:
         """Give the part that supervision needs."""
         return Policy(

@@ -40,6 +40,7 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     import asyncio
 
     from rbee.config.credentials import ensure_api_key
+    from rbee.daemonkit import systemd
     from rbee.daemonkit.server import bind, serve
     from rbee.observe import logs
     from rbee.queen.home_lock import HomeLock
@@ -49,7 +50,7 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     key = ensure_api_key(paths, os.environ, settings.api_key_file)
     redactor = logs.configure("queen-rbee", level=settings.log_level, secrets=(key,))
     lock = HomeLock(paths)
-    sock = bind(settings.host, settings.port)
+    sock = systemd.kept(settings.host, settings.port) or bind(settings.host, settings.port)
     local = _launched(settings, paths) if settings.local_hive else None
 
     from rbee.queen.app import create_app
@@ -62,7 +63,7 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=hold.owned, on_key=redactor.add)
     address = f"{settings.host}:{sock.getsockname()[1]}"
     _, asgi = create_app(queen, key, address)
-    serve(asgi, sock, lambda: queen.drain, hold)
+    serve(asgi, sock, lambda: queen.drain, hold, successor=systemd.keep(sock))
     lock.release()
 
 

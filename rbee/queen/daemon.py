@@ -14,6 +14,7 @@ from rbee.contracts.control import Hello
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import CascadeReceipt, NodeInfo, NodeSpec
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
+from rbee.daemonkit import log_files
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
@@ -63,6 +64,7 @@ class Queen:
         self._keys = HiveKeys(paths)
         self._on_key = on_key
         self._now = now
+        self._log_max_mb = settings.log_max_mb
         background = self.background = Background()
         self.fleet = FleetWatch(now)
         self.channels = Channels(
@@ -90,6 +92,9 @@ class Queen:
     async def running(self) -> AsyncIterator[None]:
         """Open the channels and the local hive, and close at the end whatever is still open."""
         async with self.background:
+            self.background.start(
+                log_files.watch(self.paths.logs, "queen-rbee.log", max_mb=self._log_max_mb), name="log files"
+            )
             for node in await self._store.list():
                 await self._dial(node)
             if self.local is not None:

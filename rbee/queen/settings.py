@@ -46,6 +46,9 @@ class QueenSettings(BaseModel):
         "so that one that is restarted adopts them; a shutdown by request ends them all the same",
     )
     max_tasks: int = Field(default=1000, ge=1, le=100_000, description="tasks accepted at the same time")
+    log_max_mb: int = Field(
+        default=32, ge=1, le=100_000, description="size at which the log file is set aside, once, and begun anew, in MB"
+    )
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ class Controller:
     home: Path
     queen: bool = False
     events: list[Event] = field(default_factory=list)
+    on_event: Callable[[Event], None] = lambda _event: None
 
     def __post_init__(self) -> None:
         """Write the inventory."""
@@ -53,4 +54,8 @@ class Controller:
         """Run a playbook to its end."""
         hosts = {node.name: node.address for node in self.inventory.nodes() if not limit or node.name in limit}
         wish = Wish(playbook, self.inventory.file, tuple(limit), extra or {}, check=check, diff=diff)
-        return run(wish, Paths(self.home), hosts=hosts, on_event=self.events.append, cancelled=lambda: False)
+        return run(wish, Paths(self.home), hosts=hosts, on_event=self._hear, cancelled=lambda: False)
+
+    def _hear(self, event: Event) -> None:
+        self.events.append(event)
+        self.on_event(event)

@@ -9,6 +9,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.fleet.events import Event, HostStarted
 from rbee.fleet.report import RunReport, Verdict
 from tests.ansible.machines import FIND, Controller
 from tests.rig.rig import Rig
@@ -133,32 +134,44 @@ def test_a_changed_host_key_is_refused_with_the_way_to_accept_it(controller: Con
     assert f"ssh-keyscan -H {host.address}" in error.hint
 
 
-def test_one_dead_machine_does_not_stop_the_others(controller: Controller) -> None:
-    """The living ones are done, the dead one is named as unreachable, and a later run repairs it."""
+def test_a_power_cut_and_a_full_disk_in_mid_install_do_not_stop_the_others(controller: Controller) -> None:
+    """One machine is done, the dead one is named, the full one keeps nothing half-made; a later run repairs both."""
     rig = controller.rig
     rig.reset()
-    rig["h2"].cut_cable()
-    try:
-        result = controller.play("deploy-hives")
-    finally:
-        rig["h2"].mend_cable()
+    rig["h3"].fill_disk("/opt", 300)
 
-    verdicts = {name: host.verdict for name, host in result.report.hosts.items()}
+    def pull_the_plug(event: Event) -> None:
+        if isinstance(event, HostStarted) and event.host == "h2" and "Make the release" in event.task:
+            rig["h2"].power_cut()
+
+    controller.on_event = pull_the_plug
+    try:
+        report = controller.play("deploy-hives", extra={"rbee_base_install_min_mb": 1}).report
+        left = rig["h3"].inside("find", "/opt/rbee/releases", "-mindepth", "1", check=False).stdout
+        assert not rig["h2"].is_on
+    finally:
+        rig["h2"].boot()
+        rig["h3"].empty_disk("/opt")
+
+    verdicts = {name: host.verdict for name, host in report.hosts.items()}
+    assert verdicts == {"h1": Verdict.DONE, "h2": Verdict.UNREACHABLE, "h3": Verdict.FAILED}
+    causes = {name: host.cause.code for name, host in report.hosts.items() if host.cause is not None}
+    assert causes == {"h2": ErrorCode.SSH_TIMEOUT, "h3": ErrorCode.DISK_FULL}
+    assert left == ""
+    again = controller.play("deploy-hives").report
+    assert again.succeeded, again
+    assert [name for name, host in again.hosts.items() if host.changed] == ["h2", "h3"]
+
+
+def test_one_dead_machine_is_named_and_the_others_are_asked(controller: Controller) -> None:
+    """A machine that was dead before the run is unreachable; what was asked of the others is done."""
+    dead = controller.rig["h2"]
+    dead.cut_cable()
+    try:
+        report = controller.play("check-fleet").report
+    finally:
+        dead.mend_cable()
+
+    verdicts = {name: host.verdict for name, host in report.hosts.items()}
     assert verdicts == {"h1": Verdict.DONE, "h2": Verdict.UNREACHABLE, "h3": Verdict.DONE}
-    assert failure(result.report).code is ErrorCode.SSH_TIMEOUT
-    assert controller.play("deploy-hives").report.succeeded
-
-
-def test_a_disk_that_fills_up_in_mid_install_leaves_nothing_half_done(controller: Controller) -> None:
-    """The half-made release is gone, the reason is the disk, and with space the same run succeeds."""
-    host = controller.rig["h1"]
-    controller.rig.reset([host])
-    host.fill_disk("/opt", 300)
-    extra = {"rbee_base_install_min_mb": 1}
-    try:
-        error = failure(controller.play("deploy-hives", "h1", extra=extra).report)
-        assert error.code is ErrorCode.DISK_FULL, error.message
-        assert host.inside("find", "/opt/rbee/releases", "-mindepth", "1", check=False).stdout == ""
-    finally:
-        host.empty_disk("/opt")
-    assert controller.play("deploy-hives", "h1").report.succeeded
+    assert failure(report).code is ErrorCode.SSH_TIMEOUT

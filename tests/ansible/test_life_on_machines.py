@@ -11,10 +11,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rbee import __version__
 from rbee.contracts.errors import ErrorCode
-from tests.ansible.machines import FIND, Controller
+from tests.ansible.machines import FIND, MODEL, Controller
 from tests.rig.rig import Rig
 from tests.support.checkout import ROOT
+from tests.support.constant_load import ConstantLoad, ask
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.rig, pytest.mark.slow]
@@ -93,6 +95,30 @@ def test_a_second_run_changes_nothing(controller: Controller) -> None:
     assert recap == [(host, "0", "0", "0") for host in ("h1", "h2", "h3")], run.stdout[-3000:]
 
 
+def test_logs_are_brought_to_the_operator(controller: Controller, tmp_path: Path) -> None:
+    """collect-logs puts the logs of every machine into a folder of its own."""
+    result = controller.play("collect-logs", extra={"rbee_hive_logs_path": str(tmp_path)})
+
+    assert result.report.succeeded, result.report
+    for host in controller.rig:
+        assert '"message": "serving"' in (tmp_path / host.name / "rbee-hive.log").read_text()
+
+
+def test_a_drained_hive_ends_and_comes_back(controller: Controller) -> None:
+    """drain-hive ends a hive after its requests, the others go on, and start-hive puts it back into service."""
+    result = controller.play("drain-hive", "h3")
+
+    assert result.report.succeeded, result.report
+    active = {host.name: host.inside("systemctl", "is-active", "rbee-hive", check=False) for host in controller.rig}
+    assert {name: said.stdout.strip() for name, said in active.items()} == {
+        "h1": "active",
+        "h2": "active",
+        "h3": "inactive",
+    }
+    assert controller.play("start-hive", "h3").report.succeeded
+    assert controller.rig["h3"].inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
+
+
 def test_a_hand_edit_is_reported_and_nothing_else(controller: Controller) -> None:
     """`--check --diff` names exactly the file that somebody changed, and leaves it as it is."""
     host = controller.rig["h2"]
@@ -131,16 +157,23 @@ def test_a_release_that_does_not_serve_is_taken_back(controller: Controller) -> 
     assert controller.rig["h2"].inside("readlink", "/opt/rbee/current").stdout == before
 
 
-def test_an_upgrade_reaches_every_machine(controller: Controller) -> None:
-    """A commit with another version is put beside the old one, and serves on all machines."""
-    controller.rig.repository.commit("next", {"rbee/__init__.py": '"""rbee."""\n\n__version__ = "0.9.0"\n'})
+def test_an_upgrade_under_load_loses_no_request(controller: Controller, home: Path) -> None:
+    """A commit of another version is put beside the old one and serves on all machines; no request fails meanwhile."""
+    release = ".".join([*__version__.split(".")[:2], "99"])
+    controller.rig.repository.commit("next", {"rbee/__init__.py": f'"""rbee."""\n\n__version__ = "{release}"\n'})
+    key = (home / "secrets" / "api-key").read_text().strip()
+    for node in ("h1", "h2"):
+        ask(controller.queen_url, key, model=MODEL, node=node)
 
-    result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "next"})
+    with ConstantLoad(controller.queen_url, key, model=MODEL, streams=2) as load:
+        result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "next"})
 
     assert result.report.succeeded, result.report
     for host in controller.rig:
-        assert host.inside("readlink", "/opt/rbee/current").stdout.startswith("releases/0.9.0-")
+        assert host.inside("readlink", "/opt/rbee/current").stdout.startswith(f"releases/{release}-")
         assert len(host.inside("ls", "/opt/rbee/releases").stdout.split()) >= 2
+    assert load.failures == []
+    assert load.answered >= 10
 
 
 def test_a_removal_asks_first(controller: Controller) -> None:

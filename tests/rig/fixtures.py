@@ -6,7 +6,6 @@ before did to them. All such tests run in one worker of pytest-xdist, so that th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -18,20 +17,17 @@ from tests.rig.spec import HostSpec
 # The first one may have to build the tree that hosts share.
 _TIMEOUT_S = 600
 _HOSTS = ("h1", "h2", "h3")
-# They need root and a quarter of an hour.
-_ASK = "RBEE_TEST_RIG"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of the rig together, give them the time that machines take, and run them only when asked."""
-    for item in items:
-        if item.get_closest_marker("rig") is not None:
-            if not os.environ.get(_ASK):
-                item.add_marker(pytest.mark.skip(reason=f"real machines only when asked: make test-rig, or {_ASK}=1"))
-            item.add_marker(pytest.mark.xdist_group("rig"))
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep the tests of the rig in one process, and give them the time that machines take.
+
+    Not when the collection is modified: pytest-xdist, which comes first there, would not see the group.
+    """
+    if item.get_closest_marker("rig") is not None:
+        item.add_marker(pytest.mark.xdist_group("rig"))
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
 
 
 class _Shared:

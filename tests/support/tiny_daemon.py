@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbee import lifeline
 from rbee.contracts.errors import ErrorCode
-from rbee.daemonkit import server
+from rbee.daemonkit import server, systemd
 from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.drain import Drain
@@ -96,7 +97,9 @@ def main() -> None:
 
     gate = Gate("tiny", KEY, open_paths=("/health",))
     _, app = create_app("tiny", gate=gate, routers=[routes(drains)], max_body_bytes=1000)
-    server.serve(app, server.bind("127.0.0.1", 0), drain_of, hold)
+    port = int(os.environ.get("TINY_PORT", "0"))
+    sock = systemd.kept("127.0.0.1", port) or server.bind("127.0.0.1", port)
+    server.serve(app, sock, drain_of, hold, successor=systemd.keep(sock))
 
 
 if __name__ == "__main__":

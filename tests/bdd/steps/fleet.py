@@ -130,6 +130,12 @@ def hives(operator: Operator) -> None:
         operator.shell(name, "systemctl reset-failed rbee-hive; systemctl start rbee-hive")
 
 
+@given(parsers.parse('the branch "{branch}" has a release of its own'))
+def branch_with_release(operator: Operator, branch: str) -> None:
+    release = ".".join([*__version__.split(".")[:2], "99"])
+    operator.rig.repository.commit(branch, {"rbee/__init__.py": f'"""rbee."""\n\n__version__ = "{release}"\n'})
+
+
 @given(parsers.parse("the host key of {name} is not known"))
 def unknown_host_key(operator: Operator) -> None:
     reach = operator.folder / "group_vars/all/ansible.yml"
@@ -308,6 +314,13 @@ def only_models(operator: Operator, name: str) -> None:
 @then(parsers.parse('the hive of {name} runs "{program}"'))
 def hive_runs(operator: Operator, name: str, program: str) -> None:
     assert program in operator.shell(name, "systemctl show -p ExecStart rbee-hive")
+
+
+@then(parsers.parse('the hive of {name} runs the release of "{branch}"'))
+def hive_runs_release(operator: Operator, name: str, branch: str) -> None:
+    commit = operator.rig.repository.head(branch)[:12]
+    assert commit in operator.shell(name, "systemctl show -p ExecStart rbee-hive")
+    assert operator.shell(name, "systemctl is-active rbee-hive").strip() == "active"
 
 
 @then(parsers.re(r'"(?P<path>[^"]+)" is (?P<there>on|not on) (?P<name>h\d)'))

@@ -1,0 +1,44 @@
+"""Keep the log files of daemons from filling a disk.
+
+Whoever writes one holds it open for appending (a service manager, a spawner), so it is not renamed: its content is
+copied to a file with the ending `.1` and it is cut to nothing. Lines that come between the two steps are lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+MB: Final = 1_000_000
+LOOK_EVERY_S: Final = 60.0
+BEFORE: Final = ".1"
+
+
+async def watch(folder: Path, pattern: str, *, max_mb: int, every_s: float = LOOK_EVERY_S) -> None:
+    """Look again and again at the files of *folder* that match *pattern*; never ends."""
+    while True:
+        await asyncio.to_thread(shorten, folder, pattern, max_mb * MB)
+        await asyncio.sleep(every_s)
+
+
+def shorten(folder: Path, pattern: str, max_bytes: int) -> list[Path]:
+    """Cut the files that are larger than *max_bytes*, each kept once as it was; give them."""
+    cut = []
+    for path in folder.glob(pattern):
+        try:
+            if path.stat().st_size <= max_bytes:
+                continue
+            aside = path.with_name(f".{path.name}{BEFORE}")
+            shutil.copyfile(path, aside)
+            aside.replace(path.with_name(path.name + BEFORE))
+            os.truncate(path, 0)
+        except OSError as error:
+            log.warning("log not shortened", extra={"fields": {"path": str(path), "reason": error.strerror}})
+            continue
+        cut.append(path)
+    return cut
