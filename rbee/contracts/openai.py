@@ -202,20 +202,4 @@ class EmbeddingRequest(OpenModel):
     dimensions: int | None = Field(default=None, ge=1)
 
 
-class ModelCard(BaseModel):
-    """One model, as `GET /v1/models` lists it."""
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: str = "rbee"
-
-
-class ModelCards(BaseModel):
-    """`GET /v1/models`."""
-
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
-
-
 NamedTool.model_rebuild()

@@ -11,6 +11,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import TaskRequest
 from rbee.errors import RbeeError
 from rbee.queen.admission import Load, refusal
+from rbee.queen.errand import EdgeRequest
 from rbee.queen.placement import Refusal
 from rbee.queen.tasks import Means, Task
 
@@ -28,7 +29,7 @@ class TaskBoard:
 
     def __init__(self, means: Means, *, aliases: Mapping[str, str], max_tasks: int) -> None:
         self._means = means
-        self._aliases = aliases
+        self.aliases = aliases
         self._max_tasks = max_tasks
         self._tasks: dict[str, Task] = {}
         self._empty = asyncio.Event()
@@ -37,7 +38,7 @@ class TaskBoard:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def accept(self, request: TaskRequest, *, draining: bool) -> Task:
+    def accept(self, request: TaskRequest | EdgeRequest, *, draining: bool) -> Task:
         """Take a task in; hand it to `done` when it has ended.
 
         Raises RbeeError: DRAINING, QUEUE_FULL, or why no node will ever run it as the fleet is now.
@@ -58,7 +59,7 @@ class TaskBoard:
 
     def reference(self, model: str) -> str:
         """Resolve an alias."""
-        return self._aliases.get(model, model)
+        return self.aliases.get(model, model)
 
     def done(self, task: Task) -> None:
         """Let go of a task."""

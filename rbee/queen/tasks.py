@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,21 +15,21 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
 from rbee.contracts.workers import WorkerInfo, WorkerLink
-from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode, encode_error
+from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
+from rbee.queen.errand import EdgeRequest, errand_of
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.placement import AwaitWorker, Refusal, SpawnWorker, UseWorker, Wish
 from rbee.queen.readiness import Readiness
-from rbee.queen.relay import StreamWatch, relay
+from rbee.queen.recipients import Recipient
+from rbee.queen.relay import StreamWatch, relay, relay_whole
 from rbee.queen.starts import Starts, short
 from rbee.queen.story import narration
 from rbee.queen.undertaking import Undertaking
 from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
 
 log = logging.getLogger(__name__)
-
-Out = Callable[[bytes], Awaitable[None]]
 
 ERROR_BODY_BYTES = 64 * 1024
 FREE_SLOT_WITHIN_S = 5.0
@@ -65,12 +65,12 @@ class _Seat:
 class Task:
     """One inference on its way through the fleet."""
 
-    def __init__(self, request: TaskRequest, means: Means) -> None:
+    def __init__(self, request: TaskRequest | EdgeRequest, means: Means) -> None:
         self.id = new_id("task")
         self.wish = Wish(request.model, request.node, request.backend, request.device)
         self.ended = asyncio.Event()
         self._means = means
-        self._body = json.dumps({**request.inference(), "request_id": self.id}).encode()
+        self._errand = errand_of(request, self.id)
         self._performing: asyncio.Task[None] | None = None
         self._cause: RbeeError | None = None
 
@@ -80,7 +80,7 @@ class Task:
         if self._performing is not None:
             self._performing.cancel()
 
-    async def perform(self, out: Out, request_id: str | None) -> None:
+    async def perform(self, out: Recipient, request_id: str | None) -> None:
         """Do it, with every event given to *out*; cancel this to say that the client has left."""
         self._performing = asyncio.current_task()
         try:
@@ -92,19 +92,19 @@ class Task:
             await self._relayed(seat, out)
         except RbeeError as error:
             log.warning("task failed", extra={"fields": {"task_id": self.id, "code": error.code.value}})
-            await out(encode_error(error, request_id))
+            await out.fail(error, request_id)
         except asyncio.CancelledError:
             log.info("task stopped", extra={"fields": {"task_id": self.id}})
             if self._cause is None:
                 raise
-            await out(encode_error(self._cause, request_id))
+            await out.fail(self._cause, request_id)
         except Exception:
             log.exception("BUG: a task died")
-            await out(encode_error(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id))
+            await out.fail(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id)
         finally:
             self.ended.set()
 
-    async def _seated(self, out: Out) -> _Seat:
+    async def _seated(self, out: Recipient) -> _Seat:
         """Find or start a worker and get it to take the request, with the retries that are due."""
         busy = list(BUSY_WORKER.waits())
         unreachable = list(HTTP_CONNECT.waits())
@@ -143,7 +143,7 @@ class Task:
             reason = f"worker {worker.worker_id}: {_why_later(refusal, slots)}"
             await self._pause(out, reason, busy, len(BUSY_WORKER.delays_s))
 
-    async def _worker(self, out: Out) -> tuple[WorkerLink, bool]:
+    async def _worker(self, out: Recipient) -> tuple[WorkerLink, bool]:
         """Choose a worker, started if need be; tells whether it was there."""
         async for event in self._means.readiness.events(self.wish):
             await out(event)
@@ -171,9 +171,7 @@ class Task:
         worker = link.worker
         try:
             with self._means.fleet.using(worker.worker_id):
-                return await self._means.pool.send(
-                    "POST", worker.url, "/v1/inference", key=link.api_key, request_id=self.id, body=self._body
-                )
+                return await self._or_gone(worker, self._sent(link))
         except UpstreamSilent as error:
             await self._freed(link)
             raise RbeeError(
@@ -183,6 +181,38 @@ class Task:
             ) from error
         except UpstreamBroken as error:
             raise await self._crashed(worker, 0, str(error)) from error
+
+    async def _sent(self, link: WorkerLink) -> Upstream:
+        errand = self._errand
+        return await self._means.pool.send(
+            "POST",
+            link.worker.url,
+            errand.path,
+            key=link.api_key,
+            request_id=self.id,
+            body=errand.body,
+            headers=errand.headers,
+            patient=not errand.stream,
+        )
+
+    async def _or_gone(self, worker: WorkerInfo, asking: Coroutine[Any, Any, Upstream]) -> Upstream:
+        """Wait for an answer that may take long only as long as the worker is there."""
+        if self._errand.stream:
+            return await asking
+        registry = self._means.fleet.registry
+        answer = asyncio.ensure_future(asking)
+        gone = asyncio.ensure_future(
+            self._means.fleet.until(lambda: True if registry.worker(worker.worker_id) is None else None)
+        )
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not answer.done():
+                answer.cancel()
+        if answer.cancelled() or not answer.done():
+            raise UpstreamBroken("it is gone")
+        return answer.result()
 
     async def _refusal(self, link: WorkerLink, upstream: Upstream) -> RbeeError:
         """Read why the worker did not take the request."""
@@ -203,9 +233,9 @@ class Task:
             details={**_where(worker), "status": upstream.status},
         )
 
-    async def _relayed(self, seat: _Seat, out: Out) -> None:
+    async def _relayed(self, seat: _Seat, out: Recipient) -> None:
         """Pass the answer on; whatever happens, the worker's slot is free afterwards."""
-        worker, watch = seat.worker, StreamWatch()
+        worker, watch = seat.worker, StreamWatch(self._errand.dialect)
         placed = TaskPlaced(
             task_id=self.id,
             node=worker.node,
@@ -217,7 +247,11 @@ class Task:
         try:
             with self._means.fleet.using(worker.worker_id):
                 await out(encode(placed, "placed"))
-                await relay(seat.upstream, out, watch, stall_s=self._means.no_token_timeout_s)
+                await out.begin()
+                if self._errand.stream:
+                    await relay(seat.upstream, out.send, watch, stall_s=self._means.no_token_timeout_s)
+                else:
+                    await relay_whole(seat.upstream, out.send, watch)
         except RbeeError as error:
             if error.code is ErrorCode.WORKER_CRASHED:
                 raise await self._crashed(worker, watch.tokens, error.message) from error
@@ -262,7 +296,7 @@ class Task:
             hint=f"Try again; its log says more: rbee-keeper logs --node {worker.node}",
         )
 
-    async def _pause(self, out: Out, reason: str, waits: list[float], of: int) -> None:
+    async def _pause(self, out: Recipient, reason: str, waits: list[float], of: int) -> None:
         """Say why and how long, and wait."""
         wait = waits.pop(0)
         human = f"{reason}; trying again in {wait:.1f} s (retry {of - len(waits)} of {of})"
@@ -270,14 +304,14 @@ class Task:
         await asyncio.sleep(wait)
 
 
-async def _followed(start: Undertaking[WorkerLink], out: Out) -> WorkerLink:
+async def _followed(start: Undertaking[WorkerLink], out: Recipient) -> WorkerLink:
     async for event in start.events():
         await out(event)
     return await start.result()
 
 
 @contextlib.asynccontextmanager
-async def _pings(out: Out) -> AsyncIterator[None]:
+async def _pings(out: Recipient) -> AsyncIterator[None]:
     """Keep a silent stream alive while there is nothing to say."""
 
     async def ping() -> None:

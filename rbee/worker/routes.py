@@ -85,7 +85,7 @@ class Routes:
 
     def _edge(self) -> list[Operation]:
         """List the routes of other people's clients."""
-        models = "rbee.contracts.openai:ModelCards"
+        models = "rbee.contracts.models:ModelCards"
         return [
             Operation(
                 "GET", "/v1/models", "The model, as OpenAI's clients ask for it", self._later("models"), None, models

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest, TokenCount
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import ROUTED_HEADER, new_id
-from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest, ModelCard, ModelCards, Wishes
+from rbee.contracts.models import ModelCard, ModelCards
+from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest, Wishes
 from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit import errors
 from rbee.daemonkit.dialects import Dialect as Kind
