@@ -17,8 +17,8 @@ from typing import Any, Final
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SlotInfo, SlotsStatus, WorkerState
 from rbee.errors import RbeeError
-from rbee.worker.batcher import Batcher, Delivery
-from rbee.worker.checks import check
+from rbee.worker.batcher import Batcher, Delivery, Embedding
+from rbee.worker.checks import check, check_embeds, check_slots, check_writes
 from rbee.worker.engine.protocol import Engine, EngineFailedError
 from rbee.worker.engine.thread import EngineThread, Outcome
 from rbee.worker.generation import Ending, Generation
@@ -63,6 +63,7 @@ class Service:
         self._clock = clock
         self._last_told: tuple[str, int] | None = None
         self._running: dict[str, Generation] = {}
+        self._embedding: set[str] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._idle_since = clock()
@@ -86,7 +87,11 @@ class Service:
     @property
     def slots_available(self) -> int:
         """Count the free slots; none before the model is loaded."""
-        return self.settings.slots - len(self._running) if self._batcher else 0
+        return self.settings.slots - self._in_use if self._batcher else 0
+
+    @property
+    def _in_use(self) -> int:
+        return len(self._running) + len(self._embedding)
 
     @property
     def context_length(self) -> int:
@@ -114,12 +119,12 @@ class Service:
     @property
     def idle_s(self) -> float:
         """Give the seconds for which no slot has been in use."""
-        return 0.0 if self._running else self._clock() - self._idle_since
+        return 0.0 if self._in_use else self._clock() - self._idle_since
 
     @property
     def stalled_s(self) -> float:
         """Give the seconds since the engine last got anything done for the requests that run."""
-        if not self._running or self._batcher is None:
+        if not self._in_use or self._batcher is None:
             return 0.0
         return max(0.0, self._clock() - self._batcher.progressed_at)
 
@@ -130,6 +135,7 @@ class Service:
         be, such as a prompt that leaves no room for a token. None of them has cost any computing.
         """
         engine, prompter = self.loaded()
+        check_writes(engine, self.settings.name)
         self._check_free(request_id, len(wishes))
         await check(wishes, engine)
         prompts: dict[int, list[int]] = {}
@@ -164,6 +170,32 @@ class Service:
         self._slots_changed()
         self._batcher.submit(generation)
         return generation
+
+    async def embed(self, texts: Sequence[Wish], request_id: str) -> tuple[list[list[float]], int]:
+        """Give the embeddings of texts, which take one slot together, and how many tokens they have.
+
+        Raises RbeeError like `begin`, and INVALID_REQUEST where the model was not made for it.
+        """
+        engine, prompter = self.loaded()
+        check_embeds(engine, self.settings.name)
+        self._check_free(request_id, 1)
+        assert self._batcher is not None
+        self._embedding.add(request_id)
+        self._quiet.clear()
+        self._slots_changed()
+        items: list[Embedding] = []
+        try:
+            await check(texts, engine)
+            items += [Embedding(await prompter.tokens(text)) for text in texts]
+            for item in items:
+                self._batcher.submit(item)
+            vectors = [await asyncio.wrap_future(item.vector) for item in items]
+        finally:
+            for item in items:
+                item.vector.cancel()
+            self._embedding.discard(request_id)
+            self._freed()
+        return vectors, sum(len(item.tokens) for item in items)
 
     def cancel(self, request_id: str) -> None:
         """Stop the generations of a request within the step that is running; one that is not there is fine."""
@@ -215,31 +247,14 @@ class Service:
         try:
             await asyncio.wait_for(self._quiet.wait(), seconds)
         except TimeoutError:
-            log.warning("requests still run", extra={"fields": {"running": len(self._running)}})
+            log.warning("requests still run", extra={"fields": {"running": self._in_use}})
 
     def _check_free(self, request_id: str, wanted: int) -> None:
-        settings = self.settings
-        if request_id in self._running:
+        if request_id in self._running or request_id in self._embedding:
             raise RbeeError(
                 ErrorCode.INVALID_REQUEST, f"A request with the id {request_id} is running already.", param="request_id"
             )
-        if wanted > settings.slots:
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"{wanted} answers at once are wished; worker {settings.worker_id} has {settings.slots} slots.",
-                hint="Ask for fewer answers, or start the worker with more slots.",
-                param="n",
-                details={"slots_total": settings.slots},
-            )
-        if self.slots_available < wanted:
-            free = self.slots_available
-            raise RbeeError(
-                ErrorCode.ALL_SLOTS_BUSY,
-                f"All {settings.slots} slots of worker {settings.worker_id} are busy."
-                if not free
-                else f"{free} slots of worker {settings.worker_id} are free; {wanted} are needed.",
-                details={"slots_total": settings.slots, "slots_busy": len(self._running)},
-            )
+        check_slots(self.settings, self.slots_available, wanted)
 
     def _slots_changed(self) -> None:
         if self.state in (WorkerState.IDLE, WorkerState.BUSY):
@@ -263,9 +278,11 @@ class Service:
                 self._ended(generation)
 
     def _ended(self, generation: Generation) -> None:
-        if self._running.pop(generation.request_id, None) is None:
-            return
-        if not self._running:
+        if self._running.pop(generation.request_id, None) is not None:
+            self._freed()
+
+    def _freed(self) -> None:
+        if not self._in_use:
             self._idle_since = self._clock()
             self._quiet.set()
         self._slots_changed()

@@ -278,3 +278,19 @@ def test_an_answer_that_breaks_is_an_error(tmp_path: Path, path: str) -> None:
 
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "WORKER_CRASHED"
+
+
+def test_a_client_that_leaves_gives_up_its_embeddings(tmp_path: Path) -> None:
+    """Whoever hangs up on many embeddings does not have all of them computed."""
+    body = json.dumps({"input": ["bee"] * 2000}).encode()
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with worker(tmp_path, fake={"embedding": 8, "prompt_tokens_per_s": 20}) as it:
+        it.until_idle()
+        with socket.create_connection(("127.0.0.1", it.http.base_url.port or 0), timeout=10) as sock:
+            sock.sendall(head.encode() + body)
+            eventually(lambda: it.json("/v1/slots")["slots_available"] == 3, within=5, because="the request runs")
+
+        eventually(lambda: it.json("/v1/slots")["slots_available"] == 4, within=1, because="the slot is free")
+        assert it.http.post("/v1/embeddings", json={"input": "bee"}).status_code == 200

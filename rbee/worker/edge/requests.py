@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -23,6 +24,7 @@ from rbee.daemonkit.dialects import Dialect as Kind
 from rbee.errors import RbeeError
 from rbee.worker.edge import chat as chats
 from rbee.worker.edge import completions as completing
+from rbee.worker.edge import embedding
 from rbee.worker.edge import messages as messaging
 from rbee.worker.edge import responses as responding
 from rbee.worker.edge.answer import Answer, Dialect
@@ -105,13 +107,19 @@ async def embeddings(service: Service, request: Request) -> Response:
     """Embed texts."""
     wish = await _read(request, EmbeddingRequest)
     _check_model(service, request, wish.model)
-    service.loaded()
-    raise RbeeError(
-        ErrorCode.INVALID_REQUEST,
-        f"{service.settings.name} is made to write text and has no embeddings to give.",
-        hint="Serve a model that was made for embeddings.",
-        param="model",
-    )
+    working = asyncio.ensure_future(service.embed(embedding.texts_of(wish), _id(request)))
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise RbeeError(ErrorCode.CANCELED, "The client left before its embeddings were there.")
+        vectors, tokens = working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+    body = await asyncio.to_thread(embedding.body_of, wish, wish.model or service.settings.name, vectors, tokens)
+    return Response(body, media_type="application/json")
 
 
 ANSWERS: Final[dict[str, Callable[[Service, Request], Awaitable[Response]]]] = {
@@ -184,6 +192,11 @@ def _names(name: str) -> tuple[str, str, str]:
     """Give what the model may be called: its reference, the name of its file, that without the ending."""
     file = PurePosixPath(name.partition("#")[0]).name
     return name, file, file.removesuffix(".gguf")
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _usage(wish: Wishes) -> bool:

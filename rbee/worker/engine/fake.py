@@ -50,6 +50,7 @@ class FakeOptions(BaseModel):
     fail_after: int | None = None
     exit_after: int | None = None
     rubbish: bool = False
+    embedding: int = Field(default=0, ge=0, description="length of its embeddings; 0 for a model that writes text")
     template: str | None = _TEMPLATE
     check_file: bool = Field(default=False, description="look at the model file as the real engine does")
     memory_mb: int = Field(default=0, ge=0, description="memory to hold, so that somebody can see it returned")
@@ -109,6 +110,7 @@ class FakeEngine:
             chat_template=wish.template,
             begin_text="",
             end_text="",
+            embedding=wish.embedding,
         )
         self._held = bytearray(os.urandom(4096) * (wish.memory_mb * 256))
         self._words: dict[str, int] = {}
@@ -173,6 +175,12 @@ class FakeEngine:
         """Be certain of the token, and of nothing else."""
         del row
         return [Score(token, 0.0), *([Score(token, 0.0)] if most else [])]
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Point into the direction that the first token's number gives."""
+        time.sleep(len(tokens) / self._wish.prompt_tokens_per_s)
+        size = self._wish.embedding
+        return [1.0 if index == tokens[0] % size else 0.0 for index in range(size)]
 
     def interrupt(self) -> None:
         """Wake a step that is waiting."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -156,6 +157,26 @@ class LlamaEngine:
         logits = self._lib.llama_get_logits_ith(self._context, row)
         return scores(logits, self.facts.vocabulary, token, most)
 
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Read the text in one go, for its tokens may look at each other, and pool what llama.cpp makes of them."""
+        count = len(tokens)
+        batch = self._batch
+        batch.n_tokens = count
+        self._tokens[:count] = tokens
+        self._positions[:count] = range(count)
+        self._wanted[:count] = [1] * count
+        for row in range(count):
+            self._sequences[row] = self._of_slot[0]
+        result = self._lib.llama_decode(self._context, batch)
+        if result != _OK:
+            raise EngineFailedError(f"llama_decode gave {result} for a text of {count} tokens")
+        pooled = self._lib.llama_get_embeddings_seq(self._context, 0)
+        if self._memory is not None:
+            self._lib.llama_memory_clear(self._memory, _DATA_STAYS)
+        vector: list[float] = pooled[: self.facts.embedding]
+        length = math.sqrt(sum(value * value for value in vector)) or 1.0
+        return [value / length for value in vector]
+
     def interrupt(self) -> None:
         """Set the flag that the CPU's compute threads look at between two operations."""
         self._interrupted[0] = _SET
@@ -170,6 +191,9 @@ class LlamaEngine:
         One thread does: several would wait for each other at every operation while the machine starts other things.
         """
         lib, context = self._lib, self._context
+        if self.facts.embedding:
+            self.embed([max(lib.llama_vocab_bos(self._vocab), 0)])
+            return
         threads, batch_threads = lib.llama_n_threads(context), lib.llama_n_threads_batch(context)
         lib.llama_set_n_threads(context, 1, 1)
         self.start(0, SamplerChain(((Stage.GREEDY, ()),)), ())

@@ -34,7 +34,10 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known once a model is loaded; `context` is what one slot holds, in tokens."""
+    """What is known once a model is loaded; `context` is what one slot holds, in tokens.
+
+    `embedding` is the length of the embeddings of a model that was made for them, and writes no text; else 0.
+    """
 
     description: str
     context: int
@@ -45,6 +48,7 @@ class ModelFacts:
     chat_template: str | None
     begin_text: str
     end_text: str
+    embedding: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,9 @@ class Engine(Protocol):
 
         They are what the model itself says, before any stage of a sampler.
         """
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Give the embedding of a text, of length 1. Raises EngineFailedError."""
 
     def interrupt(self) -> None:
         """Break off the step that is running, if the engine can; any thread may ask."""
