@@ -287,7 +287,10 @@ class Service:
         now = (self.state.value, self.slots_available)
         if now != self._last_told:
             self._last_told = now
-            self._tell({"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]})
+            told: dict[str, Any] = {"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]}
+            if self._engine is not None and self._engine.facts.device_bytes is not None:
+                told["device_bytes"] = self._engine.facts.device_bytes
+            self._tell(told)
 
     def _deliver(self, delivery: Delivery) -> None:
         for generation, event in delivery:
