@@ -28,6 +28,7 @@ class ErrorCode(StrEnum):
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    HEADER_TOO_LARGE = "HEADER_TOO_LARGE"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     LOADING_TIMEOUT = "LOADING_TIMEOUT"
     NODE_EXISTS = "NODE_EXISTS"
@@ -128,6 +129,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.ROUTE_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, _INVALID, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorSpec(413, _INVALID, "Send a smaller request."),
+    ErrorCode.HEADER_TOO_LARGE: ErrorSpec(431, _INVALID, "Send smaller headers."),
     ErrorCode.REQUEST_TIMEOUT: ErrorSpec(408, _TIMEOUT, "Look at the log that is named, then try again."),
     ErrorCode.LOADING_TIMEOUT: ErrorSpec(
         408, _TIMEOUT, "Look at the worker's log, or raise loading_timeout_s for a slow disk."

@@ -82,3 +82,19 @@ class LoadingProgress(BaseModel):
     layers_total: int = 0
     ram_mb: int | None = None
     vram_mb: int | None = None
+
+
+class ModelCard(BaseModel):
+    """One model, as `GET /v1/models` lists it."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "rbee"
+
+
+class ModelCards(BaseModel):
+    """`GET /v1/models`."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]

@@ -17,7 +17,7 @@ class QueenHealth(BaseModel):
 
 
 class QueenStatus(BaseModel):
-    """`GET /v2/status`: what the keeper shows for `daemon status`."""
+    """`GET /v2/status`: what the keeper shows for `daemon status`; of the tasks that run, some wait for a slot."""
 
     version: str
     pid: int
@@ -26,6 +26,7 @@ class QueenStatus(BaseModel):
     hives_connected: int
     workers: int
     tasks_running: int
+    tasks_waiting: int
 
 
 class QueenShutdown(BaseModel):

@@ -48,7 +48,7 @@ class Edge:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         try:
-            self._gate.check(scope["path"], headers.get(b"authorization"))
+            self._gate.check(scope["path"], _key(headers))
         except RbeeError as error:
             await receive()
             # Starlette writes it as a plain HTTP answer (ASGI's websocket.http.response extension).
@@ -70,7 +70,7 @@ class Edge:
             await send(message)
 
         try:
-            scope["state"]["client"] = self._gate.check(scope["path"], headers.get(b"authorization"))
+            scope["state"]["client"] = self._gate.check(scope["path"], _key(headers))
             self._check_length(headers.get(b"content-length"))
             await self._app(scope, self._bounded(receive), send_out)
         except RbeeError as error:
@@ -117,6 +117,14 @@ class Edge:
             "ms": round(seconds * 1000, 1),
         }
         log.log(level, "request", extra={"fields": fields})
+
+
+def _key(headers: dict[bytes, bytes]) -> bytes | None:
+    """Give the bearer key; Anthropic's clients send theirs in a header of its own."""
+    given = headers.get(b"authorization")
+    if given is None and b"x-api-key" in headers:
+        return b"Bearer " + headers[b"x-api-key"]
+    return given
 
 
 def _clean_id(text: bytes | None) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from rbee.contracts.errors import ErrorCode
@@ -31,6 +31,7 @@ def install(app: Starlette) -> None:
     """Register the handlers. A bug is answered here and raised on, for the edge to log."""
     app.add_exception_handler(RbeeError, _on_rbee_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -64,6 +65,12 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         ErrorCode.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}.",
     }.get(code, str(error.detail))
     return error_response(RbeeError(code, message), request_id_of(request))
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    """Note a client that left in the middle of its request; it does not read the answer."""
+    error = RbeeError(ErrorCode.CANCELED, "The client left before its request was whole.")
+    return error_response(error, request_id_of(request))
 
 
 async def _on_bug(request: Request, _error: Exception) -> Response:

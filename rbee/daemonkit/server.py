@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.drain import Drain
+from rbee.daemonkit.http1 import BoundedHttp
 from rbee.daemonkit.systemd import notify
 from rbee.errors import RbeeError
 from rbee.lifeline import Hold
@@ -152,6 +153,7 @@ def serve(
             app,
             log_config=None,
             access_log=False,
+            http=BoundedHttp,
             server_header=False,
             date_header=False,
             ws="websockets-sansio",

@@ -13,6 +13,7 @@ from rbee.contracts.tasks import TaskRequest
 from rbee.daemonkit.auth import OPERATOR
 from rbee.errors import RbeeError
 from rbee.queen.admission import Load, refusal
+from rbee.queen.errand import EdgeRequest
 from rbee.queen.placement import Refusal
 from rbee.queen.seating import Means
 from rbee.queen.tasks import Task
@@ -33,7 +34,7 @@ class TaskBoard:
         self, means: Means, *, aliases: Mapping[str, str], max_tasks: int, max_tasks_per_client: int | None
     ) -> None:
         self._means = means
-        self._aliases = aliases
+        self.aliases = aliases
         self._max_tasks = max_tasks
         self._max_tasks_per_client = max_tasks_per_client
         self._of_client: Counter[str] = Counter()
@@ -44,7 +45,7 @@ class TaskBoard:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def accept(self, request: TaskRequest, client: str, *, draining: bool) -> Task:
+    def accept(self, request: TaskRequest | EdgeRequest, client: str, *, draining: bool) -> Task:
         """Take a task of *client* in; hand it to `done` when it has ended.
 
         Raises RbeeError: DRAINING, QUEUE_FULL, or why no node will ever run it as the fleet is now.
@@ -68,9 +69,14 @@ class TaskBoard:
         self._empty.clear()
         return task
 
+    @property
+    def waiting(self) -> int:
+        """Count the tasks that have no slot yet."""
+        return len(self._means.turns)
+
     def reference(self, model: str) -> str:
         """Resolve an alias."""
-        return self._aliases.get(model, model)
+        return self.aliases.get(model, model)
 
     def done(self, task: Task) -> None:
         """Let go of a task."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
+from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
 from rbee.queen.upstream import Upstream, UpstreamBroken
 
@@ -21,18 +24,41 @@ _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
 _DONE_MARK = f"data: {SSE_DONE}".encode()
 
 
-class StreamWatch:
-    """Follow an inference stream from its bytes.
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What tells in a stream that a token came (anywhere), that it ended well or badly, and its very last line.
 
-    Quotes and line ends inside a token are escaped in JSON, so a bare `"token":` or an `event: error` at the start of
-    a line is never something that the model said.
+    Quotes and line ends inside a text are escaped in JSON, so what begins a line is never something that the model
+    said, and neither is a bare quote.
     """
 
-    def __init__(self) -> None:
+    token: bytes
+    done: tuple[bytes, ...]
+    failed: bytes
+    last: bytes | None = None
+
+
+MARKS: Final = {
+    Dialect.OWN: Marks(b'"token":', (b'data: {"done":',), b"event: error", _DONE_MARK),
+    Dialect.OPENAI: Marks(b"data: {", (_DONE_MARK,), b'data: {"error":'),
+    Dialect.ANTHROPIC: Marks(b"event: content_block_delta", (b"event: message_stop",), b"event: error"),
+    Dialect.RESPONSES: Marks(
+        b"event: response.output_text.delta",
+        (b"event: response.completed", b"event: response.incomplete"),
+        b"event: error",
+    ),
+}
+
+
+class StreamWatch:
+    """Follow a stream from its bytes: count its tokens, see how it ends."""
+
+    def __init__(self, dialect: Dialect = Dialect.OWN) -> None:
         self.tokens = 0
         self.done = False
         self.failed = False
         self.closed = False
+        self._marks = MARKS[dialect]
         self._rest = b""
 
     @property
@@ -50,12 +76,14 @@ class StreamWatch:
         else:
             self._rest = data[cut:]
             data = data[:cut]
-        self.tokens += data.count(b'"token":')
-        if b'"done":' in data:
-            self.done = True
-        if data.startswith(b"event: error") or b"\nevent: error" in data:
+        marks = self._marks
+        self.tokens += data.count(marks.token)
+        for mark in marks.done:
+            if mark in data and _begins_line(data, mark):
+                self.done = True
+        if marks.failed in data and _begins_line(data, marks.failed):
             self.failed = True
-        if self.done and _DONE_MARK in data:
+        if self.done and (marks.last is None or marks.last in data):
             self.closed = True
         return data
 
@@ -107,6 +135,16 @@ async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: 
         await send(_DONE_LINE)
 
 
+async def relay_whole(upstream: Upstream, send: Send, watch: StreamWatch) -> None:
+    """Pass an answer on that is no stream. Raises RbeeError WORKER_CRASHED where it broke off."""
+    try:
+        while data := await upstream.read():
+            await send(data)
+    except UpstreamBroken as error:
+        raise _broken_off(watch, str(error)) from error
+    watch.done = True
+
+
 class StallGuard:
     """Abandon *upstream* when it has given no token for *stall_s* seconds.
 
@@ -138,6 +176,10 @@ class StallGuard:
             return
         self.stalled = True
         self._upstream.abandon("it stalled")
+
+
+def _begins_line(data: bytes, mark: bytes) -> bool:
+    return data.startswith(mark) or b"\n" + mark in data
 
 
 def _broken_off(watch: StreamWatch, reason: str) -> RbeeError:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from rbee.client.retry import BUSY_WORKER, HTTP_CONNECT
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.workers import WorkerInfo, WorkerLink
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
 from rbee.queen.broken_off import crash, free_slot, where
+from rbee.queen.errand import Errand
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.placement import AwaitWorker, Refusal, SpawnWorker, UseWorker, Wish
 from rbee.queen.readiness import Readiness
+from rbee.queen.recipients import Recipient
 from rbee.queen.starts import Starts, short
 from rbee.queen.story import narration
 from rbee.queen.turns import Turn, Turns
 from rbee.queen.undertaking import Undertaking
 from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
-
-Out = Callable[[bytes], Awaitable[None]]
 
 ERROR_BODY_BYTES = 64 * 1024
 _TRY_LATER = (ErrorCode.ALL_SLOTS_BUSY, ErrorCode.WORKER_LOADING, ErrorCode.DRAINING)
@@ -46,16 +47,18 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is to be asked: the request's id, where it may run, its body, and by when it must be done.
+    """What a worker is to be asked: the request's id, where it may run, its errand, and by when it must be done.
 
-    `arrived` is a time of the event loop, `deadline_s` the seconds from then on.
+    `arrived` is a time of the event loop, `deadline_s` the seconds from then on. One that is `held` waits for a slot
+    even where nothing is started for it.
     """
 
     id: str
     wish: Wish
-    inference: dict[str, Any]
+    errand: Errand
     arrived: float
     deadline_s: float | None
+    held: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Seating:
         self._order = order
         self._means = means
 
-    async def take(self, out: Out, turn: Turn) -> Seat:
+    async def take(self, out: Recipient, turn: Turn) -> Seat:
         """Find or start a worker and get it to take the request: when it is its turn, and with the retries due."""
         waits = _Waits(list(BUSY_WORKER.waits()), list(HTTP_CONNECT.waits()))
         warm = True
@@ -133,7 +136,7 @@ class Seating:
                 raise refusal
             await self._slot(out, turn, waits, worker, refusal, patient=not warm)
 
-    async def _decision(self, out: Out) -> UseWorker | AwaitWorker | SpawnWorker:
+    async def _decision(self, out: Recipient) -> UseWorker | AwaitWorker | SpawnWorker:
         """Choose a place. Raises RbeeError where there is none."""
         async for event in self._means.readiness.events(self._order.wish):
             await out(event)
@@ -142,7 +145,7 @@ class Seating:
             raise decision.error()
         return decision
 
-    async def _started(self, decision: AwaitWorker | SpawnWorker, out: Out) -> WorkerLink:
+    async def _started(self, decision: AwaitWorker | SpawnWorker, out: Recipient) -> WorkerLink:
         """Bring the worker up, together with everybody who waits for the same one."""
         if isinstance(decision, AwaitWorker):
             return await _followed(self._means.starts.joined(decision), out)
@@ -154,7 +157,7 @@ class Seating:
 
     async def _slot(
         self,
-        out: Out,
+        out: Recipient,
         turn: Turn,
         waits: _Waits,
         worker: WorkerInfo,
@@ -164,14 +167,14 @@ class Seating:
     ) -> None:
         """Wait until it is this task's turn and a slot is free, or until it is time to look again.
 
-        A patient task, which waited for a cold start or has a deadline, is held for `queue_timeout_s`; any other one
-        is given up after the retries of a busy worker. Raises RbeeError ALL_SLOTS_BUSY.
+        A patient task, which waited for a cold start, and one that says so are held for `queue_timeout_s`; any other
+        one is given up after the retries of a busy worker. Raises RbeeError ALL_SLOTS_BUSY.
         """
         slots = _slots(worker, refusal)
         why = _why_later(refusal, slots)
         # Where the worker says no although a slot seemed free, somebody else uses it, and no news will come.
         news = refusal is None or not self._slot_is_free()
-        held = patient or self._order.deadline_s is not None
+        held = patient or self._order.held
         if held:
             left = waits.hold(self._means.queue_timeout_s)
             wait = left if news else min(left, BUSY_WORKER.delays_s[0])
@@ -211,9 +214,7 @@ class Seating:
         with contextlib.ExitStack() as use:
             use.enter_context(self._means.fleet.using(worker.worker_id))
             try:
-                upstream = await self._means.pool.send(
-                    "POST", worker.url, "/v1/inference", key=link.api_key, request_id=self._order.id, body=self._body()
-                )
+                upstream = await self._or_gone(worker, self._sent(link))
             except UpstreamSilent as error:
                 await free_slot(self._means.pool, self._means.background, link, self._order.id)
                 raise RbeeError(
@@ -225,13 +226,41 @@ class Seating:
                 raise await crash(self._means.fleet, worker, 0, str(error)) from error
             return Seat(link, upstream, warm, use.pop_all())
 
-    def _body(self) -> bytes:
-        """Give what the worker is asked, with the time that is left."""
-        wish = {**self._order.inference, "request_id": self._order.id}
+    async def _sent(self, link: WorkerLink) -> Upstream:
+        errand = self._order.errand
+        headers = dict(errand.headers)
         if self._order.deadline_s is not None:
             left = self._order.arrived + self._order.deadline_s - asyncio.get_running_loop().time()
-            wish["deadline_s"] = max(0.001, round(left, 3))
-        return json.dumps(wish).encode()
+            headers[DEADLINE_HEADER] = f"{max(0.001, left):.3f}"
+        return await self._means.pool.send(
+            "POST",
+            link.worker.url,
+            errand.path,
+            key=link.api_key,
+            request_id=self._order.id,
+            body=errand.body,
+            headers=headers,
+            patient=not errand.stream,
+        )
+
+    async def _or_gone(self, worker: WorkerInfo, asking: Coroutine[Any, Any, Upstream]) -> Upstream:
+        """Wait for an answer that may take long only as long as the worker is there."""
+        if self._order.errand.stream:
+            return await asking
+        registry = self._means.fleet.registry
+        answer = asyncio.ensure_future(asking)
+        gone = asyncio.ensure_future(
+            self._means.fleet.until(lambda: True if registry.worker(worker.worker_id) is None else None)
+        )
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not answer.done():
+                answer.cancel()
+        if answer.cancelled() or not answer.done():
+            raise UpstreamBroken("it is gone")
+        return answer.result()
 
     async def _refusal(self, seat: Seat) -> RbeeError:
         """Read why the worker did not take the request."""
@@ -254,13 +283,13 @@ class Seating:
         )
 
 
-async def _followed(start: Undertaking[WorkerLink], out: Out) -> WorkerLink:
+async def _followed(start: Undertaking[WorkerLink], out: Recipient) -> WorkerLink:
     async for event in start.events():
         await out(event)
     return await start.result()
 
 
-async def _said(out: Out, reason: str, waits: list[float], of: int) -> float:
+async def _said(out: Recipient, reason: str, waits: list[float], of: int) -> float:
     """Say why and for how long the task waits now; give the seconds."""
     wait = waits.pop(0)
     human = f"{reason}; trying again in {wait:.1f} s (retry {of - len(waits)} of {of})"

@@ -4,35 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rbee.daemonkit.sse import HEADERS
 from rbee.queen.board import TaskBoard
+from rbee.queen.recipients import EventRecipient, Recipient
 from rbee.queen.tasks import Task
 
 
 class TaskStream(Response):
-    """Perform *task* while its client listens, and take it off *board* afterwards."""
+    """Perform *task* while its client listens, and take it off *board* afterwards.
+
+    *recipient* says in which form the client is told.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, task: Task, board: TaskBoard) -> None:
-        super().__init__(headers=HEADERS)
-        del self.headers["content-length"]
+    def __init__(self, task: Task, board: TaskBoard, recipient: Callable[[Send], Recipient] = EventRecipient) -> None:
+        super().__init__()
         self._task = task
         self._board = board
+        self._recipient = recipient
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the task has ended or its client has left."""
+        """Answer until the task has ended or its client has left."""
         left = False
-
-        async def out(data: bytes) -> None:
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-
-        async def perform() -> None:
-            await self._task.perform(out, scope.get("state", {}).get("request_id"))
+        recipient = self._recipient(send)
 
         async def leave() -> None:
             nonlocal left
@@ -41,8 +40,8 @@ class TaskStream(Response):
             left = True
 
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            performing = asyncio.create_task(perform(), name=self._task.id)
+            work = self._task.perform(recipient, scope.get("state", {}).get("request_id"))
+            performing = asyncio.create_task(work, name=self._task.id)
             leaving = asyncio.create_task(leave(), name=f"client of {self._task.id}")
             try:
                 await asyncio.wait({performing, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -54,4 +53,4 @@ class TaskStream(Response):
             self._board.done(self._task)
         if not left:
             with contextlib.suppress(OSError):
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                await recipient.end()

@@ -11,12 +11,14 @@ from collections.abc import AsyncIterator
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
-from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode, encode_error
+from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode
 from rbee.errors import RbeeError
 from rbee.queen.broken_off import crash, free_slot, where
+from rbee.queen.errand import EdgeRequest, errand_of
 from rbee.queen.placement import Wish
-from rbee.queen.relay import StreamWatch, relay
-from rbee.queen.seating import Means, Order, Out, Seat, Seating
+from rbee.queen.recipients import Recipient
+from rbee.queen.relay import StreamWatch, relay, relay_whole
+from rbee.queen.seating import Means, Order, Seat, Seating
 from rbee.queen.turns import Turn
 
 log = logging.getLogger(__name__)
@@ -29,15 +31,21 @@ _TRY_LATER = (ErrorCode.ALL_SLOTS_BUSY, ErrorCode.WORKER_LOADING, ErrorCode.DRAI
 class Task:
     """One inference on its way through the fleet; *client* is whose it is."""
 
-    def __init__(self, request: TaskRequest, means: Means, client: str) -> None:
+    def __init__(self, request: TaskRequest | EdgeRequest, means: Means, client: str) -> None:
         self.id = new_id("task")
         self.client = client
         self.wish = Wish(request.model, request.node, request.backend, request.device)
         self.ended = asyncio.Event()
         self._means = means
         self._priority = request.priority
+        # Other people's clients know nothing of retries: they are held.
         self._order = Order(
-            self.id, self.wish, request.inference(), asyncio.get_running_loop().time(), request.deadline_s
+            id=self.id,
+            wish=self.wish,
+            errand=errand_of(request, self.id),
+            arrived=asyncio.get_running_loop().time(),
+            deadline_s=request.deadline_s,
+            held=request.deadline_s is not None or isinstance(request, EdgeRequest),
         )
         self._seating = Seating(self._order, means)
         self._performing: asyncio.Task[None] | None = None
@@ -49,7 +57,7 @@ class Task:
         if self._performing is not None:
             self._performing.cancel()
 
-    async def perform(self, out: Out, request_id: str | None) -> None:
+    async def perform(self, out: Recipient, request_id: str | None) -> None:
         """Do it, with every event given to *out*; cancel this to say that the client has left."""
         self._performing = asyncio.current_task()
         expiry = self._expires()
@@ -64,15 +72,15 @@ class Task:
             await self._relayed(seat, out)
         except RbeeError as error:
             log.warning("task failed", extra={"fields": {"task_id": self.id, "code": error.code.value}})
-            await out(encode_error(error, request_id))
+            await out.fail(error, request_id)
         except asyncio.CancelledError:
             log.info("task stopped", extra={"fields": {"task_id": self.id}})
             if self._cause is None:
                 raise
-            await out(encode_error(self._cause, request_id))
+            await out.fail(self._cause, request_id)
         except Exception:
             log.exception("BUG: a task died")
-            await out(encode_error(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id))
+            await out.fail(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id)
         finally:
             if expiry is not None:
                 expiry.cancel()
@@ -86,9 +94,10 @@ class Task:
         late = RbeeError(ErrorCode.REQUEST_TIMEOUT, f"The request was not done within its {allowed:g} s.")
         return asyncio.get_running_loop().call_at(self._order.arrived + allowed, self.stop, late)
 
-    async def _relayed(self, seat: Seat, out: Out) -> None:
+    async def _relayed(self, seat: Seat, out: Recipient) -> None:
         """Pass the answer on; whatever happens, the worker's slot is free afterwards."""
-        worker, watch = seat.worker, StreamWatch()
+        errand = self._order.errand
+        worker, watch = seat.worker, StreamWatch(errand.dialect)
         placed = TaskPlaced(
             task_id=self.id,
             node=worker.node,
@@ -98,9 +107,13 @@ class Task:
             warm=seat.warm,
         )
         try:
-            with seat.use, self._means.turns.running(self.client):
+            with seat.use:
                 await out(encode(placed, "placed"))
-                await relay(seat.upstream, out, watch, stall_s=self._means.no_token_timeout_s)
+                await out.begin()
+                if errand.stream:
+                    await relay(seat.upstream, out.send, watch, stall_s=self._means.no_token_timeout_s)
+                else:
+                    await relay_whole(seat.upstream, out.send, watch)
         except RbeeError as error:
             if error.code is ErrorCode.WORKER_CRASHED:
                 raise await crash(self._means.fleet, worker, watch.tokens, error.message) from error
@@ -116,7 +129,7 @@ class Task:
 
 
 @contextlib.asynccontextmanager
-async def _pings(out: Out, turn: Turn) -> AsyncIterator[None]:
+async def _pings(out: Recipient, turn: Turn) -> AsyncIterator[None]:
     """Keep a silent stream alive while there is nothing to say but the place in the line."""
 
     async def ping() -> None:

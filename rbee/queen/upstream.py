@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -163,8 +164,21 @@ class UpstreamPool:
         self._idle: defaultdict[tuple[str, int], list[Upstream]] = defaultdict(list)
         self._closed = False
 
-    async def send(self, method: str, url: str, path: str, *, key: str, request_id: str, body: bytes = b"") -> Upstream:
+    async def send(
+        self,
+        method: str,
+        url: str,
+        path: str,
+        *,
+        key: str,
+        request_id: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        patient: bool = False,
+    ) -> Upstream:
         """Send a request to the worker at *url*; gives a connection whose answer's head is there.
+
+        An answer that comes whole begins when it is ready: who waits for one is *patient*, without a limit on time.
 
         A kept connection may have died in its sleep: then the request goes out once more on a new one.
         Hand the connection to `release` afterwards, whatever became of it.
@@ -174,16 +188,17 @@ class UpstreamPool:
             UpstreamBroken: it went away before it answered; UpstreamSilent: it did not answer in time.
         """
         address = _address(url)
-        request = _request(method, address, path, key=key, body=body, request_id=request_id)
+        within_s = None if patient else self._answer_timeout_s
+        request = _request(method, address, path, key=key, body=body, request_id=request_id, headers=headers or {})
         kept = self._take(address)
         if kept is not None:
             try:
-                return await self._answered(kept, request)
+                return await self._answered(kept, request, within_s)
             except UpstreamSilent:
                 raise
             except UpstreamBroken:
                 pass
-        return await self._answered(await self._connect(address), request)
+        return await self._answered(await self._connect(address), request, within_s)
 
     def release(self, url: str, upstream: Upstream) -> None:
         """Take a connection back: kept if its answer came whole, else cut."""
@@ -211,13 +226,13 @@ class UpstreamPool:
         self._idle.pop(address, None)
         return None
 
-    async def _answered(self, upstream: Upstream, request: bytes) -> Upstream:
+    async def _answered(self, upstream: Upstream, request: bytes, within_s: float | None) -> Upstream:
         try:
-            async with asyncio.timeout(self._answer_timeout_s):
+            async with asyncio.timeout(within_s):
                 await upstream.send(request)
         except TimeoutError as error:
             upstream.close()
-            raise UpstreamSilent(f"it did not answer within {self._answer_timeout_s:g} s") from error
+            raise UpstreamSilent(f"it did not answer within {within_s:g} s") from error
         except BaseException:
             upstream.close()
             raise
@@ -234,12 +249,22 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname or "", parts.port or 80
 
 
-def _request(method: str, address: tuple[str, int], path: str, *, key: str, body: bytes, request_id: str) -> bytes:
+def _request(
+    method: str,
+    address: tuple[str, int],
+    path: str,
+    *,
+    key: str,
+    body: bytes,
+    request_id: str,
+    headers: Mapping[str, str],
+) -> bytes:
     host, port = address
     host = f"[{host}]" if ":" in host else host
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
         f"Content-Type: application/json\r\nAccept: text/event-stream\r\nX-Request-Id: {request_id}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"{more}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("latin-1") + body

@@ -5,12 +5,25 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Final
 
+from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import FinishReason
-from rbee.worker.engine.protocol import Engine
-from rbee.worker.generation import Ending, Event, Generation
+from rbee.errors import RbeeError
+from rbee.worker.engine.protocol import Engine, EngineFailedError
+from rbee.worker.generation import Ending, Event, Generation, Scored, TokenScore
 from rbee.worker.slots import SlotTable, StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A text whose embedding is wished; `vector` is cancelled by whoever does not want it any more."""
+
+    tokens: list[int]
+    vector: Future[list[float]] = field(default_factory=Future)
+
 
 Delivery = list[tuple[Generation, Event]]
 
@@ -30,14 +43,14 @@ class Batcher:
         self._engine = engine
         self._prompt_batch = prompt_batch
         self._deliver = deliver
-        self._inbox: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Generation | Embedding | None] = queue.SimpleQueue()
         self._by_slot: dict[int, Generation] = {}
         self._stopping = False
         self.progressed_at = time.monotonic()
 
-    def submit(self, generation: Generation) -> None:
-        """Start a generation; the caller knows that a slot is free."""
-        self._inbox.put(generation)
+    def submit(self, item: Generation | Embedding) -> None:
+        """Start a generation or an embedding; the caller knows that a slot is free."""
+        self._inbox.put(item)
 
     def cancel(self, generation: Generation) -> None:
         """End a generation within the step that is running."""
@@ -56,11 +69,14 @@ class Batcher:
         self._drop(lambda _: True)
 
     def running(self) -> list[Generation]:
-        """List the requests that have a slot, or are about to get one."""
+        """List the generations that have a slot, or are about to get one; embeddings that wait are given up."""
         waiting = []
         while not self._inbox.empty():
             waiting.append(self._inbox.get_nowait())
-        return [*self._by_slot.values(), *(generation for generation in waiting if generation is not None)]
+        for item in waiting:
+            if isinstance(item, Embedding):
+                item.vector.cancel()
+        return [*self._by_slot.values(), *(item for item in waiting if isinstance(item, Generation))]
 
     def _step(self) -> None:
         self._engine.resume()
@@ -78,18 +94,34 @@ class Batcher:
         self.progressed_at = time.monotonic()
         delivery: Delivery = []
         for row, token in zip(plan.outputs, tokens, strict=True):
-            self._next_token(self._by_slot[plan.slots[row]], token, delivery)
+            generation = self._by_slot[plan.slots[row]]
+            if generation.scores is not None and not self._engine.ends(token):
+                generation.unshown.append(self._score(row, token, generation.scores))
+            self._next_token(generation, token, delivery)
         if delivery:
             self._deliver(delivery)
 
     def _take_requests(self) -> None:
         """Admit what has come; wait for something if there is nothing else to do."""
         while not self._by_slot or not self._inbox.empty():
-            generation = self._inbox.get()
-            if generation is None:
+            item = self._inbox.get()
+            if item is None:
                 self._stopping = True
                 return
-            self._admit(generation)
+            if isinstance(item, Embedding):
+                self._embed(item)
+            else:
+                self._admit(item)
+
+    def _embed(self, item: Embedding) -> None:
+        self.progressed_at = time.monotonic()
+        if not item.vector.set_running_or_notify_cancel():
+            return
+        try:
+            item.vector.set_result(self._engine.embed(item.tokens))
+        except EngineFailedError as error:
+            item.vector.set_exception(RbeeError(ErrorCode.WORKER_CRASHED, f"The engine failed: {error}."))
+            raise
 
     def _admit(self, generation: Generation) -> None:
         self.progressed_at = time.monotonic()
@@ -112,10 +144,11 @@ class Batcher:
             self._end(generation, "stop", delivery)
             return
         generation.generated += 1
-        text = generation.text.feed(self._engine.piece(token))
+        marker = generation.markers.get(token) if generation.markers else None
+        text = generation.text.feed(self._engine.piece(token) if marker is None else marker)
         if text:
-            delivery.append((generation, text))
-        if generation.text.stopped:
+            delivery.append((generation, _shown(generation, text)))
+        if generation.text.stop is not None:
             self._end(generation, "stop", delivery)
         elif generation.generated >= generation.limit:
             self._end(generation, "length", delivery)
@@ -132,14 +165,29 @@ class Batcher:
     def _end(self, generation: Generation, reason: FinishReason, delivery: Delivery) -> None:
         rest = generation.text.finish()
         if rest:
-            delivery.append((generation, rest))
+            delivery.append((generation, _shown(generation, rest)))
         del self._by_slot[generation.slot]
         self.table.release(generation.slot)
         self._engine.finish(generation.slot)
-        delivery.append((generation, Ending(reason, generation.generated, generation.cached_tokens)))
+        ending = Ending(reason, generation.generated, generation.cached_tokens, generation.text.stop)
+        delivery.append((generation, ending))
+
+    def _score(self, row: int, token: int, most: int) -> TokenScore:
+        own, *others = self._engine.scores(row, token, most)
+        top = tuple((self._engine.piece(score.token), score.logprob) for score in others)
+        return TokenScore(self._engine.piece(token), own.logprob, top)
 
     def _rewind(self, plan: StepPlan) -> None:
         """Cut the engine's caches back to what the table knows: a step that was broken off is done anew."""
         for index in plan.advances:
             if not self._engine.keep(index, self.table.slots[index].evaluated):
                 self.table.forgotten(index)
+
+
+def _shown(generation: Generation, text: str) -> Event:
+    """Give the event for text that may be shown, with the scores of the tokens that it came from, if wished."""
+    if generation.scores is None:
+        return text
+    scored = Scored(text, tuple(generation.unshown))
+    generation.unshown.clear()
+    return scored

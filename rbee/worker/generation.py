@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rbee.contracts.tasks import FinishReason
@@ -15,32 +15,69 @@ from rbee.worker.text import TextOut
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The good end of a generation, with its counts of tokens."""
+    """The good end of a generation, with its counts of tokens, and the stop string that ended it, if one did."""
 
     finish_reason: FinishReason
     total_tokens: int
     cached_tokens: int
+    stop: str | None = None
 
 
-Event = str | Ending | RbeeError
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token of the text with its log probability, and those of the likeliest in its place, as (bytes, number)."""
+
+    piece: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Text to show with the scores of its tokens; only of a generation that asked for them."""
+
+    text: str
+    scores: tuple[TokenScore, ...]
+
+
+Event = str | Scored | Ending | RbeeError
 """Text to show, or one of the two ways to end."""
 
 
 class Generation:
     """A request with its prompt in tokens and a limit of new tokens that fits the context.
 
-    The event loop makes it, sets `cancelled` and reads events; the engine's thread owns the rest.
+    The event loop makes it, sets `cancelled`, keeps its deadline (`expiry`, and `late` once that has passed) and reads
+    events; the engine's thread owns the rest.
+
+    Args:
+        scores: the scores that are wished for each token, as in `Wish`.
+        markers: special tokens that are shown, with their text.
     """
 
     def __init__(
-        self, request_id: str, prompt: list[int], *, limit: int, chain: SamplerChain, seed: int, stops: Sequence[str]
+        self,
+        request_id: str,
+        prompt: list[int],
+        *,
+        limit: int,
+        chain: SamplerChain,
+        seed: int,
+        stops: Sequence[str],
+        scores: int | None = None,
+        markers: Mapping[int, bytes] | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
         self.limit = limit
         self.chain = chain
         self.seed = seed
+        self.scores = scores
+        self.markers = markers
+        self.unshown: list[TokenScore] = []
         self.cancelled = False
+        self.expiry: asyncio.TimerHandle | None = None
+        self.late: RbeeError | None = None
         self.text = TextOut(stops)
         self.slot = -1
         self.cached_tokens = 0

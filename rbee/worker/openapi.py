@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,7 +19,9 @@ _REF = "#/components/schemas/{model}"
 
 def describe(operations: Sequence[Operation]) -> dict[str, Any]:
     """Give the document."""
-    models = {model for one in operations for model in (one.request, one.response) if model is not None} | {ErrorBody}
+    models = {_model(body) for one in operations for body in (one.request, one.response) if body is not None} | {
+        ErrorBody
+    }
     _, schemas = models_json_schema([(model, "validation") for model in sorted(models, key=str)], ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
@@ -38,7 +41,7 @@ def describe(operations: Sequence[Operation]) -> dict[str, Any]:
 def _operation(one: Operation) -> dict[str, Any]:
     good: dict[str, Any] = {"description": "done"}
     if one.response is not None:
-        good["content"] = _content(one.response)
+        good["content"] = _content(_model(one.response))
     elif one.method != "DELETE":
         good["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
     described: dict[str, Any] = {
@@ -49,7 +52,7 @@ def _operation(one: Operation) -> dict[str, Any]:
         },
     }
     if one.request is not None:
-        described["requestBody"] = {"required": True, "content": _content(one.request)}
+        described["requestBody"] = {"required": True, "content": _content(_model(one.request))}
     names = re.findall(r"\{(\w+)\}", one.path)
     if names:
         described["parameters"] = [
@@ -58,6 +61,15 @@ def _operation(one: Operation) -> dict[str, Any]:
     if one.path == "/v1/health":
         described["security"] = []
     return described
+
+
+def _model(body: type[BaseModel] | str) -> type[BaseModel]:
+    """Load a model that is given by name."""
+    if not isinstance(body, str):
+        return body
+    module, _, name = body.partition(":")
+    model: type[BaseModel] = getattr(import_module(module), name)
+    return model
 
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:

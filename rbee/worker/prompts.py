@@ -1,4 +1,4 @@
-"""Turn a request's prompt or messages into tokens that fit the context."""
+"""Turn a wish's prompt or turns into tokens that fit the context."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.tasks import InferenceRequest, Message
 from rbee.errors import RbeeError
 from rbee.worker.engine.protocol import Engine
+from rbee.worker.wish import Wish
 
 if TYPE_CHECKING:
     from rbee.worker.template import ChatTemplate
@@ -18,10 +18,11 @@ SHORT_CHARS: Final = 8192  # up to here, a thread would cost more than it saves 
 
 
 class Prompts:
-    """The prompts of one model."""
+    """The prompts of one model; *template* is used instead of the model's own chat template."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, template: str | None = None) -> None:
         self._engine = engine
+        self._source = template or engine.facts.chat_template
         self._lock = threading.Lock()
         self._made: ChatTemplate | None = None
 
@@ -35,54 +36,36 @@ class Prompts:
                 from rbee.worker.template import ChatTemplate, no_template  # jinja2 would delay the worker's start
 
                 facts = self._engine.facts
-                if not facts.chat_template:
+                if not self._source:
                     raise no_template()
-                self._made = ChatTemplate(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
+                self._made = ChatTemplate(self._source, begin=facts.begin_text, end=facts.end_text)
             return self._made
 
-    async def tokens(self, request: InferenceRequest) -> list[int]:
+    async def tokens(self, wish: Wish) -> list[int]:
         """Give the tokens. Raises RbeeError INVALID_REQUEST if they leave no room for an answer."""
-        size = len(request.prompt or "") + sum(len(message.content) for message in request.messages or ())
-        if size <= SHORT_CHARS:
-            tokens = self._tokens(request)
-        else:
-            tokens = await asyncio.to_thread(self._tokens, request)
+        tokens = await self.all_tokens(wish)
         context = self._engine.facts.context
         if len(tokens) >= context:
             raise RbeeError(
                 ErrorCode.INVALID_REQUEST,
                 f"The prompt has {len(tokens)} tokens; with at least one for the answer, {context} fit.",
                 hint="Shorten the prompt, or start the worker with a larger context.",
-                param="prompt" if request.prompt is not None else "messages",
+                param=wish.param,
                 details={"prompt_tokens": len(tokens), "context_tokens": context},
             )
         if not tokens:
             raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt has no tokens.", param="prompt")
         return tokens
 
-    def _tokens(self, request: InferenceRequest) -> list[int]:
-        if request.raw:
-            return self._engine.tokenize(_raw_text(request), special=True)
-        return self._engine.tokenize(self.template().render(_messages(request)), special=True)
+    async def all_tokens(self, wish: Wish) -> list[int]:
+        """Give the tokens, however many they are."""
+        if wish.size <= SHORT_CHARS:
+            return self._tokens(wish)
+        return await asyncio.to_thread(self._tokens, wish)
 
-
-def _raw_text(request: InferenceRequest) -> str:
-    """Give the prompt as it is."""
-    if request.prompt is None:
-        raise RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            "Messages need the chat template; raw takes a prompt.",
-            hint="Send 'prompt' with 'raw', or leave 'raw' out.",
-            param="raw",
-        )
-    return f"{request.system}\n\n{request.prompt}" if request.system else request.prompt
-
-
-def _messages(request: InferenceRequest) -> list[Message]:
-    """Give the conversation, the system's words first."""
-    messages = list(request.messages or ())
-    if request.prompt is not None:
-        messages = [Message(role="user", content=request.prompt)]
-    if request.system:
-        messages.insert(0, Message(role="system", content=request.system))
-    return messages
+    def _tokens(self, wish: Wish) -> list[int]:
+        if wish.tokens is not None:
+            return list(wish.tokens)
+        if wish.text is not None:
+            return self._engine.tokenize(wish.text, special=True)
+        return self._engine.tokenize(self.template().render(wish.turns or (), tools=wish.tools), special=True)

@@ -19,22 +19,27 @@ from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, Worke
 from rbee.daemonkit import errors
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.sse import DONE, EventStream, encode
+from rbee.worker.deadline import deadline_of
 from rbee.worker.service import Service
 from rbee.worker.stream import InferenceStream
+from rbee.worker.wish import wish_of
 
 Answer = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One route as its users see it; `request` and `response` are the bodies, None for a stream or nothing."""
+    """One route as its users see it; `request` and `response` are the bodies, None for a stream or nothing.
+
+    A body may be named as `module:Model`: it is then loaded by whoever needs it.
+    """
 
     method: str
     path: str
     summary: str
     answer: Answer
-    request: type[BaseModel] | None = None
-    response: type[BaseModel] | None = None
+    request: type[BaseModel] | str | None = None
+    response: type[BaseModel] | str | None = None
 
 
 def build(service: Service, drain: Drain[WorkerStopReceipt]) -> Starlette:
@@ -68,6 +73,7 @@ class Routes:
             Operation("POST", "/v1/inference", "Generate tokens", self.infer, request=InferenceRequest),
             Operation("DELETE", "/v1/inference/{request_id}", "Stop a generation", self.cancel),
             Operation("GET", "/v1/slots", "Its slots", self.slots, response=SlotsStatus),
+            *self._edge(),
             Operation(
                 "POST",
                 "/v1/admin/shutdown",
@@ -77,6 +83,41 @@ class Routes:
                 WorkerStopReceipt,
             ),
         ]
+
+    def _edge(self) -> list[Operation]:
+        """List the routes of other people's clients."""
+        models = "rbee.contracts.models:ModelCards"
+        return [
+            Operation(
+                "GET", "/v1/models", "The model, as OpenAI's clients ask for it", self._later("models"), None, models
+            ),
+            *(
+                Operation("POST", path, summary, self._later(name), f"rbee.contracts.{request}")
+                for path, summary, name, request in (
+                    ("/v1/chat/completions", "Chat, as with OpenAI", "chat", "openai:ChatRequest"),
+                    ("/v1/completions", "Continue a text, as with OpenAI", "completions", "openai:CompletionRequest"),
+                    ("/v1/embeddings", "Embed texts, as with OpenAI", "embeddings", "openai:EmbeddingRequest"),
+                    ("/v1/responses", "Respond, as with OpenAI", "responses", "responses:ResponsesRequest"),
+                    ("/v1/messages", "Chat, as with Anthropic", "messages", "anthropic:MessagesRequest"),
+                    (
+                        "/v1/messages/count_tokens",
+                        "Count tokens, as with Anthropic",
+                        "count_tokens",
+                        "anthropic:CountTokensRequest",
+                    ),
+                )
+            ),
+        ]
+
+    def _later(self, name: str) -> Answer:
+        """Give what answers a route of the edge, imported at its first request: a start does not wait for it."""
+
+        async def answer(request: Request) -> Response:
+            from rbee.worker.edge import requests
+
+            return await requests.ANSWERS[name](self._service, request)
+
+        return answer
 
     async def health(self, _request: Request) -> Response:
         """Tell that the worker lives, in which state it is, and whether a request is stalled."""
@@ -117,7 +158,7 @@ class Routes:
         except ValidationError as error:
             raise errors.validation_error(list(error.errors(include_url=False))) from error
         request_id = wish.request_id or errors.request_id_of(request) or ""
-        generation = await self._service.begin(wish, request_id)
+        (generation,) = await self._service.begin([wish_of(wish)], request_id, deadline_s=deadline_of(request))
         return InferenceStream(generation, cancel=lambda: self._service.cancel(request_id), began=began)
 
     async def cancel(self, request: Request) -> Response:

@@ -10,28 +10,34 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.tasks import InferenceRequest
 from rbee.contracts.workers import SlotInfo, SlotsStatus, WorkerState
 from rbee.errors import RbeeError
-from rbee.worker.batcher import Batcher, Delivery
+from rbee.worker.batcher import Batcher, Delivery, Embedding
+from rbee.worker.checks import check, check_embeds, check_slots, check_writes
 from rbee.worker.engine.protocol import Engine, EngineFailedError
 from rbee.worker.engine.thread import EngineThread, Outcome
-from rbee.worker.generation import Generation
+from rbee.worker.generation import Ending, Generation
 from rbee.worker.loading import Loading
 from rbee.worker.prompts import Prompts
 from rbee.worker.sampling import MAX_SEED, chain_of
 from rbee.worker.settings import WorkerSettings
+from rbee.worker.wish import Wish
 
 log = logging.getLogger(__name__)
 CANCEL_WAIT_S: Final = 5.0
+EDGE_READY_AFTER_S: Final = 1.0  # who waited for the model comes first
+_PART: Final = "#"  # divides a request's id from the number of the answer, from the second on
 
 
 class Service:
     """One worker.
+
+    `started_unix` is when it began, in seconds since the epoch.
 
     Args:
         thread: is loading the engine already.
@@ -48,6 +54,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self.started_unix = time.time()
         self.loading = Loading(thread.progress, settings.backend, settings.model_path)
         self.state = WorkerState.LOADING
         self.failure: RbeeError | None = None
@@ -56,6 +63,7 @@ class Service:
         self._clock = clock
         self._last_told: tuple[str, int] | None = None
         self._running: dict[str, Generation] = {}
+        self._embedding: set[str] = set()
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._idle_since = clock()
@@ -79,44 +87,101 @@ class Service:
     @property
     def slots_available(self) -> int:
         """Count the free slots; none before the model is loaded."""
-        return self.settings.slots - len(self._running) if self._batcher else 0
+        return self.settings.slots - self._in_use if self._batcher else 0
+
+    @property
+    def _in_use(self) -> int:
+        return len(self._running) + len(self._embedding)
 
     @property
     def context_length(self) -> int:
         """Give the tokens that one slot holds; 0 before the model is loaded."""
         return self._engine.facts.context if self._engine else 0
 
+    def loaded(self) -> tuple[Engine, Prompts]:
+        """Give the engine and what makes tokens for it.
+
+        Raises RbeeError WORKER_LOADING before they are there, DRAINING or WORKER_CRASHED after.
+        """
+        settings = self.settings
+        if self.failure is not None:
+            raise self.failure
+        if self.state in (WorkerState.DRAINING, WorkerState.STOPPING):
+            raise RbeeError(ErrorCode.DRAINING, f"Worker {settings.worker_id} is stopping and takes no new work.")
+        if self._engine is None or self._prompts is None:
+            raise RbeeError(
+                ErrorCode.WORKER_LOADING,
+                f"Worker {settings.worker_id} is still loading {settings.name}.",
+                details=self.loading.last.model_dump(exclude_none=True),
+            )
+        return self._engine, self._prompts
+
     @property
     def idle_s(self) -> float:
         """Give the seconds for which no slot has been in use."""
-        return 0.0 if self._running else self._clock() - self._idle_since
+        return 0.0 if self._in_use else self._clock() - self._idle_since
 
     @property
     def stalled_s(self) -> float:
         """Give the seconds since the engine last got anything done for the requests that run."""
-        if not self._running or self._batcher is None:
+        if not self._in_use or self._batcher is None:
             return 0.0
         return max(0.0, self._clock() - self._batcher.progressed_at)
 
-    async def begin(self, request: InferenceRequest, request_id: str) -> Generation:
-        """Start a generation.
+    async def begin(
+        self, wishes: Sequence[Wish], request_id: str, *, deadline_s: float | None = None
+    ) -> list[Generation]:
+        """Start the generations of one request, all or none; what still runs after *deadline_s* ends with an error.
 
-        Raises RbeeError: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or INVALID_REQUEST for a prompt
-        that leaves no room for a token. None of them has cost any computing.
+        Raises RbeeError: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or INVALID_REQUEST for what cannot
+        be, such as a prompt that leaves no room for a token. None of them has cost any computing.
         """
-        self._check_free(request_id)
-        assert self._prompts is not None
-        tokens = await self._prompts.tokens(request)
-        self._check_free(request_id)  # again: a long prompt takes its time
+        engine, prompter = self.loaded()
+        check_writes(engine, self.settings.name)
+        self._check_free(request_id, len(wishes))
+        await check(wishes, engine)
+        prompts: dict[int, list[int]] = {}
+        for wish in wishes:
+            if id(wish.source) not in prompts:
+                prompts[id(wish.source)] = await prompter.tokens(wish)
+        self.loaded()
+        self._check_free(request_id, len(wishes))  # again: a long prompt takes its time
+        generations = [
+            self._start(wish, prompts[id(wish.source)], request_id if not number else f"{request_id}{_PART}{number}")
+            for number, wish in enumerate(wishes)
+        ]
+        if deadline_s is not None:
+            for generation in generations:
+                generation.expiry = asyncio.get_running_loop().call_later(
+                    deadline_s, self._expired, generation, deadline_s
+                )
+        return generations
+
+    def _expired(self, generation: Generation, deadline_s: float) -> None:
+        """End a generation whose time is over; the engine lets go of it within the step that is running."""
+        generation.late = RbeeError(
+            ErrorCode.REQUEST_TIMEOUT,
+            f"The request was not done within its {deadline_s:g} s; {generation.generated} tokens came.",
+            details={"tokens": generation.generated, "worker_id": self.settings.worker_id},
+        )
+        if self._batcher is not None and not generation.cancelled:
+            self._batcher.cancel(generation)
+
+    def _start(self, wish: Wish, tokens: list[int], request_id: str) -> Generation:
+        assert self._engine is not None
         assert self._batcher is not None
-        seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+        room = self.context_length - len(tokens)
+        seed = secrets.randbelow(MAX_SEED + 1) if wish.seed is None else wish.seed
+        markers = {self._engine.marker(text): text.encode() for text in wish.markers}
         generation = Generation(
             request_id,
             tokens,
-            limit=min(request.max_tokens, self.context_length - len(tokens)),
-            chain=chain_of(request, seed),
+            limit=room if wish.limit is None else min(wish.limit, room),
+            chain=chain_of(wish.sampling, seed, bias=wish.bias, grammar=wish.grammar),
             seed=seed,
-            stops=request.stop,
+            stops=wish.sampling.stop,
+            scores=wish.scores,
+            markers={token: text for token, text in markers.items() if token is not None},
         )
         self._running[request_id] = generation
         self._quiet.clear()
@@ -124,11 +189,37 @@ class Service:
         self._batcher.submit(generation)
         return generation
 
+    async def embed(self, texts: Sequence[Wish], request_id: str) -> tuple[list[list[float]], int]:
+        """Give the embeddings of texts, which take one slot together, and how many tokens they have.
+
+        Raises RbeeError like `begin`, and INVALID_REQUEST where the model was not made for it.
+        """
+        engine, prompter = self.loaded()
+        check_embeds(engine, self.settings.name)
+        self._check_free(request_id, 1)
+        assert self._batcher is not None
+        self._embedding.add(request_id)
+        self._quiet.clear()
+        self._slots_changed()
+        items: list[Embedding] = []
+        try:
+            await check(texts, engine)
+            items += [Embedding(await prompter.tokens(text)) for text in texts]
+            for item in items:
+                self._batcher.submit(item)
+            vectors = [await asyncio.wrap_future(item.vector) for item in items]
+        finally:
+            for item in items:
+                item.vector.cancel()
+            self._embedding.discard(request_id)
+            self._freed()
+        return vectors, sum(len(item.tokens) for item in items)
+
     def cancel(self, request_id: str) -> None:
-        """Stop a generation within the step that is running; one that is not there is fine."""
-        generation = self._running.get(request_id)
-        if generation is not None and self._batcher is not None and not generation.cancelled:
-            self._batcher.cancel(generation)
+        """Stop the generations of a request within the step that is running; one that is not there is fine."""
+        for name, generation in list(self._running.items()):
+            if name.partition(_PART)[0] == request_id and self._batcher is not None and not generation.cancelled:
+                self._batcher.cancel(generation)
 
     def slots(self) -> SlotsStatus:
         """Describe the slots."""
@@ -155,7 +246,7 @@ class Service:
             self._set_state(WorkerState.DRAINING)
         self.loading.stop()
         await self._quiet_within(self.settings.drain_s)
-        for request_id in list(self._running):
+        for request_id in [name for name in self._running if _PART not in name]:
             log.warning("cancelled at the end of the drain", extra={"fields": {"request_id": request_id}})
             self.cancel(request_id)
         await self._quiet_within(CANCEL_WAIT_S)
@@ -174,30 +265,14 @@ class Service:
         try:
             await asyncio.wait_for(self._quiet.wait(), seconds)
         except TimeoutError:
-            log.warning("requests still run", extra={"fields": {"running": len(self._running)}})
+            log.warning("requests still run", extra={"fields": {"running": self._in_use}})
 
-    def _check_free(self, request_id: str) -> None:
-        settings = self.settings
-        if self.failure is not None:
-            raise self.failure
-        if self.state in (WorkerState.DRAINING, WorkerState.STOPPING):
-            raise RbeeError(ErrorCode.DRAINING, f"Worker {settings.worker_id} is stopping and takes no new work.")
-        if self._batcher is None:
-            raise RbeeError(
-                ErrorCode.WORKER_LOADING,
-                f"Worker {settings.worker_id} is still loading {settings.name}.",
-                details=self.loading.last.model_dump(exclude_none=True),
-            )
-        if request_id in self._running:
+    def _check_free(self, request_id: str, wanted: int) -> None:
+        if request_id in self._running or request_id in self._embedding:
             raise RbeeError(
                 ErrorCode.INVALID_REQUEST, f"A request with the id {request_id} is running already.", param="request_id"
             )
-        if not self.slots_available:
-            raise RbeeError(
-                ErrorCode.ALL_SLOTS_BUSY,
-                f"All {settings.slots} slots of worker {settings.worker_id} are busy.",
-                details={"slots_total": settings.slots, "slots_busy": len(self._running)},
-            )
+        check_slots(self.settings, self.slots_available, wanted)
 
     def _slots_changed(self) -> None:
         if self.state in (WorkerState.IDLE, WorkerState.BUSY):
@@ -219,14 +294,19 @@ class Service:
 
     def _deliver(self, delivery: Delivery) -> None:
         for generation, event in delivery:
-            generation.put(event)
-            if not isinstance(event, str):
+            last = isinstance(event, Ending | RbeeError)
+            generation.put(generation.late if last and generation.late is not None else event)
+            if last:
                 self._ended(generation)
 
     def _ended(self, generation: Generation) -> None:
-        if self._running.pop(generation.request_id, None) is None:
-            return
-        if not self._running:
+        if generation.expiry is not None:
+            generation.expiry.cancel()
+        if self._running.pop(generation.request_id, None) is not None:
+            self._freed()
+
+    def _freed(self) -> None:
+        if not self._in_use:
             self._idle_since = self._clock()
             self._quiet.set()
         self._slots_changed()
@@ -241,6 +321,7 @@ class Service:
         )
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
+        asyncio.get_running_loop().call_later(EDGE_READY_AFTER_S, _begin_edge)
 
     def _failed(self, error: RbeeError, left: list[Generation]) -> None:
         """Tell everybody who waits, and end."""
@@ -263,7 +344,7 @@ class Service:
         try:
             if isinstance(outcome, Exception):
                 raise outcome
-            prompts = Prompts(outcome)
+            prompts = Prompts(outcome, self.settings.chat_template())
             batcher = Batcher(
                 outcome,
                 self.settings.slots,
@@ -288,3 +369,8 @@ class Service:
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _begin_edge() -> None:
+    """Import what the first request of another people's client would else wait for."""
+    asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.edge.requests")

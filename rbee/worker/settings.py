@@ -43,6 +43,9 @@ class WorkerSettings(BaseModel):
         default="f16", description="number format of the KV cache; q8_0 halves it and needs flash attention"
     )
     flash_attention: bool | None = Field(default=None, description="default: wherever the device can")
+    chat_template_file: Path | None = Field(
+        default=None, description="file with the chat template to use instead of the model's own"
+    )
     mmap: bool = Field(default=True, description="map the model file instead of reading it")
     drain_s: float = Field(default=30.0, ge=0, le=3600, description="seconds that running requests have at the end")
     api_key: SecretStr | None = Field(default=None, description="bearer key that opens this worker")
@@ -55,6 +58,8 @@ class WorkerSettings(BaseModel):
     def _possible(self) -> WorkerSettings:
         if self.cache_type == "q8_0" and self.flash_attention is False:
             raise ValueError("cache_type q8_0 needs flash attention; leave flash_attention out or set it to true")
+        if self.chat_template_file is not None and not self.chat_template_file.is_file():
+            raise ValueError(f"there is no chat template {self.chat_template_file}")
         if self.api_key is None or not self.api_key.get_secret_value():
             raise ValueError("a worker needs a key; set RBEE_WORKER_API_KEY")
         return self
@@ -64,6 +69,10 @@ class WorkerSettings(BaseModel):
         """Give the bearer key in clear."""
         assert self.api_key is not None
         return self.api_key.get_secret_value()
+
+    def chat_template(self) -> str | None:
+        """Read the chat template that is used instead of the model's own; None for that."""
+        return None if self.chat_template_file is None else self.chat_template_file.read_text(encoding="utf-8")
 
     @property
     def name(self) -> str:

@@ -70,6 +70,7 @@ class InferenceStream(Response):
             return body
         if isinstance(event, RbeeError):
             return encode_error(event, request_id)
+        assert isinstance(event, Ending)  # our own interface asks for no scores
         return encode(self._done(event)) + DONE
 
     def _done(self, ending: Ending) -> DoneEvent:

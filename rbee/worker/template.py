@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.tasks import MAX_PROMPT_CHARS, Message
+from rbee.contracts.tasks import MAX_PROMPT_CHARS
 from rbee.errors import RbeeError
 
 MAX_TEMPLATE_CHARS = 200_000
@@ -24,7 +24,7 @@ class _RefusedError(Exception):
 
 
 class ChatTemplate:
-    """A model's chat template.
+    """A model's chat template; `names` are the variables that it looks at, `source` is its text.
 
     Raises RbeeError MODEL_INVALID when made from one that does not compile.
 
@@ -41,18 +41,22 @@ class ChatTemplate:
         if len(source) > MAX_TEMPLATE_CHARS:
             raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template has {len(source)} characters.")
         try:
+            self.names = frozenset(meta.find_undeclared_variables(environment.parse(source)))
             self._template = environment.from_string(source)
         except TemplateError as error:
             raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template does not compile: {error}.") from error
+        self.source = source
         self._tokens = {"bos_token": begin, "eos_token": end}
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """Give the prompt for *messages*. Raises RbeeError INVALID_REQUEST where the template refuses them."""
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+    def render(self, turns: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Give the prompt for a conversation. Raises RbeeError INVALID_REQUEST where the template refuses it."""
+        values: dict[str, Any] = {"messages": [dict(turn) for turn in turns], **self._tokens}
+        if tools:
+            values["tools"] = [dict(tool) for tool in tools]
         text: list[str] = []
         size = 0
         try:
-            for piece in self._template.generate(messages=turns, add_generation_prompt=True, **self._tokens):
+            for piece in self._template.generate(add_generation_prompt=True, **values):
                 text.append(piece)
                 size += len(piece)
                 if size > MAX_RENDERED_CHARS:

@@ -12,27 +12,32 @@ from collections.abc import Sequence
 class TextOut:
     """The text of one generation.
 
-    `stopped` becomes true with the first stop string; it and what follows are never given out.
+    `stopped` becomes true with the first stop string, which is then `stop`; it and what follows are never given out.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self._stops = tuple(stops)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
-        self.stopped = False
+        self.stop: str | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Tell whether a stop string has come."""
+        return self.stop is not None
 
     def feed(self, piece: bytes) -> str:
         """Take the bytes of one token; give what may be shown now, perhaps nothing."""
         text = self._decoder.decode(piece)
         if not self._stops:
             return text
-        if not text or self.stopped:
+        if not text or self.stop is not None:
             return ""
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
+        found = [(at, stop) for at, stop in ((self._held.find(stop), stop) for stop in self._stops) if at >= 0]
         if found:
-            self.stopped = True
-            shown, self._held = self._held[: min(found)], ""
+            at, self.stop = min(found)
+            shown, self._held = self._held[:at], ""
             return shown
         keep = self._may_become_stop()
         shown = self._held[: len(self._held) - keep]
@@ -42,7 +47,7 @@ class TextOut:
     def finish(self) -> str:
         """Give what was held back, now that no more comes; a broken last character is dropped."""
         shown, self._held = self._held, ""
-        return "" if self.stopped else shown
+        return shown if self.stop is None else ""
 
     def _may_become_stop(self) -> int:
         """Count the characters at the end that are the beginning of a stop string."""

@@ -9,7 +9,7 @@ import pytest
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.tasks import Message, Sampling
+from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
 from rbee.worker.engine import llama_load
 from rbee.worker.engine.llama_engine import LlamaEngine
@@ -101,7 +101,7 @@ def chat(engine: LlamaEngine, question: str) -> str:
     facts = engine.facts
     assert facts.chat_template is not None
     template = ChatTemplate(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
-    return template.render([Message(role="user", content=question)])
+    return template.render([{"role": "user", "content": question}])
 
 
 @pytest.mark.B20

@@ -15,7 +15,7 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.worker.engine import model_file
-from rbee.worker.engine.protocol import EngineFailedError, EngineOptions, LoadProgress, ModelFacts
+from rbee.worker.engine.protocol import EngineFailedError, EngineOptions, LoadProgress, ModelFacts, Score
 from rbee.worker.sampling import SamplerChain
 from rbee.worker.slots import StepPlan
 
@@ -53,6 +53,7 @@ class FakeOptions(BaseModel):
     exit_after: int | None = None
     eats_mb: int = Field(default=0, ge=0, description="memory to take with each token, and never to give back")
     rubbish: bool = False
+    embedding: int = Field(default=0, ge=0, description="length of its embeddings; 0 for a model that writes text")
     template: str | None = _TEMPLATE
     check_file: bool = Field(default=False, description="look at the model file as the real engine does")
     memory_mb: int = Field(default=0, ge=0, description="memory to hold, so that somebody can see it returned")
@@ -112,6 +113,7 @@ class FakeEngine:
             chat_template=wish.template,
             begin_text="",
             end_text="",
+            embedding=wish.embedding,
             device_bytes=None if options.backend is Backend.CPU else wish.memory_mb * 1024 * 1024,
         )
         self._held = bytearray(os.urandom(4096) * (wish.memory_mb * 256))
@@ -133,6 +135,15 @@ class FakeEngine:
     def piece(self, token: int) -> bytes:
         """Give the word."""
         return b"\xff\xfe\x80" if self._wish.rubbish else self._texts[token]
+
+    def marker(self, text: str) -> int | None:
+        """Know no special token."""
+        del text
+        return None
+
+    def grammar_fault(self, grammar: str) -> str | None:
+        """Take any grammar but an empty one, and obey none."""
+        return None if grammar.strip() else "it is empty"
 
     def ends(self, token: int) -> bool:
         """Tell whether the answer is over."""
@@ -164,6 +175,17 @@ class FakeEngine:
         if self._interrupted.wait(duration):
             return None
         return [self._next(plan.slots[row]) for row in plan.outputs]
+
+    def scores(self, row: int, token: int, most: int) -> list[Score]:
+        """Be certain of the token, and of nothing else."""
+        del row
+        return [Score(token, 0.0), *([Score(token, 0.0)] if most else [])]
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Point into the direction that the first token's number gives."""
+        time.sleep(len(tokens) / self._wish.prompt_tokens_per_s)
+        size = self._wish.embedding
+        return [1.0 if index == tokens[0] % size else 0.0 for index in range(size)]
 
     def interrupt(self) -> None:
         """Wake a step that is waiting."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.worker.engine.llama import Llama
-from rbee.worker.engine.protocol import EngineFailedError, ModelFacts
+from rbee.worker.engine.llama_sampler import SlotSampler, compiled
+from rbee.worker.engine.llama_scores import scores
+from rbee.worker.engine.protocol import EngineFailedError, ModelFacts, Score
 from rbee.worker.sampling import SamplerChain, Stage
 from rbee.worker.slots import StepPlan
 
@@ -19,7 +22,7 @@ _SET: Final = b"x"
 _UNSET: Final = b"\0"
 _PLAIN: Final = False  # special tokens have no text
 _DATA_STAYS: Final = False
-_MIN_KEEP: Final = 1  # a sampler that cuts leaves at least one token
+_NAMED: Final = True  # names of special tokens count as such
 
 
 class LlamaEngine:
@@ -39,7 +42,8 @@ class LlamaEngine:
         self._context = context
         self._vocab = lib.llama_model_get_vocab(model)
         self._memory = lib.llama_get_memory(context)
-        self._chains: dict[int, Any] = {}
+        self._samplers: dict[int, SlotSampler] = {}
+        self._chains: dict[int, Any] = {}  # of the slots without a grammar, which llama.cpp samples in one call
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(1024)
         recurrent = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
@@ -75,28 +79,40 @@ class LlamaEngine:
         piece = self._pieces[token] = self._buffer.raw[: max(size, 0)]
         return piece
 
+    def marker(self, text: str) -> int | None:
+        """Give the special token of that name."""
+        data, tokens = text.encode(), (ctypes.c_int32 * 2)()
+        count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, 2, False, _NAMED)  # noqa: FBT003
+        return int(tokens[0]) if count == 1 else None
+
+    def grammar_fault(self, grammar: str) -> str | None:
+        """Compile a grammar to see whether it can be."""
+        if not grammar.strip():
+            return "it is empty"
+        self._llama.errors.clear()
+        built = compiled(self._lib, self._vocab, grammar)
+        if built is not None:
+            self._lib.llama_sampler_free(built)
+            return None
+        return "; ".join(self._llama.errors) or "llama.cpp does not understand it"
+
     def ends(self, token: int) -> bool:
         """Tell whether *token* ends a generation."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
     def start(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
         """Build the slot's own sampler chain."""
-        lib = self._lib
-        params = lib.llama_sampler_chain_default_params()
-        params.no_perf = True
-        built = lib.llama_sampler_chain_init(params)
-        for stage, numbers in chain.stages:
-            lib.llama_sampler_chain_add(built, self._sampler(stage, numbers))
-        if chain.history:
-            for token in history[-chain.history :]:
-                lib.llama_sampler_accept(built, token)
-        self._chains[slot] = built
+        sampler = SlotSampler(self._lib, self._vocab, self.facts.vocabulary, chain, history)
+        self._samplers[slot] = sampler
+        if sampler.grammar is None:
+            self._chains[slot] = sampler.chain
 
     def finish(self, slot: int) -> None:
-        """Free the slot's sampler chain."""
-        built = self._chains.pop(slot, None)
-        if built is not None:
-            self._lib.llama_sampler_free(built)
+        """Free the slot's samplers."""
+        self._chains.pop(slot, None)
+        sampler = self._samplers.pop(slot, None)
+        if sampler is not None:
+            sampler.free()
 
     def keep(self, slot: int, count: int) -> bool:
         """Cut the slot's cache; a recurrent state that cannot be cut is dropped whole."""
@@ -131,8 +147,35 @@ class LlamaEngine:
             raise EngineFailedError(
                 f"llama_decode gave {result} for a batch of {count} tokens; {'; '.join(self._llama.errors)}"
             )
+        if len(self._chains) < len(self._samplers):
+            return [self._sample(plan.slots[row], row) for row in plan.outputs]
         sample, context, chains, slots = self._lib.llama_sampler_sample, self._context, self._chains, plan.slots
         return [sample(chains[slots[row]], context, row) for row in plan.outputs]
+
+    def scores(self, row: int, token: int, most: int) -> list[Score]:
+        """Read the logits of an output of the last step."""
+        logits = self._lib.llama_get_logits_ith(self._context, row)
+        return scores(logits, self.facts.vocabulary, token, most)
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Read the text in one go, for its tokens may look at each other, and pool what llama.cpp makes of them."""
+        count = len(tokens)
+        batch = self._batch
+        batch.n_tokens = count
+        self._tokens[:count] = tokens
+        self._positions[:count] = range(count)
+        self._wanted[:count] = [1] * count
+        for row in range(count):
+            self._sequences[row] = self._of_slot[0]
+        result = self._lib.llama_decode(self._context, batch)
+        if result != _OK:
+            raise EngineFailedError(f"llama_decode gave {result} for a text of {count} tokens")
+        pooled = self._lib.llama_get_embeddings_seq(self._context, 0)
+        if self._memory is not None:
+            self._lib.llama_memory_clear(self._memory, _DATA_STAYS)
+        vector: list[float] = pooled[: self.facts.embedding]
+        length = math.sqrt(sum(value * value for value in vector)) or 1.0
+        return [value / length for value in vector]
 
     def interrupt(self) -> None:
         """Set the flag that the CPU's compute threads look at between two operations."""
@@ -148,6 +191,9 @@ class LlamaEngine:
         One thread does: several would wait for each other at every operation while the machine starts other things.
         """
         lib, context = self._lib, self._context
+        if self.facts.embedding:
+            self.embed([max(lib.llama_vocab_bos(self._vocab), 0)])
+            return
         threads, batch_threads = lib.llama_n_threads(context), lib.llama_n_threads_batch(context)
         lib.llama_set_n_threads(context, 1, 1)
         self.start(0, SamplerChain(((Stage.GREEDY, ()),)), ())
@@ -158,28 +204,17 @@ class LlamaEngine:
 
     def close(self) -> None:
         """Free samplers, context and model."""
-        for slot in list(self._chains):
+        for slot in list(self._samplers):
             self.finish(slot)
         self._lib.llama_free(self._context)
         self._llama.free_threadpool(self._pool)
         self._lib.llama_model_free(self._model)
 
-    def _sampler(self, stage: Stage, numbers: tuple[float, ...]) -> Any:
-        lib = self._lib
-        if stage is Stage.PENALTIES:
-            window, repeat, frequency, presence = numbers
-            return lib.llama_sampler_init_penalties(self.facts.vocabulary, int(window), repeat, frequency, presence)
-        if stage is Stage.TOP_K:
-            return lib.llama_sampler_init_top_k(int(numbers[0]))
-        if stage is Stage.TOP_P:
-            return lib.llama_sampler_init_top_p(numbers[0], _MIN_KEEP)
-        if stage is Stage.MIN_P:
-            return lib.llama_sampler_init_min_p(numbers[0], _MIN_KEEP)
-        if stage is Stage.TEMPERATURE:
-            return lib.llama_sampler_init_temp(numbers[0])
-        if stage is Stage.CHANCE:
-            return lib.llama_sampler_init_dist(int(numbers[0]))
-        return lib.llama_sampler_init_greedy()
+    def _sample(self, slot: int, row: int) -> int:
+        sampler = self._samplers[slot]
+        if sampler.grammar is None:
+            return int(self._lib.llama_sampler_sample(sampler.chain, self._context, row))
+        return sampler.sample_in_grammar(self._context, row)
 
     def _make_batch(self, slots: int, rows: int) -> None:
         """Make the arrays that every step's batch is written into."""

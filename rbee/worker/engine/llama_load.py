@@ -29,6 +29,7 @@ ALL_LAYERS: Final = 10_000
 _OFFLOADED_SHARE: Final = 0.5  # of the model's bytes that a GPU has taken at least; embeddings may stay outside
 _MB: Final = 1024 * 1024
 _GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
+_POOLING_OF_TEXTS: Final = (1, 2, 3)  # enum llama_pooling_type: mean, of the first token, of the last
 _EXHAUSTED: Final = {
     Backend.CPU: ErrorCode.RAM_EXHAUSTED,
     Backend.CUDA: ErrorCode.GPU_VRAM_EXHAUSTED,
@@ -45,12 +46,21 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     # On a GPU the count of layers is listened to; on a CPU the log only costs time.
     llama.listen(wanted=gpu is not None or log.isEnabledFor(logging.DEBUG))
     model = _load_model(llama, options, gpu, free_before, progress)
-    context = _make_context(llama, options, model, gpu)
+    embedding = _embedding(llama, model)
+    context = _make_context(llama, options, model, gpu, whole=bool(embedding))
     llama.listen(wanted=True)
     rows = max(options.batch_tokens, options.slots)
+    if embedding:
+        rows = _context_length(llama, model, options)
     piece = rows if gpu is not None else min(rows, CPU_PIECE_TOKENS)
     engine = LlamaEngine(
-        llama, model, context, _facts(llama, model, options), slots=options.slots, rows=rows, piece_tokens=piece
+        llama,
+        model,
+        context,
+        _facts(llama, model, options, embedding),
+        slots=options.slots,
+        rows=rows,
+        piece_tokens=piece,
     )
     if gpu is not None:
         _prove_offload(llama, options, model, gpu, free_before, engine)
@@ -97,7 +107,8 @@ def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_befo
     raise model_file.invalid(options.model_path, f"llama.cpp says: {_last_errors(llama)}")
 
 
-def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | None) -> int:
+def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | None, *, whole: bool) -> int:
+    """Make the context; where texts are read *whole*, for their embeddings, one at a time."""
     lib = llama.lib
     params = lib.llama_context_default_params()
     params.n_ctx = _context_length(llama, model, options) * options.slots
@@ -109,6 +120,10 @@ def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | N
     params.offload_kqv = gpu is not None
     params.kv_unified = False
     params.no_perf = True
+    if whole:
+        params.embeddings = True
+        params.n_seq_max = 1
+        params.n_ctx = params.n_batch = params.n_ubatch = _context_length(llama, model, options)
     context = lib.llama_init_from_model(model, params)
     if not context:
         lib.llama_model_free(model)
@@ -137,7 +152,18 @@ def _context_length(llama: Llama, model: int, options: EngineOptions) -> int:
     return options.context or min(int(llama.lib.llama_model_n_ctx_train(model)), DEFAULT_CONTEXT)
 
 
-def _facts(llama: Llama, model: int, options: EngineOptions) -> ModelFacts:
+def _embedding(llama: Llama, model: int) -> int:
+    """Give the length of the model's embeddings if its file says how to pool them, which only such models' do."""
+    buffer = ctypes.create_string_buffer(64)
+    if llama.lib.llama_model_meta_val_str(model, b"general.architecture", buffer, len(buffer)) < 0:
+        return 0
+    key = buffer.value + b".pooling_type"
+    said = llama.lib.llama_model_meta_val_str(model, key, buffer, len(buffer)) > 0
+    pools = said and int(buffer.value) in _POOLING_OF_TEXTS
+    return int(llama.lib.llama_model_n_embd_out(model)) if pools else 0
+
+
+def _facts(llama: Llama, model: int, options: EngineOptions, embedding: int) -> ModelFacts:
     lib = llama.lib
     vocab = lib.llama_model_get_vocab(model)
     buffer = ctypes.create_string_buffer(256)
@@ -153,6 +179,7 @@ def _facts(llama: Llama, model: int, options: EngineOptions) -> ModelFacts:
         chat_template=template.decode("utf-8", "replace") if template else None,
         begin_text=_token_text(lib, vocab, lib.llama_vocab_bos(vocab)),
         end_text=_token_text(lib, vocab, lib.llama_vocab_eos(vocab)),
+        embedding=embedding,
     )
 
 

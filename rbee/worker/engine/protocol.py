@@ -34,7 +34,10 @@ class EngineOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known once a model is loaded; `context` is what one slot holds, in tokens."""
+    """What is known once a model is loaded; `context` is what one slot holds, in tokens.
+
+    `embedding` is the length of the embeddings of a model that was made for them, and writes no text; else 0.
+    """
 
     description: str
     context: int
@@ -45,8 +48,17 @@ class ModelFacts:
     chat_template: str | None
     begin_text: str
     end_text: str
+    embedding: int = 0
     device_bytes: int | None = None
     """What was taken of a GPU's memory; None on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A token that was or could have been chosen, with the natural logarithm of its probability."""
+
+    token: int
+    logprob: float
 
 
 class EngineFailedError(Exception):
@@ -67,6 +79,12 @@ class Engine(Protocol):
 
     def piece(self, token: int) -> bytes:
         """Give the bytes of a token, none for a special one."""
+
+    def marker(self, text: str) -> int | None:
+        """Give the special token that *text* names, if it is one; any thread may ask."""
+
+    def grammar_fault(self, grammar: str) -> str | None:
+        """Say why a grammar cannot be used, None if it can; any thread may ask."""
 
     def ends(self, token: int) -> bool:
         """Tell whether *token* ends a generation."""
@@ -89,6 +107,15 @@ class Engine(Protocol):
         None if `interrupt` came in between; the slots of the plan must then be cut back by `keep`.
         Raises EngineFailedError.
         """
+
+    def scores(self, row: int, token: int, most: int) -> list[Score]:
+        """Give the score of *token* in an output of the last step, then those of the *most* likeliest tokens.
+
+        They are what the model itself says, before any stage of a sampler.
+        """
+
+    def embed(self, tokens: Sequence[int]) -> list[float]:
+        """Give the embedding of a text, of length 1. Raises EngineFailedError."""
 
     def interrupt(self) -> None:
         """Break off the step that is running, if the engine can; any thread may ask."""

@@ -98,7 +98,7 @@ def queen_with_hive(machine: Machine, hive: HiveUnderTest) -> None:
 
 
 @given("a worker of that hive", target_fixture="worker_pid")
-def worker_of_hive(machine: Machine, model: str) -> int:
+def worker_of_attic(machine: Machine, model: str) -> int:
     result = machine.run("rbee-keeper", "worker", "start", "--node", "attic", "--model", model)
     assert result.code == 0, result
     return int(machine.process("llm-worker-rbee").pid)

@@ -28,7 +28,6 @@ __all__ = ["_content", "_hub"]
         ("-5", 0, 0),
         ("soon", None, None),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
-        (format_datetime(datetime.now(UTC) + timedelta(seconds=100)), 60, 101),
     ],
 )
 def test_a_wish_to_wait_has_bounds(said: str | None, least: float | None, most: float | None) -> None:
@@ -37,6 +36,14 @@ def test_a_wish_to_wait_has_bounds(said: str | None, least: float | None, most: 
 
     assert (delay is None) is (least is None)
     assert delay is None or least is None or most is None or least <= delay <= most
+
+
+def test_a_date_to_come_is_waited_for() -> None:
+    """A date in Retry-After is as many seconds as there are until then."""
+    delay = wished_delay(format_datetime(datetime.now(UTC) + timedelta(seconds=100)))
+
+    assert delay is not None
+    assert 60 <= delay <= 101
 
 
 def left_part(home: Path, content: bytes, **note: object) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.tasks import Message
 from rbee.errors import RbeeError
 from rbee.worker.template import MAX_TEMPLATE_CHARS, ChatTemplate
 
@@ -13,10 +12,10 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-HELLO = [Message(role="user", content="Hello <b>&")]
+HELLO = [{"role": "user", "content": "Hello <b>&"}]
 
 
-def render(source: str, messages: list[Message] = HELLO) -> str:
+def render(source: str, messages: list[dict[str, str]] = HELLO) -> str:
     return ChatTemplate(source, begin="<s>", end="</s>").render(messages)
 
 

@@ -1,0 +1,76 @@
+"""What Anthropic's clients send to `/v1/messages` and `/v1/messages/count_tokens`.
+
+Fields that are not listed here are accepted and do nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text
+from rbee.contracts.tasks import StopText
+
+
+class Block(OpenModel):
+    """A piece of a message: text, a call of a tool, its result, or something that is refused."""
+
+    type: str
+    text: Text | None = None
+    id: str | None = Field(default=None, max_length=256)
+    name: str | None = Field(default=None, max_length=256)
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = Field(default=None, max_length=256)
+    content: Text | list[Block] | None = None
+
+
+class MessageTurn(OpenModel):
+    """One turn of a conversation."""
+
+    role: Literal["user", "assistant", "system"]
+    content: Text | list[Block]
+
+
+class MessageTool(OpenModel):
+    """A tool that the model may call; one with a `type` of its own is the server's, and there are none here."""
+
+    type: str | None = None
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+
+
+class MessageToolChoice(OpenModel):
+    """Whether and which tool is to be called."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
+
+
+class CountTokensRequest(OpenModel):
+    """`POST /v1/messages/count_tokens`."""
+
+    model: str | None = Field(default=None, max_length=2048)
+    messages: list[MessageTurn] = Field(min_length=1, max_length=MAX_MESSAGES)
+    system: Text | list[Block] | None = None
+    tools: list[MessageTool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: MessageToolChoice | None = None
+
+
+class MessagesRequest(CountTokensRequest):
+    """`POST /v1/messages`."""
+
+    max_tokens: int = Field(ge=1, le=10_000_000)
+    stream: bool | None = False
+    stop_sequences: Annotated[list[StopText], Field(max_length=16)] | None = None
+    temperature: float | None = Field(default=None, ge=0.0, le=1.0)
+    top_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=0, le=100_000)
+
+
+class TokenCount(BaseModel):
+    """How many tokens a request would take."""
+
+    input_tokens: int

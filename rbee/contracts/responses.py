@@ -1,0 +1,91 @@
+"""What OpenAI's clients send to `/v1/responses`, in its basic form: nothing is stored, so nothing can be referred to.
+
+Fields that are not listed here are accepted and do nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text
+
+
+class InputPart(OpenModel):
+    """A piece of a message: text, or something that is refused."""
+
+    type: str
+    text: Text | None = None
+
+
+class InputItem(OpenModel):
+    """A message, a call that the model made earlier, or the outcome of one."""
+
+    type: str = "message"
+    role: Literal["user", "assistant", "system", "developer"] | None = None
+    content: Text | list[InputPart] | None = None
+    call_id: str | None = Field(default=None, max_length=256)
+    name: str | None = Field(default=None, max_length=256)
+    arguments: Text | None = None
+    output: Text | list[InputPart] | None = None
+
+
+class ResponseTool(OpenModel):
+    """A tool that the model may call; of other types than function there are none here."""
+
+    type: str
+    name: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class NamedResponseTool(OpenModel):
+    """A wish for one certain tool."""
+
+    type: Literal["function"]
+    name: str
+
+
+class TextFormat(OpenModel):
+    """What form the answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+    strict: bool | None = None
+
+
+class TextWish(OpenModel):
+    """How the text of the answer is wished."""
+
+    format: TextFormat | None = None
+
+
+class ResponsesRequest(OpenModel):
+    """`POST /v1/responses`."""
+
+    model: str | None = Field(default=None, max_length=2048)
+    input: Text | list[InputItem]
+    instructions: Text | None = None
+    stream: bool | None = False
+    max_output_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
+    top_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    top_k: int | None = Field(default=None, ge=0, le=100_000)
+    text: TextWish | None = None
+    tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
+    parallel_tool_calls: bool | None = None
+    previous_response_id: str | None = None
+    background: bool | None = None
+    metadata: dict[str, str] | None = None
+
+    @field_validator("input")
+    @classmethod
+    def _some(cls, value: str | list[InputItem]) -> str | list[InputItem]:
+        if not value:
+            raise ValueError("the input is empty")
+        if isinstance(value, list) and len(value) > MAX_MESSAGES:
+            raise ValueError(f"{len(value)} items are given, {MAX_MESSAGES} are the most")
+        return value

@@ -1,0 +1,43 @@
+"""How a stream that breaks says so, on each kind of route: the clients of each look for it in another place."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from rbee.contracts.errors import ERRORS
+from rbee.daemonkit.sse import encode
+from rbee.errors import RbeeError
+
+
+class Dialect(StrEnum):
+    """Who speaks on a route, by the marks of its streams."""
+
+    OWN = "own"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    RESPONSES = "responses"
+
+
+# What Anthropic's clients switch on; everything else is theirs to call an API error.
+_ANTHROPIC_TYPES = {400: "invalid_request_error", 404: "not_found_error", 503: "overloaded_error"}
+
+
+def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -> bytes:
+    """Write the event that ends a stream which failed after it began."""
+    body = error.body(request_id)
+    if dialect is Dialect.OPENAI:
+        return encode(body)
+    if dialect is Dialect.ANTHROPIC:
+        return encode(anthropic_body(error, request_id), "error")
+    if dialect is Dialect.RESPONSES:
+        told: dict[str, Any] = {"type": "error", "code": error.code.value, "message": error.message}
+        return encode({**told, "param": error.param, "sequence_number": 0, **body}, "error")
+    return encode(body, "error")
+
+
+def anthropic_body(error: RbeeError, request_id: str | None) -> dict[str, Any]:
+    """Give our error body as Anthropic's clients read it: the same, with their names of types."""
+    body = error.body(request_id)
+    kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")
+    return {"type": "error", **body, "error": {**body["error"], "type": kind, "rbee_type": ERRORS[error.code].type}}

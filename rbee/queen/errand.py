@@ -1,0 +1,62 @@
+"""What a task has a worker do: one request of the worker's own routes, and how its answer is told from a broken one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rbee.contracts.devices import Backend
+from rbee.contracts.ids import ROUTED_HEADER
+from rbee.contracts.tasks import Deadline, Priority, TaskRequest
+from rbee.contracts.workers import ModelText
+from rbee.daemonkit.dialects import Dialect
+
+DIALECTS: Final = {
+    "/v1/chat/completions": Dialect.OPENAI,
+    "/v1/completions": Dialect.OPENAI,
+    "/v1/embeddings": Dialect.OPENAI,
+    "/v1/rerank": Dialect.OPENAI,
+    "/v1/responses": Dialect.RESPONSES,
+    "/v1/messages": Dialect.ANTHROPIC,
+    "/v1/messages/count_tokens": Dialect.ANTHROPIC,
+}
+
+
+class EdgeRequest(BaseModel):
+    """A request of another people's client, for the worker to read: the queen looks only at what she needs."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: ModelText
+    path: str
+    body: bytes
+    stream: bool
+    node: str | None = Field(default=None, max_length=253)
+    backend: Backend | None = None
+    device: int | None = Field(default=None, ge=0)
+    priority: Priority = 0
+    deadline_s: Deadline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """One request to a worker. An answer that is no `stream` comes whole."""
+
+    path: str
+    body: bytes
+    dialect: Dialect = Dialect.OWN
+    stream: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def errand_of(request: TaskRequest | EdgeRequest, task_id: str) -> Errand:
+    """Give what a worker is asked for *request*."""
+    if isinstance(request, TaskRequest):
+        return Errand("/v1/inference", json.dumps({**request.inference(), "request_id": task_id}).encode())
+    # A header cannot carry every name; the worker only looks whether it is there.
+    name = request.model.encode("ascii", "replace").decode()
+    return Errand(request.path, request.body, DIALECTS[request.path], request.stream, {ROUTED_HEADER: name})

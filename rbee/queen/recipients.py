@@ -1,0 +1,152 @@
+"""Who gets what a task gives: the story before, the worker's bytes, and the end, in the form that its client reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Protocol
+
+from starlette.types import Send
+
+from rbee.daemonkit.dialects import Dialect, encode_failure
+from rbee.daemonkit.errors import error_response
+from rbee.daemonkit.sse import HEADERS
+from rbee.errors import RbeeError
+
+STORY_AFTER_S: Final = 1.0
+_STREAM: Final = "text/event-stream; charset=utf-8"
+
+
+class Recipient(Protocol):
+    """The client's side of a task. To call it tells an event of the story."""
+
+    async def __call__(self, event: bytes) -> None:
+        """Tell what happens on the way."""
+
+    async def begin(self) -> None:
+        """Note that a worker has taken the request."""
+
+    async def send(self, data: bytes) -> None:
+        """Pass on a piece of the worker's answer."""
+
+    async def fail(self, error: RbeeError, request_id: str | None) -> None:
+        """Tell that there will be no (whole) answer."""
+
+    async def end(self) -> None:
+        """End the response."""
+
+
+class EventRecipient:
+    """A client of `/v2/tasks`: everything is an event of one stream."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun = False
+
+    async def __call__(self, event: bytes) -> None:
+        """Send the event."""
+        if not self._begun:
+            self._begun = True
+            await self._send(_head(200, _STREAM))
+        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+
+    async def begin(self) -> None:
+        """Do nothing: an event of the task tells it."""
+
+    async def send(self, data: bytes) -> None:
+        """Send it."""
+        await self(data)
+
+    async def fail(self, error: RbeeError, request_id: str | None) -> None:
+        """Send the last event."""
+        await self(encode_failure(Dialect.OWN, error, request_id))
+
+    async def end(self) -> None:
+        """End the stream."""
+        await self(b"")
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class EdgeRecipient:
+    """Another people's client: it gets the worker's answer as it is.
+
+    While a stream waits the story is told in comments, but not before it has waited for a moment: as long as nothing
+    is sent, what is refused has its HTTP status.
+
+    Args:
+        dialect: how a stream that breaks says so.
+        now: seconds, for the moment.
+    """
+
+    def __init__(self, send: Send, dialect: Dialect, *, stream: bool, now: float, clock: Any) -> None:
+        self._send = send
+        self._dialect = dialect
+        self._stream = stream
+        self._clock = clock
+        self._since = now
+        self._story: list[bytes] = []
+        self._begun = False
+        self._cut = False
+
+    async def __call__(self, event: bytes) -> None:
+        """Tell the story as comments, if the client reads a stream."""
+        if not self._stream:
+            return
+        self._story.append(_comment(event))
+        if self._clock() - self._since >= STORY_AFTER_S:
+            await self.begin()
+            story, self._story = b"".join(self._story), []
+            await self.send(story)
+
+    async def begin(self) -> None:
+        """Send the head."""
+        if not self._begun:
+            self._begun = True
+            await self._send(_head(200, _STREAM if self._stream else "application/json"))
+
+    async def send(self, data: bytes) -> None:
+        """Send it as it is."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def fail(self, error: RbeeError, request_id: str | None) -> None:
+        """Answer with the error, or end the stream with it, or break off: half a body cannot say anything."""
+        if not self._begun:
+            self._begun = True
+            response = error_response(error, request_id)
+            await self._send(
+                {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+            )
+            await self.send(bytes(response.body))
+        elif self._stream:
+            await self.send(encode_failure(self._dialect, error, request_id))
+        else:
+            self._cut = True
+
+    async def end(self) -> None:
+        """End the response. An answer that was cut is left without its end, which the client notices."""
+        if not self._cut:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _head(status: int, media_type: str) -> dict[str, Any]:
+    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", media_type.encode()), *headers],
+    }
+
+
+def _comment(event: bytes) -> bytes:
+    """Write an event as a comment, which every reader of streams passes over: what it says to a person, if anything."""
+    if event.startswith(b":"):
+        return event
+    name, _, data = event.partition(b"\ndata: ")
+    try:
+        told = json.loads(data)
+    except ValueError:
+        return b""
+    words = told.get("human") if name == b"event: narration" else None
+    if words is None and name != b"event: progress":
+        return b""
+    text = str(words) if words is not None else json.dumps(told)
+    return b": " + " ".join(text.split()).encode() + b"\n\n"

@@ -1,0 +1,212 @@
+"""The routes of other people's clients: read a request, have it translated, begin it, give the answer to be sent."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest, TokenCount
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import ROUTED_HEADER, new_id
+from rbee.contracts.models import ModelCard, ModelCards
+from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest, Wishes
+from rbee.contracts.responses import ResponsesRequest
+from rbee.daemonkit import errors
+from rbee.daemonkit.dialects import Dialect as Kind
+from rbee.errors import RbeeError
+from rbee.worker.deadline import deadline_of
+from rbee.worker.edge import chat as chats
+from rbee.worker.edge import completions as completing
+from rbee.worker.edge import embedding
+from rbee.worker.edge import messages as messaging
+from rbee.worker.edge import responses as responding
+from rbee.worker.edge.answer import Answer, Dialect
+from rbee.worker.edge.ask import Ask, wishes_of
+from rbee.worker.edge.serving import EdgeAnswer
+from rbee.worker.edge.tools import CallForm
+from rbee.worker.service import Service
+from rbee.worker.wish import Wish
+
+M = TypeVar("M", bound=BaseModel)
+_FIELD: Final = re.compile(r"[a-z_][a-z0-9_]*|[0-9]+")
+_UNION_MEMBERS: Final = frozenset({"str", "int", "list", "dict", "literal"})
+
+
+async def models(service: Service, _request: Request) -> Response:
+    """List the one model."""
+    return _json(ModelCards(data=[ModelCard(id=service.settings.name, created=int(service.started_unix))]))
+
+
+async def chat(service: Service, request: Request) -> Response:
+    """Chat as OpenAI's clients do."""
+    wish = await _read(request, ChatRequest)
+    _check_model(service, request, wish.model)
+    ask = chats.ask_of(wish)
+    dialect = chats.ChatDialect(
+        _id(request),
+        wish.model or service.settings.name,
+        int(time.time()),
+        choices=ask.choices,
+        include_usage=_usage(wish),
+    )
+    return await _answered(service, request, ask, dialect, Kind.OPENAI, stream=bool(wish.stream))
+
+
+async def completions(service: Service, request: Request) -> Response:
+    """Continue a text as OpenAI's older clients do."""
+    wish = await _read(request, CompletionRequest)
+    _check_model(service, request, wish.model)
+    engine, _ = service.loaded()
+    wishes = completing.wishes_of(wish)
+    echo = completing.echoes(wish, lambda tokens: b"".join(map(engine.piece, tokens)).decode("utf-8", "replace"))
+    dialect = completing.CompletionDialect(
+        _id(request),
+        wish.model or service.settings.name,
+        int(time.time()),
+        choices=len(wishes),
+        include_usage=_usage(wish),
+    )
+    return await _begun(
+        service, request, wishes, dialect, Kind.OPENAI, stream=bool(wish.stream), each=wish.n or 1, echo=echo
+    )
+
+
+async def responses(service: Service, request: Request) -> Response:
+    """Respond as OpenAI's newer clients want it."""
+    wish = await _read(request, ResponsesRequest)
+    _check_model(service, request, wish.model)
+    dialect = responding.ResponsesDialect(_id(request), int(time.time()), wish)
+    return await _answered(service, request, responding.ask_of(wish), dialect, Kind.RESPONSES, stream=bool(wish.stream))
+
+
+async def messages(service: Service, request: Request) -> Response:
+    """Chat as Anthropic's clients do."""
+    wish = await _read(request, MessagesRequest)
+    _check_model(service, request, wish.model)
+    dialect = messaging.MessagesDialect(_id(request), wish.model or service.settings.name)
+    return await _answered(service, request, messaging.ask_of(wish), dialect, Kind.ANTHROPIC, stream=bool(wish.stream))
+
+
+async def count_tokens(service: Service, request: Request) -> Response:
+    """Count the tokens of a conversation, without reading it."""
+    wish = await _read(request, CountTokensRequest)
+    _check_model(service, request, wish.model)
+    _, prompts = service.loaded()
+    wishes, _form = wishes_of(messaging.ask_of(wish), prompts.template)
+    return _json(TokenCount(input_tokens=len(await prompts.all_tokens(wishes[0]))))
+
+
+async def embeddings(service: Service, request: Request) -> Response:
+    """Embed texts."""
+    wish = await _read(request, EmbeddingRequest)
+    _check_model(service, request, wish.model)
+    working = asyncio.ensure_future(service.embed(embedding.texts_of(wish), _id(request)))
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise RbeeError(ErrorCode.CANCELED, "The client left before its embeddings were there.")
+        vectors, tokens = working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+    body = await asyncio.to_thread(embedding.body_of, wish, wish.model or service.settings.name, vectors, tokens)
+    return Response(body, media_type="application/json")
+
+
+ANSWERS: Final[dict[str, Callable[[Service, Request], Awaitable[Response]]]] = {
+    "models": models,
+    "chat": chat,
+    "completions": completions,
+    "responses": responses,
+    "messages": messages,
+    "count_tokens": count_tokens,
+    "embeddings": embeddings,
+}
+
+
+async def _answered(
+    service: Service, request: Request, ask: Ask, dialect: Dialect, kind: Kind, *, stream: bool
+) -> Response:
+    _, prompts = service.loaded()
+    wishes, form = wishes_of(ask, prompts.template)
+    return await _begun(service, request, wishes, dialect, kind, stream=stream, each=len(wishes), form=form)
+
+
+async def _begun(
+    service: Service,
+    request: Request,
+    wishes: Sequence[Wish],
+    dialect: Dialect,
+    kind: Kind,
+    *,
+    stream: bool,
+    each: int,
+    form: CallForm | None = None,
+    echo: Sequence[str] = (),
+) -> Response:
+    request_id = _id(request)
+    generations = await service.begin(wishes, request_id, deadline_s=deadline_of(request))
+    answer = Answer(generations, form=form, each=each, echo=echo)
+    return EdgeAnswer(answer, dialect, kind, cancel=lambda: service.cancel(request_id), stream=stream)
+
+
+async def _read(request: Request, model: type[M]) -> M:
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        found: list[Any] = [
+            {**item, "loc": _plain(item["loc"])} for item in error.errors(include_url=False, include_context=False)
+        ]
+        raise errors.validation_error(found) from error
+
+
+def _plain(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Leave out what names a member of a union and no field of the request."""
+    return tuple(part for part in loc if _FIELD.fullmatch(str(part)) and part not in _UNION_MEMBERS)
+
+
+def _check_model(service: Service, request: Request, asked: str | None) -> None:
+    """Refuse a name that is not this model's; who has found the worker by name has checked it already."""
+    name = service.settings.name
+    if asked is None or ROUTED_HEADER in request.headers or asked in _names(name):
+        return
+    raise RbeeError(
+        ErrorCode.MODEL_NOT_FOUND,
+        f"This worker has no model {asked!r}; it serves {name}.",
+        param="model",
+        details={"models": [name]},
+        hint="Name the model that it serves, or ask the queen, who knows all of them.",
+    )
+
+
+def _names(name: str) -> tuple[str, str, str]:
+    """Give what the model may be called: its reference, the name of its file, that without the ending."""
+    file = PurePosixPath(name.partition("#")[0]).name
+    return name, file, file.removesuffix(".gguf")
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _usage(wish: Wishes) -> bool:
+    return wish.stream_options is not None and bool(wish.stream_options.include_usage)
+
+
+def _id(request: Request) -> str:
+    return errors.request_id_of(request) or new_id("req")
+
+
+def _json(model: BaseModel) -> Response:
+    return Response(model.model_dump_json(), media_type="application/json")

@@ -1,0 +1,193 @@
+"""The official clients of OpenAI and Anthropic, as programs use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+from pytest_bdd import given, parsers, then, when
+
+from tests.bdd.steps.daemons import HiveUnderTest
+from tests.support.machine import Machine
+from tests.support.waiting import eventually
+
+HELLO: Any = [{"role": "user", "content": "Name three kinds of bees."}]
+CIRCLE = {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}}}}
+TOOL: Any = {"type": "function", "function": {"name": "weather"}}
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "a thousand answers": {"n": 1000},
+    "a grammar of nothing": {"extra_body": {"grammar": " "}},
+    "a tool": {"tools": [TOOL]},
+    "a schema in a circle": {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CIRCLE}}
+    },
+    "a token that is not there": {"logit_bias": {"9999999999": 1}},
+}
+
+
+@dataclass
+class Endpoint:
+    """Where a client is pointed, and the key that it has."""
+
+    url: str
+    key: str
+
+    def openai(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0, timeout=60)
+
+
+@dataclass
+class Answer:
+    """What a client got: the counts and the end, or an error."""
+
+    tokens: int = 0
+    reason: str = ""
+    error: Any = None
+    names: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+
+
+def attempt(call: Callable[[], Answer]) -> Answer:
+    try:
+        return call()
+    except openai.APIError as error:
+        return Answer(error=error)
+
+
+def chat(endpoint: Endpoint, model: str, **wish: Any) -> Answer:
+    with endpoint.openai() as client:
+        got = client.chat.completions.create(model=model, messages=HELLO, **wish)
+    assert got.usage is not None
+    return Answer(got.usage.completion_tokens, str(got.choices[0].finish_reason))
+
+
+def follow(endpoint: Endpoint, model: str, **wish: Any) -> Answer:
+    answer = Answer()
+    with endpoint.openai() as client:
+        options: Any = {"include_usage": True}
+        for chunk in client.chat.completions.create(
+            model=model, messages=HELLO, stream=True, stream_options=options, **wish
+        ):
+            answer.reason = (chunk.choices[0].finish_reason if chunk.choices else None) or answer.reason
+            answer.tokens = chunk.usage.completion_tokens if chunk.usage else answer.tokens
+    return answer
+
+
+def queen_of(machine: Machine) -> Endpoint:
+    key = (machine.home / "secrets" / "api-key").read_text().strip()
+    return Endpoint(f"http://127.0.0.1:{machine.queen_port}", key)
+
+
+@given(parsers.parse('the fake model is called "{name}"'))
+def fake_model_is_called(machine: Machine, model: str, name: str) -> None:
+    machine.configure("models", **{name: model})
+
+
+@given(parsers.parse("the fake engine dies after {count:d} tokens"))
+def fake_dies(machine: Machine, count: int) -> None:
+    machine.fake(exit_after=count)
+
+
+@given("a worker of that hive for the fake model", target_fixture="endpoint")
+def worker_of_hive(hive: HiveUnderTest, model: str) -> Endpoint:
+    link = hive.spawn(model)
+    eventually(lambda: hive.workers()[0]["state"] == "idle", within=15, because="the worker is idle")
+    return Endpoint(link["worker"]["url"], link["api_key"])
+
+
+@when(parsers.parse("OpenAI's client chats with it for {count:d} tokens"), target_fixture="answer")
+def chats_with_it(endpoint: Endpoint, model: str, count: int) -> Answer:
+    return chat(endpoint, model, max_tokens=count)
+
+
+@when(parsers.parse("OpenAI's client follows a chat of {count:d} tokens"), target_fixture="answer")
+def follows_it(endpoint: Endpoint, model: str, count: int) -> Answer:
+    return follow(endpoint, model, max_tokens=count)
+
+
+@when(parsers.parse("Anthropic's client chats with it for {count:d} tokens"), target_fixture="answer")
+def anthropic_chats(endpoint: Endpoint, model: str, count: int) -> Answer:
+    with anthropic.Anthropic(base_url=endpoint.url, api_key=endpoint.key, max_retries=0) as client:
+        got = client.messages.create(model=model, messages=HELLO, max_tokens=count)
+    return Answer(got.usage.output_tokens, {"max_tokens": "length"}.get(str(got.stop_reason), str(got.stop_reason)))
+
+
+@when(parsers.re(r"OpenAI's client asks for (?P<thing>(a|an) .+)"), target_fixture="answer")
+def asks_for(endpoint: Endpoint, model: str, thing: str) -> Answer:
+    if thing != "an embedding":
+        return attempt(lambda: chat(endpoint, model, **IMPOSSIBLE[thing]))
+
+    def embed() -> Answer:
+        with endpoint.openai() as client:
+            client.embeddings.create(model=model, input="bees")
+        return Answer()
+
+    return attempt(embed)
+
+
+@when(parsers.parse("OpenAI's client chats with the queen's \"{name}\" for {count:d} tokens"), target_fixture="answer")
+def chats_with_queen(machine: Machine, name: str, count: int) -> Answer:
+    return attempt(lambda: chat(queen_of(machine), name, max_tokens=count))
+
+
+@when(parsers.parse("OpenAI's client follows a chat with the queen's \"{name}\""), target_fixture="answer")
+def follows_queen(machine: Machine, name: str) -> Answer:
+    return attempt(lambda: follow(queen_of(machine), name, max_tokens=50))
+
+
+@when(parsers.parse('a client follows a chat with the queen\'s "{name}"'), target_fixture="answer")
+def plain_client_follows(machine: Machine, name: str) -> Answer:
+    queen = queen_of(machine)
+    body = {"model": name, "messages": HELLO, "max_tokens": 5, "stream": True}
+    headers = {"Authorization": f"Bearer {queen.key}"}
+    with httpx.stream(
+        "POST", f"{queen.url}/v1/chat/completions", json=body, headers=headers, timeout=60, trust_env=False
+    ) as response:
+        return Answer(lines=list(response.iter_lines()))
+
+
+@when("OpenAI's client lists the queen's models", target_fixture="answer")
+def lists_models(machine: Machine) -> Answer:
+    with queen_of(machine).openai() as client:
+        return Answer(names=[card.id for card in client.models.list()])
+
+
+@then(parsers.parse("the client has {count:d} tokens of an answer, which ended by its length"))
+def has_answer(answer: Answer, count: int) -> None:
+    assert answer.error is None
+    assert (answer.tokens, answer.reason) == (count, "length")
+
+
+@then(parsers.parse('the client is refused with {status:d}, and the field "{field}" is named'))
+def is_refused(answer: Answer, status: int, field: str) -> None:
+    assert isinstance(answer.error, openai.APIStatusError)
+    assert (answer.error.status_code, answer.error.param) == (status, field)
+    assert len(answer.error.message) > len("Error code: 400 - ")
+
+
+@then(parsers.parse('the client is told {status:d}, and that there is "{name}"'))
+def is_told_what_there_is(answer: Answer, status: int, name: str) -> None:
+    assert isinstance(answer.error, openai.APIStatusError)
+    assert answer.error.status_code == status
+    assert name in answer.error.message
+
+
+@then(parsers.parse('the client raises an error that says "{words}"'))
+def raises(answer: Answer, words: str) -> None:
+    assert isinstance(answer.error, openai.APIError)
+    assert words in answer.error.message
+
+
+@then("it is told of the load before the first token")
+def told_of_load(answer: Answer) -> None:
+    first = next(number for number, line in enumerate(answer.lines) if line.startswith("data: "))
+    assert any(line.startswith(": ") and "starting" in line for line in answer.lines[:first])
+
+
+@then(parsers.parse('"{name}" is one of them'))
+def is_listed(answer: Answer, name: str) -> None:
+    assert name in answer.names

@@ -1,0 +1,140 @@
+"""What the grammars of schemas let through, with llama.cpp itself as the judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rbee.worker.edge.tools import FORMS, call_grammar
+from rbee.worker.engine.llama import Llama
+from rbee.worker.engine.llama_sampler import SlotSampler
+from rbee.worker.grammar import any_object, of_schema
+from rbee.worker.sampling import SamplerChain, Stage
+from tests.support.models import smollm2_path
+
+pytestmark = pytest.mark.engine
+
+BEE = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 5},
+        "legs": {"type": "integer"},
+        "kind": {"enum": ["honey", 'a "b"', "über\\"]},
+        "friends": {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2},
+    },
+    "required": ["name", "kind"],
+    "additionalProperties": False,
+}
+OPEN = {"type": "object", "properties": {"a": {"type": "boolean"}}, "additionalProperties": {"type": "null"}}
+MERGED = {
+    "allOf": [{"$ref": "#/$defs/a"}, {"properties": {"b": {"const": 1}}, "required": ["b"]}],
+    "$defs": {"a": {"properties": {"a": {"type": ["number", "null"]}}, "required": ["a"]}},
+}
+TOOL = {"function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+
+
+class Judge:
+    """Tell whether a grammar lets a text through, whole."""
+
+    def __init__(self, llama: Llama, model: Any) -> None:
+        self._lib = llama.lib
+        self._vocab = llama.lib.llama_model_get_vocab(model)
+
+    def lets_through(self, grammar: str, text: str) -> bool:
+        chain = SamplerChain(((Stage.GREEDY, ()),), grammar=grammar)
+        sampler = SlotSampler(self._lib, self._vocab, self._lib.llama_vocab_n_tokens(self._vocab), chain, ())
+        assert sampler.grammar is not None, grammar
+        try:
+            for token in [*self._tokens(text), self._lib.llama_vocab_eos(self._vocab)]:
+                if not sampler._allowed(token):
+                    return False
+                self._lib.llama_sampler_accept(sampler.grammar, token)
+        finally:
+            sampler.free()
+        return True
+
+    def _tokens(self, text: str) -> list[int]:
+        import ctypes
+
+        data, room = text.encode(), (ctypes.c_int32 * 1000)()
+        count = self._lib.llama_tokenize(self._vocab, data, len(data), room, 1000, False, False)
+        return list(room[:count])
+
+
+@pytest.fixture(scope="module", name="judge")
+def _judge() -> Iterator[Judge]:
+    llama = Llama()
+    params = llama.lib.llama_model_default_params()
+    params.vocab_only = True
+    model = llama.lib.llama_model_load_from_file(str(smollm2_path()).encode(), params)
+    yield Judge(llama, model)
+    llama.lib.llama_model_free(model)
+
+
+@pytest.mark.parametrize(
+    ("schema", "value"),
+    [
+        (BEE, {"name": "Maja", "kind": "honey"}),
+        (BEE, {"name": "Maja", "legs": -6, "kind": 'a "b"', "friends": ["Willi"]}),
+        (BEE, {"name": "M\\\n", "kind": "über\\", "friends": ["a", "b"]}),
+        (OPEN, {}),
+        (OPEN, {"a": True}),
+        (OPEN, {"x": None, "y": None}),
+        (OPEN, {"a": False, "x": None}),
+        (MERGED, {"a": 1.5e3, "b": 1}),
+        (MERGED, {"a": None, "b": 1}),
+        ({}, [1, {"a": [True, "x", None]}]),
+        ({"type": "array", "prefixItems": [{"type": "string"}, {"type": "integer"}]}, ["a", 1]),
+        ({"type": "object"}, {"any": {"thing": [1]}}),
+    ],
+)
+def test_what_fits_the_schema_passes(judge: Judge, schema: dict[str, Any], value: Any) -> None:
+    """JSON that fits the schema is let through."""
+    assert judge.lets_through(of_schema(schema), json.dumps(value, ensure_ascii=False))
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (BEE, '{"name": "Maja"}'),
+        (BEE, '{"kind": "honey", "name": "Maja"}'),
+        (BEE, '{"name": "Maja the Bee", "kind": "honey"}'),
+        (BEE, '{"name": "Maja", "kind": "wasp"}'),
+        (BEE, '{"name": "Maja", "kind": "honey", "friends": []}'),
+        (BEE, '{"name": "Maja", "kind": "honey", "friends": ["a", "b", "c"]}'),
+        (BEE, '{"name": "Maja", "kind": "honey", "more": 1}'),
+        (BEE, '{"name": "Maja", "legs": 6.5, "kind": "honey"}'),
+        (BEE, '{"name": "Maja", "kind": "honey"} and more'),
+        (OPEN, '{"x": 1}'),
+        (MERGED, '{"a": 1}'),
+        ({"type": "string"}, '"a\nb"'),
+        ({"type": "integer"}, "007"),
+    ],
+)
+def test_what_does_not_fit_is_stopped(judge: Judge, schema: dict[str, Any], text: str) -> None:
+    """Text that is no JSON, or JSON that does not fit the schema, is not let through."""
+    assert not judge.lets_through(of_schema(schema), text)
+
+
+def test_any_object_is_an_object(judge: Judge) -> None:
+    """The grammar of JSON objects lets objects through and nothing else."""
+    assert judge.lets_through(any_object(), '{"a": [1, "b", {}]}')
+    assert not judge.lets_through(any_object(), "[1]")
+
+
+def test_a_forced_call_is_a_call(judge: Judge) -> None:
+    """Where a call is asked for, only calls of the named tools pass, several only where that is wished."""
+    hermes = FORMS[0]
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+
+    one = call_grammar(hermes, [TOOL], parallel=False)
+    more = call_grammar(hermes, [TOOL], parallel=True)
+
+    assert judge.lets_through(one, call)
+    assert not judge.lets_through(one, f"{call}\n{call}")
+    assert judge.lets_through(more, f"{call}\n{call}")
+    assert not judge.lets_through(more, "I think that the weather is fine.")
+    assert not judge.lets_through(more, call.replace("weather", "time"))
