@@ -51,6 +51,7 @@ class Hive:
         self.background = Background()
         self.drain: Drain[ShutdownReceipt] = Drain(self._end, name="The hive")
         self._tidy = asyncio.Event()
+        self._pruning = asyncio.Lock()
         self._models_seen: list[CatalogEntry] = []
         self.channels = ControlChannels(self._hello, self._heard_queen)
         self.devices = Devices(
@@ -82,7 +83,7 @@ class Hive:
             publish=self.channels.publish,
             on_replace=lambda request: self._in_background(self._desk.replace(request, self.crew), "replace"),
             on_leave=lambda _reason: self._leave(),
-            on_gone=lambda: self._in_background(self.devices.look(), "look"),
+            on_gone=lambda: self._in_background(self._after_a_worker(), "look"),
             on_peak=lambda loaded, peak: self.catalogue.note_peak(loaded, peak, int(time.time())),
             quarantines=self.quarantines,
             returns=Returns(self.devices, settings.detect_timeout_s),
@@ -137,6 +138,14 @@ class Hive:
             await asyncio.to_thread(leftovers.prune_logs, self.paths.logs)
         finally:
             self._tidy.set()
+
+    async def _after_a_worker(self) -> None:
+        """See what is free now, and do not let logs pile up."""
+        await self.devices.look()
+        living = [link.worker.worker_id for link in self.crew.links()]
+        # One at a time: two would find each other's files gone.
+        async with self._pruning:
+            await asyncio.to_thread(leftovers.prune_logs, self.paths.logs, living)
 
     async def _open_catalogue(self) -> None:
         """Load the catalogue beside the first requests: who connects before sees the models a moment later."""

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -84,9 +85,10 @@ def remove_leftovers(home: Path) -> list[int]:
     return pids
 
 
-def prune_logs(folder: Path) -> None:
-    """Remove the logs of workers long gone, all but the newest few."""
-    logs = sorted(folder.glob("worker-*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
+def prune_logs(folder: Path, living: Collection[str] = ()) -> None:
+    """Remove the logs of workers long gone, all but the newest few, and none of the *living*, by their ids."""
+    gone = [path for path in folder.glob("worker-*.log") if path.stem not in living]
+    logs = sorted(gone, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in logs[KEPT_LOGS:]:
         for each in (path, path.with_name(path.name + BEFORE)):
             each.unlink(missing_ok=True)
