@@ -151,17 +151,7 @@ class Machine:
 
     def processes(self, program: str | None = None) -> list[psutil.Process]:
         """List the rbee processes of this machine, known by their home; *program* picks one kind."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("RBEE_HOME") != str(self.home):
-                    continue
-                name = next((Path(part).name for part in process.cmdline()[:3] if Path(part).name in PROGRAMS), None)
-                if name is not None and process.status() != psutil.STATUS_ZOMBIE and program in (None, name):
-                    found.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
+        return processes_of(self.home, program)
 
     def process(self, program: str) -> psutil.Process:
         """Give the one process of *program*; waits a moment for it to appear."""
@@ -204,6 +194,21 @@ class Machine:
         path = self.home / "config.toml"
         if os.access(self.home, os.W_OK):
             path.write_text("\n".join(lines) + "\n")
+
+
+def processes_of(home: Path, program: str | None = None) -> list[psutil.Process]:
+    """List the rbee processes with a home; *program* picks one kind."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("RBEE_HOME") != str(home):
+                continue
+            name = next((Path(part).name for part in process.cmdline()[:3] if Path(part).name in PROGRAMS), None)
+            if name is not None and process.status() != psutil.STATUS_ZOMBIE and program in (None, name):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
 
 
 class PortBlock:
