@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -148,6 +150,51 @@ def test_a_hive_killed_between_the_file_and_its_row_finds_it_again(
     hive.stream("/v1/models/download/progress", model=f"hf:{REPO}")
     assert len(hub.downloads(REPO, FILE)) == 1
     assert place.read_bytes() == content
+
+
+@pytest.fixture(name="small_disk")
+def _small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 6 MiB where the models go."""
+    place = tmp_path / "home" / "models"
+    place.mkdir(parents=True)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)], check=False, capture_output=True, text=True
+    )
+    if mount.returncode:
+        pytest.skip(f"no file system can be mounted here: {mount.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_fills_up_in_mid_download_loses_nothing(
+    start_hive: StartHive, hub: Hub, tmp_path: Path, small_disk: Path
+) -> None:
+    """A disk that fills up is DISK_FULL with need and have, leaves nothing that looks whole; the rest comes later."""
+    hub.fail(REPO, FILE, Slow(2 * MIB))
+    hive = start_hive(env=hub.environ(tmp_path))
+    reference = f"hf:{REPO}"
+    part = small_disk / "hf" / REPO / f"{FILE}.part"
+    hive.post("/v1/models/download", {"model": reference})
+    eventually(partial(_has_grown, part, MIB), within=20, because="a quarter is there")
+    filler = small_disk / "somebody-elses"
+    with filler.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(64 * 1024))
+            file.flush()
+
+    (name, told) = hive.stream("/v1/models/download/progress", model=reference)[-1]
+    assert (name, told["error"]["code"]) == ("error", "DISK_FULL")
+    assert "MB are free" in told["error"]["message"]
+    assert hive.get("/v1/models/list")["models"] == []
+    assert not part.with_suffix("").exists()
+    assert hive.refused("/v1/models/download", {"model": reference})["code"] == "DISK_FULL"
+
+    filler.unlink()
+    hive.post("/v1/models/download", {"model": reference})
+    hive.stream("/v1/models/download/progress", model=reference)
+    (row,) = hive.get("/v1/models/list")["models"]
+    assert Path(row["local_path"]).read_bytes() == (tmp_path / "hub.gguf").read_bytes()
+    assert int((hub.ranges(REPO, FILE)[-1] or "bytes=0-")[len("bytes=") : -1]) >= MIB
 
 
 def test_a_spawn_of_an_absent_model_fetches_it(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""A hive that falls silent without closing its connection: a frozen process, a cut cable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rbee.contracts.control import BEAT_INTERVAL_S, SILENCE_LIMIT_S
+from tests.support.hives import KEY as HIVE_KEY
+from tests.support.hives import HiveProcess
+from tests.support.machine import BIN, Machine
+from tests.support.queens import QueenProcess, count, ended_well, machine_with_fake
+from tests.support.waiting import eventually, slowness
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(name="machine")
+def _machine(tmp_path: Path) -> Iterator[Machine]:
+    with machine_with_fake(tmp_path, tokens_per_s=10) as machine:
+        yield machine
+
+
+@pytest.fixture(name="hive")
+def _hive(machine: Machine, tmp_path: Path) -> Iterator[HiveProcess]:
+    machine.environ()
+    env = {"RBEE_CONFIG": str(machine.home / "config.toml")}
+    hive = HiveProcess(tmp_path / "other", env=env, worker_binary=BIN / "llm-worker-rbee")
+    yield hive
+    psutil.Process(hive.process.pid).resume()
+    hive.close()
+
+
+def test_a_silent_hive_is_noticed_and_found_again_as_it_was(machine: Machine, hive: HiveProcess) -> None:
+    """Silence is noticed within 10 s, a running answer outlasts it, and the hive returns with the worker it had."""
+    machine.configure("queen", local_hive=False)
+    queen = QueenProcess(machine)
+    node: dict[str, Any] = {"node_name": "attic", "ssh_host": "127.0.0.1", "hive_port": hive.port}
+    queen.post("/v2/registry/beehives/add", {**node, "hive_key": HIVE_KEY})
+    running = queen.aside(node="attic", max_tokens=180)
+    running.tokens(1)
+    before = [(row["worker_id"], row["pid"]) for row in queen.workers()]
+    frozen = psutil.Process(hive.process.pid)
+
+    frozen.suspend()
+    began = time.monotonic()
+    eventually(lambda: not queen.workers(), within=SILENCE_LIMIT_S + 5, because="the silence is noticed")
+    noticed = time.monotonic() - began
+    refused = queen.refused("POST", "/v2/tasks", queen.wish(node="attic"))
+    frozen.resume()
+    eventually(lambda: bool(queen.workers()), within=SILENCE_LIMIT_S, because="the hive is connected again")
+    events = running.ended()
+
+    assert SILENCE_LIMIT_S - BEAT_INTERVAL_S - 1 < noticed < (SILENCE_LIMIT_S + 1) * slowness()
+    assert refused[1]["code"] == "CONNECTION_TIMEOUT"
+    assert "no word" in refused[1]["message"]
+    assert ended_well(events)
+    assert count(events) == 180
+    assert [(row["worker_id"], row["pid"]) for row in queen.workers()] == before
