@@ -42,6 +42,7 @@ from rbee.hive.supervision import (
     Supervision,
     Tick,
 )
+from rbee.observe import metrics
 
 if TYPE_CHECKING:
     from rbee.client.worker import WorkerClient
@@ -151,6 +152,7 @@ class Crew:
         self._feed(Spawned(order.worker_id, self._clock()))
         self._background.start(self._follow(member), name="follow")
         fields = {"worker_id": order.worker_id, "pid": process.pid, "port": order.port, "model": order.model_ref}
+        metrics.HIVE_STARTS.add()
         log.info("worker started", extra={"fields": {**fields, **({"remark": remark} if remark else {})}})
         return self.link(order.worker_id)
 
@@ -323,6 +325,7 @@ class Crew:
         fields: dict[str, Any] = {"worker_id": gone.worker_id, "reason": reason}
         if gone.error is not None:
             fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
+        metrics.HIVE_ENDS.add(1, "no" if gone.crashed else "yes")
         log.log(logging.ERROR if gone.crashed else logging.INFO, "worker gone", extra={"fields": fields})
         del self._members[gone.worker_id]
         if member.client is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from rbee.contracts.workers import WorkerInfo, WorkerLink
 from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
+from rbee.observe import metrics
 from rbee.queen.errand import EdgeRequest, errand_of
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.placement import AwaitWorker, Refusal, SpawnWorker, UseWorker, Wish
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 ERROR_BODY_BYTES = 64 * 1024
 FREE_SLOT_WITHIN_S = 5.0
 LAST_WORDS_WITHIN_S = 2.0
+_DECISIONS = {UseWorker: "warm", AwaitWorker: "loading", SpawnWorker: "spawn", Refusal: "refused"}
 _TRY_LATER = (ErrorCode.ALL_SLOTS_BUSY, ErrorCode.WORKER_LOADING, ErrorCode.DRAINING)
 
 
@@ -71,6 +74,7 @@ class Task:
         self.ended = asyncio.Event()
         self._means = means
         self._errand = errand_of(request, self.id)
+        self._begun_at = time.monotonic()
         self._performing: asyncio.Task[None] | None = None
         self._cause: RbeeError | None = None
 
@@ -89,16 +93,21 @@ class Task:
             await out(encode(TaskAccepted(task_id=self.id), "task"))
             async with _pings(out):
                 seat = await self._seated(out)
+            metrics.QUEEN_WAIT.observe(time.monotonic() - self._begun_at)
             await self._relayed(seat, out)
+            metrics.QUEEN_TASKS.add(1, "done")
         except RbeeError as error:
+            metrics.QUEEN_TASKS.add(1, error.code.value)
             log.warning("task failed", extra={"fields": {"task_id": self.id, "code": error.code.value}})
             await out.fail(error, request_id)
         except asyncio.CancelledError:
+            metrics.QUEEN_TASKS.add(1, (self._cause.code if self._cause else ErrorCode.CANCELED).value)
             log.info("task stopped", extra={"fields": {"task_id": self.id}})
             if self._cause is None:
                 raise
             await out.fail(self._cause, request_id)
         except Exception:
+            metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value)
             log.exception("BUG: a task died")
             await out.fail(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id)
         finally:
@@ -148,6 +157,7 @@ class Task:
         async for event in self._means.readiness.events(self.wish):
             await out(event)
         decision = self._means.fleet.place(self.wish)
+        metrics.QUEEN_PLACEMENTS.add(1, _DECISIONS[type(decision)])
         match decision:
             case UseWorker(link=link, free=free):
                 worker = link.worker
@@ -259,6 +269,7 @@ class Task:
             raise
         finally:
             self._means.pool.release(worker.url, seat.upstream)
+            metrics.QUEEN_TOKENS.add(watch.tokens)
             if not watch.ended:
                 await self._freed(seat.link)
         log.info(

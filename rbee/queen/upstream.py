@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from rbee.observe import trace
+
 HIGH_WATER_BYTES = 256 * 1024
 LOW_WATER_BYTES = 64 * 1024
 IDLE_KEPT = 64
@@ -189,7 +191,15 @@ class UpstreamPool:
         """
         address = _address(url)
         within_s = None if patient else self._answer_timeout_s
-        request = _request(method, address, path, key=key, body=body, request_id=request_id, headers=headers or {})
+        request = _request(
+            method,
+            address,
+            path,
+            key=key,
+            body=body,
+            request_id=request_id,
+            headers={**trace.passed_on(), **(headers or {})},
+        )
         kept = self._take(address)
         if kept is not None:
             try:

@@ -17,6 +17,7 @@ from typing import Any, Final
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SlotInfo, SlotsStatus, WorkerState
 from rbee.errors import RbeeError
+from rbee.worker import figures
 from rbee.worker.batcher import Batcher, Delivery, Embedding
 from rbee.worker.checks import check, check_embeds, check_slots, check_writes
 from rbee.worker.engine.protocol import Engine, EngineFailedError
@@ -37,7 +38,7 @@ _PART: Final = "#"  # divides a request's id from the number of the answer, from
 class Service:
     """One worker.
 
-    `started_unix` is when it began, in seconds since the epoch.
+    `started_unix` is when it began, in seconds since the epoch; `load_s` is how long the model took to load.
 
     Args:
         thread: is loading the engine already.
@@ -55,6 +56,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.started_unix = time.time()
+        self.load_s = 0.0
         self.loading = Loading(thread.progress, settings.backend, settings.model_path)
         self.state = WorkerState.LOADING
         self.failure: RbeeError | None = None
@@ -134,6 +136,7 @@ class Service:
         Raises RbeeError: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or INVALID_REQUEST for what cannot
         be, such as a prompt that leaves no room for a token. None of them has cost any computing.
         """
+        begun_at = self._clock()
         engine, prompter = self.loaded()
         check_writes(engine, self.settings.name)
         self._check_free(request_id, len(wishes))
@@ -145,11 +148,16 @@ class Service:
         self.loaded()
         self._check_free(request_id, len(wishes))  # again: a long prompt takes its time
         return [
-            self._start(wish, prompts[id(wish.source)], request_id if not number else f"{request_id}{_PART}{number}")
+            self._start(
+                wish,
+                prompts[id(wish.source)],
+                request_id if not number else f"{request_id}{_PART}{number}",
+                begun_at=begun_at,
+            )
             for number, wish in enumerate(wishes)
         ]
 
-    def _start(self, wish: Wish, tokens: list[int], request_id: str) -> Generation:
+    def _start(self, wish: Wish, tokens: list[int], request_id: str, *, begun_at: float) -> Generation:
         assert self._engine is not None
         assert self._batcher is not None
         room = self.context_length - len(tokens)
@@ -164,6 +172,7 @@ class Service:
             stops=wish.sampling.stop,
             scores=wish.scores,
             markers={token: text for token, text in markers.items() if token is not None},
+            begun_at=begun_at,
         )
         self._running[request_id] = generation
         self._quiet.clear()
@@ -201,6 +210,7 @@ class Service:
         """Stop the generations of a request within the step that is running; one that is not there is fine."""
         for name, generation in list(self._running.items()):
             if name.partition(_PART)[0] == request_id and self._batcher is not None and not generation.cancelled:
+                generation.cancelled_at = self._clock()
                 self._batcher.cancel(generation)
 
     def slots(self) -> SlotsStatus:
@@ -273,8 +283,11 @@ class Service:
 
     def _deliver(self, delivery: Delivery) -> None:
         for generation, event in delivery:
+            if generation.first_at is None:
+                generation.first_at = self._clock()
             generation.put(event)
             if isinstance(event, Ending | RbeeError):
+                figures.ended(generation, event, now=self._clock())
                 self._ended(generation)
 
     def _ended(self, generation: Generation) -> None:
@@ -290,6 +303,7 @@ class Service:
     def _loaded(self, engine: Engine, batcher: Batcher, prompts: Prompts) -> None:
         self._engine, self._batcher, self._prompts = engine, batcher, prompts
         self._idle_since = self._clock()
+        self.load_s = time.time() - self.started_unix
         self.loading.done(engine.facts.layers)
         log.info(
             "model loaded",

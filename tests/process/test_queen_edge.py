@@ -210,3 +210,34 @@ def test_the_official_client_sees_the_break(machine: Machine) -> None:
             list(bad)
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="gpt-4", messages=HELLO)
+
+
+def test_a_trace_goes_through_every_log(machine: Machine) -> None:
+    """The trace that a client names is in the log lines of queen, hive and worker that belong to its request."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post(CHAT, json=wish(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+
+    assert answer.status_code == 200
+    assert trace in queen.running.stderr.read_text()
+    for name in ("rbee-hive", "worker-"):
+        texts = [text for log, text in machine.logs().items() if log.startswith(name)]
+        assert any(trace in text for text in texts), name
+
+
+def test_figures_count_what_was_done(machine: Machine) -> None:
+    """Queen, hive and worker count requests, tokens, times and placements of the requests that they had."""
+    queen = QueenProcess(machine)
+    for _ in range(2):
+        assert queen.http.post(CHAT, json=wish()).status_code == 200
+    queen.refused("POST", CHAT, wish(n=1000))
+
+    figures = queen.http.get("/metrics").text
+
+    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="200"} 2.0' in figures
+    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="400"} 1.0' in figures
+    assert 'rbee_queen_tasks_total{outcome="done"} 2.0' in figures
+    assert 'rbee_queen_tasks_total{outcome="INVALID_REQUEST"} 1.0' in figures
+    assert 'rbee_queen_placements_total{decision="spawn"} 1.0' in figures
+    assert 'rbee_queen_placements_total{decision="warm"} 2.0' in figures
