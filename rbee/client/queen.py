@@ -51,6 +51,18 @@ class QueenClient:
         """Forget a node."""
         self._daemon.json("POST", "/v2/registry/beehives/remove", body={"node_name": node})
 
+    def add_key(self, name: str) -> Json:
+        """Make a key for a client (`ClientKey`)."""
+        return self._object("POST", "/v2/keys/add", body={"name": name})
+
+    def clients(self) -> list[Json]:
+        """List the clients that have a key (`ClientName`)."""
+        return self._list("/v2/keys/list", "clients")
+
+    def remove_key(self, name: str) -> None:
+        """Take a client's key back."""
+        self._daemon.json("POST", "/v2/keys/remove", body={"name": name})
+
     def hives(self) -> list[Json]:
         """List the hives as the queen knows them (`HiveInfo`)."""
         return self._list("/v2/hives/list", "hives")

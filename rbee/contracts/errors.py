@@ -24,6 +24,7 @@ class ErrorCode(StrEnum):
     NODE_NOT_FOUND = "NODE_NOT_FOUND"
     MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
     WORKER_NOT_FOUND = "WORKER_NOT_FOUND"
+    KEY_NOT_FOUND = "KEY_NOT_FOUND"
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
@@ -123,6 +124,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.MODEL_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See what is there: rbee-keeper models list --node NODE"),
     ErrorCode.WORKER_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See what runs: rbee-keeper worker list"),
+    ErrorCode.KEY_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See who has one: rbee-keeper keys list"),
     ErrorCode.ROUTE_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, _INVALID, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorSpec(413, _INVALID, "Send a smaller request."),

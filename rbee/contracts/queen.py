@@ -47,6 +47,27 @@ class BeehiveList(BaseModel):
     beehives: list[NodeInfo]
 
 
+class ClientName(BaseModel):
+    """`POST /v2/keys/add` and `/remove`: whose key."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+
+
+class ClientKey(BaseModel):
+    """The answer to `POST /v2/keys/add`: the only time that the key is shown."""
+
+    name: str
+    key: str
+
+
+class ClientList(BaseModel):
+    """`GET /v2/keys/list`: who has a key."""
+
+    clients: list[ClientName]
+
+
 class HiveList(BaseModel):
     """`GET /v2/hives/list`."""
 

@@ -47,7 +47,8 @@ class Message(BaseModel):
 class InferenceRequest(Sampling):
     """`POST /v1/inference` of a worker: either a `prompt` or `messages`.
 
-    `raw` takes the prompt as it is; otherwise the model's own chat template is applied.
+    `raw` takes the prompt as it is; otherwise the model's own chat template is applied. `deadline_s` is the time, in
+    seconds from the request's arrival, after which nobody is interested in the answer any more.
     """
 
     request_id: str | None = Field(default=None, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
@@ -55,6 +56,7 @@ class InferenceRequest(Sampling):
     system: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)
     raw: bool = False
+    deadline_s: float | None = Field(default=None, gt=0, le=86_400)
 
     @model_validator(mode="after")
     def _one_input(self) -> InferenceRequest:
@@ -68,7 +70,8 @@ class InferenceRequest(Sampling):
 class TaskRequest(InferenceRequest):
     """`POST /v2/tasks` of the queen: an inference with a wish for where.
 
-    `model` is a model reference (aliases are resolved by whoever holds the config: keeper or queen).
+    `model` is a model reference (aliases are resolved by whoever holds the config: keeper or queen). Of requests that
+    wait for a slot the one with the higher `priority` comes first. One with a deadline waits for a slot until then.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -77,10 +80,12 @@ class TaskRequest(InferenceRequest):
     node: str | None = Field(default=None, max_length=253)
     backend: Backend | None = None
     device: int | None = Field(default=None, ge=0)
+    priority: int = Field(default=0, ge=-10, le=10)
 
     def inference(self) -> dict[str, Any]:
         """Give the worker's part of this request, as JSON-ready values."""
-        return self.model_dump(mode="json", exclude={"model", "node", "backend", "device"}, exclude_none=True)
+        ours = {"model", "node", "backend", "device", "priority"}
+        return self.model_dump(mode="json", exclude=ours, exclude_none=True)
 
 
 class TokenEvent(BaseModel):

@@ -8,7 +8,10 @@ from collections.abc import Callable, Collection
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
-KeyCheck = Callable[[str, str], bool]
+OPERATOR = "operator"
+"""Who shows the daemon's own key."""
+
+KeyCheck = Callable[[str, str], str | None]
 
 
 class Gate:
@@ -18,7 +21,7 @@ class Gate:
         daemon: its name and address, for messages.
         key: the key that opens every route.
         open_paths: paths that need no key (health).
-        also: opens single routes with other keys: (path, key) -> allowed.
+        also: opens single routes with other keys: (path, key) -> whose it is, None for nobody's.
     """
 
     def __init__(self, daemon: str, key: str, *, open_paths: Collection[str], also: KeyCheck | None = None) -> None:
@@ -27,16 +30,20 @@ class Gate:
         self._open_paths = frozenset(open_paths)
         self._also = also
 
-    def check(self, path: str, authorization: bytes | None) -> None:
-        """Raise RbeeError MISSING_API_KEY or INVALID_API_KEY unless the request may pass."""
+    def check(self, path: str, authorization: bytes | None) -> str | None:
+        """Tell whose request it is, None for one that needs no key.
+
+        Raises RbeeError MISSING_API_KEY or INVALID_API_KEY for one that may not pass.
+        """
         if path in self._open_paths:
-            return
+            return None
         scheme, _, key = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
             raise RbeeError(ErrorCode.MISSING_API_KEY, f"{self._daemon} wants an API key and got none.")
         key = key.strip()
         if hmac.compare_digest(key, self._key):
-            return
-        if self._also is not None and self._also(path, key.decode("latin-1")):
-            return
+            return OPERATOR
+        owner = self._also(path, key.decode("latin-1")) if self._also is not None else None
+        if owner is not None:
+            return owner
         raise RbeeError(ErrorCode.INVALID_API_KEY, f"{self._daemon} does not accept this API key.")

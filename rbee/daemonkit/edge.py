@@ -72,7 +72,7 @@ class Edge:
             await send(message)
 
         try:
-            self._gate.check(scope["path"], _key(headers))
+            scope["state"]["client"] = self._gate.check(scope["path"], _key(headers))
             self._check_length(headers.get(b"content-length"))
             await self._app(scope, self._bounded(receive), send_out)
         except RbeeError as error:

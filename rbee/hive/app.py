@@ -22,7 +22,7 @@ def create_app(hive: Hive, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
         f"the hive at {address}",
         key,
         open_paths=["/v1/health"],
-        also=lambda path, given: path == READY_PATH and hive.crew.opens_ready(given),
+        also=lambda path, given: "worker" if path == READY_PATH and hive.crew.opens_ready(given) else None,
     )
 
     @asynccontextmanager

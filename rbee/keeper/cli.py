@@ -19,6 +19,7 @@ COMMANDS = {
     "worker": Entry(_AT + "worker:worker", "Start, stop, list and check workers."),
     "workers": Entry(_AT + "worker:workers", "The same as worker, by other names."),
     "models": Entry(_AT + "models:models", "Pull, list, show and remove models on a node."),
+    "keys": Entry(_AT + "keys:keys", "Give people and programs keys of their own for the queen."),
     "hive": Entry(_AT + "hive:hive", "Install, upgrade, start, stop and remove hives on machines."),
     "setup": Entry(_AT + "setup:setup", "Add, list, install and remove machines."),
     "config": Entry(_AT + "config:config", "Show and check settings; add, list and remove machines."),

@@ -96,6 +96,7 @@ QUEEN_TOKENS: Final = Counter("queen_relayed_tokens", "Tokens passed on.")
 QUEEN_HIVES: Final = Gauge("queen_hives", "Hives by whether their channel is up.", ("connected",))
 QUEEN_WORKERS: Final = Gauge("queen_workers", "Workers by node and state.", ("node", "state"))
 QUEEN_SLOTS: Final = Gauge("queen_slots", "Slots of the fleet's workers, by node and whether free.", ("node", "free"))
+QUEEN_WAITING: Final = Gauge("queen_tasks_waiting", "Tasks in line for a slot.")
 QUEEN_RUNNING: Final = Gauge("queen_tasks_running", "Tasks accepted and not yet ended.")
 
 HIVE_STARTS: Final = Counter("hive_workers_started", "Workers started.")

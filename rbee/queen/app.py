@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Gate
 from rbee.queen.daemon import Queen
-from rbee.queen.routes import admin, edge, hives, logs, models, registry, tasks, workers
+from rbee.queen.routes import admin, edge, hives, keys, logs, models, registry, tasks, workers
 
 
 def create_app(queen: Queen, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
@@ -24,8 +24,8 @@ def create_app(queen: Queen, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
 
     return create_base(
         "queen-rbee",
-        gate=Gate(f"the queen at {address}", key, open_paths=["/health"]),
-        routers=[module.router for module in (admin, registry, hives, workers, models, tasks, logs, edge)],
+        gate=Gate(f"the queen at {address}", key, open_paths=["/health"], also=queen.client_keys.owner),
+        routers=[module.router for module in (admin, registry, hives, workers, models, tasks, keys, logs, edge)],
         lifespan=lifespan,
         state={"queen": queen},
     )

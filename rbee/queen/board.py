@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import TaskRequest
+from rbee.daemonkit.auth import OPERATOR
 from rbee.errors import RbeeError
 from rbee.queen.admission import Load, refusal
 from rbee.queen.errand import EdgeRequest
 from rbee.queen.placement import Refusal
-from rbee.queen.tasks import Means, Task
+from rbee.queen.seating import Means
+from rbee.queen.tasks import Task
 
 log = logging.getLogger(__name__)
 ACKNOWLEDGED_WITHIN_S = 5.0
@@ -24,13 +27,17 @@ class TaskBoard:
 
     Args:
         aliases: short names for model references.
-        max_tasks: how many may be in hand at once.
+        max_tasks: how many may be in hand at once; *max_tasks_per_client* of each client, None for no such limit.
     """
 
-    def __init__(self, means: Means, *, aliases: Mapping[str, str], max_tasks: int) -> None:
+    def __init__(
+        self, means: Means, *, aliases: Mapping[str, str], max_tasks: int, max_tasks_per_client: int | None
+    ) -> None:
         self._means = means
         self.aliases = aliases
         self._max_tasks = max_tasks
+        self._max_tasks_per_client = max_tasks_per_client
+        self._of_client: Counter[str] = Counter()
         self._tasks: dict[str, Task] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -38,15 +45,19 @@ class TaskBoard:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def accept(self, request: TaskRequest | EdgeRequest, *, draining: bool) -> Task:
-        """Take a task in; hand it to `done` when it has ended.
+    def accept(self, request: TaskRequest | EdgeRequest, client: str, *, draining: bool) -> Task:
+        """Take a task of *client* in; hand it to `done` when it has ended.
 
         Raises RbeeError: DRAINING, QUEUE_FULL, or why no node will ever run it as the fleet is now.
         """
-        refused = refusal(Load(len(self._tasks), draining), max_tasks=self._max_tasks)
+        refused = refusal(
+            Load(len(self._tasks), self._of_client[client], draining),
+            max_tasks=self._max_tasks,
+            max_tasks_per_client=self._max_tasks_per_client,
+        )
         if refused is not None:
             raise refused
-        task = Task(request.model_copy(update={"model": self.reference(request.model)}), self._means)
+        task = Task(request.model_copy(update={"model": self.reference(request.model)}), self._means, client)
         if task.wish.node is not None and self._means.fleet.registry.hive(task.wish.node) is None:
             raise self._unplaceable(task) or AssertionError("an unknown node was placed")
         if self._means.readiness.settled(task.wish):
@@ -54,6 +65,7 @@ class TaskBoard:
             if error is not None:
                 raise error
         self._tasks[task.id] = task
+        self._of_client[client] += 1
         self._empty.clear()
         return task
 
@@ -63,14 +75,20 @@ class TaskBoard:
 
     def done(self, task: Task) -> None:
         """Let go of a task."""
-        self._tasks.pop(task.id, None)
+        if self._tasks.pop(task.id, None) is not None:
+            self._of_client[task.client] -= 1
+            if not self._of_client[task.client]:
+                del self._of_client[task.client]
         if not self._tasks:
             self._empty.set()
 
-    async def cancel(self, task_id: str) -> None:
-        """Cancel a task and wait until its slot is free, 5 s at most; one that is not there is fine."""
+    async def cancel(self, task_id: str, client: str) -> None:
+        """Cancel a task and wait until its slot is free, 5 s at most; one that is not there is fine.
+
+        Only the operator may cancel tasks of others; to anybody else they are not there.
+        """
         task = self._tasks.get(task_id)
-        if task is None:
+        if task is None or client not in (task.client, OPERATOR):
             return
         task.stop(RbeeError(ErrorCode.CANCELED, f"Task {task_id} was canceled."))
         with contextlib.suppress(TimeoutError):

@@ -21,13 +21,15 @@ from rbee.errors import RbeeError
 from rbee.queen.board import TaskBoard
 from rbee.queen.cascade import Cascade
 from rbee.queen.channels import Channels
+from rbee.queen.client_keys import ClientKeys
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.readiness import Readiness
+from rbee.queen.seating import Means
 from rbee.queen.settings import QueenSettings
 from rbee.queen.starts import Starts
 from rbee.queen.store import HiveKeys, Store
-from rbee.queen.tasks import Means
+from rbee.queen.turns import Turns
 from rbee.queen.upstream import UpstreamPool
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,8 @@ class Queen:
         self.local = local
         self.ephemeral = ephemeral
         self.started_unix = now()
+        self.client_keys = ClientKeys(paths)
+        self.client_keys.load()
         self._store = store
         self._keys = HiveKeys(paths)
         self._on_key = on_key
@@ -73,8 +77,23 @@ class Queen:
         self.starts = Starts(self.fleet, self.channels, background, loading_timeout_s=settings.loading_timeout_s)
         self.pool = UpstreamPool(CONNECT_TIMEOUT_S, settings.no_token_timeout_s)
         readiness = Readiness(self.fleet, local, local_timeout_s=settings.hive_start_timeout_s)
-        means = Means(self.fleet, readiness, self.starts, self.pool, background, settings.no_token_timeout_s)
-        self.board = TaskBoard(means, aliases=aliases, max_tasks=settings.max_tasks)
+        self.turns = Turns()
+        means = Means(
+            self.fleet,
+            readiness,
+            self.starts,
+            self.pool,
+            background,
+            self.turns,
+            no_token_timeout_s=settings.no_token_timeout_s,
+            queue_timeout_s=settings.queue_timeout_s,
+        )
+        self.board = TaskBoard(
+            means,
+            aliases=aliases,
+            max_tasks=settings.max_tasks,
+            max_tasks_per_client=settings.max_tasks_per_client,
+        )
         self.readiness = readiness
         self._cascade = Cascade(
             self.fleet,

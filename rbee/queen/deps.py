@@ -26,6 +26,14 @@ def check_accepting(queen: QueenDep) -> None:
     queen.drain.check()
 
 
+def get_client(connection: HTTPConnection) -> str:
+    """Give the name of whose request this is."""
+    return str(connection.scope["state"]["client"])
+
+
+Client = Annotated[str, Depends(get_client)]
+"""Whose request it is: the operator's, or that of a client with a key of its own."""
+
 Accepting = Depends(check_accepting)
 """For routes that begin something: refused with DRAINING while the queen is ending."""
 

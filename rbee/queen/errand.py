@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -38,23 +38,34 @@ class EdgeRequest(BaseModel):
     node: str | None = Field(default=None, max_length=253)
     backend: Backend | None = None
     device: int | None = Field(default=None, ge=0)
+    priority: int = Field(default=0, ge=-10, le=10)
+    deadline_s: float | None = Field(default=None, gt=0, le=86_400)
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One request to a worker. An answer that is no `stream` comes whole."""
+    """One request to a worker: a `wish` in our own words or a `foreign` body. What is no `stream` comes whole."""
 
     path: str
-    body: bytes
+    wish: Mapping[str, Any] | None = None
+    foreign: bytes = b""
     dialect: Dialect = Dialect.OWN
     stream: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
 
+    def body(self, request_id: str, left_s: float | None) -> bytes:
+        """Give the body; *left_s* is the time until nobody is interested in the answer any more."""
+        if self.wish is None:
+            return self.foreign
+        wish = {**self.wish, "request_id": request_id}
+        return json.dumps(wish if left_s is None else {**wish, "deadline_s": left_s}).encode()
 
-def errand_of(request: TaskRequest | EdgeRequest, task_id: str) -> Errand:
+
+def errand_of(request: TaskRequest | EdgeRequest) -> Errand:
     """Give what a worker is asked for *request*."""
     if isinstance(request, TaskRequest):
-        return Errand("/v1/inference", json.dumps({**request.inference(), "request_id": task_id}).encode())
+        return Errand("/v1/inference", request.inference())
     # A header cannot carry every name; the worker only looks whether it is there.
     name = request.model.encode("ascii", "replace").decode()
-    return Errand(request.path, request.body, DIALECTS[request.path], request.stream, {ROUTED_HEADER: name})
+    headers = {ROUTED_HEADER: name}
+    return Errand(request.path, None, request.body, DIALECTS[request.path], request.stream, headers)

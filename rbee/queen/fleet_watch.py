@@ -77,6 +77,7 @@ class FleetWatch:
             self._in_flight[worker_id] -= 1
             if not self._in_flight[worker_id]:
                 del self._in_flight[worker_id]
+            self._changed()
 
     def _changed(self) -> None:
         """Wake all waiters once: they hold the old event, whoever waits next gets a new one."""

@@ -29,6 +29,7 @@ def figures(queen: Queen) -> tuple[bytes, str]:
             metrics.QUEEN_HIVES: hives,
             metrics.QUEEN_WORKERS: workers,
             metrics.QUEEN_SLOTS: slots,
+            metrics.QUEEN_WAITING: len(queen.turns),
             metrics.QUEEN_RUNNING: len(queen.board),
         },
     )

@@ -46,6 +46,15 @@ class QueenSettings(BaseModel):
         "so that one that is restarted adopts them; a shutdown by request ends them all the same",
     )
     max_tasks: int = Field(default=1000, ge=1, le=100_000, description="tasks accepted at the same time")
+    max_tasks_per_client: int | None = Field(
+        default=None, ge=1, le=100_000, description="tasks accepted of one client at the same time; default: no limit"
+    )
+    queue_timeout_s: float = Field(
+        default=300.0,
+        ge=1.0,
+        le=86_400.0,
+        description="time for which a request that waited for a cold start is held until a slot is free",
+    )
     log_max_mb: int = Field(
         default=32, ge=1, le=100_000, description="size at which the log file is set aside, once, and begun anew, in MB"
     )

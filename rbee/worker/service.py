@@ -27,6 +27,7 @@ from rbee.worker.loading import Loading
 from rbee.worker.prompts import Prompts
 from rbee.worker.sampling import MAX_SEED, chain_of
 from rbee.worker.settings import WorkerSettings
+from rbee.worker.vectors import Vectors
 from rbee.worker.wish import Wish
 
 log = logging.getLogger(__name__)
@@ -180,31 +181,29 @@ class Service:
         self._batcher.submit(generation)
         return generation
 
-    async def embed(self, texts: Sequence[Wish], request_id: str) -> tuple[list[list[float]], int]:
-        """Give the embeddings of texts, which take one slot together, and how many tokens they have.
+    async def embed(self, texts: Sequence[Wish], request_id: str) -> Vectors:
+        """Begin the embeddings of texts, which take one slot together.
 
         Raises RbeeError like `begin`, and INVALID_REQUEST where the model was not made for it.
         """
         engine, prompter = self.loaded()
         check_embeds(engine, self.settings.name)
+        await check(texts, engine)
+        items = [Embedding(await prompter.tokens(text)) for text in texts]
+        self.loaded()
         self._check_free(request_id, 1)
         assert self._batcher is not None
         self._embedding.add(request_id)
         self._quiet.clear()
         self._slots_changed()
-        items: list[Embedding] = []
-        try:
-            await check(texts, engine)
-            items += [Embedding(await prompter.tokens(text)) for text in texts]
-            for item in items:
-                self._batcher.submit(item)
-            vectors = [await asyncio.wrap_future(item.vector) for item in items]
-        finally:
-            for item in items:
-                item.vector.cancel()
+        for item in items:
+            self._batcher.submit(item)
+
+        def end() -> None:
             self._embedding.discard(request_id)
             self._freed()
-        return vectors, sum(len(item.tokens) for item in items)
+
+        return Vectors(items, end)
 
     def cancel(self, request_id: str) -> None:
         """Stop the generations of a request within the step that is running; one that is not there is fine."""

@@ -74,6 +74,28 @@ def test_a_chat_at_once_waits_for_a_load_and_longer_than_a_stream_may_be_silent(
     assert answer.json()["model"] == "bee"
 
 
+def test_answers_at_once_run_side_by_side(machine: Machine) -> None:
+    """A request whose answer comes whole gives its place in the line up when it has its slot, not at its end."""
+    machine.configure("hive", slots=2)
+    machine.fake(tokens_per_s=10)
+    queen = QueenProcess(machine)
+    assert queen.http.post(CHAT, json=wish(max_tokens=1)).status_code == 200
+    answers: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=queen.url, headers=queen.http.headers, trust_env=False, timeout=60) as client:
+            answers.append(client.post(CHAT, json=wish(max_tokens=40)).status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    eventually(lambda: queen.worker()["slots_available"] == 0, within=5, because="both have a slot")
+    for thread in asking:
+        thread.join()
+
+    assert answers == [200, 200]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "end"),
     [

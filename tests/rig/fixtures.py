@@ -6,6 +6,7 @@ before did to them. All such tests run in one worker of pytest-xdist, so that th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -40,6 +41,8 @@ class _Shared:
 
 @pytest.fixture(scope="session", name="_shared_rig")
 def _make_shared_rig(request: pytest.FixtureRequest) -> Iterator[_Shared]:
+    if os.environ.get("PYTEST_XDIST_WORKER") and "@rig" not in os.environ["PYTEST_CURRENT_TEST"]:
+        pytest.fail("pytest-xdist does not keep the tests of the rig together, so they would get in each other's way")
     capture = request.config.pluginmanager.getplugin("capturemanager")
     try:
         rig = Rig({name: HostSpec() for name in _HOSTS})

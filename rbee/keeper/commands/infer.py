@@ -61,6 +61,20 @@ def _stops(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 @click.option("--stop", multiple=True, callback=_stops, metavar="TEXT", help="Stop before this text; repeatable.")
 @click.option("--system", metavar="TEXT", help="Instructions that stand before the prompt.")
 @click.option("--raw", is_flag=True, help="Take the prompt as it is, without the model's chat template.")
+@click.option(
+    "--priority",
+    type=click.IntRange(-10, 10),
+    default=None,
+    help="Who waits for a slot with a higher one comes first.  [default: 0]",
+)
+@click.option(
+    "--deadline",
+    "deadline_s",
+    type=click.FloatRange(0, 86_400, min_open=True),
+    default=None,
+    metavar="SECONDS",
+    help="Wait for a slot, and generate, no longer than this.",
+)
 @backend_option
 @device_option
 @click.pass_obj

@@ -16,7 +16,7 @@ from rbee.contracts.models import ModelCards
 from rbee.daemonkit.errors import validation_error
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.deps import QueenDep
+from rbee.queen.deps import Client, QueenDep
 from rbee.queen.errand import DIALECTS, EdgeRequest
 from rbee.queen.names import SCHEMES, cards, resolve
 from rbee.queen.placement import Wish
@@ -24,7 +24,7 @@ from rbee.queen.recipients import EdgeRecipient
 from rbee.queen.task_stream import TaskStream
 
 router = APIRouter(prefix="/v1")
-_WHERE = {"node": "x-rbee-node", "backend": "x-rbee-backend", "device": "x-rbee-device"}
+_ASIDE = ("node", "backend", "device", "priority", "deadline_s")  # what our own tasks say in fields of their own
 
 
 @router.get("/models")
@@ -34,11 +34,11 @@ async def models(queen: QueenDep) -> ModelCards:
     return ModelCards(data=cards(queen.board.aliases, hives, created=int(queen.started_unix)))
 
 
-async def _relayed(request: Request, queen: QueenDep) -> TaskStream:
-    """Have a worker answer, placed by `model` and the headers X-Rbee-Node, -Backend and -Device."""
+async def _relayed(request: Request, queen: QueenDep, client: Client) -> TaskStream:
+    """Have a worker answer, placed by `model` and headers: X-Rbee-Node, -Backend, -Device, -Priority, -Deadline-S."""
     asked = await _read(request)
     asked = asked.model_copy(update={"model": await _reference(queen, asked.model)})
-    task = queen.board.accept(asked, draining=queen.drain.draining.is_set())
+    task = queen.board.accept(asked, client, draining=queen.drain.draining.is_set())
     clock = asyncio.get_running_loop().time
     began = clock()
     dialect = DIALECTS[asked.path]
@@ -60,10 +60,11 @@ async def _read(request: Request) -> EdgeRequest:
         raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("model"), str):
         raise RbeeError(ErrorCode.INVALID_REQUEST, "The body has no 'model' with the name of one.", param="model")
-    where: dict[str, Any] = {name: request.headers.get(header) for name, header in _WHERE.items()}
+    headers = {name: request.headers.get(f"x-rbee-{name.replace('_', '-')}") for name in _ASIDE}
+    aside: dict[str, Any] = {name: value for name, value in headers.items() if value is not None}
     try:
         return EdgeRequest(
-            model=fields["model"], path=request.url.path, body=body, stream=fields.get("stream") is True, **where
+            model=fields["model"], path=request.url.path, body=body, stream=fields.get("stream") is True, **aside
         )
     except ValidationError as error:
         raise validation_error(list(error.errors(include_url=False))) from error
