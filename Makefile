@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock rig rig-down clean
+.PHONY: help setup demo test behaviours check format bench lock rig rig-down clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -17,6 +17,9 @@ demo: setup ## run the main job once: a real model answers, and nothing is left 
 
 test: setup ## run all tests, those on real machines too where root allows it; ARGS="-k slots" picks some
 	@$(BIN)/pytest -n 2 -rs $(ARGS)
+
+behaviours: setup ## run all scenarios, print for each promised behaviour whether it holds, write .bench/behaviours.json
+	@$(BIN)/python -m tests.bdd.behaviours $(ARGS)
 
 check: setup ## lint, format, types, layers
 	@$(BIN)/ruff check

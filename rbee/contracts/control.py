@@ -14,7 +14,7 @@ from rbee.contracts.devices import Detection
 from rbee.contracts.error_body import ErrorDetail
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.workers import WorkerLink
+from rbee.contracts.workers import Quarantine, WorkerLink
 
 BEAT_INTERVAL_S = 2.0
 SILENCE_LIMIT_S = 10.0
@@ -30,6 +30,7 @@ class Hello(BaseModel):
     detection: Detection
     models: list[CatalogEntry]
     workers: list[WorkerLink]
+    quarantined: list[Quarantine] = Field(default_factory=list)
 
 
 class WorkerChanged(BaseModel):
@@ -67,6 +68,13 @@ class DevicesChanged(BaseModel):
     detection: Detection
 
 
+class QuarantineChanged(BaseModel):
+    """All models and devices in quarantine, after a change."""
+
+    kind: Literal["quarantine_changed"] = "quarantine_changed"
+    quarantined: list[Quarantine]
+
+
 class Beat(BaseModel):
     """The hive lives."""
 
@@ -87,7 +95,7 @@ class Lease(BaseModel):
 
 
 HiveMessage = Annotated[
-    Hello | WorkerChanged | WorkerGone | ModelsChanged | DevicesChanged | Beat | Closing,
+    Hello | WorkerChanged | WorkerGone | ModelsChanged | DevicesChanged | QuarantineChanged | Beat | Closing,
     Field(discriminator="kind"),
 ]
 HIVE_MESSAGE: TypeAdapter[HiveMessage] = TypeAdapter(HiveMessage)

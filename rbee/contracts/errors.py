@@ -41,6 +41,7 @@ class ErrorCode(StrEnum):
     QUEUE_FULL = "QUEUE_FULL"
     DRAINING = "DRAINING"
     WORKER_LOADING = "WORKER_LOADING"
+    QUARANTINED = "QUARANTINED"
     RAM_EXHAUSTED = "RAM_EXHAUSTED"
     VRAM_EXHAUSTED = "VRAM_EXHAUSTED"
     GPU_VRAM_EXHAUSTED = "GPU_VRAM_EXHAUSTED"
@@ -147,6 +148,12 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.QUEUE_FULL: ErrorSpec(503, _UNAVAILABLE, "Try again shortly, or add a machine.", 1),
     ErrorCode.DRAINING: ErrorSpec(503, _UNAVAILABLE, "The daemon is stopping; try again when it is back.", 5),
     ErrorCode.WORKER_LOADING: ErrorSpec(503, _UNAVAILABLE, "The model is still loading; try again shortly.", 1),
+    ErrorCode.QUARANTINED: ErrorSpec(
+        503,
+        _UNAVAILABLE,
+        "Look at the reason, then try once more by hand: rbee-keeper worker start --node NODE --model MODEL",
+        60,
+    ),
     ErrorCode.RAM_EXHAUSTED: ErrorSpec(
         507, _EXHAUSTED, "Use a smaller quantisation or context, or stop a worker: rbee-keeper worker list"
     ),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from rbee.contracts.devices import Backend, Device
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.workers import WorkerInfo, WorkerStopReceipt
+from rbee.contracts.workers import Quarantine, WorkerInfo, WorkerStopReceipt
 
 
 class NodeStatus(StrEnum):
@@ -91,6 +91,7 @@ class HiveInfo(BaseModel):
     faults: dict[Backend, str] = Field(default_factory=dict)
     models: list[CatalogEntry] = Field(default_factory=list)
     workers: list[WorkerInfo] = Field(default_factory=list)
+    quarantined: list[Quarantine] = Field(default_factory=list)
     last_seen_unix: float | None = None
     last_error: str | None = None
 

@@ -10,6 +10,7 @@ LOCALHOST_NODE: Final = "localhost"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 SSE_DONE: Final = "[DONE]"
 ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the model that she found it by
+DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds that are left for a request
 
 
 def new_id(prefix: str) -> str:

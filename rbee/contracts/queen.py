@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.hives import HiveInfo, NodeInfo
 from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress
-from rbee.contracts.workers import SpawnRequest, WorkerHealth, WorkerInfo
+from rbee.contracts.workers import Quarantine, SpawnRequest, WorkerHealth, WorkerInfo
 
 
 class QueenHealth(BaseModel):
@@ -17,7 +17,7 @@ class QueenHealth(BaseModel):
 
 
 class QueenStatus(BaseModel):
-    """`GET /v2/status`: what the keeper shows for `daemon status`."""
+    """`GET /v2/status`: what the keeper shows for `daemon status`; of the tasks that run, some wait for a slot."""
 
     version: str
     pid: int
@@ -26,6 +26,7 @@ class QueenStatus(BaseModel):
     hives_connected: int
     workers: int
     tasks_running: int
+    tasks_waiting: int
 
 
 class QueenShutdown(BaseModel):
@@ -74,10 +75,17 @@ class HiveList(BaseModel):
     hives: list[HiveInfo]
 
 
+class NodeQuarantine(Quarantine):
+    """A quarantine with the node that it is on."""
+
+    node: str = ""
+
+
 class WorkerList(BaseModel):
     """`GET /v2/workers/list?node=`, and `GET /v1/workers/list` of a hive."""
 
     workers: list[WorkerInfo]
+    quarantined: list[NodeQuarantine] = Field(default_factory=list)
 
 
 class WorkerHealthRow(BaseModel):

@@ -12,6 +12,8 @@ from rbee.contracts.workers import ModelText
 MAX_PROMPT_CHARS = 2_000_000
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
+Priority = Annotated[int, Field(ge=-10, le=10)]
+Deadline = Annotated[float, Field(gt=0, le=86_400)]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -47,8 +49,7 @@ class Message(BaseModel):
 class InferenceRequest(Sampling):
     """`POST /v1/inference` of a worker: either a `prompt` or `messages`.
 
-    `raw` takes the prompt as it is; otherwise the model's own chat template is applied. `deadline_s` is the time, in
-    seconds from the request's arrival, after which nobody is interested in the answer any more.
+    `raw` takes the prompt as it is; otherwise the model's own chat template is applied.
     """
 
     request_id: str | None = Field(default=None, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
@@ -56,7 +57,6 @@ class InferenceRequest(Sampling):
     system: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)
     raw: bool = False
-    deadline_s: float | None = Field(default=None, gt=0, le=86_400)
 
     @model_validator(mode="after")
     def _one_input(self) -> InferenceRequest:
@@ -71,7 +71,8 @@ class TaskRequest(InferenceRequest):
     """`POST /v2/tasks` of the queen: an inference with a wish for where.
 
     `model` is a model reference (aliases are resolved by whoever holds the config: keeper or queen). Of requests that
-    wait for a slot the one with the higher `priority` comes first. One with a deadline waits for a slot until then.
+    wait for a slot the one with the higher `priority` comes first. `deadline_s` is the time, in seconds from the
+    request's arrival, after which nobody is interested in the answer any more: it waits for a slot until then.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -80,11 +81,12 @@ class TaskRequest(InferenceRequest):
     node: str | None = Field(default=None, max_length=253)
     backend: Backend | None = None
     device: int | None = Field(default=None, ge=0)
-    priority: int = Field(default=0, ge=-10, le=10)
+    priority: Priority = 0
+    deadline_s: Deadline | None = None
 
     def inference(self) -> dict[str, Any]:
         """Give the worker's part of this request, as JSON-ready values."""
-        ours = {"model", "node", "backend", "device", "priority"}
+        ours = {"model", "node", "backend", "device", "priority", "deadline_s"}
         return self.model_dump(mode="json", exclude=ours, exclude_none=True)
 
 

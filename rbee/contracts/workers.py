@@ -72,6 +72,9 @@ class SpawnRequest(BaseModel):
     device: int | None = Field(default=None, ge=0)
     slots: int | None = Field(default=None, ge=1, le=64)
     context_length: int | None = Field(default=None, ge=64, description="tokens per slot")
+    in_quarantine_too: bool = Field(
+        default=False, description="try once more a model or a device that is quarantined: somebody asked for just that"
+    )
 
 
 class ReadyReport(BaseModel):
@@ -145,8 +148,20 @@ class WorkerHealth(BaseModel):
     memory_bytes: int | None = None
 
 
+class MemoryHolder(BaseModel):
+    """A process that still holds memory of a worker that is gone."""
+
+    pid: int
+    name: str
+    bytes: int = Field(ge=0)
+
+
 class WorkerStopReceipt(BaseModel):
-    """What became of one worker that was asked to stop."""
+    """What became of one worker that was asked to stop.
+
+    `memory_returned` says whether its memory came back, which was looked at after its end; None means that nobody
+    could look. `held_by` are the processes that still hold some of it.
+    """
 
     worker_id: str
     pid: int | None = None
@@ -154,3 +169,26 @@ class WorkerStopReceipt(BaseModel):
     killed: bool = False
     seconds: float = 0.0
     memory_returned_bytes: int | None = None
+    memory_returned: bool | None = None
+    held_by: list[MemoryHolder] = Field(default_factory=list)
+
+
+class Quarantine(BaseModel):
+    """A model, or a device, on which every worker crashed, and which is not used for a while.
+
+    `model_ref` is None for a device, `backend` and `device` are None for a model. Time in seconds since the epoch.
+    """
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_ref: str | None = None
+    backend: Backend | None = None
+    device: int | None = None
+    crashes: int
+    reason: str
+    until_unix: float
+
+    @property
+    def what(self) -> str:
+        """Name it for a person."""
+        return self.model_ref or f"{self.backend} device {self.device}"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hmac
-import importlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from rbee.contracts.control import HiveMessage, WorkerChanged
 from rbee.contracts.devices import Backend
@@ -18,8 +16,10 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState, WorkerStopReceipt
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
-from rbee.hive.member import Member
+from rbee.hive.member import LAST_WORDS_S, Member
+from rbee.hive.memory import LoadedModel
 from rbee.hive.processes import WorkerOrder, WorkerProcess
+from rbee.hive.returned import Returns
 from rbee.hive.supervision import (
     Answered,
     Bound,
@@ -44,12 +44,8 @@ from rbee.hive.supervision import (
 )
 from rbee.observe import metrics
 
-if TYPE_CHECKING:
-    from rbee.client.worker import WorkerClient
-
 log = logging.getLogger(__name__)
 TICK_S: Final = 0.5
-LAST_WORDS_S: Final = 1.0
 PORT_RACES: Final = 5
 
 
@@ -67,6 +63,8 @@ class Crew:
         on_replace: spawns another worker like the given request.
         on_leave: ends the hive.
         on_gone: told after a worker is gone.
+        on_peak: told whenever a worker was seen to take more memory than before, in bytes.
+        returns: sees whether the memory of a worker that was stopped came back.
     """
 
     def __init__(
@@ -80,6 +78,8 @@ class Crew:
         on_replace: Callable[[SpawnRequest], None],
         on_leave: Callable[[str], None],
         on_gone: Callable[[], None],
+        on_peak: Callable[[LoadedModel, int], None],
+        returns: Returns,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -91,6 +91,8 @@ class Crew:
         self._on_replace = on_replace
         self._on_leave = on_leave
         self._on_gone = on_gone
+        self._on_peak = on_peak
+        self._returns = returns
         self._clock = clock
         self._wall_clock = wall_clock
         self._members: dict[str, Member] = {}
@@ -141,13 +143,19 @@ class Crew:
         self._feed(Leased(self._clock()))
 
     async def add(
-        self, order: WorkerOrder, request: SpawnRequest, url: str, need_bytes: int, remark: str
+        self,
+        order: WorkerOrder,
+        request: SpawnRequest,
+        url: str,
+        need_bytes: int,
+        loaded: LoadedModel,
+        remark: str,
     ) -> WorkerLink:
         """Start a worker; it is loading when this returns. Raises RbeeError if its process cannot be started."""
         if self._supervision.draining:
             raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and starts no worker any more.")
         process = await self._launch(order)
-        member = Member(order, request, url, need_bytes, process, self._wall_clock(), remark)
+        member = Member(order, request, url, need_bytes, loaded, process, self._wall_clock(), remark)
         self._members[order.worker_id] = member
         self._feed(Spawned(order.worker_id, self._clock()))
         self._background.start(self._follow(member), name="follow")
@@ -157,22 +165,27 @@ class Crew:
         return self.link(order.worker_id)
 
     async def stop(self, worker_id: str, reason: str) -> WorkerStopReceipt:
-        """Stop a worker and wait until it is gone. Raises RbeeError WORKER_NOT_FOUND."""
+        """Stop a worker, wait until it is gone and see that its memory came back.
+
+        Raises RbeeError WORKER_NOT_FOUND.
+        """
         member = self._member(worker_id)
         began = self._clock()
+        await self._weigh(member)
         self._feed(StopAsked(worker_id, began, reason))
         await member.gone.wait()
-        return member.receipt(self._clock() - began)
+        return (await self._receipts([member], self._clock() - began))[0]
 
     async def stop_all(self, reason: str) -> list[WorkerStopReceipt]:
         """Stop all workers at once and wait until they are gone; none can be added any more."""
         began = self._clock()
+        await asyncio.gather(*(self._weigh(member) for member in self._members.values()))
         self._feed(Drained(began, reason))
         receipts = []
         while self._members:
             members = list(self._members.values())
             await asyncio.gather(*(member.gone.wait() for member in members))
-            receipts += [member.receipt(self._clock() - began) for member in members]
+            receipts += await self._receipts(members, self._clock() - began)
         return receipts
 
     async def run(self) -> None:
@@ -211,43 +224,42 @@ class Crew:
         if member.stop_began is None:
             member.stop_began = self._clock()
             member.memory_bytes = member.process.memory_bytes() or member.memory_bytes
+            self._measure(member)
+
+    def _measure(self, member: Member) -> None:
+        peak = member.new_peak()
+        if peak is not None:
+            self._on_peak(member.loaded, peak)
+
+    async def _weigh(self, member: Member) -> None:
+        """Note what its GPU has free while it still lives."""
+        member.free_before = await self._returns.free_on(member.order.backend, member.order.device)
+
+    async def _receipts(self, members: list[Member], seconds: float) -> list[WorkerStopReceipt]:
+        receipts = []
+        for member, returned in zip(
+            members, await self._returns.look([member.stopped() for member in members]), strict=True
+        ):
+            receipts.append(member.receipt(seconds, returned))
+            if returned.came_back is False:
+                holders = [f"{holder.name} ({holder.pid})" for holder in returned.held_by]
+                fields = {"worker_id": member.order.worker_id, "held_by": holders}
+                log.error("memory did not come back", extra={"fields": fields})
+        return receipts
 
     async def _kill(self, member: Member, reason: str, code: ErrorCode | None) -> None:
         self._note_end(member)
         worker_id = member.order.worker_id
         if code is ErrorCode.LOADING_TIMEOUT:
-            reached = await self._loading_state(member)
-            member.error = RbeeError(
-                code,
-                f"Worker {worker_id} did not load {member.order.model_ref} within "
-                f"{self._supervision.policy.loading_s:g} s; it had reached {reached}.",
-                details={"worker_id": worker_id, "state": reached, "log": str(member.process.log_path)},
-                hint=f"Its log is {member.process.log_path}; raise loading_timeout_s of the hive for a slow disk.",
-            )
+            member.error = await member.stuck_in_loading(self._supervision.policy.loading_s)
         log.warning("killing a worker", extra={"fields": {"worker_id": worker_id, "reason": reason}})
         member.killed = True
         member.process.kill()
 
-    async def _loading_state(self, member: Member) -> str:
-        """Ask a worker that is stuck how far it is."""
-        with contextlib.suppress(RbeeError, TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
-                client = await self._client(member)
-                async for progress in client.loading():
-                    return f"{progress.layers_loaded} of {progress.layers_total} layers ({progress.stage})"
-        return "no answer to how far it is"
-
-    async def _client(self, member: Member) -> WorkerClient:
-        """Make the worker's client; its HTTP library is loaded outside the loop, on first use."""
-        if member.client is None:
-            module: Any = await asyncio.to_thread(importlib.import_module, "rbee.client.worker")
-            member.client = module.WorkerClient(member.order.worker_id, member.url, member.order.api_key)
-        return member.client
-
     async def _check(self, member: Member) -> None:
         worker_id = member.order.worker_id
         try:
-            client = await self._client(member)
+            client = await member.talk()
             # A check that is still out when the next one is due is a miss.
             async with asyncio.timeout(self._supervision.policy.health_interval_s):
                 health = await client.health()
@@ -257,6 +269,7 @@ class Crew:
             self._feed(Missed(worker_id, self._clock(), reason))
             return
         member.memory_bytes = health.memory_bytes or member.process.memory_bytes()
+        self._measure(member)
         self._feed(
             Answered(
                 worker_id,
@@ -287,6 +300,9 @@ class Crew:
             elif "port" in message:
                 self._feed(Bound(worker_id, self._clock()))
             elif message.get("state") in set(WorkerState):
+                if WorkerState(message["state"]).serves:
+                    member.device_bytes = _count(message.get("device_bytes")) or member.device_bytes
+                    self._measure(member)
                 self._feed(
                     Reported(
                         worker_id,

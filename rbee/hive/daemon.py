@@ -26,6 +26,7 @@ from rbee.hive.crew import Crew
 from rbee.hive.inventory import Devices
 from rbee.hive.models.catalog import Catalogue
 from rbee.hive.models.downloads import Downloads
+from rbee.hive.returned import Returns
 from rbee.hive.settings import HiveSettings
 from rbee.hive.spawning import SpawnDesk
 from rbee.hive.supervision import Supervision
@@ -63,6 +64,7 @@ class Hive:
             paths,
             devices=self.devices,
             downloads=self.downloads,
+            catalogue=self.catalogue,
             callback_url=f"http://{callback_host(settings.host)}:{port}/v1/workers/ready",
             tidy=self._tidy,
             on_key=on_key,
@@ -76,6 +78,8 @@ class Hive:
             on_replace=lambda request: self._in_background(self._desk.replace(request, self.crew), "replace"),
             on_leave=lambda _reason: self._leave(),
             on_gone=lambda: self._in_background(self.devices.look(), "look"),
+            on_peak=lambda loaded, peak: self.catalogue.note_peak(loaded, peak, int(time.time())),
+            returns=Returns(self.devices, settings.detect_timeout_s),
         )
 
     @contextlib.asynccontextmanager

@@ -13,12 +13,12 @@ from typing import Final
 from rbee.contracts.devices import Backend, Detection, Device
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.hive.memory import Load, memory_need
 from rbee.hive.models.gguf_header import GgufHeader
 
 MB: Final = 1024 * 1024
-FILE_FACTOR: Final = 1.2
-# One evaluation holds this many tokens at most: llama.cpp's default micro batch.
-MICRO_BATCH: Final = 512
+Place = tuple[Backend, int]
+"""A device by backend and index."""
 _GPU_NAMES: Final = {Backend.CUDA: "NVIDIA GPU", Backend.METAL: "Apple GPU"}
 
 
@@ -38,38 +38,42 @@ def clear(
     device: int | None,
     slots: int,
     context_length: int,
-    promised: Mapping[tuple[Backend, int], int],
+    promised: Mapping[Place, int],
+    cache_type: str = "f16",
+    measured: Mapping[Backend, int] | None = None,
+    barred: Mapping[Place, RbeeError] | None = None,
+    arm: bool = False,
 ) -> Clearance:
     """Choose the device and check that the model fits.
 
     Args:
         promised: bytes by (backend, index) that workers which are still loading will take.
+        measured: the most that such a load took before, by backend; goes before the estimate.
+        barred: the devices that must not be used now, with what to tell whoever needs one of them.
+        arm: the CPU is of that kind.
 
     Raises:
-        RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, RAM_EXHAUSTED or VRAM_EXHAUSTED.
+        RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, QUARANTINED, RAM_EXHAUSTED or
+            VRAM_EXHAUSTED.
     """
     chosen = backend or _best_backend(detection)
     candidates = _devices_of(detection, chosen)
+    barred = barred or {}
 
     def free(candidate: Device) -> int:
         return max(candidate.free_bytes - promised.get((candidate.backend, candidate.index), 0), 0)
 
-    if device is None:
-        target = max(candidates, key=lambda candidate: (free(candidate), -candidate.index))
-    else:
-        target = _device_at(candidates, chosen, device)
-    need = memory_need(header, slots=slots, context_length=context_length)
+    if device is not None:
+        candidates = [_device_at(candidates, chosen, device)]
+    usable = [each for each in candidates if (each.backend, each.index) not in barred]
+    if not usable:
+        raise barred[candidates[0].backend, candidates[0].index]
+    target = max(usable, key=lambda candidate: (free(candidate), -candidate.index))
+    load = Load(chosen, slots, context_length, cache_type)
+    need = memory_need(header, load, arm=arm, measured_bytes=(measured or {}).get(chosen))
     if need > free(target):
         raise _exhausted(target, need, free(target), header)
     return Clearance(target, need)
-
-
-def memory_need(header: GgufHeader, *, slots: int, context_length: int) -> int:
-    """Estimate bytes: the larger of 1.2 x file size and weights + cache + compute buffers."""
-    cache = header.kv_bytes_per_token * context_length * slots
-    widest = max(header.vocabulary_size or 0, 8 * (header.embedding_length or 0))
-    compute = MICRO_BATCH * widest * 4
-    return max(int(FILE_FACTOR * header.size_bytes), header.size_bytes + cache + compute)
 
 
 def _best_backend(detection: Detection) -> Backend:

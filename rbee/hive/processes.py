@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from rbee.lifeline import Lifeline, LifelineReader
 
 PROGRAM: Final = "llm-worker-rbee"
 MARK: Final = "RBEE_HIVE_MARK"
+_PEAK: Final = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 _TAIL_BYTES: Final = 16 * 1024
 _TAIL_LINES: Final = 20
 # A worker has no use for these, and what is not there cannot leak.
@@ -43,6 +45,7 @@ class WorkerOrder:
     port: int
     callback_url: str
     api_key: str
+    cache_type: str = "f16"
 
     def arguments(self) -> list[str]:
         """Give the command line: nothing secret in it."""
@@ -57,6 +60,7 @@ class WorkerOrder:
             *("--host", self.host),
             *("--port", str(self.port)),
             *("--callback-url", self.callback_url),
+            *("--cache-type", self.cache_type),
         ]
 
 
@@ -103,6 +107,8 @@ class WorkerProcess:
             "RBEE_HOME": str(home),
             "RBEE_WORKER_API_KEY": order.api_key,
             MARK: mark_of(home),
+            # CUDA counts devices by speed unless told to count as the driver's library does, which detection asked.
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         }
         try:
             log_fd = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -159,6 +165,15 @@ class WorkerProcess:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
             return None
+
+    def peak_bytes(self) -> int | None:
+        """Give the most memory that it has held so far; None where the system does not tell, or it is gone."""
+        try:
+            status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            return None
+        found = _PEAK.search(status)
+        return int(found[1]) * 1024 if found else None
 
     def log_tail(self) -> list[str]:
         """Give the last lines it printed."""

@@ -30,6 +30,9 @@ class HiveSettings(BaseModel):
     context_length: int = Field(
         default=4096, ge=64, description="tokens of context for each slot, at most what the model was made for"
     )
+    cache_type: Literal["f32", "f16", "bf16", "q8_0"] = Field(
+        default="f16", description="number format of the workers' KV cache; q8_0 halves it"
+    )
     fence_after_s: float = Field(default=60.0, gt=0, description="time without a queen after which workers stop")
     on_queen_lost: Literal["stop-workers", "exit"] = Field(
         default="stop-workers", description="what to do then: stop the workers and wait, or end"

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
 from rbee.config.credentials import new_key
 from rbee.config.paths import Paths
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState
 from rbee.errors import RbeeError
 from rbee.hive.crew import Crew
 from rbee.hive.inventory import Devices
+from rbee.hive.memory import Load, LoadedModel
+from rbee.hive.models.catalog import Catalogue
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.gguf_header import GgufHeader, read_header
 from rbee.hive.models.reference import parse_reference
 from rbee.hive.ports import PortChoice, choose_port
-from rbee.hive.preflight import clear
+from rbee.hive.preflight import Clearance, clear
 from rbee.hive.processes import WorkerOrder, WorkerProcess, find_program
 from rbee.hive.settings import HiveSettings
 
 log = logging.getLogger(__name__)
+_ARM = ("arm64", "aarch64")
 
 
 class SpawnDesk:
@@ -42,6 +48,7 @@ class SpawnDesk:
         *,
         devices: Devices,
         downloads: Downloads,
+        catalogue: Catalogue,
         callback_url: str,
         tidy: asyncio.Event,
         on_key: Callable[[str], None],
@@ -50,6 +57,7 @@ class SpawnDesk:
         self._paths = paths
         self._devices = devices
         self._downloads = downloads
+        self._catalogue = catalogue
         self._callback_url = callback_url
         self._tidy = tidy
         self._on_key = on_key
@@ -71,15 +79,33 @@ class SpawnDesk:
         slots = request.slots or self._settings.slots
         wanted = request.context_length or self._settings.context_length
         context_length = min(wanted, header.context_length or wanted)
-        clearance = clear(
-            await self._devices.look(),
-            header,
-            backend=request.backend,
-            device=request.device,
-            slots=slots,
-            context_length=context_length,
-            promised=crew.promised,
-        )
+
+        def as_loaded(backend: Backend) -> LoadedModel:
+            load = Load(backend, slots, context_length, self._settings.cache_type)
+            return LoadedModel(entry.sha256 or entry.reference, entry.size_bytes, load)
+
+        def cleared(measured: dict[Backend, int | None]) -> Clearance:
+            return clear(
+                detection,
+                header,
+                backend=request.backend,
+                device=request.device,
+                slots=slots,
+                context_length=context_length,
+                cache_type=self._settings.cache_type,
+                promised=crew.promised,
+                measured={backend: peak for backend, peak in measured.items() if peak is not None},
+                arm=platform.machine().lower() in _ARM,
+            )
+
+        detection = await self._devices.look()
+        try:
+            clearance = cleared({backend: self._catalogue.peak_known(as_loaded(backend)) for backend in Backend})
+        except RbeeError as error:
+            if error.code not in (ErrorCode.RAM_EXHAUSTED, ErrorCode.VRAM_EXHAUSTED):
+                raise
+            # A cold start does not wait for the database to be loaded, unless what it knows may change the answer.
+            clearance = cleared({backend: await self._catalogue.peak(as_loaded(backend)) for backend in Backend})
         choice = self.next_port(crew)
         order = WorkerOrder(
             worker_id=new_id("worker"),
@@ -93,11 +119,13 @@ class SpawnDesk:
             port=choice.port,
             callback_url=self._callback_url,
             api_key=new_key(),
+            cache_type=self._settings.cache_type,
         )
         self._on_key(order.api_key)
         host = f"[{order.host}]" if ":" in order.host else order.host
         url = f"http://{host}:{order.port}"
-        link = await crew.add(order, request, url, clearance.need_bytes, choice.remark)
+        loaded = as_loaded(order.backend)
+        link = await crew.add(order, request, url, clearance.need_bytes, loaded, choice.remark)
         return link.model_copy(update={"worker": link.worker.model_copy(update={"state": WorkerState.LOADING})})
 
     def next_port(self, crew: Crew) -> PortChoice:

@@ -43,6 +43,17 @@ def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
     left += [
         f"worker {worker.get('worker_id')} on {hive.get('node')}" for hive, worker in workers if not worker["gone"]
     ]
+    left += [
+        f"{size_text(holder['bytes'])} of worker {worker.get('worker_id')} on {hive.get('node')}, "
+        f"held by {holder['name']} (process {holder['pid']})"
+        for hive, worker in workers
+        for holder in worker.get("held_by", [])
+    ]
+    left += [
+        f"memory of worker {worker.get('worker_id')} on {hive.get('node')}, held by nobody who can be named"
+        for hive, worker in workers
+        if worker.get("memory_returned") is False and not worker.get("held_by")
+    ]
     known = [worker["memory_returned_bytes"] for _, worker in workers if worker.get("memory_returned_bytes")]
     return Receipt(
         hives=sum(1 for hive in hives if hive.get("gone")),

@@ -3,15 +3,15 @@
 Pure: the load and the limits go in, a refusal or nothing comes out; tickets go in, the one whose turn it is comes out.
 
 Invariant of the line: of the tickets that wait for the same thing, the one with the highest priority is first; of equal
-ones, that of the client who would have the fewest requests running and ahead; of equal ones, the earliest.
+ones, that of the client who has had the fewest turns since it came; of equal ones, the earliest.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -47,58 +47,64 @@ def refusal(load: Load, *, max_tasks: int, max_tasks_per_client: int | None = No
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A request that waits: its place of arrival, whose it is, how urgent, and for what kind of slot."""
+    """A request that waits: its place of arrival, whose it is, how urgent, and for what kind of slot.
+
+    `tag` counts the client's requests on a clock that all clients share; see `Line`.
+    """
 
     number: int
     client: str
     priority: int
     kind: Hashable
+    tag: int
+
+    @property
+    def rank(self) -> tuple[int, int, int]:
+        """Give what decides between two that wait for the same thing; the smaller one comes first."""
+        return (-self.priority, self.tag, self.number)
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Who waits for one kind of slot. `clock` is the tag of who went last, `tags` the last tag of each client."""
+
+    waiting: dict[int, Ticket] = field(default_factory=dict)
+    tags: dict[str, int] = field(default_factory=dict)
+    clock: int = 0
 
 
 class Line:
-    """Everybody who waits for a slot, and how many requests of each client run."""
+    """Everybody who waits for a slot: start-time fair queueing (Goyal, Vin and Cheng, 1996), all requests of one size.
+
+    A client's requests get tags one after the other, a newcomer's begin where the others are: so clients take turns,
+    however many requests each has brought, and nobody is owed turns for having been away.
+    """
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._waiting: defaultdict[Hashable, dict[int, Ticket]] = defaultdict(dict)
-        self._running: Counter[str] = Counter()
+        self._queues: defaultdict[Hashable, _Queue] = defaultdict(_Queue)
 
     def join(self, kind: Hashable, client: str, priority: int) -> Ticket:
         """Come in at the place that priority and fairness give."""
-        ticket = Ticket(next(self._numbers), client, priority, kind)
-        self._waiting[kind][ticket.number] = ticket
+        queue = self._queues[kind]
+        queue.tags[client] = max(queue.clock, queue.tags.get(client, 0)) + 1
+        ticket = Ticket(next(self._numbers), client, priority, kind, queue.tags[client])
+        queue.waiting[ticket.number] = ticket
         return ticket
 
     def leave(self, ticket: Ticket) -> None:
         """Go, with a slot or without one."""
-        waiting = self._waiting[ticket.kind]
-        waiting.pop(ticket.number, None)
-        if not waiting:
-            del self._waiting[ticket.kind]
-
-    def began(self, client: str) -> None:
-        """Note that a request of *client* runs."""
-        self._running[client] += 1
-
-    def ended(self, client: str) -> None:
-        """Note that one has ended."""
-        self._running[client] -= 1
-        if not self._running[client]:
-            del self._running[client]
+        queue = self._queues[ticket.kind]
+        if ticket is min(queue.waiting.values(), key=lambda waits: waits.rank):
+            queue.clock = max(queue.clock, ticket.tag)
+        del queue.waiting[ticket.number]
+        if not queue.waiting:
+            del self._queues[ticket.kind]
 
     def order(self, kind: Hashable) -> list[Ticket]:
         """Give those who wait for the same thing, the next one first."""
-        ahead: Counter[tuple[str, int]] = Counter()
-        ranked = []
-        for ticket in self._waiting.get(kind, {}).values():
-            rank = self._running[ticket.client] + ahead[ticket.client, ticket.priority]
-            ahead[ticket.client, ticket.priority] += 1
-            ranked.append(((-ticket.priority, rank, ticket.number), ticket))
-        return [ticket for _, ticket in sorted(ranked)]
-
-    def kinds(self) -> list[Hashable]:
-        """List what is waited for."""
-        return list(self._waiting)
+        queue = self._queues.get(kind)
+        return [] if queue is None else sorted(queue.waiting.values(), key=lambda waits: waits.rank)
 
     def __len__(self) -> int:
-        return sum(len(waiting) for waiting in self._waiting.values())
+        return sum(len(queue.waiting) for queue in self._queues.values())

@@ -69,6 +69,11 @@ class TaskBoard:
         self._empty.clear()
         return task
 
+    @property
+    def waiting(self) -> int:
+        """Count the tasks that have no slot yet."""
+        return len(self._means.turns)
+
     def reference(self, model: str) -> str:
         """Resolve an alias."""
         return self.aliases.get(model, model)

@@ -6,7 +6,8 @@ The caller performs it. A node or device that is passed over has its reason in t
 Rules:
 * a worker matches by model, backend and, where one was asked for, device; while a matching worker exists,
   free, busy or loading, no second one is started;
-* a wish without a backend means the best one that each node has; if that cannot take the model, the next is not tried;
+* a wish without a backend means the best one that each node has; if that cannot take the model, or its driver is
+  broken, the next is not tried;
 * among matches the one with a free slot comes first, among places the one that has the model's file, then the one
   with the most free memory; names break ties, so that equal fleets give equal answers.
 """
@@ -174,7 +175,7 @@ def _able(hive: Hive, wish: Wish, version: str) -> Backend | Rejection:
     if hive.closing:
         return Rejection(hive.node, ErrorCode.DRAINING, "its hive is stopping")
     there = hive.detection.backends
-    backend = wish.backend or (there[0] if there else None)
+    backend = wish.backend or _best_backend(hive)
     if backend is None or backend not in there:
         return _backend_missing(hive, backend)
     indices = [device.index for device in _devices(hive, backend)]
@@ -187,6 +188,12 @@ def _able(hive: Hive, wish: Wish, version: str) -> Backend | Rejection:
             {"device": wish.device, "devices": indices},
         )
     return backend
+
+
+def _best_backend(hive: Hive) -> Backend | None:
+    """Name the best backend of a node; a GPU whose driver is broken is named too, so that nothing falls back."""
+    found = hive.detection
+    return next((backend for backend in Backend if backend in found.faults or backend in found.backends), None)
 
 
 def _backend_missing(hive: Hive, backend: Backend | None) -> Rejection:

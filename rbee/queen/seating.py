@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from rbee.client.retry import BUSY_WORKER, HTTP_CONNECT
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.workers import WorkerInfo, WorkerLink
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
@@ -20,13 +20,12 @@ from rbee.queen.errand import Errand
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.placement import AwaitWorker, Refusal, SpawnWorker, UseWorker, Wish
 from rbee.queen.readiness import Readiness
+from rbee.queen.recipients import Recipient
 from rbee.queen.starts import Starts, short
 from rbee.queen.story import narration
 from rbee.queen.turns import Turn, Turns
 from rbee.queen.undertaking import Undertaking
 from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
-
-Out = Callable[[bytes], Awaitable[None]]
 
 ERROR_BODY_BYTES = 64 * 1024
 _DECISIONS = {UseWorker: "warm", AwaitWorker: "loading", SpawnWorker: "spawn", Refusal: "refused"}
@@ -49,9 +48,10 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is to be asked: the request's id, where it may run, what it is, and by when it must be done.
+    """What a worker is to be asked: the request's id, where it may run, its errand, and by when it must be done.
 
-    `arrived` is a time of the event loop, `deadline_s` the seconds from then on.
+    `arrived` is a time of the event loop, `deadline_s` the seconds from then on. One that is `held` waits for a slot
+    even where nothing is started for it.
     """
 
     id: str
@@ -59,6 +59,7 @@ class Order:
     errand: Errand
     arrived: float
     deadline_s: float | None
+    held: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ class Seating:
         self._order = order
         self._means = means
 
-    async def take(self, out: Out, turn: Turn) -> Seat:
+    async def take(self, out: Recipient, turn: Turn) -> Seat:
         """Find or start a worker and get it to take the request: when it is its turn, and with the retries due."""
         waits = _Waits(list(BUSY_WORKER.waits()), list(HTTP_CONNECT.waits()))
         warm = True
@@ -136,7 +137,7 @@ class Seating:
                 raise refusal
             await self._slot(out, turn, waits, worker, refusal, patient=not warm)
 
-    async def _decision(self, out: Out) -> UseWorker | AwaitWorker | SpawnWorker:
+    async def _decision(self, out: Recipient) -> UseWorker | AwaitWorker | SpawnWorker:
         """Choose a place. Raises RbeeError where there is none."""
         async for event in self._means.readiness.events(self._order.wish):
             await out(event)
@@ -146,7 +147,7 @@ class Seating:
             raise decision.error()
         return decision
 
-    async def _started(self, decision: AwaitWorker | SpawnWorker, out: Out) -> WorkerLink:
+    async def _started(self, decision: AwaitWorker | SpawnWorker, out: Recipient) -> WorkerLink:
         """Bring the worker up, together with everybody who waits for the same one."""
         if isinstance(decision, AwaitWorker):
             return await _followed(self._means.starts.joined(decision), out)
@@ -158,7 +159,7 @@ class Seating:
 
     async def _slot(
         self,
-        out: Out,
+        out: Recipient,
         turn: Turn,
         waits: _Waits,
         worker: WorkerInfo,
@@ -168,14 +169,14 @@ class Seating:
     ) -> None:
         """Wait until it is this task's turn and a slot is free, or until it is time to look again.
 
-        A patient task, which waited for a cold start or has a deadline, is held for `queue_timeout_s`; any other one
-        is given up after the retries of a busy worker. Raises RbeeError ALL_SLOTS_BUSY.
+        A patient task, which waited for a cold start, and one that says so are held for `queue_timeout_s`; any other
+        one is given up after the retries of a busy worker. Raises RbeeError ALL_SLOTS_BUSY.
         """
         slots = _slots(worker, refusal)
         why = _why_later(refusal, slots)
         # Where the worker says no although a slot seemed free, somebody else uses it, and no news will come.
         news = refusal is None or not self._slot_is_free()
-        held = patient or self._order.deadline_s is not None
+        held = patient or self._order.held
         if held:
             left = waits.hold(self._means.queue_timeout_s)
             wait = left if news else min(left, BUSY_WORKER.delays_s[0])
@@ -215,16 +216,7 @@ class Seating:
         with contextlib.ExitStack() as use:
             use.enter_context(self._means.fleet.using(worker.worker_id))
             try:
-                errand = self._order.errand
-                upstream = await self._means.pool.send(
-                    "POST",
-                    worker.url,
-                    errand.path,
-                    key=link.api_key,
-                    request_id=self._order.id,
-                    body=errand.body(self._order.id, self._left_s()),
-                    headers=errand.headers,
-                )
+                upstream = await self._sent(link)
             except UpstreamSilent as error:
                 await free_slot(self._means.pool, self._means.background, link, self._order.id)
                 raise RbeeError(
@@ -236,11 +228,21 @@ class Seating:
                 raise await crash(self._means.fleet, worker, 0, str(error)) from error
             return Seat(link, upstream, warm, use.pop_all())
 
-    def _left_s(self) -> float | None:
-        """Give the time that is left, None where there is no deadline."""
-        if self._order.deadline_s is None:
-            return None
-        return max(0.001, round(self._order.arrived + self._order.deadline_s - asyncio.get_running_loop().time(), 3))
+    async def _sent(self, link: WorkerLink) -> Upstream:
+        errand = self._order.errand
+        headers = dict(errand.headers)
+        if self._order.deadline_s is not None:
+            left = self._order.arrived + self._order.deadline_s - asyncio.get_running_loop().time()
+            headers[DEADLINE_HEADER] = f"{max(0.001, left):.3f}"
+        return await self._means.pool.send(
+            "POST",
+            link.worker.url,
+            errand.path,
+            key=link.api_key,
+            request_id=self._order.id,
+            body=errand.body,
+            headers=headers,
+        )
 
     async def _refusal(self, seat: Seat) -> RbeeError:
         """Read why the worker did not take the request."""
@@ -263,13 +265,13 @@ class Seating:
         )
 
 
-async def _followed(start: Undertaking[WorkerLink], out: Out) -> WorkerLink:
+async def _followed(start: Undertaking[WorkerLink], out: Recipient) -> WorkerLink:
     async for event in start.events():
         await out(event)
     return await start.result()
 
 
-async def _said(out: Out, reason: str, waits: list[float], of: int) -> float:
+async def _said(out: Recipient, reason: str, waits: list[float], of: int) -> float:
     """Say why and for how long the task waits now; give the seconds."""
     wait = waits.pop(0)
     human = f"{reason}; trying again in {wait:.1f} s (retry {of - len(waits)} of {of})"

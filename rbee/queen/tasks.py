@@ -39,8 +39,14 @@ class Task:
         self.ended = asyncio.Event()
         self._means = means
         self._priority = request.priority
+        # Other people's clients know nothing of retries: they are held.
         self._order = Order(
-            self.id, self.wish, errand_of(request), asyncio.get_running_loop().time(), request.deadline_s
+            id=self.id,
+            wish=self.wish,
+            errand=errand_of(request, self.id),
+            arrived=asyncio.get_running_loop().time(),
+            deadline_s=request.deadline_s,
+            held=request.deadline_s is not None or isinstance(request, EdgeRequest),
         )
         self._seating = Seating(self._order, means)
         self._performing: asyncio.Task[None] | None = None
@@ -107,7 +113,7 @@ class Task:
             warm=seat.warm,
         )
         try:
-            with seat.use, self._means.turns.running(self.client):
+            with seat.use:
                 await out(encode(placed, "placed"))
                 if errand.stream:
                     await out.begin()

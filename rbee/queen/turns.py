@@ -59,17 +59,6 @@ class Turns:
             self._line.leave(turn.ticket)
             self._move(kind)
 
-    @contextmanager
-    def running(self, client: str) -> Iterator[None]:
-        """Count a request of *client* as one that has its slot."""
-        self._line.began(client)
-        try:
-            yield
-        finally:
-            self._line.ended(client)
-            for kind in self._line.kinds():
-                self._move(kind)
-
     def _move(self, kind: Hashable) -> None:
         order = self._line.order(kind)
         for place, ticket in enumerate(order, 1):

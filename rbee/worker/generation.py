@@ -47,7 +47,8 @@ Event = str | Scored | Ending | RbeeError
 class Generation:
     """A request with its prompt in tokens and a limit of new tokens that fits the context.
 
-    The event loop makes it, sets `cancelled` and reads events; the engine's thread owns the rest.
+    The event loop makes it, sets `cancelled`, keeps its deadline (`expiry`, and `late` once that has passed) and reads
+    events; the engine's thread owns the rest.
 
     Args:
         scores: the scores that are wished for each token, as in `Wish`.
@@ -80,6 +81,8 @@ class Generation:
         self.markers = markers
         self.unshown: list[TokenScore] = []
         self.cancelled = False
+        self.expiry: asyncio.TimerHandle | None = None
+        self.late: RbeeError | None = None
         self.text = TextOut(stops)
         self.slot = -1
         self.cached_tokens = 0

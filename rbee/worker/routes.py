@@ -19,6 +19,7 @@ from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, Worke
 from rbee.daemonkit import errors
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.sse import DONE, EventStream, encode
+from rbee.worker.deadline import deadline_of
 from rbee.worker.figures import figures
 from rbee.worker.service import Service
 from rbee.worker.stream import InferenceStream
@@ -159,7 +160,7 @@ class Routes:
         except ValidationError as error:
             raise errors.validation_error(list(error.errors(include_url=False))) from error
         request_id = wish.request_id or errors.request_id_of(request) or ""
-        (generation,) = await self._service.begin([wish_of(wish)], request_id)
+        (generation,) = await self._service.begin([wish_of(wish)], request_id, deadline_s=deadline_of(request))
         return InferenceStream(generation, cancel=lambda: self._service.cancel(request_id), began=began)
 
     async def cancel(self, request: Request) -> Response:

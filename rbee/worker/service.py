@@ -6,7 +6,6 @@ The engine's thread reaches it only through `_post`, which hands a call over to 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -20,8 +19,9 @@ from rbee.errors import RbeeError
 from rbee.worker import figures
 from rbee.worker.batcher import Batcher, Delivery, Embedding
 from rbee.worker.checks import check, check_embeds, check_slots, check_writes
-from rbee.worker.engine.protocol import Engine, EngineFailedError
-from rbee.worker.engine.thread import EngineThread, Outcome
+from rbee.worker.engine.protocol import Engine
+from rbee.worker.engine.thread import EngineThread
+from rbee.worker.engine_work import EngineWork
 from rbee.worker.generation import Ending, Generation
 from rbee.worker.loading import Loading
 from rbee.worker.prompts import Prompts
@@ -85,7 +85,7 @@ class Service:
         """
         self._loop = asyncio.get_running_loop()
         self._tell_state()
-        self._thread.then(self._work)
+        self._thread.then(EngineWork(self.settings, self._post, self._loaded, self._deliver, self._failed))
 
     @property
     def slots_available(self) -> int:
@@ -131,8 +131,10 @@ class Service:
             return 0.0
         return max(0.0, self._clock() - self._batcher.progressed_at)
 
-    async def begin(self, wishes: Sequence[Wish], request_id: str) -> list[Generation]:
-        """Start the generations of one request, all or none.
+    async def begin(
+        self, wishes: Sequence[Wish], request_id: str, *, deadline_s: float | None = None
+    ) -> list[Generation]:
+        """Start the generations of one request, all or none; what still runs after *deadline_s* ends with an error.
 
         Raises RbeeError: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or INVALID_REQUEST for what cannot
         be, such as a prompt that leaves no room for a token. None of them has cost any computing.
@@ -148,7 +150,7 @@ class Service:
                 prompts[id(wish.source)] = await prompter.tokens(wish)
         self.loaded()
         self._check_free(request_id, len(wishes))  # again: a long prompt takes its time
-        return [
+        generations = [
             self._start(
                 wish,
                 prompts[id(wish.source)],
@@ -157,6 +159,22 @@ class Service:
             )
             for number, wish in enumerate(wishes)
         ]
+        if deadline_s is not None:
+            for generation in generations:
+                generation.expiry = asyncio.get_running_loop().call_later(
+                    deadline_s, self._expired, generation, deadline_s
+                )
+        return generations
+
+    def _expired(self, generation: Generation, deadline_s: float) -> None:
+        """End a generation whose time is over; the engine lets go of it within the step that is running."""
+        generation.late = RbeeError(
+            ErrorCode.REQUEST_TIMEOUT,
+            f"The request was not done within its {deadline_s:g} s; {generation.generated} tokens came.",
+            details={"tokens": generation.generated, "worker_id": self.settings.worker_id},
+        )
+        if self._batcher is not None and not generation.cancelled:
+            self._batcher.cancel(generation)
 
     def _start(self, wish: Wish, tokens: list[int], request_id: str, *, begun_at: float) -> Generation:
         assert self._engine is not None
@@ -278,18 +296,25 @@ class Service:
         now = (self.state.value, self.slots_available)
         if now != self._last_told:
             self._last_told = now
-            self._tell({"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]})
+            told: dict[str, Any] = {"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]}
+            if self._engine is not None and self._engine.facts.device_bytes is not None:
+                told["device_bytes"] = self._engine.facts.device_bytes
+            self._tell(told)
 
     def _deliver(self, delivery: Delivery) -> None:
         for generation, event in delivery:
             if generation.first_at is None:
                 generation.first_at = self._clock()
-            generation.put(event)
-            if isinstance(event, Ending | RbeeError):
-                figures.ended(generation, event, now=self._clock())
+            last = isinstance(event, Ending | RbeeError)
+            told = generation.late if last and generation.late is not None else event
+            generation.put(told)
+            if isinstance(told, Ending | RbeeError):
+                figures.ended(generation, told, now=self._clock())
                 self._ended(generation)
 
     def _ended(self, generation: Generation) -> None:
+        if generation.expiry is not None:
+            generation.expiry.cancel()
         if self._running.pop(generation.request_id, None) is not None:
             self._freed()
 
@@ -326,34 +351,6 @@ class Service:
         self.ended.set()
 
     # --- the engine's thread -----------------------------------------------------------------------------------
-
-    def _work(self, outcome: Outcome) -> None:
-        """Serve with the engine that was loaded until told to stop."""
-        batcher: Batcher | None = None
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            prompts = Prompts(outcome, self.settings.chat_template())
-            batcher = Batcher(
-                outcome,
-                self.settings.slots,
-                prompt_batch=self.settings.prompt_tokens_per_step,
-                deliver=lambda delivery: self._post(self._deliver, delivery),
-            )
-            self._post(self._loaded, outcome, batcher, prompts)
-            with contextlib.suppress(RbeeError):  # a request that needs the template will be told
-                prompts.template()
-            batcher.run()
-            outcome.close()
-        except RbeeError as error:
-            self._post(self._failed, error, batcher.running() if batcher else [])
-        except EngineFailedError as error:
-            crash = RbeeError(ErrorCode.WORKER_CRASHED, f"The engine failed: {error}.")
-            self._post(self._failed, crash, batcher.running() if batcher else [])
-        except Exception:  # the thread's edge: a bug here must not leave a worker that looks alive
-            log.exception("BUG: the engine's thread died")
-            bug = RbeeError(ErrorCode.WORKER_CRASHED, "The worker's engine thread died of a bug; its log has more.")
-            self._post(self._failed, bug, batcher.running() if batcher else [])
 
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None

@@ -11,6 +11,7 @@ import pytest
 
 from tests.bdd.steps.clients import *
 from tests.bdd.steps.daemons import *
+from tests.bdd.steps.faults import *
 from tests.bdd.steps.hub import *
 from tests.bdd.steps.keeper import *
 from tests.bdd.steps.machine import *

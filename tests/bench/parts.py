@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.load import Round, measure
+from tests.bench.memory import memory
 from tests.bench.provisioning import provisioning
 from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
@@ -91,6 +92,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "worker-list": worker_list,
     "spawn": spawn,
     "streams": lambda rounds: streams(rounds, 1, 4),
+    "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
     "provisioning": provisioning,
 }

@@ -282,8 +282,11 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
 
 
-@pytest.mark.parametrize("backend", [Backend.CUDA, Backend.METAL])
-def test_a_gpu_that_is_not_there_is_never_replaced(backend: Backend) -> None:
+@pytest.mark.parametrize(
+    ("backend", "code"),
+    [(Backend.CUDA, ErrorCode.CUDA_DEVICE_FAILED), (Backend.METAL, ErrorCode.BACKEND_UNAVAILABLE)],
+)
+def test_a_gpu_that_is_not_there_is_never_replaced(backend: Backend, code: ErrorCode) -> None:
     """A build of llama.cpp that sees no such device fails; nothing is moved to the CPU."""
     from rbee.worker.engine.llama import Llama
 
@@ -292,7 +295,8 @@ def test_a_gpu_that_is_not_there_is_never_replaced(backend: Backend) -> None:
     with pytest.raises(RbeeError) as caught:
         llama_load.load(options(smollm2_path(), backend=backend), quiet)
 
-    assert caught.value.code is ErrorCode.BACKEND_UNAVAILABLE
+    assert caught.value.code is code
+    assert "--backend cpu" in caught.value.hint
 
 
 def test_too_little_memory_is_said() -> None:

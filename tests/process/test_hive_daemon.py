@@ -113,6 +113,9 @@ def test_a_queen_is_told_everything_and_then_every_change(start_hive: StartHive,
             assert change.link.api_key == link["api_key"]
             assert change.link.worker.worker_id == link["worker"]["worker_id"]
         hive.serving(link["worker"]["worker_id"])
+        # A model that is used in place is catalogued while its worker already starts.
+        while [row.reference for row in first.until("models_changed").models] != [model]:
+            pass
         with hive.queen() as late:
             hello = late.next()
             assert hello.kind == "hello"

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.hives import StartHive
+from tests.support.hives import KEY, StartHive
 from tests.support.nvml import Gpu, Gpus
+from tests.support.queens import QueenProcess, machine_with_fake
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
 
@@ -70,3 +72,39 @@ def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, mode
     assert hung["code"] == "GPU_NOT_AVAILABLE"
     assert "1 s" in hung["message"]
     assert hive.spawn(model, backend="cpu")["worker"]["backend"] == "cpu"
+
+
+def test_the_registry_keeps_what_the_hive_found(tmp_path: Path, start_hive: StartHive) -> None:
+    """A queen registers backends and counts of devices, and hears of it when a driver breaks under her feet."""
+    gpus = Gpus.build(tmp_path)
+    hive = start_hive(env=gpus.environ(), detect_timeout_s=2)
+    with machine_with_fake(tmp_path / "queen") as machine:
+        machine.configure("queen", local_hive=False)
+        queen = QueenProcess(machine)
+        node = {"node_name": "attic", "ssh_host": "127.0.0.1", "hive_port": hive.port, "hive_key": KEY}
+        queen.post("/v2/registry/beehives/add", node)
+
+        def row() -> dict[str, Any]:
+            (found,) = queen.get("/v2/registry/beehives/list")["beehives"]
+            return dict(found)
+
+        eventually(lambda: row()["status"] == "reachable", within=10, because="the hive is reached")
+        assert row()["backends"] == ["cuda", "cpu"]
+        assert row()["devices"] == {"cuda": 2, "cpu": 1}
+
+        gpus.set(Gpu(total_mb=24576, used_mb=24000), Gpu())
+        hive.get("/v1/backends/list")
+        eventually(lambda: free_mb(queen) == 576, within=5, because="the queen hears how much memory is free now")
+        gpus.set(mode="mismatch")
+        hive.get("/v1/backends/list")
+        eventually(
+            lambda: "reboot" in queen.get("/v2/hives/list")["hives"][0]["faults"].get("cuda", ""),
+            within=5,
+            because="the queen hears of the broken driver",
+        )
+        queen.running.process.kill()
+
+
+def free_mb(queen: QueenProcess) -> int:
+    """Give what the queen believes the first device to have free."""
+    return int(queen.get("/v2/hives/list")["hives"][0]["devices"][0]["free_bytes"]) // 2**20

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,6 +19,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
 
+MIB = 1024 * 1024
 REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
 
 
@@ -82,6 +86,68 @@ def test_a_killed_hive_resumes_its_download(start_hive: StartHive, hub: Hub, tmp
 
     assert events[-1][1] == "[DONE]"
     assert hub.ranges(REPO, FILE)[-1] == f"bytes={have}-"
+
+
+def _has_grown(part: Path, size: int) -> bool:
+    return part.exists() and part.stat().st_size >= size
+
+
+def test_however_often_a_hive_is_killed_its_download_ends_whole(
+    start_hive: StartHive, hub: Hub, tmp_path: Path
+) -> None:
+    """Killed again and again in mid-download, no life calls whole what is not, and each loses 8 MiB at most."""
+    content = write_gguf(tmp_path / "large.gguf", size=24 * MIB).read_bytes()
+    hub.add(REPO, FILE, content)
+    part = tmp_path / "home" / "models" / "hf" / REPO / f"{FILE}.part"
+    chance = random.Random(7)
+    kills, kept = 4, []
+    hub.fail(REPO, FILE, Slow(12 * MIB), times=kills)
+    for _ in range(kills):
+        hive = start_hive(env=hub.environ(tmp_path))
+        assert hive.get("/v1/models/list")["models"] == []
+        before = part.stat().st_size if part.exists() else 0
+        hive.post("/v1/models/download", {"model": f"hf:{REPO}"})
+        grown = before + chance.randrange(MIB, 4 * MIB)
+        eventually(partial(_has_grown, part, grown), within=30, because="some more is there")
+        hive.kill()
+        kept.append(part.stat().st_size)
+
+    last = start_hive(env=hub.environ(tmp_path))
+    assert last.get("/v1/models/list")["models"] == []
+    last.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    last.stream("/v1/models/download/progress", model=f"hf:{REPO}")
+
+    (row,) = last.get("/v1/models/list")["models"]
+    assert row["sha256"] == hashlib.sha256(content).hexdigest()
+    assert Path(row["local_path"]).read_bytes() == content
+    assert row.get("problem") is None
+    starts = sorted(int((wish or "bytes=0-")[len("bytes=") : -1]) for wish in hub.ranges(REPO, FILE))
+    assert len(starts) == kills + 1
+    assert all(0 <= have - start <= 8 * MIB for have, start in zip(kept, starts[1:], strict=True))
+    assert not list((tmp_path / "home" / "models").rglob("*.part*"))
+
+
+def test_a_hive_killed_between_the_file_and_its_row_finds_it_again(
+    start_hive: StartHive, hub: Hub, tmp_path: Path
+) -> None:
+    """A whole file that was never catalogued is checked and catalogued without another byte; a spoilt one is not."""
+    content = (tmp_path / "hub.gguf").read_bytes()
+    place = tmp_path / "home" / "models" / "hf" / REPO / FILE
+    place.parent.mkdir(parents=True)
+    place.write_bytes(content)
+    hive = start_hive(env=hub.environ(tmp_path))
+
+    hive.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    hive.stream("/v1/models/download/progress", model=f"hf:{REPO}")
+    assert hub.downloads(REPO, FILE) == []
+    (row,) = hive.get("/v1/models/list")["models"]
+    assert hive.http.delete(f"/v1/models/{row['id']}").status_code == 204
+
+    place.write_bytes(content[:-1] + b"x")
+    hive.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    hive.stream("/v1/models/download/progress", model=f"hf:{REPO}")
+    assert len(hub.downloads(REPO, FILE)) == 1
+    assert place.read_bytes() == content
 
 
 def test_a_spawn_of_an_absent_model_fetches_it(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -135,6 +136,16 @@ class HiveProcess:
         """Read the hive's log."""
         lines = self.log.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def on_exit(self, worker_id: str, act: Callable[[], None]) -> None:
+        """Do something, in a thread, as soon as a worker's process has ended."""
+        (pid,) = [row["pid"] for row in self.workers() if row["worker_id"] == worker_id]
+
+        def watch() -> None:
+            eventually(lambda: not alive(pid), within=30, because="the worker ends")
+            act()
+
+        threading.Thread(target=watch, daemon=True).start()
 
     def kill(self) -> None:
         """End it without a word."""

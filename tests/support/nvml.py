@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -60,10 +61,14 @@ class Gpus:
         here.set(*gpus, mode=mode)
         return here
 
-    def set(self, *gpus: Gpu, mode: Mode = "ok") -> None:
-        """Change what the machine has, at once for every process; without devices: two of 24 GB."""
+    def set(self, *gpus: Gpu, mode: Mode = "ok", holders: Mapping[int, int] | None = None) -> None:
+        """Change what the machine has, at once for every process; without devices: two of 24 GB.
+
+        *holders* are the processes that compute on every device, with the MiB that each holds.
+        """
         lines = [f"mode {mode}"]
         lines += [f"device {gpu.total_mb} {gpu.used_mb} {gpu.name}" for gpu in gpus or (Gpu(), Gpu())]
+        lines += [f"process {pid} {size_mb}" for pid, size_mb in (holders or {}).items()]
         aside = self._file.with_suffix(".new")
         aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
         aside.replace(self._file)

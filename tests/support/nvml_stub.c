@@ -3,6 +3,7 @@
  * The file is read anew at every call, so a test can change it while a hive runs. One line each:
  *     mode ok | hang | hang-memory | crash | no-driver | mismatch | error | lost
  *     device TOTAL_MB USED_MB NAME WITH SPACES
+ *     process PID HELD_MB
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,17 +27,29 @@ enum {
 typedef struct { unsigned long long total, free, used; } memory_t;
 typedef struct { unsigned int version; unsigned long long total, reserved, free, used; } memory_v2_t;
 typedef struct { char name[96]; unsigned long long total_mb, used_mb; } device_t;
-typedef struct { char mode[32]; int count; device_t devices[MOST]; } machine_t;
+typedef struct { unsigned int pid; unsigned long long bytes; unsigned int gpu_instance, compute_instance; } process_t;
+typedef struct {
+    char mode[32];
+    int count, holders;
+    device_t devices[MOST];
+    process_t processes[MOST];
+} machine_t;
 
 static machine_t look(void) {
-    machine_t machine = {.mode = "error", .count = 0};
+    machine_t machine = {.mode = "error", .count = 0, .holders = 0};
     const char *path = getenv("NVML_STUB_FILE");
     FILE *file = path ? fopen(path, "r") : NULL;
     if (!file) return machine;
     char line[256];
     while (fgets(line, sizeof line, file)) {
         device_t *next = &machine.devices[machine.count];
+        process_t *holder = &machine.processes[machine.holders];
         if (sscanf(line, "mode %31s", machine.mode) == 1) continue;
+        if (machine.holders < MOST && sscanf(line, "process %u %llu", &holder->pid, &holder->bytes) == 2) {
+            holder->bytes *= MIB;
+            machine.holders++;
+            continue;
+        }
         if (machine.count < MOST &&
             sscanf(line, "device %llu %llu %95[^\n]", &next->total_mb, &next->used_mb, next->name) == 3)
             machine.count++;
@@ -155,5 +168,18 @@ int nvmlDeviceGetMemoryInfo_v2(void *handle, memory_v2_t *memory) {
     memory->reserved = 0;
     memory->used = plain.used;
     memory->free = plain.free;
+    return SUCCESS;
+}
+
+/* Every process computes on every device: enough to be named. */
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, process_t *processes) {
+    device_t device;
+    machine_t machine = look();
+    int code = device_of(handle, &device);
+    if (code != SUCCESS) return code;
+    unsigned int room = *count;
+    *count = (unsigned int)machine.holders;
+    if (room < *count) return INSUFFICIENT_SIZE;
+    memcpy(processes, machine.processes, *count * sizeof *processes);
     return SUCCESS;
 }

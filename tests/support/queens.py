@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,17 +71,19 @@ class QueenProcess:
         return {"model": self.model, "prompt": "hello", "node": "localhost", "max_tokens": 5, **wish}
 
     @contextmanager
-    def streaming(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[Event]]:
+    def streaming(
+        self, path: str, body: dict[str, Any], headers: dict[str, str] | None = None
+    ) -> Iterator[Iterator[Event]]:
         """Read a stream as it comes; leaving the block is what a client does that goes away."""
-        with self.http.stream("POST", path, json=body) as response:
+        with self.http.stream("POST", path, json=body, headers=headers) as response:
             if response.status_code != 200:
                 response.read()
                 raise AssertionError(response.text)
             yield parsed(response.iter_lines())
 
-    def aside(self, **wish: Any) -> Aside:
+    def aside(self, *, headers: dict[str, str] | None = None, **wish: Any) -> Aside:
         """Run a task in a thread."""
-        return Aside(self, wish)
+        return Aside(self, wish, headers)
 
     def workers(self) -> list[dict[str, Any]]:
         """List the workers."""
@@ -112,10 +116,11 @@ class QueenProcess:
 class Aside:
     """A task that runs while the test goes on; its events can be looked at as they come."""
 
-    def __init__(self, queen: QueenProcess, wish: dict[str, Any]) -> None:
+    def __init__(self, queen: QueenProcess, wish: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self.events: list[Event] = []
+        self.placed_at = math.inf
         self.broken: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(queen, wish), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(queen, wish, headers), daemon=True)
         self._thread.start()
 
     def tokens(self, at_least: int) -> None:
@@ -132,11 +137,13 @@ class Aside:
         assert not self._thread.is_alive(), self.events
         return self.events
 
-    def _run(self, queen: QueenProcess, wish: dict[str, Any]) -> None:
+    def _run(self, queen: QueenProcess, wish: dict[str, Any], headers: dict[str, str] | None) -> None:
         try:
-            with queen.streaming("/v2/tasks", queen.wish(**wish)) as events:
+            with queen.streaming("/v2/tasks", queen.wish(**wish), headers) as events:
                 for event in events:
                     self.events.append(event)
+                    if event[0] == "placed":
+                        self.placed_at = time.monotonic()
         except (httpx.TransportError, AssertionError) as error:
             self.broken = error
 

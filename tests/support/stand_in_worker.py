@@ -5,7 +5,8 @@ How it behaves is said by variables that the hive's environment passes on:
 `STAND_IN_LOAD_S` (seconds to load), `STAND_IN_FAIL` (an error code to fail loading with), `STAND_IN_DEAF` (hangs up on
 health checks), `STAND_IN_STALLED_S` (a busy slot without a token for so long), `STAND_IN_STUBBORN` (ignores SIGTERM),
 `STAND_IN_CRASH_S` (dies after so long), `STAND_IN_UNBOUND` (never binds its port),
-`STAND_IN_PORT_LOST` (a file: made by the first worker, which finds its port taken).
+`STAND_IN_PORT_LOST` (a file: made by the first worker, which finds its port taken),
+`STAND_IN_CHILD` (a file: leaves a child, whose id it writes there), `STAND_IN_DEVICE_MB` (what it says to have taken).
 `POST /busy` and `POST /free` take and give back its slots.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -39,6 +41,7 @@ OPTIONS = [
     "host",
     "port",
     "callback-url",
+    "cache-type",
 ]
 
 
@@ -55,7 +58,10 @@ class Worker:
     def tell(self) -> None:
         """Tell the hive the state."""
         total = int(self.options.slots)
-        self.hold.tell({"state": self.state, "slots_total": total, "slots_available": self.available})
+        told = {"state": self.state, "slots_total": total, "slots_available": self.available}
+        if taken := os.environ.get("STAND_IN_DEVICE_MB"):
+            told["device_bytes"] = int(taken) * 1024 * 1024
+        self.hold.tell(told)
 
     def health(self) -> dict[str, Any]:
         """Answer a health check."""
@@ -151,6 +157,9 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     hold.tell({"port": server.server_port, "pid": os.getpid()})
     call_back(options, server.server_port)
+    if file := os.environ.get("STAND_IN_CHILD"):
+        child = subprocess.Popen(["sleep", "60"], start_new_session=True, stdin=subprocess.DEVNULL)
+        Path(file).write_text(str(child.pid))
     stopping.wait(float(os.environ.get("STAND_IN_LOAD_S", "0")))
     if code := os.environ.get("STAND_IN_FAIL"):
         say("the model cannot be loaded")

@@ -114,4 +114,4 @@ def test_every_failure_has_the_one_body(
 @pytest.mark.B09
 def test_no_workers_is_an_empty_list(asgi: ASGIApp) -> None:
     """A hive without workers says so with an empty list."""
-    assert ask(asgi, "GET", "/v1/workers/list").json() == {"workers": []}
+    assert ask(asgi, "GET", "/v1/workers/list").json() == {"workers": [], "quarantined": []}

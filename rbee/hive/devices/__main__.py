@@ -1,5 +1,6 @@
-"""The probe's child: asks the GPU driver and prints one JSON line, `{"devices": [...]}` or `{"fault": "..."}`.
+"""The probe's child: asks the GPU driver and prints one JSON line, or `{"fault": "..."}`.
 
+Without arguments the line is `{"devices": [...]}`, with `holders INDEX` it is `{"holders": {PID: BYTES}}`.
 Imports as little as it can, because a hive's cold start waits for it on machines that have a driver.
 """
 
@@ -7,18 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 from rbee.hive.devices import nvidia
 
 
 def main() -> None:
     """Ask NVML."""
+    answer: dict[str, Any]
     try:
-        devices = [device.model_dump(mode="json") for device in nvidia.detect()]
+        if sys.argv[1:2] == ["holders"]:
+            answer = {"holders": nvidia.holders(int(sys.argv[2]))}
+        else:
+            answer = {"devices": [device.model_dump(mode="json") for device in nvidia.detect()]}
     except nvidia.NvidiaFaultError as error:
-        sys.stdout.write(json.dumps({"fault": str(error)}) + "\n")
-    else:
-        sys.stdout.write(json.dumps({"devices": devices}) + "\n")
+        answer = {"fault": str(error)}
+    sys.stdout.write(json.dumps(answer) + "\n")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ Every way to fail becomes one sentence.
 from __future__ import annotations
 
 import contextlib
-from typing import Final
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from rbee.contracts.devices import Backend, Device
 
@@ -20,34 +22,70 @@ class NvidiaFaultError(Exception):
 
 def detect() -> list[Device]:
     """List the devices with their memory. Raises NvidiaFaultError if the driver does not work."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise NvidiaFaultError(_explain(pynvml, error)) from error
-    try:
+    with _driver() as (pynvml, handles):
         devices = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        for index, handle in enumerate(handles):
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
             devices.append(
                 Device(
                     backend=Backend.CUDA,
                     index=index,
-                    name=name.decode() if isinstance(name, bytes) else str(name),
+                    name=_text(pynvml.nvmlDeviceGetName(handle)),
                     total_bytes=int(memory.total),
                     free_bytes=int(memory.free),
                 )
             )
+        return devices
+
+
+def holders(index: int) -> dict[int, int]:
+    """Give the processes that compute on a device, with the bytes they hold of it. Raises NvidiaFaultError."""
+    with _driver() as (pynvml, handles):
+        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handles[index]) if index < len(handles) else []
+        return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[tuple[Any, list[Any]]]:
+    """Open NVML; gives it with the handles of the devices that workers see. Every failure becomes a sentence."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            shown = visible(os.environ, [_text(pynvml.nvmlDeviceGetUUID(handle)) for handle in handles])
+            yield pynvml, [handles[place] for place in shown]
+        finally:
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         raise NvidiaFaultError(_explain(pynvml, error)) from error
-    else:
-        return devices
-    finally:
-        with contextlib.suppress(pynvml.NVMLError):
-            pynvml.nvmlShutdown()
+
+
+def visible(environ: Mapping[str, str], uuids: Sequence[str]) -> list[int]:
+    """Choose the devices that CUDA programs are shown, in CUDA's order, by their place in *uuids*.
+
+    The driver's library lists all devices; a worker only sees those of CUDA_VISIBLE_DEVICES, and counts those. As
+    CUDA does, take numbers or beginnings of names, and ignore whatever follows the first that is neither.
+    """
+    text = environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return list(range(len(uuids)))
+    chosen: list[int] = []
+    for part in (part.strip() for part in text.split(",")):
+        if part.isdigit():
+            named = [int(part)] if int(part) < len(uuids) else []
+        else:
+            named = [place for place, uuid in enumerate(uuids) if part and uuid.startswith(part)]
+        if len(named) != 1 or named[0] in chosen:
+            break
+        chosen += named
+    return chosen
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _explain(pynvml: object, error: Exception) -> str:

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,6 +21,7 @@ from rbee.contracts.devices import Backend, Detection, Device
 from rbee.hive.devices import cpu, metal, nvidia
 
 PROBE_LIMIT_S = 5.0
+_UNREADABLE = "asking the NVIDIA driver gave an answer that cannot be read"
 
 
 class ProbeFaultError(Exception):
@@ -49,17 +51,28 @@ async def detect(limit_s: float = PROBE_LIMIT_S) -> Detection:
     if not driver_present():
         return local
     try:
-        devices = await _ask_child(limit_s)
+        devices = _devices(await _ask_child(limit_s))
     except ProbeFaultError as error:
         return Detection(devices=local.devices, faults={Backend.CUDA: str(error)})
     return Detection(devices=[*devices, *local.devices])
 
 
-async def _ask_child(limit_s: float) -> list[Device]:
+async def holders(index: int, limit_s: float = PROBE_LIMIT_S) -> dict[int, int]:
+    """Give the processes that hold memory of an NVIDIA device, with their bytes; none where the driver cannot say."""
+    if not driver_present():
+        return {}
+    with contextlib.suppress(ProbeFaultError, ValueError, KeyError, TypeError):
+        answer = await _ask_child(limit_s, "holders", str(index))
+        return {int(pid): int(size) for pid, size in answer["holders"].items()}
+    return {}
+
+
+async def _ask_child(limit_s: float, *arguments: str) -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "rbee.hive.devices",
+        *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -81,11 +94,18 @@ async def _ask_child(limit_s: float) -> list[Device]:
     return _read(out)
 
 
-def _read(out: bytes) -> list[Device]:
+def _read(out: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(out.decode("utf-8", "replace").strip().splitlines()[-1])
         if "fault" in answer:
             raise ProbeFaultError(str(answer["fault"]))
+    except (IndexError, TypeError, ValueError) as error:
+        raise ProbeFaultError(_UNREADABLE) from error
+    return dict(answer)
+
+
+def _devices(answer: dict[str, Any]) -> list[Device]:
+    try:
         return [Device.model_validate(item) for item in answer["devices"]]
-    except (IndexError, KeyError, TypeError, ValueError, ValidationError) as error:
-        raise ProbeFaultError("asking the NVIDIA driver gave an answer that cannot be read") from error
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ProbeFaultError(_UNREADABLE) from error

@@ -7,6 +7,7 @@ already answering, because its import takes longer than everything else at a col
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import re
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
 from rbee.errors import RbeeError
+from rbee.hive.memory import LoadedModel
 from rbee.hive.models.gguf_header import parts_of
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Catalogue:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
         self._rows: Rows | None = None
         self._known: dict[str, tuple[CatalogEntry, int]] = {}
+        self._peaks: dict[str, int] = {}
 
     async def all(self) -> list[CatalogEntry]:
         """Give all models, sorted by reference, each with what is wrong with its file now.
@@ -102,6 +105,24 @@ class Catalogue:
         stored = asyncio.get_running_loop().run_in_executor(self._thread, self._put_if_new, entry)
         stored.add_done_callback(self._stored)
 
+    def peak_known(self, loaded: LoadedModel) -> int | None:
+        """Give the most bytes that such a load took, as far as is known without waiting for the database."""
+        return self._peaks.get(loaded.id)
+
+    async def peak(self, loaded: LoadedModel) -> int | None:
+        """Give the most bytes that such a load took; None if it was never measured, or the database is unusable."""
+        with contextlib.suppress(RbeeError):
+            await self._run(self._opened)
+        return self.peak_known(loaded)
+
+    def note_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> None:
+        """Keep what a load took if that is more than before, without waiting."""
+        if peak_bytes > self._peaks.get(loaded.id, 0):
+            stored = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._put_peak, loaded, peak_bytes, at_unix
+            )
+            stored.add_done_callback(self._stored)
+
     async def remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
         """Forget a model; *with_files* deletes its files as well, unless another row uses them too."""
         await self._run(lambda: self._remove(entry, with_files=with_files))
@@ -122,6 +143,7 @@ class Catalogue:
 
             rows = Rows(self._url)
             self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in rows.all()}
+            self._peaks = rows.peaks()
             self._rows = rows
         return self._rows
 
@@ -152,7 +174,16 @@ class Catalogue:
         self._put(entry)
         return True
 
+    def _put_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> bool:
+        rows = self._opened()
+        if peak_bytes > self._peaks.get(loaded.id, 0):
+            rows.put_peak(loaded, peak_bytes, at_unix)
+            self._peaks[loaded.id] = peak_bytes
+        return False
+
     def _stored(self, stored: asyncio.Future[bool]) -> None:
+        if stored.cancelled():
+            return
         error = stored.exception()
         if isinstance(error, RbeeError):
             log.error("not catalogued", extra={"fields": {"code": error.code.value, "reason": error.message}})

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from rbee.client.retry import DOWNLOAD
 from rbee.contracts.errors import ErrorCode
@@ -233,21 +233,36 @@ class Downloads:
             for file, target in zip(files, targets, strict=True):
                 partial = transfer.PartialFile(target)
                 found = await asyncio.to_thread(_present, target, file)
-                if found is None:
-                    await self._retrying(
-                        download,
-                        lambda file=file, partial=partial, before=before: transfer.fetch(  # type: ignore[misc]
-                            client,
-                            file,
-                            partial,
-                            lambda have, size: download.count(before + have, size if len(files) == 1 else total),
-                        ),
+
+                async def attempt(file: RemoteFile = file, partial: Any = partial, before: int = before) -> None:
+                    await transfer.fetch(
+                        client,
+                        file,
+                        partial,
+                        lambda have, size: download.count(before + have, size if len(files) == 1 else total),
                     )
-                    download.restage(stage="verifying")
-                    found = await asyncio.to_thread(_finish, partial, file)
+
+                if found is None:
+                    found = await self._fetch_one(download, file, partial, attempt)
                 digest = digest or found
                 before += await asyncio.to_thread(lambda target=target: target.stat().st_size)  # type: ignore[misc]
         return targets[0], digest
+
+    async def _fetch_one(
+        self, download: Download, file: RemoteFile, partial: Any, attempt: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Fetch and check one file; where what an earlier download left may be to blame, fetch it once more, whole."""
+        resumed = await asyncio.to_thread(partial.size) > 0
+        while True:
+            await self._retrying(download, attempt)
+            download.restage(stage="verifying")
+            try:
+                return await asyncio.to_thread(_finish, partial, file)
+            except RbeeError as error:
+                if error.code is not ErrorCode.CHECKSUM_MISMATCH or not resumed:
+                    raise
+                log.warning("what an earlier download left was not usable", extra={"fields": {"reason": error.message}})
+                resumed = False
 
     def _entry(self, ref: ModelRef, path: Path, header: GgufHeader, sha256: str | None) -> CatalogEntry:
         return CatalogEntry(

@@ -7,10 +7,13 @@ adds up what the tensors need, so that a truncated file is refused before a work
 
 from __future__ import annotations
 
+import math
 import re
 import stat
 import struct
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -26,6 +29,9 @@ KEPT_ARRAY_ITEMS: Final = 4096
 _PREFIXES: Final = (8 * 1024 * 1024, 64 * 1024 * 1024, MAX_HEADER_BYTES)
 _SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z", re.IGNORECASE)
 
+# The embedding of the input is looked up, not multiplied.
+_MULTIPLIED: Final = ("blk.", "output.")
+
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _STRING, _ARRAY = 8, 9
@@ -36,6 +42,7 @@ class GgufHeader:
     """What a model says of itself; `size_bytes` counts all parts of a split model.
 
     `kv_bytes_per_token` is the key and value cache of one token over all layers, in 16-bit numbers.
+    `matrix_bytes` adds up the matrices that tokens are multiplied with, by tensor type.
     """
 
     size_bytes: int
@@ -49,6 +56,8 @@ class GgufHeader:
     end_token: int | None
     has_chat_template: bool
     kv_bytes_per_token: int
+    feed_forward_length: int | None = None
+    matrix_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -69,12 +78,13 @@ def read_header(path: Path) -> GgufHeader:
     """
     total = 0
     first: dict[str, Any] = {}
+    matrices: Counter[int] = Counter()
     for part in parts_of(path):
         size = _regular_size(part)
-        metadata = _read_part(part, size)
+        metadata = _read_part(part, size, matrices)
         first = first or metadata
         total += size
-    return _describe(first, total)
+    return _describe(first, total, matrices)
 
 
 def _regular_size(path: Path) -> int:
@@ -94,7 +104,7 @@ def _regular_size(path: Path) -> int:
     return info.st_size
 
 
-def _read_part(path: Path, size: int) -> dict[str, Any]:
+def _read_part(path: Path, size: int, matrices: Counter[int]) -> dict[str, Any]:
     if size == 0:
         _refuse(path, "it is empty")
     try:
@@ -103,17 +113,20 @@ def _read_part(path: Path, size: int) -> dict[str, Any]:
             for wanted in _PREFIXES:
                 prefix += file.read(wanted - len(prefix))
                 try:
-                    return _parse(path, prefix, size)
+                    metadata, found = _parse(path, prefix, size)
                 except (struct.error, IndexError) as error:
                     if len(prefix) >= size:
                         _refuse(path, "it is truncated: its header breaks off", cause=error)
+                else:
+                    matrices.update(found)
+                    return metadata
     except OSError as error:
         raise _unreadable(path, error) from error
     return _refuse(path, f"its header is longer than {MAX_HEADER_BYTES} bytes")
 
 
-def _parse(path: Path, data: bytes, size: int) -> dict[str, Any]:
-    """Read metadata and tensor list. Raises struct.error or IndexError where *data* is too short."""
+def _parse(path: Path, data: bytes, size: int) -> tuple[dict[str, Any], Counter[int]]:
+    """Read metadata and add up the matrices by type. Raises struct.error or IndexError where *data* is too short."""
     if data[:4] != MAGIC:
         _refuse(path, "it does not begin with the letters GGUF")
     version = _U32.unpack_from(data, 4)[0]
@@ -130,26 +143,28 @@ def _parse(path: Path, data: bytes, size: int) -> dict[str, Any]:
         value, position = _value(path, data, position + 4, kind)
         metadata[key] = value
     end = 0
+    matrices: Counter[int] = Counter()
     for _ in range(tensors):
-        _, position = _string(data, position)
+        tensor, position = _string(data, position)
         dimensions = _U32.unpack_from(data, position)[0]
         if dimensions > 8:
             _refuse(path, f"a tensor claims {dimensions} dimensions")
-        items = 1
-        for length in struct.unpack_from(f"<{dimensions}Q", data, position + 4):
-            items *= length
+        items = math.prod(struct.unpack_from(f"<{dimensions}Q", data, position + 4))
         kind, offset = struct.unpack_from("<IQ", data, position + 4 + 8 * dimensions)
         position += 16 + 8 * dimensions
         # A type newer than the table counts for nothing: the check is then weaker, not wrong.
         per_block, block_bytes = BLOCKS.get(kind, (1, 0))
-        end = max(end, offset + items // per_block * block_bytes)
+        length = items // per_block * block_bytes
+        end = max(end, offset + length)
+        if dimensions >= 2 and tensor.startswith(_MULTIPLIED):
+            matrices[kind] += length
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1:
         _refuse(path, f"its alignment is {alignment}")
     needed = -(-position // alignment) * alignment + end if tensors else position
     if size < needed:
         _refuse(path, f"it is truncated: {size} bytes long, its tensors need {needed}")
-    return metadata
+    return metadata, matrices
 
 
 def _string(data: bytes, position: int) -> tuple[str, int]:
@@ -195,7 +210,7 @@ def _array(path: Path, data: bytes, position: int) -> tuple[Any, int]:
     return list(struct.unpack_from(f"<{count}{layout}", data, position)), end
 
 
-def _describe(metadata: dict[str, Any], size_bytes: int) -> GgufHeader:
+def _describe(metadata: dict[str, Any], size_bytes: int, matrices: Mapping[int, int]) -> GgufHeader:
     architecture = _text(metadata.get("general.architecture"))
 
     def number(key: str) -> int | None:
@@ -219,6 +234,8 @@ def _describe(metadata: dict[str, Any], size_bytes: int) -> GgufHeader:
         end_token=end_token if isinstance(end_token, int) else None,
         has_chat_template=bool(metadata.get("tokenizer.chat_template")),
         kv_bytes_per_token=_kv_bytes_per_token(metadata, architecture, layers or 0, embedding or 0),
+        feed_forward_length=number("feed_forward_length"),
+        matrix_bytes=dict(matrices),
     )
 
 

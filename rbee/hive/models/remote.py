@@ -5,8 +5,10 @@ A failure that may pass (`BrokenTransferError`) is tried again; one that will no
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from rbee.contracts.errors import ErrorCode
@@ -52,7 +54,19 @@ def refusal(status: int, what: str, retry_after: str | None) -> RbeeError | Brok
             hint="Check the spelling of the reference.",
         )
     if status in (408, 425, 429) or status >= 500:
-        seconds = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
-        wish = None if seconds is None else min(seconds, MAX_RETRY_AFTER_S)
-        return BrokenTransferError(f"the server answered HTTP {status}", wish)
+        return BrokenTransferError(f"the server answered HTTP {status}", wished_delay(retry_after))
     return RbeeError(ErrorCode.DOWNLOAD_FAILED, f"{what} was refused with HTTP {status}.", details={"status": status})
+
+
+def wished_delay(retry_after: str | None) -> float | None:
+    """Read Retry-After, seconds or a date, as seconds from now within bounds; None if it says nothing."""
+    if retry_after is None:
+        return None
+    try:
+        seconds = float(int(retry_after))
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)

@@ -1,4 +1,4 @@
-"""The catalogue's table, through SQLAlchemy: blocking, for the catalogue's own thread only."""
+"""The catalogue's tables, through SQLAlchemy: blocking, for the catalogue's own thread only."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
 from rbee.errors import RbeeError
+from rbee.hive.memory import LoadedModel
 
 _METADATA: Final = sa.MetaData()
 MODELS: Final = sa.Table(
@@ -29,6 +30,20 @@ MODELS: Final = sa.Table(
     sa.Column("downloaded_at_unix", sa.BigInteger, nullable=False),
     # Beside what the catalogue shows: when the file was last changed, to notice that it was.
     sa.Column("modified_ns", sa.BigInteger, nullable=False),
+)
+# What loads took of a device's memory at most, for the next estimate.
+LOADS: Final = sa.Table(
+    "loads",
+    _METADATA,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("model", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("backend", sa.String(16), nullable=False),
+    sa.Column("slots", sa.Integer, nullable=False),
+    sa.Column("context_length", sa.BigInteger, nullable=False),
+    sa.Column("cache_type", sa.String(8), nullable=False),
+    sa.Column("peak_bytes", sa.BigInteger, nullable=False),
+    sa.Column("measured_at_unix", sa.BigInteger, nullable=False),
 )
 
 
@@ -58,6 +73,29 @@ class Rows:
         """Delete a row."""
         with self._explained(), self._engine.begin() as connection:
             connection.execute(sa.delete(MODELS).where(MODELS.c.id == model_id))
+
+    def peaks(self) -> dict[str, int]:
+        """Give the most bytes that each load took, by the id of the loaded model."""
+        with self._explained(), self._engine.connect() as connection:
+            return {str(row[0]): int(row[1]) for row in connection.execute(sa.select(LOADS.c.id, LOADS.c.peak_bytes))}
+
+    def put_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> None:
+        """Store what a load took at most, replacing what was known of the same."""
+        load = loaded.load
+        values = {
+            "id": loaded.id,
+            "model": loaded.model,
+            "size_bytes": loaded.size_bytes,
+            "backend": load.backend.value,
+            "slots": load.slots,
+            "context_length": load.context_length,
+            "cache_type": load.cache_type,
+            "peak_bytes": peak_bytes,
+            "measured_at_unix": at_unix,
+        }
+        with self._explained(), self._engine.begin() as connection:
+            connection.execute(sa.delete(LOADS).where(LOADS.c.id == loaded.id))
+            connection.execute(sa.insert(LOADS).values(**values))
 
     def close(self) -> None:
         """Close the connections."""

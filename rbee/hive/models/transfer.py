@@ -1,7 +1,8 @@
 """Fetch one file over HTTP: one attempt that goes on where the last one stopped, and proof that the result is whole.
 
 A file grows as `NAME.part` beside its place, with `NAME.part.json` naming the version that it is a part of; it takes
-its own name only when it is whole, checked and on the disk. Bytes are written as they come and synced every 8 MiB.
+its own name only when it is whole, checked and on the disk. Bytes are written as they come and synced every 8 MiB:
+what a power cut leaves beyond the last sync is not believed, what a killed process leaves is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import httpx
 
@@ -53,20 +54,38 @@ class PartialFile:
         except FileNotFoundError:
             return 0
 
+    def recover(self) -> int:
+        """Cut off what an earlier start of the machine may have left half-written; give how many bytes are there."""
+        have, note = self.size(), self._read_note()
+        synced = note.get("synced")
+        if have and note.get("boot") != boot_id() and isinstance(synced, int) and synced < have:
+            os.truncate(self._part, synced)
+            return synced
+        return have
+
     def version(self) -> str | None:
         """Give the version that the bytes belong to; None if that is not known."""
-        try:
-            note = json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        version = note.get("version") if isinstance(note, dict) else None
+        version = self._read_note().get("version")
         return version if isinstance(version, str) else None
 
     def begin(self, version: str | None) -> None:
         """Start from nothing with bytes of *version*."""
         self.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._part.write_bytes(b"")
-        self._note.write_text(json.dumps({"version": version}), encoding="utf-8")
+        self._write_note(version, 0)
+
+    def _read_note(self) -> dict[str, Any]:
+        try:
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def _write_note(self, version: str | None, synced: int) -> None:
+        """Replace the note whole, so that it is never read half."""
+        aside = self._note.with_name(self._note.name + ".new")
+        aside.write_text(json.dumps({"version": version, "synced": synced, "boot": boot_id()}), encoding="utf-8")
+        aside.replace(self._note)
 
     def append(self, data: bytes) -> None:
         """Add bytes at the end."""
@@ -78,6 +97,7 @@ class PartialFile:
             if self._unsynced >= SYNC_BYTES:
                 os.fsync(file.fileno())
                 self._unsynced = 0
+                self._write_note(self.version(), self.size())
 
     def sha256(self) -> str:
         """Hash what is there."""
@@ -101,6 +121,14 @@ class PartialFile:
         self._note.unlink(missing_ok=True)
 
 
+def boot_id() -> str:
+    """Name this start of the machine; empty where the system has no name for it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
 def sha256_of(path: Path) -> str:
     """Hash a file. Blocking."""
     with path.open("rb") as file:
@@ -117,7 +145,7 @@ async def fetch(client: httpx.AsyncClient, file: RemoteFile, partial: PartialFil
         BrokenTransferError: it may work when tried again.
         RbeeError: it will not; DISK_FULL, MODEL_ACCESS_DENIED, MODEL_NOT_FOUND...
     """
-    have = await asyncio.to_thread(partial.size)
+    have = await asyncio.to_thread(partial.recover)
     version = await asyncio.to_thread(partial.version) if have else None
     if have and (version is None or (file.sha256 is not None and version != file.sha256)):
         have = 0

@@ -71,7 +71,13 @@ def stop(flags: Flags, /, worker_id: str) -> None:
         memory = receipt.get("memory_returned_bytes")
         how = "killed" if receipt.get("killed") else "stopped"
         end = f"{how} after {receipt.get('seconds', 0):.1f} s" if receipt.get("gone") else "still there"
-        session.out.text(f"{worker_id} {end}" + (f", {size_text(memory)} of memory returned" if memory else ""))
+        kept = receipt.get("memory_returned") is False
+        verb = "were held; not all of it came back" if kept else "of memory returned"
+        session.out.text(f"{worker_id} {end}" + (f", {size_text(memory)} {verb}" if memory else ""))
+        for holder in receipt.get("held_by") or []:
+            session.out.warn(
+                f"{holder.get('name')} (process {holder.get('pid')}) still holds {size_text(holder.get('bytes'))} of it"
+            )
     if not receipt.get("gone"):
         raise AlreadyToldError
 

@@ -34,6 +34,7 @@ async def status(queen: QueenDep) -> QueenStatus:
         hives_connected=sum(1 for hive in registry.hives() if hive.connected),
         workers=len(registry.workers()),
         tasks_running=len(queen.board),
+        tasks_waiting=queen.board.waiting,
     )
 
 

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.models import ModelCards
 from rbee.daemonkit.errors import validation_error
 from rbee.errors import RbeeError
@@ -24,7 +25,13 @@ from rbee.queen.recipients import EdgeRecipient
 from rbee.queen.task_stream import TaskStream
 
 router = APIRouter(prefix="/v1")
-_ASIDE = ("node", "backend", "device", "priority", "deadline_s")  # what our own tasks say in fields of their own
+_HOW = {
+    "node": "x-rbee-node",
+    "backend": "x-rbee-backend",
+    "device": "x-rbee-device",
+    "priority": "x-rbee-priority",
+    "deadline_s": DEADLINE_HEADER.lower(),
+}
 
 
 @router.get("/models")
@@ -35,7 +42,7 @@ async def models(queen: QueenDep) -> ModelCards:
 
 
 async def _relayed(request: Request, queen: QueenDep, client: Client) -> TaskStream:
-    """Have a worker answer, placed by `model` and headers: X-Rbee-Node, -Backend, -Device, -Priority, -Deadline-S."""
+    """Have a worker answer, placed by `model` and the headers X-Rbee-Node, -Backend, -Device, -Priority, -Deadline."""
     asked = await _read(request)
     asked = asked.model_copy(update={"model": await _reference(queen, asked.model)})
     task = queen.board.accept(asked, client, draining=queen.drain.draining.is_set())
@@ -60,11 +67,10 @@ async def _read(request: Request) -> EdgeRequest:
         raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
     if not isinstance(fields, dict) or not isinstance(fields.get("model"), str):
         raise RbeeError(ErrorCode.INVALID_REQUEST, "The body has no 'model' with the name of one.", param="model")
-    headers = {name: request.headers.get(f"x-rbee-{name.replace('_', '-')}") for name in _ASIDE}
-    aside: dict[str, Any] = {name: value for name, value in headers.items() if value is not None}
+    how: dict[str, Any] = {name: request.headers[header] for name, header in _HOW.items() if header in request.headers}
     try:
         return EdgeRequest(
-            model=fields["model"], path=request.url.path, body=body, stream=fields.get("stream") is True, **aside
+            model=fields["model"], path=request.url.path, body=body, stream=fields.get("stream") is True, **how
         )
     except ValidationError as error:
         raise validation_error(list(error.errors(include_url=False))) from error

@@ -22,6 +22,7 @@ from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit import errors
 from rbee.daemonkit.dialects import Dialect as Kind
 from rbee.errors import RbeeError
+from rbee.worker.deadline import deadline_of
 from rbee.worker.edge import chat as chats
 from rbee.worker.edge import completions as completing
 from rbee.worker.edge import embedding
@@ -148,7 +149,7 @@ async def _begun(
     echo: Sequence[str] = (),
 ) -> Response:
     request_id = _id(request)
-    generations = await service.begin(wishes, request_id)
+    generations = await service.begin(wishes, request_id, deadline_s=deadline_of(request))
     answer = Answer(generations, form=form, each=each, echo=echo)
 
     def cancel() -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.worker.engine import model_file
@@ -111,6 +112,7 @@ class FakeEngine:
             begin_text="",
             end_text="",
             embedding=wish.embedding,
+            device_bytes=None if options.backend is Backend.CPU else wish.memory_mb * 1024 * 1024,
         )
         self._held = bytearray(os.urandom(4096) * (wish.memory_mb * 256))
         self._words: dict[str, int] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import logging
+import re
 import sys
 import types
 from collections import deque
@@ -26,15 +27,20 @@ _ERROR: Final = 4
 _CONTINUES: Final = 5
 _THREADPOOL_PARAMS_BYTES: Final = 4096  # several times what the struct takes; only ggml looks inside
 _GPU_TYPES: Final = (1, 2)  # enum ggml_backend_dev_type: GPU, IGPU
+_OFFLOADED: Final = re.compile(r"offloaded (\d+)/(\d+) layers")
 _REGISTRY_NAMES: Final = {Backend.CUDA: ("CUDA",), Backend.METAL: ("Metal", "MTL")}
 
 
 class Llama:
-    """llama.cpp, initialised. `lib` has its functions; `errors` its last error lines."""
+    """llama.cpp, initialised. `lib` has its functions; `errors` its last error lines.
+
+    `offloaded` is how many of how many layers it says to have put on a GPU, where its log was listened to.
+    """
 
     def __init__(self) -> None:
         self.lib = _functions()
         self.errors: deque[str] = deque(maxlen=8)
+        self.offloaded: tuple[int, int] | None = None
         self._level = logging.DEBUG
         self._line = ""
         self._listener = self.lib.llama_log_callback(self._on_log)
@@ -56,14 +62,10 @@ class Llama:
         return bool(self.lib.llama_supports_gpu_offload())
 
     def device(self, backend: Backend, index: int) -> int:
-        """Find a GPU; gives its handle. Raises RbeeError BACKEND_UNAVAILABLE or INVALID_DEVICE."""
+        """Find a GPU; gives its handle. Raises RbeeError CUDA_DEVICE_FAILED, BACKEND_UNAVAILABLE or INVALID_DEVICE."""
         found = [handle for handle in self._gpus() if self._registry_of(handle).startswith(_REGISTRY_NAMES[backend])]
         if not self.supports_gpu() or not found:
-            raise RbeeError(
-                ErrorCode.BACKEND_UNAVAILABLE,
-                f"The llama.cpp of this worker sees no {backend} device.",
-                details={"backend": backend.value, "available": ["cpu"]},
-            )
+            raise _unusable(backend, built_for_gpus=self.supports_gpu())
         if index >= len(found):
             raise RbeeError(
                 ErrorCode.INVALID_DEVICE,
@@ -119,8 +121,25 @@ class Llama:
         line, self._line = self._line.strip(), ""
         if line and self._level == _ERROR:
             self.errors.append(line)
+        if counted := _OFFLOADED.search(line):
+            self.offloaded = int(counted[1]), int(counted[2])
         if line:
             log.log(_LEVELS.get(self._level, logging.DEBUG), line)
+
+
+def _unusable(backend: Backend, *, built_for_gpus: bool) -> RbeeError:
+    """Say that there is no such device for llama.cpp, whatever the driver has."""
+    why = "sees no such device" if built_for_gpus else "was built without support for GPUs"
+    cuda = backend is Backend.CUDA
+    return RbeeError(
+        ErrorCode.CUDA_DEVICE_FAILED if cuda else ErrorCode.BACKEND_UNAVAILABLE,
+        f"The model cannot be put on {backend}: the llama.cpp of this worker {why}.",
+        details={"backend": backend.value, "available": ["cpu"], "built_for_gpus": built_for_gpus},
+        hint=(
+            f"Install a llama.cpp that is built for {backend} (rbee-keeper hive install --node NODE does); "
+            "to run it on the CPU, ask for that: --backend cpu"
+        ),
+    )
 
 
 def _functions() -> Any:

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import math
 import os
+from dataclasses import replace
 from typing import Any, Final
 
 import psutil
@@ -25,7 +26,7 @@ DEFAULT_CONTEXT: Final = 4096
 CPU_PIECE_TOKENS: Final = 63
 PROGRESS_WORTH_BYTES: Final = 512 * 1024 * 1024  # a smaller model is there before anybody has looked twice
 ALL_LAYERS: Final = 10_000
-_OFFLOADED_SHARE: Final = 0.5  # of the model's bytes that a GPU must have taken for "all layers are there"
+_OFFLOADED_SHARE: Final = 0.5  # of the model's bytes that a GPU has taken at least; embeddings may stay outside
 _MB: Final = 1024 * 1024
 _GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
 _POOLING_OF_TEXTS: Final = (1, 2, 3)  # enum llama_pooling_type: mean, of the first token, of the last
@@ -42,7 +43,8 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     llama = Llama()
     gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
     free_before = _free_bytes(llama, gpu)
-    llama.listen(wanted=log.isEnabledFor(logging.DEBUG))
+    # On a GPU the count of layers is listened to; on a CPU the log only costs time.
+    llama.listen(wanted=gpu is not None or log.isEnabledFor(logging.DEBUG))
     model = _load_model(llama, options, gpu, free_before, progress)
     embedding = _embedding(llama, model)
     context = _make_context(llama, options, model, gpu, whole=bool(embedding))
@@ -63,6 +65,8 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     if gpu is not None:
         _prove_offload(llama, options, model, gpu, free_before, engine)
     engine.warm_up()
+    if gpu is not None:
+        engine.facts = replace(engine.facts, device_bytes=max(free_before - llama.device_free_bytes(gpu), 0))
     return engine
 
 
@@ -187,18 +191,34 @@ def _token_text(lib: Any, vocab: int, token: int) -> str:
 def _prove_offload(
     llama: Llama, options: EngineOptions, model: int, gpu: int, free_before: int, engine: LlamaEngine
 ) -> None:
-    """Compare what the device lost with what the model weighs: words in a log are no proof."""
+    """Close the engine and raise CUDA_DEVICE_FAILED unless the model is on the device."""
     taken = free_before - llama.device_free_bytes(gpu)
-    size = llama.lib.llama_model_size(model)
-    if taken >= size * _OFFLOADED_SHARE:
+    reason = not_offloaded(llama.offloaded, taken, llama.lib.llama_model_size(model))
+    if reason is None:
         return
     engine.close()
     raise RbeeError(
         ErrorCode.CUDA_DEVICE_FAILED,
-        f"The model is not on {options.backend} device {options.device}: "
-        f"{taken // _MB} MB of {size // _MB} MB were taken there.",
+        f"The model is not on {options.backend} device {options.device}: {reason}.",
         details={"backend": options.backend.value, "device": options.device, "taken_mb": taken // _MB},
     )
+
+
+def not_offloaded(layers: tuple[int, int] | None, taken_bytes: int, size_bytes: int) -> str | None:
+    """Say why a model is not on its GPU; None if it is.
+
+    Words in a log are no proof, so the device must also have lost memory; lost memory alone would not show a single
+    layer that stayed behind, so llama.cpp's own count must be all of them.
+
+    Args:
+        layers: how many of how many llama.cpp says to have offloaded; None if it did not say.
+        taken_bytes: what the device had free before the load, less what it has free now.
+    """
+    if layers is not None and layers[0] < layers[1]:
+        return f"{layers[0]} of {layers[1]} layers are"
+    if taken_bytes < size_bytes * _OFFLOADED_SHARE:
+        return f"{taken_bytes // _MB} MB of {size_bytes // _MB} MB were taken there"
+    return None
 
 
 def _exhausted(options: EngineOptions, need: int, have: int, what: str) -> RbeeError:

@@ -49,6 +49,8 @@ class ModelFacts:
     begin_text: str
     end_text: str
     embedding: int = 0
+    device_bytes: int | None = None
+    """What was taken of a GPU's memory; None on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ import pytest
 from rbee.contracts.devices import Backend, Detection, Device
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.hive.memory import Load, memory_need
 from rbee.hive.models.gguf_header import GgufHeader
-from rbee.hive.preflight import Clearance, clear, memory_need
+from rbee.hive.preflight import Clearance, clear
 
 GB = 1024**3
 MODEL = GgufHeader(
@@ -121,5 +122,5 @@ def test_the_need_is_the_larger_estimate() -> None:
     """Need is 1.2 x file size, unless weights, cache and buffers are more."""
     small_cache = replace(MODEL, kv_bytes_per_token=0, vocabulary_size=0, embedding_length=0)
 
-    assert memory_need(small_cache, slots=1, context_length=64) == int(1.2 * MODEL.size_bytes)
-    assert memory_need(MODEL, slots=4, context_length=8192) >= MODEL.size_bytes + 4 * 8192 * 128 * 1024
+    assert memory_need(small_cache, Load(Backend.CPU, 1, 64)) == int(1.2 * MODEL.size_bytes)
+    assert memory_need(MODEL, Load(Backend.CPU, 4, 8192)) >= MODEL.size_bytes + 4 * 8192 * 128 * 1024

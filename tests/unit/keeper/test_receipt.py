@@ -46,6 +46,23 @@ def test_what_is_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert receipt.full(told)[-1] == "LEFT       worker w1 on gpu1"
 
 
+def test_memory_that_did_not_come_back_is_left() -> None:
+    """A process that holds memory of a worker that is gone is named, and so is memory that nobody admits to."""
+    held = worker(gone=True) | {
+        "memory_returned": False,
+        "held_by": [{"pid": 77, "name": "python3", "bytes": 3_000_000}],
+    }
+    unexplained = worker(gone=True) | {"memory_returned": False, "held_by": []}
+    cascade = {"hives": [{"node": "gpu1", "gone": True, "workers": [held, unexplained]}], "pids": []}
+
+    told = receipt.verify(cascade)
+
+    assert told.left == [
+        "3.0 MB of worker w1 on gpu1, held by python3 (process 77)",
+        "memory of worker w1 on gpu1, held by nobody who can be named",
+    ]
+
+
 def test_a_pid_file_tells_a_queen_from_a_stranger() -> None:
     """A number that another process has by now is not taken for the queen's."""
     assert not pid_file.is_queen(os.getpid(), "queen-rbee")

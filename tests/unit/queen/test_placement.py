@@ -202,6 +202,20 @@ def test_a_broken_driver_is_told_apart_from_no_gpu() -> None:
     assert "driver and library differ" in found.message
 
 
+def test_a_broken_driver_is_not_passed_over() -> None:
+    """Without a wish a node with a broken GPU does not fall back to its CPU; another node may run the task."""
+    broken = hello(faults={Backend.CUDA: "the driver did not answer"})
+
+    refusal = refused(place(fleet(attic=broken), Wish(MODEL)))
+
+    assert refusal.code is ErrorCode.GPU_NOT_AVAILABLE
+    assert "did not answer" in refusal.message
+    assert isinstance(place(fleet(attic=broken), Wish(MODEL, backend=Backend.CPU)), SpawnWorker)
+    elsewhere = place(fleet(attic=broken, cellar=hello()), Wish(MODEL))
+    assert isinstance(elsewhere, SpawnWorker)
+    assert elsewhere.node == "cellar"
+
+
 def test_a_missing_device_lists_the_devices() -> None:
     """INVALID_DEVICE lists the indices of the backend."""
     error = refused(place(fleet(attic=hello()), Wish(MODEL, backend=Backend.CPU, device=5))).error()

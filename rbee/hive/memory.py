@@ -1,0 +1,109 @@
+"""Estimate what a worker will take of its device's memory.
+
+Pure: what the header says and how the model is to be loaded go in, bytes come out.
+Measured on CPUs, over quantisations, contexts and slots: never below what a worker takes, and at most 15 % above
+(`python -m tests.bench memory` prints the table). What a load was measured to take goes before the formula.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from rbee.contracts.devices import Backend
+from rbee.hive.models.gguf_header import GgufHeader
+
+FILE_FACTOR: Final = 1.2
+# A worker that has only loaded has not touched all of its buffers yet: measured, up to 3 % are to come.
+MEASURED_FACTOR: Final = 1.05
+# A worker that ran away with memory once must not keep its model from ever being loaded again.
+MOST_BELIEVED: Final = 1.5
+CACHE_BYTES: Final[Mapping[str, float]] = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+
+_MIB: Final = 1024 * 1024
+_CONTEXT_STEP: Final = 256  # llama.cpp rounds the cache of each slot up
+_CPU_BATCH: Final = 127  # prompt tokens in one evaluation, as the worker sets it
+_GPU_BATCH: Final = 513
+_FLOAT: Final = 4
+_PROCESS_BYTES: Final = 48 * _MIB  # Python, libraries, the web server
+_TOKEN_BYTES: Final = 160  # of each entry of the vocabulary, beside the file
+_SLOT_BYTES: Final = _MIB
+_GRAPH_BYTES: Final = 2 * _MIB
+# What CUDA takes of the device for itself, for each process.
+_GPU_PROCESS_BYTES: Final = 512 * _MIB
+# Types whose matrices llama.cpp copies into another layout for the CPU, beside the mapped file: Q4_0, IQ4_NL, Q4_K and
+# Q2_K everywhere, Q8_0, Q5_K and Q6_K on ARM.
+_REPACKED: Final = frozenset({2, 20, 12, 10})
+_REPACKED_ON_ARM: Final = _REPACKED | {8, 13, 14}
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How a model is to be loaded; `context_length` is in tokens for each slot."""
+
+    backend: Backend
+    slots: int
+    context_length: int
+    cache_type: str = "f16"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model together with how it is loaded: what a measurement is about.
+
+    `model` is its sha256 where that is known, else its reference, which together with the size names one file.
+    """
+
+    model: str
+    size_bytes: int
+    load: Load
+
+    @property
+    def id(self) -> str:
+        """Give a name of constant length for it."""
+        load = self.load
+        parts = (self.model, self.size_bytes, load.backend.value, load.slots, load.context_length, load.cache_type)
+        return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
+
+
+def memory_need(header: GgufHeader, load: Load, *, arm: bool = False, measured_bytes: int | None = None) -> int:
+    """Give what must be free: the larger of 1.2 x file size and what the worker is expected to take.
+
+    Args:
+        arm: the CPU is of that kind, for which llama.cpp copies more types of weights.
+        measured_bytes: the most that such a load took on this machine before; None if it was never measured.
+    """
+    expected = estimate(header, load, arm=arm)
+    if measured_bytes is not None:
+        expected = min(int(measured_bytes * MEASURED_FACTOR), int(expected * MOST_BELIEVED))
+    return max(int(FILE_FACTOR * header.size_bytes), expected)
+
+
+def estimate(header: GgufHeader, load: Load, *, arm: bool = False) -> int:
+    """Add up weights, cache, buffers and the process itself."""
+    on_cpu = load.backend is Backend.CPU
+    total = header.size_bytes + cache_bytes(header, load) + compute_bytes(header, load)
+    total += load.slots * (_FLOAT * (header.vocabulary_size or 0) + _SLOT_BYTES)
+    if not on_cpu:
+        return total + _GPU_PROCESS_BYTES
+    repacked = _REPACKED_ON_ARM if arm else _REPACKED
+    total += sum(size for kind, size in header.matrix_bytes.items() if kind in repacked)
+    return total + _PROCESS_BYTES + _TOKEN_BYTES * (header.vocabulary_size or 0)
+
+
+def cache_bytes(header: GgufHeader, load: Load) -> int:
+    """Estimate the keys and values of all slots."""
+    tokens = -(-load.context_length // _CONTEXT_STEP) * _CONTEXT_STEP * load.slots
+    return int(header.kv_bytes_per_token * tokens * CACHE_BYTES[load.cache_type] / CACHE_BYTES["f16"])
+
+
+def compute_bytes(header: GgufHeader, load: Load) -> int:
+    """Estimate the buffers of one evaluation: its widest moment, which is the end, a layer's middle or attention."""
+    rows = max(_CPU_BATCH if load.backend is Backend.CPU else _GPU_BATCH, load.slots)
+    vocabulary, embedding = header.vocabulary_size or 0, header.embedding_length or 0
+    hidden = header.feed_forward_length or 4 * embedding
+    widest = max(vocabulary + 2 * embedding, 2 * hidden + 3 * embedding)
+    attention = rows * (6 * embedding * _FLOAT + load.context_length * (_FLOAT + _FLOAT // 2))
+    return max(rows * widest * _FLOAT, attention) + _GRAPH_BYTES

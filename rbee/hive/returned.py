@@ -1,0 +1,126 @@
+"""Look after a worker's end whether its memory came back, and name who holds it where it did not.
+
+A process that is gone holds nothing; but it may have left children, and the memory of a GPU is given back by its
+driver, which may not do so. So both are looked at, and not concluded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from rbee.contracts.devices import Backend, Detection
+from rbee.contracts.workers import MemoryHolder
+from rbee.hive.devices import probe
+from rbee.hive.inventory import Devices
+
+log = logging.getLogger(__name__)
+# A driver gives memory back a moment after a process has ended; a part may be its own.
+PATIENCE_S: Final = 2.0
+LOOK_AGAIN_S: Final = 0.2
+RETURNED_SHARE: Final = 0.8
+KEY_VARIABLE: Final = "RBEE_WORKER_API_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A worker that is to end: how to know what it leaves, and what it took.
+
+    `taken_bytes` is what it took of its device, `free_before` what the device had free while it still lived; both
+    are None on a CPU.
+    """
+
+    pid: int
+    key: str
+    backend: Backend
+    device: int
+    taken_bytes: int | None = None
+    free_before: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """Whether the memory of a worker came back (None: nobody could look), and who holds what did not."""
+
+    came_back: bool | None
+    held_by: tuple[MemoryHolder, ...] = ()
+
+
+class Returns:
+    """Looks before and after an end.
+
+    Args:
+        devices: says what GPUs have free.
+        limit_s: how long a GPU driver may take to answer.
+    """
+
+    def __init__(self, devices: Devices, limit_s: float) -> None:
+        self._devices = devices
+        self._limit_s = limit_s
+
+    async def free_on(self, backend: Backend, device: int) -> int | None:
+        """Give what a GPU has free now; None for a CPU, whose processes are looked at instead."""
+        return None if backend is Backend.CPU else _free(await self._devices.look(), backend, device)
+
+    async def look(self, stopped: Sequence[Stopped]) -> list[Return]:
+        """Look at several workers, all of which have ended."""
+        left = await asyncio.to_thread(left_behind, {each.key: each.pid for each in stopped})
+        return [await self._look(each, left[each.key]) for each in stopped]
+
+    async def _look(self, stopped: Stopped, left: list[MemoryHolder]) -> Return:
+        if left:
+            return Return(came_back=False, held_by=tuple(left))
+        if stopped.backend is Backend.CPU:
+            return Return(came_back=True)
+        if stopped.taken_bytes is None or stopped.free_before is None:
+            return Return(came_back=None)
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while True:
+            free = _free(await self._devices.look(), stopped.backend, stopped.device)
+            if free is not None and free - stopped.free_before >= RETURNED_SHARE * stopped.taken_bytes:
+                return Return(came_back=True)
+            if asyncio.get_running_loop().time() >= deadline:
+                break
+            await asyncio.sleep(LOOK_AGAIN_S)
+        if free is None:
+            return Return(came_back=None)
+        holders = await probe.holders(stopped.device, self._limit_s) if stopped.backend is Backend.CUDA else {}
+        return Return(came_back=False, held_by=tuple(_named(pid, size) for pid, size in holders.items()))
+
+
+def left_behind(workers: Mapping[str, int]) -> dict[str, list[MemoryHolder]]:
+    """Find the processes that workers left, by key: of their sessions, or with their key. Blocking.
+
+    Args:
+        workers: process id by key, of workers that have ended.
+    """
+    found: dict[str, list[MemoryHolder]] = {key: [] for key in workers}
+    sessions = {pid: key for key, pid in workers.items()}
+    for process in psutil.process_iter():
+        try:
+            if process.pid in sessions or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            key = sessions.get(os.getsid(process.pid)) or process.environ().get(KEY_VARIABLE, "")
+            if key in found:
+                found[key].append(_named(process.pid, int(process.memory_info().rss)))
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or another user's and so not ours
+    return found
+
+
+def _free(detection: Detection, backend: Backend, index: int) -> int | None:
+    return next((d.free_bytes for d in detection.devices if (d.backend, d.index) == (backend, index)), None)
+
+
+def _named(pid: int, size: int) -> MemoryHolder:
+    try:
+        name = str(psutil.Process(pid).name())
+    except psutil.Error:
+        name = "?"
+    return MemoryHolder(pid=pid, name=name, bytes=size)

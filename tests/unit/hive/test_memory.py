@@ -1,0 +1,61 @@
+"""What a worker is expected to take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from rbee.contracts.devices import Backend
+from rbee.hive.memory import FILE_FACTOR, MEASURED_FACTOR, Load, LoadedModel, cache_bytes, estimate, memory_need
+from tests.unit.hive.test_preflight import MODEL
+
+LOAD = Load(Backend.CPU, 4, 4096)
+
+
+def test_every_part_counts() -> None:
+    """More slots, more context, a wider cache, a GPU's own part or repacked weights each raise the estimate."""
+    base = estimate(MODEL, LOAD)
+
+    assert estimate(MODEL, replace(LOAD, slots=5)) > base
+    assert estimate(MODEL, replace(LOAD, context_length=8192)) > base
+    assert estimate(MODEL, replace(LOAD, cache_type="f32")) > base
+    assert estimate(MODEL, replace(LOAD, cache_type="q8_0")) < base
+    assert estimate(MODEL, replace(LOAD, backend=Backend.CUDA)) > base
+    q4_0, q8_0 = {2: 1000}, {8: 1000}
+    assert estimate(replace(MODEL, matrix_bytes=q4_0), LOAD) == base + 1000
+    assert estimate(replace(MODEL, matrix_bytes=q8_0), LOAD) == base
+    assert estimate(replace(MODEL, matrix_bytes=q8_0), LOAD, arm=True) == base + 1000
+
+
+@pytest.mark.parametrize(("context", "counted"), [(64, 256), (256, 256), (257, 512)])
+def test_the_cache_is_rounded_as_llama_cpp_does(context: int, counted: int) -> None:
+    """A slot's cache comes in steps of 256 tokens."""
+    assert cache_bytes(MODEL, Load(Backend.CPU, 2, context)) == MODEL.kv_bytes_per_token * counted * 2
+
+
+def test_what_was_measured_goes_before_the_formula() -> None:
+    """A measured peak replaces the estimate, but neither the file's size nor all measure."""
+    estimated = estimate(MODEL, LOAD)
+    measured = int(estimated * 1.1)
+
+    assert memory_need(MODEL, LOAD) == estimated
+    assert memory_need(MODEL, LOAD, measured_bytes=measured) == int(measured * MEASURED_FACTOR)
+    assert memory_need(MODEL, LOAD, measured_bytes=1) == int(FILE_FACTOR * MODEL.size_bytes)
+    assert memory_need(MODEL, LOAD, measured_bytes=100 * estimated) < 2 * estimated
+
+
+def test_a_measurement_is_of_one_file_and_one_way_to_load_it() -> None:
+    """Another model, size, backend, context, number of slots or cache has another id; the same has the same."""
+    one = LoadedModel("sha", 100, LOAD)
+    others = [
+        replace(one, model="other"),
+        replace(one, size_bytes=101),
+        replace(one, load=replace(LOAD, backend=Backend.CUDA)),
+        replace(one, load=replace(LOAD, slots=3)),
+        replace(one, load=replace(LOAD, context_length=1)),
+        replace(one, load=replace(LOAD, cache_type="f32")),
+    ]
+
+    assert len({each.id for each in (one, *others)}) == 7
+    assert LoadedModel("sha", 100, LOAD).id == one.id
