@@ -58,7 +58,7 @@ def fake_hangs(machine: Machine, loaded: int, layers: int) -> None:
 
 
 @given("the fake engine dies at the first token")
-def fake_dies(machine: Machine) -> None:
+def fake_dies_at_once(machine: Machine) -> None:
     machine.fake(exit_after=0)
 
 
