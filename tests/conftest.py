@@ -41,7 +41,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     required = {name for name in os.environ.get("RBEE_TEST_REQUIRE", "").split(",") if name}
     if report.skipped and not hasattr(report, "wasxfail"):
-        missed = required & {marker.name for marker in item.iter_markers()}
+        needs = {marker.name for marker in item.iter_markers()}
+        # What needs a GPU is demanded where there is one, whatever else it needs.
+        missed = required & ({"gpu"} if "gpu" in needs else needs)
         if missed or "all" in required:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
             report.outcome = "failed"

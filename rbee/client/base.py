@@ -12,6 +12,7 @@ import httpx
 from rbee.client.retry import CONNECT_TIMEOUT_S, CONTROL_TIMEOUT_S, HTTP_CONNECT, NO_TOKEN_TIMEOUT_S, Retries
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.observe import trace
 
 OnRetry = Callable[[int, int, str], None]
 """Told before each further attempt: its number from 1, how many there will be, why the last one failed."""
@@ -56,7 +57,9 @@ class AsyncDaemonClient:
         on_retry: OnRetry | None = None,
     ) -> Any:
         """Send a request and give the answer's JSON; None for 204."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
+        request = self._http.build_request(
+            method, path, json=body, params=_given(params), timeout=patience, headers=trace.passed_on()
+        )
         response = await self._connected(request, on_retry, stream=False)
         return answer(self.name, self.url, response)
 
@@ -72,7 +75,9 @@ class AsyncDaemonClient:
         on_retry: OnRetry | None = None,
     ) -> AsyncIterator[httpx.Response]:
         """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
-        request = self._http.build_request(method, path, json=body, params=_given(params), timeout=patience)
+        request = self._http.build_request(
+            method, path, json=body, params=_given(params), timeout=patience, headers=trace.passed_on()
+        )
         response = await self._connected(request, on_retry, stream=True)
         try:
             if response.status_code >= 400:

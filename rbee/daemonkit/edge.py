@@ -17,10 +17,11 @@ from rbee.contracts.ids import REQUEST_ID_HEADER, new_id
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.errors import error_response, internal_error
 from rbee.errors import RbeeError
-from rbee.observe import logs
+from rbee.observe import logs, metrics, trace
 
 log = logging.getLogger(__name__)
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
+_TRACE_HEADER = trace.HEADER.encode()
 _QUIET = ("/health", "/v1/health", "/v1/ready")
 
 
@@ -40,6 +41,7 @@ class Edge:
         headers = dict(scope["headers"])
         request_id = _clean_id(headers.get(_ID_HEADER)) or new_id("req")
         logs.request_id.set(request_id)
+        trace.trace_id.set(trace.taken(headers.get(_TRACE_HEADER)))
         scope.setdefault("state", {})["request_id"] = request_id
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, headers)
@@ -109,6 +111,9 @@ class Edge:
         return receive_in
 
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
+        route = _route(scope)
+        metrics.HTTP_REQUESTS.add(1, scope["method"], route, str(status))
+        metrics.HTTP_SECONDS.observe(seconds, route)
         level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
         fields: dict[str, Any] = {
             "method": scope["method"],
@@ -117,6 +122,16 @@ class Edge:
             "ms": round(seconds * 1000, 1),
         }
         log.log(level, "request", extra={"fields": fields})
+
+
+def _route(scope: Scope) -> str:
+    """Give the path with the names of its parameters instead of their values; what is no route is `other`."""
+    if "endpoint" not in scope:
+        return "other"
+    path: str = scope["path"]
+    for name, value in scope.get("path_params", {}).items():
+        path = path.replace(f"/{value}", f"/{{{name}}}", 1)
+    return path
 
 
 def _key(headers: dict[bytes, bytes]) -> bytes | None:

@@ -8,6 +8,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Send
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -25,6 +26,13 @@ def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error.body(request_id), status_code=error.http_status, headers=headers)
+
+
+async def send_error(error: RbeeError, request_id: str | None, send: Send) -> None:
+    """Send the answer for *error* from inside another response."""
+    response = error_response(error, request_id)
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
 
 
 def install(app: Starlette) -> None:

@@ -43,6 +43,7 @@ from rbee.hive.supervision import (
     Supervision,
     Tick,
 )
+from rbee.observe import metrics
 
 log = logging.getLogger(__name__)
 TICK_S: Final = 0.5
@@ -163,6 +164,7 @@ class Crew:
         self._feed(Spawned(order.worker_id, self._clock(), most_bytes(need_bytes)))
         self._background.start(self._follow(member), name="follow")
         fields = {"worker_id": order.worker_id, "pid": process.pid, "port": order.port, "model": order.model_ref}
+        metrics.HIVE_STARTS.add()
         log.info("worker started", extra={"fields": {**fields, **({"remark": remark} if remark else {})}})
         return self.link(order.worker_id)
 
@@ -359,6 +361,7 @@ class Crew:
             place = (member.order.backend, member.order.device)
             self._quarantines.crashed(member.order.model_ref, place, gone.error.code, reason)
             fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
+        metrics.HIVE_ENDS.add(1, "no" if gone.crashed else "yes")
         log.log(logging.ERROR if gone.crashed else logging.INFO, "worker gone", extra={"fields": fields})
         del self._members[gone.worker_id]
         if member.client is not None:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
+
+from rbee.daemonkit import exposition
+from rbee.observe import metrics
 
 if TYPE_CHECKING:
     from rbee.hive.daemon import Hive
 
 
-async def exposition(hive: Hive) -> tuple[bytes, str]:
+async def figures(hive: Hive) -> tuple[bytes, str]:
     """Give the text of all figures and its media type."""
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
-
-    registry = CollectorRegistry()
-    workers = Gauge("rbee_hive_workers", "Workers by state.", ["state"], registry=registry)
-    slots = Gauge("rbee_hive_slots", "Slots of all workers, by whether they are free.", ["free"], registry=registry)
+    workers: Counter[tuple[str, ...]] = Counter()
+    slots: Counter[tuple[str, ...]] = Counter({("yes",): 0, ("no",): 0})
     for link in hive.crew.links():
         worker = link.worker
-        workers.labels(worker.state.value).inc()
-        slots.labels("yes").inc(worker.slots_available)
-        slots.labels("no").inc(worker.slots_total - worker.slots_available)
-    memory = Gauge(
-        "rbee_hive_device_memory_bytes", "Memory by device.", ["backend", "device", "kind"], registry=registry
-    )
+        workers[worker.state.value,] += 1
+        slots["yes",] += worker.slots_available
+        slots["no",] += worker.slots_total - worker.slots_available
+    memory: dict[tuple[str, ...], float] = {}
     for device in (await hive.devices.known()).devices:
-        memory.labels(device.backend.value, str(device.index), "total").set(device.total_bytes)
-        memory.labels(device.backend.value, str(device.index), "free").set(device.free_bytes)
-    Gauge("rbee_hive_queens_connected", "Queens with an open channel.", registry=registry).set(hive.channels.connected)
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+        memory[device.backend.value, str(device.index), "total"] = float(device.total_bytes)
+        memory[device.backend.value, str(device.index), "free"] = float(device.free_bytes)
+    return exposition.exposition(
+        "hive",
+        {
+            metrics.HIVE_WORKERS: workers,
+            metrics.HIVE_SLOTS: slots,
+            metrics.HIVE_MEMORY: memory,
+            metrics.HIVE_QUEENS: hive.channels.connected,
+        },
+    )

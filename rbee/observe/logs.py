@@ -16,6 +16,7 @@ import traceback
 from typing import Any, Final
 
 from rbee.observe.redaction import Redactor
+from rbee.observe.trace import trace_id
 
 request_id: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar("request_id", default=None)
 
@@ -35,7 +36,10 @@ class LineFormatter(logging.Formatter):
         current = request_id.get()
         if current is not None:
             fields = {"request_id": current, **fields}
-        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
+        traced = trace_id.get()
+        if traced is not None:
+            fields = {"trace_id": traced, **fields}
+        told = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
         if self._as_json:
             entry: dict[str, Any] = {
                 "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
@@ -45,13 +49,13 @@ class LineFormatter(logging.Formatter):
                 "message": record.getMessage(),
                 **fields,
             }
-            if trace:
-                entry["traceback"] = trace
+            if told:
+                entry["traceback"] = told
             return self._redactor.clean(json.dumps(entry, ensure_ascii=False, default=str))
         tail = "".join(f" {key}={value}" for key, value in fields.items())
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname.lower():7} {record.getMessage()}{tail}"
-        return self._redactor.clean(line + ("\n" + trace if trace else ""))
+        return self._redactor.clean(line + ("\n" + told if told else ""))
 
 
 def configure(daemon: str, *, level: str = "info", secrets: tuple[str, ...] = ()) -> Redactor:

@@ -77,13 +77,14 @@ class Queen:
         self.starts = Starts(self.fleet, self.channels, background, loading_timeout_s=settings.loading_timeout_s)
         self.pool = UpstreamPool(CONNECT_TIMEOUT_S, settings.no_token_timeout_s)
         readiness = Readiness(self.fleet, local, local_timeout_s=settings.hive_start_timeout_s)
+        self.turns = Turns()
         means = Means(
             self.fleet,
             readiness,
             self.starts,
             self.pool,
             background,
-            Turns(),
+            self.turns,
             no_token_timeout_s=settings.no_token_timeout_s,
             queue_timeout_s=settings.queue_timeout_s,
         )

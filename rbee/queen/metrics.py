@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
+
+from rbee.daemonkit import exposition
+from rbee.observe import metrics
 
 if TYPE_CHECKING:
     from rbee.queen.daemon import Queen
 
 
-def exposition(queen: Queen) -> tuple[bytes, str]:
+def figures(queen: Queen) -> tuple[bytes, str]:
     """Give the text of all figures and its media type."""
-    from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
-
-    registry = CollectorRegistry()
-    hives = Gauge("rbee_queen_hives", "Hives by whether their channel is up.", ["connected"], registry=registry)
-    workers = Gauge("rbee_queen_workers", "Workers by node and state.", ["node", "state"], registry=registry)
+    hives: Counter[tuple[str, ...]] = Counter({("yes",): 0, ("no",): 0})
+    workers: Counter[tuple[str, ...]] = Counter()
+    slots: Counter[tuple[str, ...]] = Counter()
     for hive in queen.fleet.registry.hives():
-        hives.labels("yes" if hive.connected else "no").inc()
+        hives["yes" if hive.connected else "no",] += 1
     for worker in queen.fleet.registry.workers():
-        workers.labels(worker.node, worker.state.value).inc()
-    Gauge("rbee_queen_tasks_running", "Tasks accepted and not yet ended.", registry=registry).set(len(queen.board))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+        workers[worker.node, worker.state.value] += 1
+        slots[worker.node, "yes"] += worker.slots_available
+        slots[worker.node, "no"] += worker.slots_total - worker.slots_available
+    return exposition.exposition(
+        "queen",
+        {
+            metrics.QUEEN_HIVES: hives,
+            metrics.QUEEN_WORKERS: workers,
+            metrics.QUEEN_SLOTS: slots,
+            metrics.QUEEN_WAITING: len(queen.turns),
+            metrics.QUEEN_RUNNING: len(queen.board),
+        },
+    )

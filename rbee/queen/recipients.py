@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 from starlette.types import Send
 
 from rbee.daemonkit.dialects import Dialect, encode_failure
-from rbee.daemonkit.errors import error_response
+from rbee.daemonkit.errors import send_error
 from rbee.daemonkit.sse import HEADERS
 from rbee.errors import RbeeError
 
@@ -85,7 +85,7 @@ class EdgeRecipient:
         self._since = now
         self._story: list[bytes] = []
         self._begun = False
-        self._cut = False
+        self._over = False
 
     async def __call__(self, event: bytes) -> None:
         """Tell the story as comments, if the client reads a stream."""
@@ -111,19 +111,16 @@ class EdgeRecipient:
         """Answer with the error, or end the stream with it, or break off: half a body cannot say anything."""
         if not self._begun:
             self._begun = True
-            response = error_response(error, request_id)
-            await self._send(
-                {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
-            )
-            await self.send(bytes(response.body))
+            self._over = True
+            await send_error(error, request_id, self._send)
         elif self._stream:
             await self.send(encode_failure(self._dialect, error, request_id))
         else:
-            self._cut = True
+            self._over = True
 
     async def end(self) -> None:
         """End the response. An answer that was cut is left without its end, which the client notices."""
-        if not self._cut:
+        if not self._over:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -15,6 +15,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
+from rbee.queen.recipients import Recipient
 from rbee.queen.upstream import Upstream, UpstreamBroken
 
 Send = Callable[[bytes], Awaitable[None]]
@@ -135,11 +136,15 @@ async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: 
         await send(_DONE_LINE)
 
 
-async def relay_whole(upstream: Upstream, send: Send, watch: StreamWatch) -> None:
-    """Pass an answer on that is no stream. Raises RbeeError WORKER_CRASHED where it broke off."""
+async def relay_whole(upstream: Upstream, out: Recipient, watch: StreamWatch) -> None:
+    """Pass an answer on that is no stream, from its first byte on.
+
+    Raises RbeeError WORKER_CRASHED where it broke off; where nothing had come, the client can still be told.
+    """
     try:
         while data := await upstream.read():
-            await send(data)
+            await out.begin()
+            await out.send(data)
     except UpstreamBroken as error:
         raise _broken_off(watch, str(error)) from error
     watch.done = True

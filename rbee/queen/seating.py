@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.workers import WorkerInfo, WorkerLink
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
+from rbee.observe import metrics
 from rbee.queen.broken_off import crash, free_slot, where
 from rbee.queen.errand import Errand
 from rbee.queen.fleet_watch import FleetWatch
@@ -28,6 +28,7 @@ from rbee.queen.undertaking import Undertaking
 from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
 
 ERROR_BODY_BYTES = 64 * 1024
+_DECISIONS = {UseWorker: "warm", AwaitWorker: "loading", SpawnWorker: "spawn", Refusal: "refused"}
 _TRY_LATER = (ErrorCode.ALL_SLOTS_BUSY, ErrorCode.WORKER_LOADING, ErrorCode.DRAINING)
 
 
@@ -141,6 +142,7 @@ class Seating:
         async for event in self._means.readiness.events(self._order.wish):
             await out(event)
         decision = self._means.fleet.place(self._order.wish)
+        metrics.QUEEN_PLACEMENTS.add(1, _DECISIONS[type(decision)])
         if isinstance(decision, Refusal):
             raise decision.error()
         return decision
@@ -214,7 +216,7 @@ class Seating:
         with contextlib.ExitStack() as use:
             use.enter_context(self._means.fleet.using(worker.worker_id))
             try:
-                upstream = await self._or_gone(worker, self._sent(link))
+                upstream = await self._sent(link)
             except UpstreamSilent as error:
                 await free_slot(self._means.pool, self._means.background, link, self._order.id)
                 raise RbeeError(
@@ -240,27 +242,7 @@ class Seating:
             request_id=self._order.id,
             body=errand.body,
             headers=headers,
-            patient=not errand.stream,
         )
-
-    async def _or_gone(self, worker: WorkerInfo, asking: Coroutine[Any, Any, Upstream]) -> Upstream:
-        """Wait for an answer that may take long only as long as the worker is there."""
-        if self._order.errand.stream:
-            return await asking
-        registry = self._means.fleet.registry
-        answer = asyncio.ensure_future(asking)
-        gone = asyncio.ensure_future(
-            self._means.fleet.until(lambda: True if registry.worker(worker.worker_id) is None else None)
-        )
-        try:
-            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if not answer.done():
-                answer.cancel()
-        if answer.cancelled() or not answer.done():
-            raise UpstreamBroken("it is gone")
-        return answer.result()
 
     async def _refusal(self, seat: Seat) -> RbeeError:
         """Read why the worker did not take the request."""

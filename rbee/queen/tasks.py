@@ -13,6 +13,7 @@ from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
 from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode
 from rbee.errors import RbeeError
+from rbee.observe import metrics
 from rbee.queen.broken_off import crash, free_slot, where
 from rbee.queen.errand import EdgeRequest, errand_of
 from rbee.queen.placement import Wish
@@ -69,16 +70,21 @@ class Task:
             with self._means.turns.waiting(kind, self.client, self._priority) as turn:
                 async with _pings(out, turn):
                     seat = await self._seating.take(out, turn)
+            metrics.QUEEN_WAIT.observe(asyncio.get_running_loop().time() - self._order.arrived)
             await self._relayed(seat, out)
+            metrics.QUEEN_TASKS.add(1, "done")
         except RbeeError as error:
             log.warning("task failed", extra={"fields": {"task_id": self.id, "code": error.code.value}})
+            metrics.QUEEN_TASKS.add(1, error.code.value)
             await out.fail(error, request_id)
         except asyncio.CancelledError:
+            metrics.QUEEN_TASKS.add(1, (self._cause.code if self._cause else ErrorCode.CANCELED).value)
             log.info("task stopped", extra={"fields": {"task_id": self.id}})
             if self._cause is None:
                 raise
             await out.fail(self._cause, request_id)
         except Exception:
+            metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value)
             log.exception("BUG: a task died")
             await out.fail(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id)
         finally:
@@ -109,11 +115,12 @@ class Task:
         try:
             with seat.use:
                 await out(encode(placed, "placed"))
-                await out.begin()
                 if errand.stream:
+                    await out.begin()
                     await relay(seat.upstream, out.send, watch, stall_s=self._means.no_token_timeout_s)
                 else:
-                    await relay_whole(seat.upstream, out.send, watch)
+                    async with self._while_there(seat):
+                        await relay_whole(seat.upstream, out, watch)
         except RbeeError as error:
             if error.code is ErrorCode.WORKER_CRASHED:
                 raise await crash(self._means.fleet, worker, watch.tokens, error.message) from error
@@ -121,11 +128,28 @@ class Task:
             raise
         finally:
             self._means.pool.release(worker.url, seat.upstream)
+            metrics.QUEEN_TOKENS.add(watch.tokens)
             if not watch.ended:
                 await free_slot(self._means.pool, self._means.background, seat.link, self.id)
         log.info(
             "task done", extra={"fields": {"task_id": self.id, "worker_id": worker.worker_id, "tokens": watch.tokens}}
         )
+
+    @contextlib.asynccontextmanager
+    async def _while_there(self, seat: Seat) -> AsyncIterator[None]:
+        """Give an answer up, which may be silent for long, when its worker is gone."""
+        fleet, worker_id = self._means.fleet, seat.worker.worker_id
+
+        async def watch() -> None:
+            await fleet.until(lambda: fleet.registry.worker(worker_id) is None or None)
+            seat.upstream.abandon("its worker is gone")
+
+        watching = asyncio.create_task(watch(), name=f"worker of {self.id}")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from rbee.observe import trace
+
 HIGH_WATER_BYTES = 256 * 1024
 LOW_WATER_BYTES = 64 * 1024
 IDLE_KEPT = 64
@@ -174,11 +176,8 @@ class UpstreamPool:
         request_id: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
-        patient: bool = False,
     ) -> Upstream:
         """Send a request to the worker at *url*; gives a connection whose answer's head is there.
-
-        An answer that comes whole begins when it is ready: who waits for one is *patient*, without a limit on time.
 
         A kept connection may have died in its sleep: then the request goes out once more on a new one.
         Hand the connection to `release` afterwards, whatever became of it.
@@ -188,17 +187,24 @@ class UpstreamPool:
             UpstreamBroken: it went away before it answered; UpstreamSilent: it did not answer in time.
         """
         address = _address(url)
-        within_s = None if patient else self._answer_timeout_s
-        request = _request(method, address, path, key=key, body=body, request_id=request_id, headers=headers or {})
+        request = _request(
+            method,
+            address,
+            path,
+            key=key,
+            body=body,
+            request_id=request_id,
+            headers={**trace.passed_on(), **(headers or {})},
+        )
         kept = self._take(address)
         if kept is not None:
             try:
-                return await self._answered(kept, request, within_s)
+                return await self._answered(kept, request)
             except UpstreamSilent:
                 raise
             except UpstreamBroken:
                 pass
-        return await self._answered(await self._connect(address), request, within_s)
+        return await self._answered(await self._connect(address), request)
 
     def release(self, url: str, upstream: Upstream) -> None:
         """Take a connection back: kept if its answer came whole, else cut."""
@@ -226,13 +232,13 @@ class UpstreamPool:
         self._idle.pop(address, None)
         return None
 
-    async def _answered(self, upstream: Upstream, request: bytes, within_s: float | None) -> Upstream:
+    async def _answered(self, upstream: Upstream, request: bytes) -> Upstream:
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(self._answer_timeout_s):
                 await upstream.send(request)
         except TimeoutError as error:
             upstream.close()
-            raise UpstreamSilent(f"it did not answer within {within_s:g} s") from error
+            raise UpstreamSilent(f"it did not answer within {self._answer_timeout_s:g} s") from error
         except BaseException:
             upstream.close()
             raise

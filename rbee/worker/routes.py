@@ -20,6 +20,7 @@ from rbee.daemonkit import errors
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.worker.deadline import deadline_of
+from rbee.worker.figures import figures
 from rbee.worker.service import Service
 from rbee.worker.stream import InferenceStream
 from rbee.worker.wish import wish_of
@@ -74,6 +75,7 @@ class Routes:
             Operation("DELETE", "/v1/inference/{request_id}", "Stop a generation", self.cancel),
             Operation("GET", "/v1/slots", "Its slots", self.slots, response=SlotsStatus),
             *self._edge(),
+            Operation("GET", "/metrics", "Its figures, for Prometheus", self.metrics),
             Operation(
                 "POST",
                 "/v1/admin/shutdown",
@@ -169,6 +171,11 @@ class Routes:
     async def slots(self, _request: Request) -> Response:
         """Describe the slots."""
         return _json(self._service.slots())
+
+    async def metrics(self, _request: Request) -> Response:
+        """Give the figures."""
+        body, media_type = figures(self._service, resident_bytes())
+        return Response(body, media_type=media_type)
 
     async def shutdown(self, _request: Request) -> Response:
         """End the worker; answers when that is done."""

@@ -6,7 +6,6 @@ The engine's thread reaches it only through `_post`, which hands a call over to 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -17,15 +16,18 @@ from typing import Any, Final
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SlotInfo, SlotsStatus, WorkerState
 from rbee.errors import RbeeError
+from rbee.worker import figures
 from rbee.worker.batcher import Batcher, Delivery, Embedding
 from rbee.worker.checks import check, check_embeds, check_slots, check_writes
-from rbee.worker.engine.protocol import Engine, EngineFailedError
-from rbee.worker.engine.thread import EngineThread, Outcome
+from rbee.worker.engine.protocol import Engine
+from rbee.worker.engine.thread import EngineThread
+from rbee.worker.engine_work import EngineWork
 from rbee.worker.generation import Ending, Generation
 from rbee.worker.loading import Loading
 from rbee.worker.prompts import Prompts
 from rbee.worker.sampling import MAX_SEED, chain_of
 from rbee.worker.settings import WorkerSettings
+from rbee.worker.vectors import Vectors
 from rbee.worker.wish import Wish
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ _PART: Final = "#"  # divides a request's id from the number of the answer, from
 class Service:
     """One worker.
 
-    `started_unix` is when it began, in seconds since the epoch.
+    `started_unix` is when it began, in seconds since the epoch; `load_s` is how long the model took to load.
 
     Args:
         thread: is loading the engine already.
@@ -55,6 +57,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.started_unix = time.time()
+        self.load_s = 0.0
         self.loading = Loading(thread.progress, settings.backend, settings.model_path)
         self.state = WorkerState.LOADING
         self.failure: RbeeError | None = None
@@ -82,7 +85,7 @@ class Service:
         """
         self._loop = asyncio.get_running_loop()
         self._tell_state()
-        self._thread.then(self._work)
+        self._thread.then(EngineWork(self.settings, self._post, self._loaded, self._deliver, self._failed))
 
     @property
     def slots_available(self) -> int:
@@ -136,6 +139,7 @@ class Service:
         Raises RbeeError: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or INVALID_REQUEST for what cannot
         be, such as a prompt that leaves no room for a token. None of them has cost any computing.
         """
+        begun_at = self._clock()
         engine, prompter = self.loaded()
         check_writes(engine, self.settings.name)
         self._check_free(request_id, len(wishes))
@@ -147,7 +151,12 @@ class Service:
         self.loaded()
         self._check_free(request_id, len(wishes))  # again: a long prompt takes its time
         generations = [
-            self._start(wish, prompts[id(wish.source)], request_id if not number else f"{request_id}{_PART}{number}")
+            self._start(
+                wish,
+                prompts[id(wish.source)],
+                request_id if not number else f"{request_id}{_PART}{number}",
+                begun_at=begun_at,
+            )
             for number, wish in enumerate(wishes)
         ]
         if deadline_s is not None:
@@ -167,7 +176,7 @@ class Service:
         if self._batcher is not None and not generation.cancelled:
             self._batcher.cancel(generation)
 
-    def _start(self, wish: Wish, tokens: list[int], request_id: str) -> Generation:
+    def _start(self, wish: Wish, tokens: list[int], request_id: str, *, begun_at: float) -> Generation:
         assert self._engine is not None
         assert self._batcher is not None
         room = self.context_length - len(tokens)
@@ -182,6 +191,7 @@ class Service:
             stops=wish.sampling.stop,
             scores=wish.scores,
             markers={token: text for token, text in markers.items() if token is not None},
+            begun_at=begun_at,
         )
         self._running[request_id] = generation
         self._quiet.clear()
@@ -189,36 +199,35 @@ class Service:
         self._batcher.submit(generation)
         return generation
 
-    async def embed(self, texts: Sequence[Wish], request_id: str) -> tuple[list[list[float]], int]:
-        """Give the embeddings of texts, which take one slot together, and how many tokens they have.
+    async def embed(self, texts: Sequence[Wish], request_id: str) -> Vectors:
+        """Begin the embeddings of texts, which take one slot together.
 
         Raises RbeeError like `begin`, and INVALID_REQUEST where the model was not made for it.
         """
         engine, prompter = self.loaded()
         check_embeds(engine, self.settings.name)
+        await check(texts, engine)
+        items = [Embedding(await prompter.tokens(text)) for text in texts]
+        self.loaded()
         self._check_free(request_id, 1)
         assert self._batcher is not None
         self._embedding.add(request_id)
         self._quiet.clear()
         self._slots_changed()
-        items: list[Embedding] = []
-        try:
-            await check(texts, engine)
-            items += [Embedding(await prompter.tokens(text)) for text in texts]
-            for item in items:
-                self._batcher.submit(item)
-            vectors = [await asyncio.wrap_future(item.vector) for item in items]
-        finally:
-            for item in items:
-                item.vector.cancel()
+        for item in items:
+            self._batcher.submit(item)
+
+        def end() -> None:
             self._embedding.discard(request_id)
             self._freed()
-        return vectors, sum(len(item.tokens) for item in items)
+
+        return Vectors(items, end)
 
     def cancel(self, request_id: str) -> None:
         """Stop the generations of a request within the step that is running; one that is not there is fine."""
         for name, generation in list(self._running.items()):
             if name.partition(_PART)[0] == request_id and self._batcher is not None and not generation.cancelled:
+                generation.cancelled_at = self._clock()
                 self._batcher.cancel(generation)
 
     def slots(self) -> SlotsStatus:
@@ -294,9 +303,13 @@ class Service:
 
     def _deliver(self, delivery: Delivery) -> None:
         for generation, event in delivery:
+            if generation.first_at is None:
+                generation.first_at = self._clock()
             last = isinstance(event, Ending | RbeeError)
-            generation.put(generation.late if last and generation.late is not None else event)
-            if last:
+            told = generation.late if last and generation.late is not None else event
+            generation.put(told)
+            if isinstance(told, Ending | RbeeError):
+                figures.ended(generation, told, now=self._clock())
                 self._ended(generation)
 
     def _ended(self, generation: Generation) -> None:
@@ -314,6 +327,7 @@ class Service:
     def _loaded(self, engine: Engine, batcher: Batcher, prompts: Prompts) -> None:
         self._engine, self._batcher, self._prompts = engine, batcher, prompts
         self._idle_since = self._clock()
+        self.load_s = time.time() - self.started_unix
         self.loading.done(engine.facts.layers)
         log.info(
             "model loaded",
@@ -337,34 +351,6 @@ class Service:
         self.ended.set()
 
     # --- the engine's thread -----------------------------------------------------------------------------------
-
-    def _work(self, outcome: Outcome) -> None:
-        """Serve with the engine that was loaded until told to stop."""
-        batcher: Batcher | None = None
-        try:
-            if isinstance(outcome, Exception):
-                raise outcome
-            prompts = Prompts(outcome, self.settings.chat_template())
-            batcher = Batcher(
-                outcome,
-                self.settings.slots,
-                prompt_batch=self.settings.prompt_tokens_per_step,
-                deliver=lambda delivery: self._post(self._deliver, delivery),
-            )
-            self._post(self._loaded, outcome, batcher, prompts)
-            with contextlib.suppress(RbeeError):  # a request that needs the template will be told
-                prompts.template()
-            batcher.run()
-            outcome.close()
-        except RbeeError as error:
-            self._post(self._failed, error, batcher.running() if batcher else [])
-        except EngineFailedError as error:
-            crash = RbeeError(ErrorCode.WORKER_CRASHED, f"The engine failed: {error}.")
-            self._post(self._failed, crash, batcher.running() if batcher else [])
-        except Exception:  # the thread's edge: a bug here must not leave a worker that looks alive
-            log.exception("BUG: the engine's thread died")
-            bug = RbeeError(ErrorCode.WORKER_CRASHED, "The worker's engine thread died of a bug; its log has more.")
-            self._post(self._failed, bug, batcher.running() if batcher else [])
 
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None

@@ -156,7 +156,9 @@ def test_a_power_cut_and_a_full_disk_in_mid_install_do_not_stop_the_others(contr
     verdicts = {name: host.verdict for name, host in report.hosts.items()}
     assert verdicts == {"h1": Verdict.DONE, "h2": Verdict.UNREACHABLE, "h3": Verdict.FAILED}
     causes = {name: host.cause.code for name, host in report.hosts.items() if host.cause is not None}
-    assert causes == {"h2": ErrorCode.SSH_TIMEOUT, "h3": ErrorCode.DISK_FULL}
+    # Its address is still there without it, so that a connection is either lost or refused.
+    assert causes.pop("h2") in (ErrorCode.SSH_TIMEOUT, ErrorCode.SSH_REFUSED)
+    assert causes == {"h3": ErrorCode.DISK_FULL}
     assert left == ""
     again = controller.play("deploy-hives").report
     assert again.succeeded, again

@@ -55,15 +55,17 @@ def test_bare_machines_become_hives(controller: Controller) -> None:
     assert controller.play("check-fleet").report.succeeded
 
 
-def test_the_queen_knows_every_hive_and_reaches_it(controller: Controller, home: Path) -> None:
+def all_connected(controller: Controller) -> bool:
+    """Tell whether the queen's channels to all three hives are up."""
+    key = (controller.home / "secrets" / "api-key").read_text().strip()
+    answer = httpx.get(f"{controller.queen_url}/v2/hives/list", headers={"Authorization": f"Bearer {key}"})
+    hives = answer.raise_for_status().json()["hives"]
+    return sorted(hive["node"] for hive in hives if hive["connected"]) == ["h1", "h2", "h3"]
+
+
+def test_the_queen_knows_every_hive_and_reaches_it(controller: Controller) -> None:
     """The playbooks tell the queen about each hive with its key, and her channel to it opens."""
-    key = (home / "secrets" / "api-key").read_text().strip()
-
-    def connected() -> list[str]:
-        answer = httpx.get(f"{controller.queen_url}/v2/hives/list", headers={"Authorization": f"Bearer {key}"})
-        return sorted(hive["node"] for hive in answer.raise_for_status().json()["hives"] if hive["connected"])
-
-    eventually(lambda: connected() == ["h1", "h2", "h3"], within=30, because="the queen dials each hive")
+    eventually(lambda: all_connected(controller), within=30, because="the queen dials each hive")
 
 
 def test_no_key_is_in_what_a_run_leaves(controller: Controller, home: Path) -> None:
@@ -162,6 +164,7 @@ def test_an_upgrade_under_load_loses_no_request(controller: Controller, home: Pa
     release = ".".join([*__version__.split(".")[:2], "99"])
     controller.rig.repository.commit("next", {"rbee/__init__.py": f'"""rbee."""\n\n__version__ = "{release}"\n'})
     key = (home / "secrets" / "api-key").read_text().strip()
+    eventually(lambda: all_connected(controller), within=30, because="the queen dials each hive again")
     for node in ("h1", "h2"):
         ask(controller.queen_url, key, model=MODEL, node=node)
 

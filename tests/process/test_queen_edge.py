@@ -74,6 +74,28 @@ def test_a_chat_at_once_waits_for_a_load_and_longer_than_a_stream_may_be_silent(
     assert answer.json()["model"] == "bee"
 
 
+def test_answers_at_once_run_side_by_side(machine: Machine) -> None:
+    """A request whose answer comes whole gives its place in the line up when it has its slot, not at its end."""
+    machine.configure("hive", slots=2)
+    machine.fake(tokens_per_s=10)
+    queen = QueenProcess(machine)
+    assert queen.http.post(CHAT, json=wish(max_tokens=1)).status_code == 200
+    answers: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=queen.url, headers=queen.http.headers, trust_env=False, timeout=60) as client:
+            answers.append(client.post(CHAT, json=wish(max_tokens=40)).status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    eventually(lambda: queen.worker()["slots_available"] == 0, within=5, because="both have a slot")
+    for thread in asking:
+        thread.join()
+
+    assert answers == [200, 200]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "end"),
     [
@@ -210,3 +232,34 @@ def test_the_official_client_sees_the_break(machine: Machine) -> None:
             list(bad)
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="gpt-4", messages=HELLO)
+
+
+def test_a_trace_goes_through_every_log(machine: Machine) -> None:
+    """The trace that a client names is in the log lines of queen, hive and worker that belong to its request."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post(CHAT, json=wish(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+
+    assert answer.status_code == 200
+    assert trace in queen.running.stderr.read_text()
+    for name in ("rbee-hive", "worker-"):
+        texts = [text for log, text in machine.logs().items() if log.startswith(name)]
+        assert any(trace in text for text in texts), name
+
+
+def test_figures_count_what_was_done(machine: Machine) -> None:
+    """Queen, hive and worker count requests, tokens, times and placements of the requests that they had."""
+    queen = QueenProcess(machine)
+    for _ in range(2):
+        assert queen.http.post(CHAT, json=wish()).status_code == 200
+    queen.refused("POST", CHAT, wish(n=1000))
+
+    figures = queen.http.get("/metrics").text
+
+    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="200"} 2.0' in figures
+    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="400"} 1.0' in figures
+    assert 'rbee_queen_tasks_total{outcome="done"} 2.0' in figures
+    assert 'rbee_queen_tasks_total{outcome="INVALID_REQUEST"} 1.0' in figures
+    assert 'rbee_queen_placements_total{decision="spawn"} 1.0' in figures
+    assert 'rbee_queen_placements_total{decision="warm"} 2.0' in figures

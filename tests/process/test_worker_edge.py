@@ -294,3 +294,22 @@ def test_a_client_that_leaves_gives_up_its_embeddings(tmp_path: Path) -> None:
 
         eventually(lambda: it.json("/v1/slots")["slots_available"] == 4, within=1, because="the slot is free")
         assert it.http.post("/v1/embeddings", json={"input": "bee"}).status_code == 200
+
+
+def test_figures_count_tokens_and_times(tmp_path: Path) -> None:
+    """A worker counts its generations by their end, their tokens, and the times to and between them."""
+    with worker(tmp_path, fake={"tokens_per_s": 100}) as it:
+        it.until_idle()
+        for _ in range(2):
+            question = [{"role": "user", "content": "bee " * 50}]
+            assert it.http.post(CHAT, json=chat(messages=question, max_tokens=5)).status_code == 200
+
+        figures = it.http.get("/metrics").text
+
+    prompt = int(float(figures.split("\nrbee_worker_prompt_tokens_total ")[1].split()[0]))
+    assert 'rbee_worker_generations_total{outcome="length"} 2.0' in figures
+    assert "rbee_worker_generated_tokens_total 10.0" in figures
+    assert f"rbee_worker_prompt_tokens_cached_total {prompt / 2 - 2:.1f}" in figures
+    assert 'rbee_worker_time_per_output_token_seconds_bucket{le="0.005"} 0.0' in figures
+    assert "rbee_worker_time_per_output_token_seconds_count 2.0" in figures
+    assert 'rbee_worker_slots{free="yes"} 4.0' in figures

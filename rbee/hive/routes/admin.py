@@ -8,7 +8,7 @@ from starlette.responses import Response
 from rbee import __version__
 from rbee.contracts.hives import HiveHealth, ShutdownReceipt
 from rbee.hive.deps import HiveDep, get_hive
-from rbee.hive.metrics import exposition
+from rbee.hive.metrics import figures
 
 router = APIRouter()
 
@@ -28,7 +28,7 @@ async def shutdown(hive: HiveDep) -> ShutdownReceipt:
 @router.get("/metrics", response_class=Response)
 async def metrics(hive: HiveDep) -> Response:
     """Give the figures of this hive for Prometheus."""
-    body, media_type = await exposition(hive)
+    body, media_type = await figures(hive)
     return Response(body, media_type=media_type)
 
 

@@ -11,7 +11,7 @@ from rbee import __version__
 from rbee.contracts.hives import CascadeReceipt
 from rbee.contracts.queen import QueenHealth, QueenShutdown, QueenStatus
 from rbee.queen.deps import QueenDep
-from rbee.queen.metrics import exposition
+from rbee.queen.metrics import figures
 
 router = APIRouter()
 
@@ -48,5 +48,5 @@ async def shutdown(queen: QueenDep, request: QueenShutdown | None = None) -> Cas
 @router.get("/metrics", response_class=Response)
 async def metrics(queen: QueenDep) -> Response:
     """Give the queen's figures for Prometheus."""
-    body, media_type = exposition(queen)
+    body, media_type = figures(queen)
     return Response(body, media_type=media_type)

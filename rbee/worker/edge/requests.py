@@ -30,7 +30,7 @@ from rbee.worker.edge import messages as messaging
 from rbee.worker.edge import responses as responding
 from rbee.worker.edge.answer import Answer, Dialect
 from rbee.worker.edge.ask import Ask, wishes_of
-from rbee.worker.edge.serving import EdgeAnswer
+from rbee.worker.edge.serving import StreamedAnswer, WholeAnswer
 from rbee.worker.edge.tools import CallForm
 from rbee.worker.service import Service
 from rbee.worker.wish import Wish
@@ -108,19 +108,13 @@ async def embeddings(service: Service, request: Request) -> Response:
     """Embed texts."""
     wish = await _read(request, EmbeddingRequest)
     _check_model(service, request, wish.model)
-    working = asyncio.ensure_future(service.embed(embedding.texts_of(wish), _id(request)))
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise RbeeError(ErrorCode.CANCELED, "The client left before its embeddings were there.")
-        vectors, tokens = working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-    body = await asyncio.to_thread(embedding.body_of, wish, wish.model or service.settings.name, vectors, tokens)
-    return Response(body, media_type="application/json")
+    vectors = await service.embed(embedding.texts_of(wish), _id(request))
+    name = wish.model or service.settings.name
+
+    async def whole() -> bytes:
+        return await asyncio.to_thread(embedding.body_of, wish, name, await vectors.result(), vectors.tokens)
+
+    return WholeAnswer(whole, cancel=vectors.cancel, early=ROUTED_HEADER in request.headers)
 
 
 ANSWERS: Final[dict[str, Callable[[Service, Request], Awaitable[Response]]]] = {
@@ -157,7 +151,16 @@ async def _begun(
     request_id = _id(request)
     generations = await service.begin(wishes, request_id, deadline_s=deadline_of(request))
     answer = Answer(generations, form=form, each=each, echo=echo)
-    return EdgeAnswer(answer, dialect, kind, cancel=lambda: service.cancel(request_id), stream=stream)
+
+    def cancel() -> None:
+        service.cancel(request_id)
+
+    async def whole() -> bytes:
+        return dialect.whole(await answer.outcomes(), answer.usage)
+
+    if stream:
+        return StreamedAnswer(answer, dialect, kind, cancel=cancel)
+    return WholeAnswer(whole, cancel=cancel, early=ROUTED_HEADER in request.headers)
 
 
 async def _read(request: Request, model: type[M]) -> M:
@@ -193,11 +196,6 @@ def _names(name: str) -> tuple[str, str, str]:
     """Give what the model may be called: its reference, the name of its file, that without the ending."""
     file = PurePosixPath(name.partition("#")[0]).name
     return name, file, file.removesuffix(".gguf")
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _usage(wish: Wishes) -> bool:

@@ -1,18 +1,20 @@
-"""Send an answer to its client, as a stream or at once; when the client leaves, the generations end."""
+"""Send an answer to its client, as a stream or at once; when the client leaves, the work for it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rbee.daemonkit.dialects import Dialect as Kind
 from rbee.daemonkit.dialects import encode_failure
-from rbee.daemonkit.errors import error_response, internal_error
+from rbee.daemonkit.errors import internal_error, send_error
 from rbee.daemonkit.sse import HEADERS, PING
 from rbee.errors import RbeeError
 from rbee.worker.edge.answer import Answer, Dialect
@@ -20,36 +22,20 @@ from rbee.worker.edge.answer import Answer, Dialect
 log = logging.getLogger(__name__)
 
 
-class EdgeAnswer(Response):
-    """The response to a request for text.
+class _Leavable(Response):
+    """A response whose *cancel* is called when the client leaves, or when it cannot be ended."""
 
-    Args:
-        dialect: writes for the client.
-        kind: how a stream that breaks says so.
-        cancel: ends the generations.
-        stream: whether the client wants it as it comes.
-    """
-
-    def __init__(
-        self, answer: Answer, dialect: Dialect, kind: Kind, *, cancel: Callable[[], None], stream: bool
-    ) -> None:
-        super().__init__(headers=HEADERS, media_type="text/event-stream")
+    def __init__(self, media_type: str, cancel: Callable[[], object]) -> None:
+        super().__init__(headers=HEADERS, media_type=media_type)
         del self.headers["content-length"]
-        self._answer = answer
-        self._dialect = dialect
-        self._kind = kind
         self._cancel = cancel
-        self._stream = stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer until all generations have ended."""
+        """Answer to the end."""
         leaving = asyncio.ensure_future(self._cancel_when_client_leaves(receive))
         over = False
         try:
-            if self._stream:
-                await self._streamed(scope.get("state", {}).get("request_id"), send)
-            else:
-                await self._at_once(scope, receive, send)
+            await self._answered(scope.get("state", {}).get("request_id"), send)
             over = True
         finally:
             leaving.cancel()
@@ -58,7 +44,32 @@ class EdgeAnswer(Response):
             with contextlib.suppress(asyncio.CancelledError):
                 await leaving
 
-    async def _streamed(self, request_id: str | None, send: Send) -> None:
+    @abstractmethod
+    async def _answered(self, request_id: str | None, send: Send) -> None:
+        """Send everything."""
+
+    async def _cancel_when_client_leaves(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._cancel()
+
+
+class StreamedAnswer(_Leavable):
+    """The answer as it comes.
+
+    Args:
+        dialect: writes for the client.
+        kind: how a stream that breaks says so.
+        cancel: ends the generations.
+    """
+
+    def __init__(self, answer: Answer, dialect: Dialect, kind: Kind, *, cancel: Callable[[], object]) -> None:
+        super().__init__("text/event-stream", cancel)
+        self._answer = answer
+        self._dialect = dialect
+        self._kind = kind
+
+    async def _answered(self, request_id: str | None, send: Send) -> None:
         async def out(data: bytes, *, more: bool = True) -> None:
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
@@ -73,7 +84,7 @@ class EdgeAnswer(Response):
             if count == 1:
                 await tell(0)
             else:
-                await asyncio.gather(*(tell(choice) for choice in range(count)))
+                await _all(tell(choice) for choice in range(count))
         except RbeeError as error:
             self._cancel()
             await out(encode_failure(self._kind, error, request_id), more=False)
@@ -83,19 +94,46 @@ class EdgeAnswer(Response):
         else:
             await out(self._dialect.closing(self._answer.usage), more=False)
 
-    async def _at_once(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: Response
+
+class WholeAnswer(_Leavable):
+    """The answer at once, as JSON.
+
+    Args:
+        work: gives the body.
+        cancel: ends the work.
+        early: send the head before the work is done, for a queen who lets others wait in line until she has it;
+            an answer that cannot be ended is then broken off, which she notices.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[bytes]], *, cancel: Callable[[], object], early: bool) -> None:
+        super().__init__("application/json", cancel)
+        self._work = work
+        self._early = early
+
+    async def _answered(self, request_id: str | None, send: Send) -> None:
+        if self._early:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
         try:
-            outcomes = await self._answer.outcomes()
-            body = self._dialect.whole(outcomes, self._answer.usage)
-            response = Response(body, media_type="application/json")
+            body = await self._work()
         except RbeeError as error:
             self._cancel()
-            response = error_response(error, scope.get("state", {}).get("request_id"))
-        with contextlib.suppress(OSError):
-            await response(scope, receive, send)
+            log.info("answer not ended", extra={"fields": {"code": error.code.value, "reason": error.message}})
+            if not self._early:
+                with contextlib.suppress(OSError):
+                    await send_error(error, request_id, send)
+            return
+        if not self._early:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _cancel_when_client_leaves(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._cancel()
+
+async def _all(told: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all of them; the first that fails ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in told]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
