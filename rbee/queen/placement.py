@@ -25,7 +25,7 @@ from rbee.errors import RbeeError
 from rbee.queen.registry import Hive
 
 MEMORY_FACTOR = 1.2
-_MB = 1_000_000
+_MB = 1024 * 1024  # as the hives count
 
 # A refusal of a whole fleet speaks with the voice of the candidate that came closest.
 _CLOSENESS = (

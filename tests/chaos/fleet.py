@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,10 @@ class Fleet:
         self.attic.close()
         self.main.close()
         self.keepers.close()
+        # Where a promise was broken something may be left.
+        for process in processes_of(self.attic.home):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def processes(self, program: str | None = None) -> list[psutil.Process]:
         """List the processes of the queen's machine and the attic's, of one program or all."""
@@ -110,9 +115,8 @@ def fleet(root: Path) -> Iterator[Fleet]:
         made.close()
 
 
-def seconds_until_gone(pids: set[int], within_s: float) -> tuple[float, set[int]]:
-    """Wait until processes are gone; give the time it took and those that are left after *within_s*."""
-    began = time.monotonic()
+def seconds_until_gone(pids: set[int], began: float, within_s: float) -> tuple[float, set[int]]:
+    """Wait until processes are gone; give the time that took since *began* and those left after *within_s*."""
     left = set(pids)
     while left := {pid for pid in left if _lives(pid)}:
         if time.monotonic() - began > within_s:

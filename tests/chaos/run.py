@@ -57,7 +57,7 @@ def _kill_daemon(made: Fleet, tally: Tally, chance: random.Random, victim: str) 
         made.doomed.add(process.pid)
     began = time.monotonic()
     process.send_signal(signal.SIGKILL)
-    _orphans_gone(tally, victim, descendants)
+    _orphans_gone(tally, victim, descendants, began)
     if victim == "queen-rbee":
         made.restart_queen()
         began = time.monotonic()
@@ -77,9 +77,12 @@ def _kill_keeper(made: Fleet, tally: Tally, chance: random.Random) -> None:
     """Kill a keeper at any moment of its cold start or its answer: its queen, hive and worker go with it."""
     keeper = made.infer(max_tokens=400)
     time.sleep(chance.uniform(0, 3.0))
+    # A process that it starts in the very moment of its end is found afterwards.
+    before = {process.pid for process in made.keepers.processes()} - {keeper.process.pid}
+    began = time.monotonic()
     keeper.process.kill()
     keeper.process.wait()
-    _orphans_gone(tally, "rbee-keeper", {process.pid for process in made.keepers.processes()})
+    _orphans_gone(tally, "rbee-keeper", before | {process.pid for process in made.keepers.processes()}, began)
     tally.kills["rbee-keeper"] += 1
     began = time.monotonic()
     after = made.infer().wait(ANSWER_WITHIN_S)
@@ -88,10 +91,10 @@ def _kill_keeper(made: Fleet, tally: Tally, chance: random.Random) -> None:
         tally.broken(f"the next infer after a killed keeper failed: {after.stderr.strip().splitlines()[-3:]}")
 
 
-def _orphans_gone(tally: Tally, victim: str, pids: set[int]) -> None:
+def _orphans_gone(tally: Tally, victim: str, pids: set[int], began: float) -> None:
     if not pids:
         return
-    seconds, left = seconds_until_gone(pids, 5 * ORPHANS_GONE_S * slowness())
+    seconds, left = seconds_until_gone(pids, began, 5 * ORPHANS_GONE_S * slowness())
     tally.took(f"orphans of {victim} gone", seconds)
     if left or seconds > ORPHANS_GONE_S * slowness():
         tally.broken(f"{len(left)} of {len(pids)} orphans of {victim} were there after {seconds:.1f} s")

@@ -92,7 +92,7 @@ def test_a_hive_that_refuses_the_key_says_so(machine: Machine, hive: HiveProcess
     """A wrong hive key is the reason in the list, and a task there is refused with it."""
     machine.configure("queen", local_hive=False)
     queen = QueenProcess(machine)
-    queen.post("/v2/registry/beehives/add", node(hive, hive_key="not the key of this hive"))
+    queen.post("/v2/registry/beehives/add", node(hive, hive_key="not-the-key-of-this-hive"))
 
     def reason() -> str:
         return str(queen.get("/v2/hives/list")["hives"][0]["last_error"])

@@ -115,7 +115,7 @@ def test_the_next_backend_is_not_tried() -> None:
 
     assert found.code is ErrorCode.VRAM_EXHAUSTED
     error = found.error()
-    assert (error.details["required_mb"], error.details["available_mb"]) == (2400, 1000)
+    assert (error.details["required_mb"], error.details["available_mb"]) == (2289, 953)
 
 
 def test_the_place_that_has_the_file_comes_before_the_one_with_more_memory() -> None:
