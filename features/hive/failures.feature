@@ -63,3 +63,20 @@ Feature: A failure is told while it happens
     And standard error says this version of rbee
     And standard error says "rbee-keeper hive upgrade --node localhost"
     And there are 0 processes of llm-worker-rbee
+
+  Scenario: A model that crashes every worker is not tried for ever
+    Given the fake engine dies at the first token
+    And a running queen
+    When the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    And the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    And the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    Then the exit code is 1
+    And standard error says "WORKER_CRASHED"
+    When the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    Then the exit code is 1
+    And it took less than 3 seconds
+    And standard error says "QUARANTINED"
+    And standard error says "3 workers crashed in a row"
+    And standard error says "rbee-keeper worker start --node localhost"
+    When the operator runs "rbee-keeper worker list"
+    Then standard error says "is quarantined"

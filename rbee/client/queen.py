@@ -71,6 +71,14 @@ class QueenClient:
         """List workers (`WorkerInfo`)."""
         return self._list("/v2/workers/list", "workers", {"node": node})
 
+    def workers_and_quarantined(self, node: str | None = None) -> tuple[list[Json], list[Json]]:
+        """List workers, and the models and devices that are not used for now (`NodeQuarantine`)."""
+        answer = self._object("GET", "/v2/workers/list", params={"node": node})
+        rows, quarantined = answer.get("workers"), answer.get("quarantined", [])
+        if not isinstance(rows, list) or not isinstance(quarantined, list):
+            raise self._foreign("/v2/workers/list")
+        return rows, quarantined
+
     def workers_health(self, node: str | None = None) -> list[Json]:
         """Ask every worker how it is (`WorkerHealthRow`)."""
         return self._list("/v2/workers/health", "workers", {"node": node})

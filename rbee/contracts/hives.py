@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from enum import StrEnum
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from rbee.contracts.devices import Backend, Device
 from rbee.contracts.ids import API_VERSION
@@ -20,6 +23,26 @@ class NodeStatus(StrEnum):
     UNREACHABLE = "unreachable"
 
 
+_LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
+
+
+def _is_address(text: str) -> str:
+    """Let a host name or an IP address pass: whatever else stands in a URL, clients stumble over it."""
+    if ":" in text or (text.replace(".", "").isdigit() and text.count(".") == 3):
+        ipaddress.ip_address(text)
+    elif not _HOST_NAME.fullmatch(text):
+        raise ValueError("not a host name or an IP address")
+    return text
+
+
+Address = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_is_address)]
+"""A host name or an IP address, that of IPv6 without brackets."""
+
+OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""Text without control characters."""
+
+
 class NodeSpec(BaseModel):
     """A node as it is added to the registry: `POST /v2/registry/beehives/add`.
 
@@ -30,15 +53,16 @@ class NodeSpec(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     node_name: str = Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
-    ssh_host: str = Field(min_length=1, max_length=253)
+    ssh_host: Address
     ssh_port: int = Field(default=22, ge=1, le=65535)
-    ssh_user: str = Field(default="root", max_length=64)
-    ssh_key_path: str | None = Field(default=None, max_length=4096)
-    git_repo_url: str | None = Field(default=None, max_length=2048)
-    git_branch: str = Field(default="main", max_length=255)
-    install_path: str | None = Field(default=None, max_length=4096)
+    ssh_user: OneLine = Field(default="root", max_length=64)
+    ssh_key_path: OneLine | None = Field(default=None, max_length=4096)
+    git_repo_url: OneLine | None = Field(default=None, max_length=2048)
+    git_branch: OneLine = Field(default="main", max_length=255)
+    install_path: OneLine | None = Field(default=None, max_length=4096)
     hive_port: int = Field(default=9200, ge=1, le=65535)
-    hive_key: str | None = Field(default=None, max_length=512, repr=False)
+    # It goes into a header.
+    hive_key: str | None = Field(default=None, max_length=512, pattern=r"^[!-~]*$", repr=False)
     backends: list[Backend] = Field(default_factory=list)
     devices: dict[Backend, int] = Field(default_factory=dict)
     replace: bool = False

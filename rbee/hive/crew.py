@@ -17,8 +17,9 @@ from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState, Worker
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
 from rbee.hive.member import LAST_WORDS_S, Member
-from rbee.hive.memory import LoadedModel
+from rbee.hive.memory import LoadedModel, most_bytes
 from rbee.hive.processes import WorkerOrder, WorkerProcess
+from rbee.hive.quarantines import Quarantines
 from rbee.hive.returned import Returns
 from rbee.hive.supervision import (
     Answered,
@@ -64,6 +65,7 @@ class Crew:
         on_leave: ends the hive.
         on_gone: told after a worker is gone.
         on_peak: told whenever a worker was seen to take more memory than before, in bytes.
+        quarantines: told of crashes and of answered requests.
         returns: sees whether the memory of a worker that was stopped came back.
     """
 
@@ -80,6 +82,7 @@ class Crew:
         on_gone: Callable[[], None],
         on_peak: Callable[[LoadedModel, int], None],
         returns: Returns,
+        quarantines: Quarantines,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -93,6 +96,7 @@ class Crew:
         self._on_gone = on_gone
         self._on_peak = on_peak
         self._returns = returns
+        self._quarantines = quarantines
         self._clock = clock
         self._wall_clock = wall_clock
         self._members: dict[str, Member] = {}
@@ -157,7 +161,7 @@ class Crew:
         process = await self._launch(order)
         member = Member(order, request, url, need_bytes, loaded, process, self._wall_clock(), remark)
         self._members[order.worker_id] = member
-        self._feed(Spawned(order.worker_id, self._clock()))
+        self._feed(Spawned(order.worker_id, self._clock(), most_bytes(need_bytes)))
         self._background.start(self._follow(member), name="follow")
         fields = {"worker_id": order.worker_id, "pid": process.pid, "port": order.port, "model": order.model_ref}
         metrics.HIVE_STARTS.add()
@@ -193,6 +197,15 @@ class Crew:
         while True:
             await asyncio.sleep(TICK_S)
             self._feed(Tick(self._clock()))
+            self._quarantines.tell()
+
+    def _feed_slots(self, member: Member, event: Reported | Answered) -> None:
+        """Take in free slots; one more than before is a request that has been answered."""
+        before = self._supervision.workers[event.worker_id]
+        self._feed(event)
+        after = self._supervision.workers.get(event.worker_id)
+        if before.phase == "serving" and after is not None and after.slots_available > before.slots_available:
+            self._quarantines.proved(member.order.model_ref, (member.order.backend, member.order.device))
 
     def _feed(self, event: Event) -> None:
         for instruction in self._supervision.on(event):
@@ -270,7 +283,10 @@ class Crew:
             return
         member.memory_bytes = health.memory_bytes or member.process.memory_bytes()
         self._measure(member)
-        self._feed(
+        if worker_id not in self._supervision.workers:
+            return
+        self._feed_slots(
+            member,
             Answered(
                 worker_id,
                 self._clock(),
@@ -278,7 +294,8 @@ class Crew:
                 health.slots_total,
                 health.slots_available,
                 health.stalled_s,
-            )
+                member.memory_bytes or 0,
+            ),
         )
 
     async def _follow(self, member: Member) -> None:
@@ -303,14 +320,15 @@ class Crew:
                 if WorkerState(message["state"]).serves:
                     member.device_bytes = _count(message.get("device_bytes")) or member.device_bytes
                     self._measure(member)
-                self._feed(
+                self._feed_slots(
+                    member,
                     Reported(
                         worker_id,
                         self._clock(),
                         WorkerState(message["state"]),
                         _count(message.get("slots_total")),
                         _count(message.get("slots_available")),
-                    )
+                    ),
                 )
 
     async def _relaunched(self, member: Member) -> bool:
@@ -331,7 +349,7 @@ class Crew:
         member.url = member.url.removesuffix(str(before)) + str(port)
         member.remark = f"port {before} in use by another program, took {port}"
         log.warning("worker moved", extra={"fields": {"worker_id": order.worker_id, "remark": member.remark}})
-        self._feed(Spawned(order.worker_id, self._clock()))
+        self._feed(Spawned(order.worker_id, self._clock(), most_bytes(member.need_bytes)))
         self._background.start(self._follow(member), name="follow")
         return True
 
@@ -340,6 +358,8 @@ class Crew:
         self._publish(gone)
         fields: dict[str, Any] = {"worker_id": gone.worker_id, "reason": reason}
         if gone.error is not None:
+            place = (member.order.backend, member.order.device)
+            self._quarantines.crashed(member.order.model_ref, place, gone.error.code, reason)
             fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
         metrics.HIVE_ENDS.add(1, "no" if gone.crashed else "yes")
         log.log(logging.ERROR if gone.crashed else logging.INFO, "worker gone", extra={"fields": fields})

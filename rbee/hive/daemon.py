@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 
 from rbee import __version__
 from rbee.config.paths import Paths
-from rbee.contracts.control import Closing, DevicesChanged, Hello, ModelsChanged
+from rbee.contracts.control import Closing, DevicesChanged, Hello, ModelsChanged, QuarantineChanged
 from rbee.contracts.hives import ShutdownReceipt
 from rbee.contracts.ids import new_id
 from rbee.contracts.models import CatalogEntry
@@ -26,6 +26,7 @@ from rbee.hive.crew import Crew
 from rbee.hive.inventory import Devices
 from rbee.hive.models.catalog import Catalogue
 from rbee.hive.models.downloads import Downloads
+from rbee.hive.quarantines import Quarantines
 from rbee.hive.returned import Returns
 from rbee.hive.settings import HiveSettings
 from rbee.hive.spawning import SpawnDesk
@@ -59,12 +60,16 @@ class Hive:
         self.downloads = Downloads(
             self.catalogue, paths.models, stall_s=settings.download_stall_s, chance=random.random
         )
+        self.quarantines = Quarantines(
+            settings.quarantine_s, lambda listed: self.channels.publish(QuarantineChanged(quarantined=listed))
+        )
         self._desk = SpawnDesk(
             settings,
             paths,
             devices=self.devices,
             downloads=self.downloads,
             catalogue=self.catalogue,
+            quarantines=self.quarantines,
             callback_url=f"http://{callback_host(settings.host)}:{port}/v1/workers/ready",
             tidy=self._tidy,
             on_key=on_key,
@@ -79,6 +84,7 @@ class Hive:
             on_leave=lambda _reason: self._leave(),
             on_gone=lambda: self._in_background(self.devices.look(), "look"),
             on_peak=lambda loaded, peak: self.catalogue.note_peak(loaded, peak, int(time.time())),
+            quarantines=self.quarantines,
             returns=Returns(self.devices, settings.detect_timeout_s),
         )
 
@@ -121,6 +127,7 @@ class Hive:
             detection=await self.devices.known(),
             models=self._models_seen,
             workers=self.crew.links(),
+            quarantined=self.quarantines.listed(),
         )
 
     async def _tidy_up(self) -> None:

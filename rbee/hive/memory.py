@@ -23,6 +23,7 @@ MOST_BELIEVED: Final = 1.5
 CACHE_BYTES: Final[Mapping[str, float]] = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 
 _MIB: Final = 1024 * 1024
+_SPARE_BYTES: Final = 1024 * _MIB
 _CONTEXT_STEP: Final = 256  # llama.cpp rounds the cache of each slot up
 _CPU_BATCH: Final = 127  # prompt tokens in one evaluation, as the worker sets it
 _GPU_BATCH: Final = 513
@@ -79,6 +80,11 @@ def memory_need(header: GgufHeader, load: Load, *, arm: bool = False, measured_b
     if measured_bytes is not None:
         expected = min(int(measured_bytes * MEASURED_FACTOR), int(expected * MOST_BELIEVED))
     return max(int(FILE_FACTOR * header.size_bytes), expected)
+
+
+def most_bytes(need_bytes: int) -> int:
+    """Give what a worker may hold before it counts as one that runs away with the machine's memory."""
+    return max(2 * need_bytes, need_bytes + _SPARE_BYTES)
 
 
 def estimate(header: GgufHeader, load: Load, *, arm: bool = False) -> int:

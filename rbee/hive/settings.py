@@ -43,6 +43,9 @@ class HiveSettings(BaseModel):
     loading_timeout_s: float = Field(default=300.0, gt=0, description="time a worker has to load its model")
     stall_timeout_s: float = Field(default=60.0, gt=0, description="time without a token after which a worker stalls")
     stop_timeout_s: float = Field(default=30.0, gt=0, description="time a worker has to end before it is killed")
+    quarantine_s: float = Field(
+        default=600.0, gt=0, description="time for which a model or device on which every worker crashes is not used"
+    )
     download_stall_s: float = Field(default=60.0, gt=0, description="time without a byte that breaks a download")
     detect_timeout_s: float = Field(default=5.0, gt=0, description="time a GPU driver has to answer")
 

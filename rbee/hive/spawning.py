@@ -26,6 +26,7 @@ from rbee.hive.models.reference import parse_reference
 from rbee.hive.ports import PortChoice, choose_port
 from rbee.hive.preflight import Clearance, clear
 from rbee.hive.processes import WorkerOrder, WorkerProcess, find_program
+from rbee.hive.quarantines import Quarantines
 from rbee.hive.settings import HiveSettings
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class SpawnDesk:
         devices: Devices,
         downloads: Downloads,
         catalogue: Catalogue,
+        quarantines: Quarantines,
         callback_url: str,
         tidy: asyncio.Event,
         on_key: Callable[[str], None],
@@ -58,6 +60,7 @@ class SpawnDesk:
         self._devices = devices
         self._downloads = downloads
         self._catalogue = catalogue
+        self._quarantines = quarantines
         self._callback_url = callback_url
         self._tidy = tidy
         self._on_key = on_key
@@ -73,6 +76,7 @@ class SpawnDesk:
         header = await asyncio.to_thread(read_header, Path(entry.local_path))
         await self._tidy.wait()
         async with self._one_at_a_time:
+            self._quarantines.admit(request, entry.reference)
             return await self._spawn(request, entry, header, crew)
 
     async def _spawn(self, request: SpawnRequest, entry: CatalogEntry, header: GgufHeader, crew: Crew) -> WorkerLink:
@@ -94,6 +98,7 @@ class SpawnDesk:
                 context_length=context_length,
                 cache_type=self._settings.cache_type,
                 promised=crew.promised,
+                barred=self._quarantines.barred(),
                 measured={backend: peak for backend, peak in measured.items() if peak is not None},
                 arm=platform.machine().lower() in _ARM,
             )

@@ -67,8 +67,8 @@ class Channels:
         """Know of *node* and keep a channel to its hive; one that was open is replaced."""
         await self._cut(node)
         self._fleet.add_node(node, url)
-        task = self._background.start(self._keep(node, url, key), name=f"channel to {node}")
-        self._lines[node] = _Line(HiveClient(node, url, key), task)
+        client = HiveClient(node, url, key)
+        self._lines[node] = _Line(client, self._background.start(self._keep(node, url, key), name=f"channel to {node}"))
 
     async def close(self, node: str, reason: str) -> None:
         """Close the channel, and keep the node as one that is not connected because of *reason*."""
@@ -118,7 +118,8 @@ class Channels:
                 async with self._dialled(url, key) as socket:
                     await self._converse(node, socket)
                 reason = "its hive closed the channel"
-            except (OSError, TimeoutError, WebSocketException, ValidationError) as error:
+            # ValueError: a name that no resolver takes.
+            except (OSError, TimeoutError, WebSocketException, ValidationError, ValueError) as error:
                 reason = _reason(error, url)
             hive = self._fleet.registry.hive(node)
             was_connected = hive is not None and hive.connected

@@ -8,6 +8,7 @@ Rules:
   free, busy or loading, no second one is started;
 * a wish without a backend means the best one that each node has; if that cannot take the model, or its driver is
   broken, the next is not tried;
+* no worker is started for a model, or on a device, that its hive has in quarantine; one that lives is used;
 * among matches with a free slot the one that holds the conversation comes first, then one that has read much of the
   prompt, both unless it is much busier than the idlest; then the one with the most free slots; then the one that holds
   the fewest conversations;
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 
 from rbee.contracts.devices import Backend, Device
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import WorkerLink, WorkerState
+from rbee.contracts.workers import Quarantine, WorkerLink, WorkerState
 from rbee.errors import RbeeError
 from rbee.queen.prefixes import Marks, Prefixes
 from rbee.queen.registry import Hive
@@ -34,6 +35,7 @@ _MORE_OF_SLOTS = 2  # by a half of its slots a worker that has read the prompt m
 
 # A refusal of a whole fleet speaks with the voice of the candidate that came closest.
 _CLOSENESS = (
+    ErrorCode.QUARANTINED,
     ErrorCode.RAM_EXHAUSTED,
     ErrorCode.VRAM_EXHAUSTED,
     ErrorCode.DRAINING,
@@ -118,6 +120,7 @@ class Refusal:
     code: ErrorCode
     message: str
     rejected: tuple[Rejection, ...] = ()
+    model: str = ""
 
     def error(self) -> RbeeError:
         """Give the form that reaches the user: the figures of the closest candidate, the reasons of all."""
@@ -127,6 +130,11 @@ class Refusal:
         hint = None
         if self.code is ErrorCode.VERSION_MISMATCH and closest is not None:
             hint = f"Upgrade the hive: rbee-keeper hive upgrade --node {closest.node}"
+        if self.code is ErrorCode.QUARANTINED and closest is not None:
+            hint = (
+                f"Look at the log (rbee-keeper logs --node {closest.node}); it is tried again by itself later, or now "
+                f"by hand: rbee-keeper worker start --node {closest.node} --model {self.model}"
+            )
         return RbeeError(self.code, self.message, details=details, hint=hint)
 
 
@@ -280,6 +288,11 @@ def _new_place(
     places: list[tuple[tuple[bool, int, str], SpawnWorker]] = []
     for hive, backend in able:
         devices = [d for d in _devices(hive, backend) if wish.device is None or d.index == wish.device]
+        quarantine = _quarantine(hive, wish, devices)
+        if quarantine is not None:
+            rejected.append(_quarantined(hive, quarantine))
+            continue
+        devices = [device for device in devices if not _barred(hive, device)]
         best = max(devices, key=lambda device: device.free_bytes)
         if best.free_bytes < need:
             rejected.append(_too_little(hive, best, need))
@@ -291,6 +304,29 @@ def _new_place(
     if places:
         return min(places, key=lambda scored: scored[0])[1]
     return _refused(wish, rejected)
+
+
+def _quarantine(hive: Hive, wish: Wish, devices: list[Device]) -> Quarantine | None:
+    """Find what keeps the wished model from *devices*: its own quarantine, or that of all of them."""
+    own = next((each for each in hive.quarantined if each.model_ref and wish.means(each.model_ref)), None)
+    if own is not None:
+        return own
+    barred = [_barred(hive, device) for device in devices]
+    return barred[0] if all(barred) else None
+
+
+def _barred(hive: Hive, device: Device) -> Quarantine | None:
+    at = (device.backend, device.index)
+    return next((each for each in hive.quarantined if (each.backend, each.device) == at), None)
+
+
+def _quarantined(hive: Hive, quarantine: Quarantine) -> Rejection:
+    return Rejection(
+        hive.node,
+        ErrorCode.QUARANTINED,
+        f"{quarantine.what} is quarantined: {quarantine.reason}",
+        {"crashes": quarantine.crashes, "reason": quarantine.reason, "until_unix": quarantine.until_unix},
+    )
 
 
 def _too_little(hive: Hive, device: Device, need: int) -> Rejection:
@@ -311,7 +347,7 @@ def _refused(wish: Wish, rejected: list[Rejection]) -> Refusal:
     else:
         reasons = "; ".join(f"{rejection.node}: {rejection.reason}" for rejection in rejected)
         message = f"None of {len(rejected)} nodes can run {wish.model}: {reasons}."
-    return Refusal(closest.code, message, tuple(rejected))
+    return Refusal(closest.code, message, tuple(rejected), wish.model)
 
 
 def _nobody(wish: Wish) -> Refusal:

@@ -25,13 +25,15 @@ from rbee.contracts.control import (
     Hello,
     HiveMessage,
     ModelsChanged,
+    QuarantineChanged,
     WorkerChanged,
     WorkerGone,
 )
 from rbee.contracts.devices import Detection
 from rbee.contracts.hives import HiveInfo
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.workers import WorkerInfo, WorkerLink
+from rbee.contracts.queen import NodeQuarantine
+from rbee.contracts.workers import Quarantine, WorkerInfo, WorkerLink
 
 GONE_KEPT = 512
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
@@ -50,6 +52,7 @@ class Hive:
     detection: Detection = field(default_factory=lambda: Detection(devices=[]))
     models: tuple[CatalogEntry, ...] = ()
     workers: Mapping[str, WorkerLink] = field(default_factory=dict)
+    quarantined: tuple[Quarantine, ...] = ()
     last_seen: float | None = None
     last_error: str | None = None
 
@@ -65,6 +68,7 @@ class Hive:
             faults=self.detection.faults,
             models=list(self.models),
             workers=[link.worker for link in self.workers.values()],
+            quarantined=list(self.quarantined),
             last_seen_unix=self.last_seen,
             last_error=self.last_error,
         )
@@ -105,6 +109,8 @@ class Registry:
                 hive = replace(hive, models=tuple(models))
             case DevicesChanged(detection=detection):
                 hive = replace(hive, detection=detection)
+            case QuarantineChanged(quarantined=quarantined):
+                hive = replace(hive, quarantined=tuple(quarantined))
             case Closing():
                 hive = replace(hive, closing=True)
             case WorkerChanged() | WorkerGone() | Beat():
@@ -146,6 +152,15 @@ class Registry:
             for worker_id in sorted(hive.workers)
         ]
 
+    def quarantined(self, node: str | None = None) -> list[NodeQuarantine]:
+        """List what is quarantined in the fleet, or on one node."""
+        return [
+            NodeQuarantine(**each.model_dump(), node=hive.node)
+            for hive in self.hives()
+            if hive.connected and node in (None, hive.node)
+            for each in hive.quarantined
+        ]
+
     def gone(self, worker_id: str) -> WorkerGone | None:
         """Give the last word about a worker that ended, if it was one of the latest."""
         return self._gone.get(worker_id)
@@ -176,6 +191,7 @@ class Registry:
             detection=hello.detection,
             models=tuple(hello.models),
             workers=links,
+            quarantined=tuple(hello.quarantined),
             last_error=None,
         )
 

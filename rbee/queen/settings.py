@@ -32,7 +32,10 @@ class QueenSettings(BaseModel):
         default=30.0, ge=1.0, le=600.0, description="time for the local hive to start and to open its channel"
     )
     loading_timeout_s: float = Field(
-        default=300.0, ge=1.0, le=86_400.0, description="time for a worker to load a model"
+        default=310.0,
+        ge=1.0,
+        le=86_400.0,
+        description="time for a worker to load a model; a little more than the hives', which know more of it",
     )
     no_token_timeout_s: float = Field(
         default=60.0, ge=1.0, le=3600.0, description="time a stream may go without a token"

@@ -76,7 +76,8 @@ class Starts:
         async def work(story: Story) -> WorkerLink:
             await self._preflight(story, node)
             entry = await self._fetched(story, node, request.model)
-            return await self._spawned(story, node, request.model_copy(update={"model": entry.reference}))
+            asked = {"model": entry.reference, "in_quarantine_too": True}
+            return await self._spawned(story, node, request.model_copy(update=asked))
 
         return Undertaking.begin(self._background, work, name=f"spawn on {node}", after=lambda: None)
 

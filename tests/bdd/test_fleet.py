@@ -11,6 +11,7 @@ from pytest_bdd import scenarios
 
 from tests.bdd.steps.fleet import *
 from tests.bdd.steps.fleet import Operator
+from tests.bdd.steps.fleet_faults import *
 from tests.rig.fixtures import _Shared
 from tests.support.machine import Machine
 
@@ -40,3 +41,5 @@ def model() -> str:
 
 scenarios("fleet/machines.feature")
 scenarios("fleet/hives.feature")
+scenarios("fleet/faults.feature")
+scenarios("fleet/removal.feature")

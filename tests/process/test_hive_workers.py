@@ -129,6 +129,25 @@ def test_a_crash_is_noticed_at_once(start_hive: StartHive, model: str) -> None:
         assert hive.workers() == []
 
 
+def test_a_hive_refuses_what_it_has_in_quarantine(start_hive: StartHive, model: str) -> None:
+    """After three crashes a spawn is QUARANTINED and queens are told, unless it is asked for in spite of that."""
+    hive = start_hive(env={"STAND_IN_CRASH_S": "0"})
+    with hive.queen() as queen:
+        for _ in range(3):
+            hive.spawn(model)
+            queen.until("worker_gone")
+        (told,) = queen.until("quarantine_changed").quarantined
+        error = hive.refused("/v1/workers/spawn", {"model": model})
+
+        assert (told.model_ref, told.crashes) == (model, 3)
+        assert (error["code"], error["details"]["crashes"]) == ("QUARANTINED", 3)
+        assert "signal 11" in error["message"]
+        with hive.queen() as late:
+            assert late.until("hello").quarantined == [told]
+        hive.spawn(model, in_quarantine_too=True)
+        assert queen.until("quarantine_changed").quarantined == []
+
+
 @pytest.mark.parametrize("code", ["CUDA_DEVICE_FAILED", "GPU_VRAM_EXHAUSTED", "MODEL_INVALID"])
 def test_a_failed_load_is_told_in_the_workers_words(start_hive: StartHive, model: str, code: str) -> None:
     """Why a model does not load is the worker's own error, handed on to the queen."""

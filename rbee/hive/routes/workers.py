@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from rbee.contracts.queen import WorkerList
+from rbee.contracts.queen import NodeQuarantine, WorkerList
 from rbee.contracts.workers import ReadyAck, ReadyReport, SpawnRequest, WorkerLink, WorkerStopReceipt
 from rbee.hive.deps import Accepting, HiveDep
 
@@ -14,7 +14,8 @@ router = APIRouter(prefix="/v1/workers")
 @router.get("/list")
 async def list_workers(hive: HiveDep) -> WorkerList:
     """List the workers of this machine, without their keys."""
-    return WorkerList(workers=[link.worker for link in hive.crew.links()])
+    quarantined = [NodeQuarantine(**each.model_dump()) for each in hive.quarantines.listed()]
+    return WorkerList(workers=[link.worker for link in hive.crew.links()], quarantined=quarantined)
 
 
 @router.post("/spawn", dependencies=[Accepting])

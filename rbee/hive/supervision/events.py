@@ -9,10 +9,11 @@ from rbee.contracts.workers import WorkerState
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker's process exists."""
+    """A worker's process exists; `most_bytes` is what it may hold of the machine's memory, 0 means anything."""
 
     worker_id: str
     at: float
+    most_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,10 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A worker answered a health check; `stalled_s` is the longest a busy slot has gone without a token."""
+    """A worker answered a health check.
+
+    `stalled_s` is the longest a busy slot has gone without a token, `memory_bytes` what its process holds.
+    """
 
     worker_id: str
     at: float
@@ -44,6 +48,7 @@ class Answered:
     slots_total: int
     slots_available: int
     stalled_s: float = 0.0
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

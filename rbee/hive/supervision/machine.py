@@ -39,6 +39,7 @@ from rbee.hive.supervision.instructions import (
     Stop,
 )
 
+_MIB: Final = 1024 * 1024
 Phase = Literal["starting", "loading", "serving", "stopping"]
 
 # A worker that may be given requests, or may soon be.
@@ -70,6 +71,7 @@ class Life:
     state: WorkerState = WorkerState.LOADING
     slots_total: int = 0
     slots_available: int = 0
+    most_bytes: int = 0
     active_at: float = 0.0
     check_at: float = 0.0
     checking: bool = False
@@ -144,7 +146,7 @@ class Supervision:
         self.workers[life.worker_id] = life
 
     def _spawned(self, event: Spawned) -> list[Instruction]:
-        life = Life(event.worker_id, "starting", since=event.at, active_at=event.at)
+        life = Life(event.worker_id, "starting", since=event.at, active_at=event.at, most_bytes=event.most_bytes)
         self._keep(life)
         # Whoever asks for a worker is a sign of life from a queen, also before its channel is up.
         self.heard_at, self.fenced = max(self.heard_at, event.at), False
@@ -186,6 +188,9 @@ class Supervision:
         if isinstance(event, Answered) and available < total and event.stalled_s >= self.policy.stall_s:
             reason = f"a request has had no token for {event.stalled_s:.0f} s"
             return self._kill(life, event.at, reason, ErrorCode.WORKER_STALLED, replacement=True)
+        if isinstance(event, Answered) and 0 < life.most_bytes < event.memory_bytes:
+            reason = f"it holds {event.memory_bytes // _MIB} MB, which is more than {life.most_bytes // _MIB} MB"
+            return self._kill(life, event.at, reason, ErrorCode.WORKER_CRASHED)
         shown = ("state", "slots_total", "slots_available")
         return [Report(life.worker_id)] if any(getattr(life, n) != getattr(before, n) for n in shown) else []
 

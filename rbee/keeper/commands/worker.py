@@ -93,9 +93,9 @@ def list_(flags: Flags, /, node: str | None) -> None:
     from rbee.keeper.session import Session
 
     session = Session(flags, node=node)
-    rows = session.queen().workers(node)
+    rows, quarantined = session.queen().workers_and_quarantined(node)
     if flags.json:
-        session.out.data({"workers": rows})
+        session.out.data({"workers": rows, "quarantined": quarantined})
         return
     now = time()
     session.out.table(
@@ -114,6 +114,10 @@ def list_(flags: Flags, /, node: str | None) -> None:
         ],
         empty=f"No workers{f' on {node}' if node else ''}. Next: rbee-keeper infer starts one when it needs it.",
     )
+    for row in quarantined:
+        what = row.get("model_ref") or f"{row.get('backend')} device {row.get('device')}"
+        until_s = max(int(float(row.get("until_unix", now)) - now), 0)
+        session.out.warn(f"{row.get('node')}: {what} is quarantined for another {until_s} s: {row.get('reason')}")
 
 
 @click.command(cls=KeeperGroup.command_class)

@@ -39,7 +39,8 @@ MaybeNode = Annotated[str | None, Query(min_length=1, max_length=253)]
 async def list_workers(queen: QueenDep, node: MaybeNode = None) -> WorkerList:
     """List the workers of the fleet, or of one node."""
     _check_node(queen, node)
-    return WorkerList(workers=queen.fleet.registry.workers(node))
+    registry = queen.fleet.registry
+    return WorkerList(workers=registry.workers(node), quarantined=registry.quarantined(node))
 
 
 @router.get("/health")

@@ -34,7 +34,8 @@ class FakeOptions(BaseModel):
     `load_fails` ends the loading: "ram" and "vram" as out of memory, "model" as a bad file, "device" as a GPU that
     does not take the model, "exit" as a process that dies. `load_hangs_at` stops at that share of the layers.
     After so many tokens, counted over all requests: `hang_after` never comes back from a step, `fail_after` fails
-    as an engine, `exit_after` dies as a process. `rubbish` gives bytes that are no text.
+    as an engine, `exit_after` dies as a process, `eats_mb` holds that much more memory with each token. `rubbish` gives
+    bytes that are no text.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,6 +51,7 @@ class FakeOptions(BaseModel):
     hang_after: int | None = None
     fail_after: int | None = None
     exit_after: int | None = None
+    eats_mb: int = Field(default=0, ge=0, description="memory to take with each token, and never to give back")
     rubbish: bool = False
     embedding: int = Field(default=0, ge=0, description="length of its embeddings; 0 for a model that writes text")
     template: str | None = _TEMPLATE
@@ -115,6 +117,7 @@ class FakeEngine:
             device_bytes=None if options.backend is Backend.CPU else wish.memory_mb * 1024 * 1024,
         )
         self._held = bytearray(os.urandom(4096) * (wish.memory_mb * 256))
+        self._eaten: list[bytearray] = []
         self._words: dict[str, int] = {}
         self._texts: dict[int, bytes] = {_END: b""}
         self._lock = threading.Lock()
@@ -204,6 +207,8 @@ class FakeEngine:
             raise EngineFailedError("the fake engine was told to fail")
         if wish.hang_after is not None and self._total >= wish.hang_after:
             threading.Event().wait()
+        if wish.eats_mb:
+            self._eaten.append(bytearray(os.urandom(4096) * (wish.eats_mb * 256)))
         given = self._given[slot]
         if wish.length is not None and given >= wish.length:
             return _END

@@ -57,6 +57,11 @@ def fake_hangs(machine: Machine, loaded: int, layers: int) -> None:
     machine.fake(load_hangs_at=(loaded + 1) / layers)
 
 
+@given("the fake engine dies at the first token")
+def fake_dies_at_once(machine: Machine) -> None:
+    machine.fake(exit_after=0)
+
+
 @given(parsers.parse("the hive program is of version {version}"))
 def hive_version(machine: Machine, version: str) -> None:
     """Let Python give the version to every process that runs as rbee-hive, before anything of it is imported."""

@@ -148,6 +148,22 @@ def test_a_stalled_worker_is_replaced() -> None:
     assert steps[3] == [Replace(W), Forget(W, steps[2][-1].reason, ErrorCode.WORKER_STALLED)]
 
 
+@pytest.mark.parametrize(("most_bytes", "held", "ended"), [(1000, 1001, True), (1000, 1000, False), (0, 10**12, False)])
+def test_a_worker_that_runs_away_with_memory_is_killed(most_bytes: int, held: int, ended: bool) -> None:
+    """A health check that tells of more memory than the worker may hold ends it; without a limit it may hold any."""
+    supervision = Supervision(POLICY, heard_at=0)
+    supervision.on(Spawned(W, 0, most_bytes))
+    supervision.on(Bound(W, 1))
+    supervision.on(reported(2))
+
+    steps = supervision.on(Answered(W, 3, WorkerState.IDLE, 4, 4, 0.0, held))
+
+    kills = [step for step in steps if isinstance(step, Kill)]
+    assert bool(kills) is ended
+    assert all(kill.code is ErrorCode.WORKER_CRASHED and "it holds" in kill.reason for kill in kills)
+    supervision.check_invariants()
+
+
 def test_a_slot_that_is_about_to_stall_is_looked_at_in_time() -> None:
     """A slot that gives no token is asked about again when its minute is over, not half a minute later."""
     _, steps = serving(reported(10, 3), answered(32, 3, 45.0), Tick(46.9), Tick(47))

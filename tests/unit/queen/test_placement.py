@@ -9,7 +9,7 @@ from dataclasses import replace
 from rbee.contracts.control import Closing, Hello
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import WorkerState
+from rbee.contracts.workers import Quarantine, WorkerState
 from rbee.queen.placement import AwaitWorker, Decision, Fleet, Refusal, SpawnWorker, UseWorker, Wish, compatible, place
 from rbee.queen.prefixes import Prefixes
 from rbee.queen.registry import Registry
@@ -217,6 +217,51 @@ def test_a_broken_driver_is_not_passed_over() -> None:
     elsewhere = place(fleet(attic=broken, cellar=hello()), Wish(MODEL))
     assert isinstance(elsewhere, SpawnWorker)
     assert elsewhere.node == "cellar"
+
+
+def barred(model: str | None = None, index: int | None = None, backend: Backend = Backend.CUDA) -> Quarantine:
+    return Quarantine(
+        model_ref=model,
+        backend=None if index is None else backend,
+        device=index,
+        crashes=3,
+        reason="3 workers crashed in a row",
+        until_unix=1.0,
+    )
+
+
+def test_a_quarantined_model_is_placed_elsewhere_or_refused_with_the_reason() -> None:
+    """A model in quarantine is not started on that node; the reason and the way out reach the user."""
+    sick = hello().model_copy(update={"quarantined": [barred(MODEL)]})
+
+    elsewhere = place(fleet(attic=sick, cellar=hello()), Wish(MODEL))
+    assert isinstance(elsewhere, SpawnWorker)
+    assert elsewhere.node == "cellar"
+    error = refused(place(fleet(attic=sick), Wish(MODEL))).error()
+    assert error.code is ErrorCode.QUARANTINED
+    assert "3 workers crashed in a row" in error.message
+    assert f"worker start --node attic --model {MODEL}" in error.hint
+    assert isinstance(place(fleet(attic=sick), Wish("package:another/model.gguf")), SpawnWorker)
+
+
+def test_a_worker_that_lives_is_used_in_spite_of_a_quarantine() -> None:
+    """A quarantine keeps new workers away; one that serves has proved itself."""
+    sick = hello(link("w")).model_copy(update={"quarantined": [barred(MODEL)]})
+
+    assert used(place(fleet(attic=sick), Wish(MODEL))) == "w"
+
+
+def test_a_quarantined_device_is_passed_over_and_nothing_falls_back() -> None:
+    """Another device of the backend is used; where there is none the request fails rather than run on the CPU."""
+    gpus = [device(Backend.CUDA, 0), device(Backend.CUDA, 1), device()]
+    one = hello(devices=gpus).model_copy(update={"quarantined": [barred(index=0)]})
+    both = hello(devices=gpus).model_copy(update={"quarantined": [barred(index=0), barred(index=1)]})
+
+    assert isinstance(place(fleet(attic=one), Wish(MODEL)), SpawnWorker)
+    assert refused(place(fleet(attic=one), Wish(MODEL, device=0))).code is ErrorCode.QUARANTINED
+    refusal = refused(place(fleet(attic=both), Wish(MODEL)))
+    assert refusal.code is ErrorCode.QUARANTINED
+    assert "cuda device 0" in refusal.message
 
 
 def test_a_missing_device_lists_the_devices() -> None:

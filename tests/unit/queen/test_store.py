@@ -28,7 +28,7 @@ SPEC = NodeSpec(
     git_branch="next",
     install_path="/opt/rbee",
     hive_port=9300,
-    hive_key="the key of the attic",
+    hive_key="key-of-the-attic",
     backends=[Backend.CPU],
     devices={Backend.CPU: 1},
 )
@@ -63,7 +63,7 @@ def test_the_key_of_a_hive_is_not_in_the_database(tmp_path: Path) -> None:
     """No byte of the key reaches the database's files."""
     with_store(tmp_path, lambda store: store.add(SPEC))
 
-    assert all(b"the key of the attic" not in path.read_bytes() for path in tmp_path.glob("beehives.db*"))
+    assert all(b"key-of-the-attic" not in path.read_bytes() for path in tmp_path.glob("beehives.db*"))
 
 
 def test_a_node_is_not_added_twice(tmp_path: Path) -> None:

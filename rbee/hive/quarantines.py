@@ -1,0 +1,122 @@
+"""Keep models and devices on which every worker crashes out of use, and tell everybody who asks why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.workers import Quarantine, SpawnRequest
+from rbee.errors import RbeeError
+from rbee.hive.supervision.quarantine import Crash, Place, QuarantineBook, Record
+
+# Ends that say nothing about model or device, such as too little memory, are explained and not counted.
+CRASHES: Final = frozenset(
+    {
+        ErrorCode.WORKER_CRASHED,
+        ErrorCode.WORKER_STALLED,
+        ErrorCode.WORKER_START_FAILED,
+        ErrorCode.LOADING_TIMEOUT,
+    }
+)
+
+
+class Quarantines:
+    """The quarantines of this machine.
+
+    Args:
+        bar_s: how long one lasts, in seconds.
+        on_change: told all of them after a change.
+    """
+
+    def __init__(
+        self,
+        bar_s: float,
+        on_change: Callable[[list[Quarantine]], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._book = QuarantineBook(bar_s)
+        self._on_change = on_change
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._told: set[tuple[str | None, Place | None]] = set()
+
+    def crashed(self, model: str, place: Place, code: ErrorCode, reason: str) -> None:
+        """Take note of a worker's end that nobody asked for."""
+        if code in CRASHES:
+            self._book.crashed(Crash(model, place, reason), self._clock())
+            self.tell()
+
+    def proved(self, model: str, place: Place) -> None:
+        """Take note of an answered request."""
+        self._book.proved(model, place)
+        self.tell()
+
+    def admit(self, request: SpawnRequest, model: str) -> None:
+        """Let a spawn of *model* pass, after lifting what is in its way if somebody asked for just that.
+
+        Raises RbeeError QUARANTINED.
+        """
+        if request.in_quarantine_too:
+            any_device = request.device is None or request.backend is None
+            place = None if any_device else (request.backend or Backend.CPU, request.device or 0)
+            self._book.lift(model, place)
+            self.tell()
+        record = self._book.barred_models(self._clock()).get(model)
+        if record is not None:
+            raise self._refusal(model, record)
+
+    def barred(self) -> dict[Place, RbeeError]:
+        """Give the devices that must not be used now, with the error for whoever needs one of them."""
+        places = self._book.barred_places(self._clock())
+        return {place: self._refusal(f"{place[0]} device {place[1]}", record) for place, record in places.items()}
+
+    def listed(self) -> list[Quarantine]:
+        """List all of them."""
+        now = self._clock()
+        models = [self._shown(record, model_ref=model) for model, record in self._book.barred_models(now).items()]
+        places = [
+            self._shown(record, backend=place[0], device=place[1])
+            for place, record in self._book.barred_places(now).items()
+        ]
+        return [*models, *places]
+
+    def tell(self) -> None:
+        """Publish them if one has come or gone; to be called now and then, because they end by themselves."""
+        listed = self.listed()
+        names = {
+            (each.model_ref, None if each.backend is None else (each.backend, each.device or 0)) for each in listed
+        }
+        if names != self._told:
+            self._told = names
+            self._on_change(listed)
+
+    def _shown(
+        self,
+        record: Record,
+        *,
+        model_ref: str | None = None,
+        backend: Backend | None = None,
+        device: int | None = None,
+    ) -> Quarantine:
+        return Quarantine(
+            model_ref=model_ref,
+            backend=backend,
+            device=device,
+            crashes=record.count,
+            reason=record.explained(),
+            until_unix=round(self._wall_clock() + record.until - self._clock(), 1),
+        )
+
+    def _refusal(self, what: str, record: Record) -> RbeeError:
+        left_s = max(int(record.until - self._clock()), 1)
+        return RbeeError(
+            ErrorCode.QUARANTINED,
+            f"{what} is quarantined for another {left_s} s: {record.explained()}.",
+            details={"crashes": record.count, "reason": record.crashes[-1].reason, "seconds_left": left_s},
+            retry_after_s=left_s,
+        )
