@@ -232,21 +232,28 @@ def _matching(
     in_flight, held = fleet.in_flight, fleet.prefixes.held()
     serving: list[_Candidate] = []
     loading: list[AwaitWorker] = []
+    device = wish.device
     for hive, backend in able:
+        node = hive.node
         for worker_id, link in hive.workers.items():
             worker = link.worker
-            if worker.model_ref not in names or worker.backend is not backend:
-                continue
-            if wish.device is not None and worker.device != wish.device:
+            if (
+                worker.model_ref not in names
+                or worker.backend is not backend
+                or (device is not None and worker.device != device)
+            ):
                 continue
             state = worker.state
             if state is WorkerState.IDLE or state is WorkerState.BUSY:
                 # As the hive says and as our own requests suggest; the lower is nearer to the truth.
                 total = worker.slots_total
-                free = max(0, min(worker.slots_available, total - in_flight.get(worker_id, 0)))
-                serving.append((-free, len(held.get(worker_id, ())), hive.node, worker_id, total - free, link))
+                free = total - in_flight.get(worker_id, 0)
+                free = min(free, worker.slots_available)
+                free = max(free, 0)
+                conversations = len(held[worker_id]) if worker_id in held else 0
+                serving.append((-free, conversations, node, worker_id, total - free, link))
             elif state is WorkerState.STARTING or state is WorkerState.LOADING:
-                loading.append(AwaitWorker(hive.node, link))
+                loading.append(AwaitWorker(node, link))
     return serving, loading
 
 
@@ -259,18 +266,20 @@ def _best_use(serving: list[_Candidate], wish: Wish, prefixes: Prefixes) -> UseW
     best = min(serving)
     if wish.marks and best[0]:
         free = [candidate for candidate in serving if candidate[0]]
-        least, fewest = min(one[4] for one in free), min(one[1] for one in free)
-        spare = [one for one in free if one[4] - least <= _more(one)]
+        least = min([one[4] for one in free])
         continued = prefixes.continued(wish.marks)
-        own = [one for one in spare if one[3] in continued]
+        own = [one for one in free if one[3] in continued and one[4] - least <= _more(one)]
         if own:
             best = min(own)
         else:
-            depths = prefixes.depths(wish.marks)
+            depths, fewest = prefixes.depths(wish.marks), min([one[1] for one in free])
             deep = [
                 (-depths[one[3]], one)
-                for one in spare
-                if depths.get(one[3], 0) >= DEEP_MARKS and one[1] - fewest <= _more(one)
+                for one in free
+                if one[3] in depths
+                and depths[one[3]] >= DEEP_MARKS
+                and one[4] - least <= _more(one)
+                and one[1] - fewest <= _more(one)
             ]
             best = min(deep)[1] if deep else best
     return UseWorker(best[2], best[5], -best[0])
