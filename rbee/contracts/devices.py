@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cached_property
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,11 +34,16 @@ class Detection(BaseModel):
     devices: list[Device]
     faults: dict[Backend, str] = Field(default_factory=dict)
 
-    @property
+    @cached_property
     def backends(self) -> list[Backend]:
         """List the backends that have a device, best first: the registry's `backends`."""
         present = {device.backend for device in self.devices}
         return [backend for backend in Backend if backend in present]
+
+    @cached_property
+    def best(self) -> Backend | None:
+        """Name the best backend; a GPU whose driver is broken is named too, so that nothing falls back."""
+        return next((backend for backend in Backend if backend in self.faults or backend in self.backends), None)
 
     @property
     def counts(self) -> dict[Backend, int]:

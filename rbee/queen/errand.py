@@ -14,6 +14,7 @@ from rbee.contracts.ids import ROUTED_HEADER
 from rbee.contracts.tasks import Deadline, Priority, TaskRequest
 from rbee.contracts.workers import ModelText
 from rbee.daemonkit.dialects import Dialect
+from rbee.queen.prefixes import Marks
 
 DIALECTS: Final = {
     "/v1/chat/completions": Dialect.OPENAI,
@@ -27,7 +28,10 @@ DIALECTS: Final = {
 
 
 class EdgeRequest(BaseModel):
-    """A request of another people's client, for the worker to read: the queen looks only at what she needs."""
+    """A request of another people's client, for the worker to read: the queen looks only at what she needs.
+
+    `marks` are those of its prompt.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -35,6 +39,7 @@ class EdgeRequest(BaseModel):
     path: str
     body: bytes
     stream: bool
+    marks: Marks = ()
     node: str | None = Field(default=None, max_length=253)
     backend: Backend | None = None
     device: int | None = Field(default=None, ge=0)

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 from rbee import __version__
-from rbee.contracts.control import HiveMessage
+from rbee.contracts.control import Hello, HiveMessage, WorkerGone
+from rbee.contracts.workers import WorkerInfo
 from rbee.queen.placement import Decision, Fleet, Wish, place
+from rbee.queen.prefixes import Prefixes
 from rbee.queen.registry import Registry
 
 T = TypeVar("T")
@@ -21,6 +24,7 @@ class FleetWatch:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.registry = Registry()
+        self._prefixes = Prefixes()
         self._now = now
         self._in_flight: Counter[str] = Counter()
         self._spellings: defaultdict[str, set[str]] = defaultdict(set)
@@ -39,6 +43,10 @@ class FleetWatch:
     def apply(self, node: str, message: HiveMessage) -> None:
         """Take in what a hive said."""
         self.registry.apply(node, message, now=self._now())
+        if isinstance(message, WorkerGone):
+            self._prefixes.forget(message.worker_id)
+        elif isinstance(message, Hello):  # perhaps after a silence in which others of its workers ended
+            self._prefixes.keep_only({worker.worker_id for worker in self.registry.workers()})
         self._changed()
 
     def lost(self, node: str, reason: str) -> None:
@@ -59,8 +67,12 @@ class FleetWatch:
 
     def place(self, wish: Wish) -> Decision:
         """Choose where *wish* runs, in the fleet as it is now."""
-        wish = Wish(wish.model, wish.node, wish.backend, wish.device, frozenset(self._spellings[wish.model]))
-        return place(Fleet(tuple(self.registry.hives()), __version__, self._in_flight), wish)
+        wish = replace(wish, same_as=frozenset(self._spellings[wish.model]))
+        return place(Fleet(tuple(self.registry.hives()), __version__, self._in_flight, self._prefixes), wish)
+
+    def reads(self, worker: WorkerInfo, wish: Wish) -> None:
+        """Note that a worker reads the prompt of *wish*, so that the next turn of the conversation goes there too."""
+        self._prefixes.remember(worker.worker_id, wish.marks, slots=worker.slots_total)
 
     def learn_spelling(self, asked: str, canonical: str) -> None:
         """Remember that a hive reads *asked* as *canonical*, so that the next wish finds its worker."""

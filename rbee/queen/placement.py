@@ -9,8 +9,11 @@ Rules:
 * a wish without a backend means the best one that each node has; if that cannot take the model, or its driver is
   broken, the next is not tried;
 * no worker is started for a model, or on a device, that its hive has in quarantine; one that lives is used;
-* among matches the one with a free slot comes first, among places the one that has the model's file, then the one
-  with the most free memory; names break ties, so that equal fleets give equal answers.
+* among matches with a free slot the one that holds the conversation comes first, then one that has read much of the
+  prompt, both unless it is much busier than the idlest; then the one with the most free slots; then the one that holds
+  the fewest conversations;
+* among places the one that has the model's file, then the one with the most free memory; names break ties, so that
+  equal fleets give equal answers.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from dataclasses import dataclass, field
 
 from rbee.contracts.devices import Backend, Device
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import Quarantine, WorkerInfo, WorkerLink, WorkerState
+from rbee.contracts.workers import Quarantine, WorkerLink, WorkerState
 from rbee.errors import RbeeError
+from rbee.queen.prefixes import Marks, Prefixes
 from rbee.queen.registry import Hive
 
 MEMORY_FACTOR = 1.2
 _MB = 1024 * 1024  # as the hives count
+DEEP_MARKS = 8  # a beginning of some 250 tokens: what is shorter is read faster than a busier worker answers
+_MORE_OF_SLOTS = 2  # by a half of its slots a worker that has read the prompt may be busier than the idlest
 
 # A refusal of a whole fleet speaks with the voice of the candidate that came closest.
 _CLOSENESS = (
@@ -43,13 +49,17 @@ _CLOSENESS = (
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to run, and where if that matters. `model` is any spelling, `same_as` others that mean the same."""
+    """What is to run, and where if that matters. `model` is any spelling, `same_as` others that mean the same.
+
+    `marks` are those of its prompt (`prefixes`).
+    """
 
     model: str
     node: str | None = None
     backend: Backend | None = None
     device: int | None = None
     same_as: frozenset[str] = frozenset()
+    marks: Marks = ()
 
     def means(self, reference: str) -> bool:
         """Tell whether *reference* is the wished model."""
@@ -63,6 +73,7 @@ class Fleet:
     hives: tuple[Hive, ...]
     version: str
     in_flight: Mapping[str, int] = field(default_factory=dict)
+    prefixes: Prefixes = field(default_factory=Prefixes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,10 @@ class Refusal:
         return RbeeError(self.code, self.message, details=details, hint=hint)
 
 
+_Candidate = tuple[int, int, str, str, int, WorkerLink]
+"""A worker that serves, in the order of choice: minus its free slots, conversations that it holds, node, id; then what
+runs there, and itself."""
+
 Decision = UseWorker | AwaitWorker | SpawnWorker | Refusal
 
 
@@ -144,15 +159,9 @@ def place(fleet: Fleet, wish: Wish) -> Decision:
         else:
             able.append((hive, found))
 
-    matching = [
-        (hive, link) for hive, backend in able for link in hive.workers.values() if _matches(link.worker, wish, backend)
-    ]
-    serving = [
-        UseWorker(hive.node, link, _free(link.worker, fleet)) for hive, link in matching if link.worker.state.serves
-    ]
+    serving, loading = _matching(able, wish, fleet)
     if serving:
-        return min(serving, key=lambda use: (-use.free, use.node, use.link.worker.worker_id))
-    loading = [AwaitWorker(hive.node, link) for hive, link in matching]
+        return _best_use(serving, wish, fleet.prefixes)
     if loading:
         return min(loading, key=lambda wait: (wait.node, wait.link.worker.worker_id))
     return _new_place(able, wish, model_bytes(fleet.hives, wish), rejected)
@@ -183,11 +192,13 @@ def _able(hive: Hive, wish: Wish, version: str) -> Backend | Rejection:
     if hive.closing:
         return Rejection(hive.node, ErrorCode.DRAINING, "its hive is stopping")
     there = hive.detection.backends
-    backend = wish.backend or _best_backend(hive)
+    backend = wish.backend or hive.detection.best
     if backend is None or backend not in there:
         return _backend_missing(hive, backend)
+    if wish.device is None:
+        return backend
     indices = [device.index for device in _devices(hive, backend)]
-    if wish.device is not None and wish.device not in indices:
+    if wish.device not in indices:
         return Rejection(
             hive.node,
             ErrorCode.INVALID_DEVICE,
@@ -196,12 +207,6 @@ def _able(hive: Hive, wish: Wish, version: str) -> Backend | Rejection:
             {"device": wish.device, "devices": indices},
         )
     return backend
-
-
-def _best_backend(hive: Hive) -> Backend | None:
-    """Name the best backend of a node; a GPU whose driver is broken is named too, so that nothing falls back."""
-    found = hive.detection
-    return next((backend for backend in Backend if backend in found.faults or backend in found.backends), None)
 
 
 def _backend_missing(hive: Hive, backend: Backend | None) -> Rejection:
@@ -216,18 +221,73 @@ def _backend_missing(hive: Hive, backend: Backend | None) -> Rejection:
     return Rejection(hive.node, code, reason, {"backend": asked, "available": there})
 
 
-def _matches(worker: WorkerInfo, wish: Wish, backend: Backend) -> bool:
-    return (
-        wish.means(worker.model_ref)
-        and worker.backend is backend
-        and (wish.device is None or worker.device == wish.device)
-        and (worker.state.serves or worker.state in (WorkerState.STARTING, WorkerState.LOADING))
-    )
+def _matching(
+    able: Iterable[tuple[Hive, Backend]], wish: Wish, fleet: Fleet
+) -> tuple[list[_Candidate], list[AwaitWorker]]:
+    """Find the workers that fit, those that serve and those that will.
+
+    It is done for every request over the whole fleet, so it makes no object that it need not.
+    """
+    names = {wish.model, *wish.same_as}
+    in_flight, held = fleet.in_flight, fleet.prefixes.held()
+    serving: list[_Candidate] = []
+    loading: list[AwaitWorker] = []
+    device = wish.device
+    for hive, backend in able:
+        node = hive.node
+        for worker_id, link in hive.workers.items():
+            worker = link.worker
+            if (
+                worker.model_ref not in names
+                or worker.backend is not backend
+                or (device is not None and worker.device != device)
+            ):
+                continue
+            state = worker.state
+            if state is WorkerState.IDLE or state is WorkerState.BUSY:
+                # As the hive says and as our own requests suggest; the lower is nearer to the truth.
+                total = worker.slots_total
+                free = total - in_flight.get(worker_id, 0)
+                free = min(free, worker.slots_available)
+                free = max(free, 0)
+                conversations = len(held[worker_id]) if worker_id in held else 0
+                serving.append((-free, conversations, node, worker_id, total - free, link))
+            elif state is WorkerState.STARTING or state is WorkerState.LOADING:
+                loading.append(AwaitWorker(node, link))
+    return serving, loading
 
 
-def _free(worker: WorkerInfo, fleet: Fleet) -> int:
-    """Count free slots, as the hive says and as our own requests suggest; the lower is nearer to the truth."""
-    return max(0, min(worker.slots_available, worker.slots_total - fleet.in_flight.get(worker.worker_id, 0)))
+def _best_use(serving: list[_Candidate], wish: Wish, prefixes: Prefixes) -> UseWorker:
+    """Choose among workers that serve.
+
+    A worker that has read the prompt may have some more requests than the idlest, and hold some more conversations
+    than another, but not so many that one prompt which everybody begins with sends everybody to one worker.
+    """
+    best = min(serving)
+    if wish.marks and best[0]:
+        free = [candidate for candidate in serving if candidate[0]]
+        least = min([one[4] for one in free])
+        continued = prefixes.continued(wish.marks)
+        own = [one for one in free if one[3] in continued and one[4] - least <= _more(one)]
+        if own:
+            best = min(own)
+        else:
+            depths, fewest = prefixes.depths(wish.marks), min([one[1] for one in free])
+            deep = [
+                (-depths[one[3]], one)
+                for one in free
+                if one[3] in depths
+                and depths[one[3]] >= DEEP_MARKS
+                and one[4] - least <= _more(one)
+                and one[1] - fewest <= _more(one)
+            ]
+            best = min(deep)[1] if deep else best
+    return UseWorker(best[2], best[5], -best[0])
+
+
+def _more(candidate: _Candidate) -> int:
+    """Give how many more requests or conversations than others a worker may have for what it has read."""
+    return max(1, candidate[5].worker.slots_total // _MORE_OF_SLOTS)
 
 
 def _new_place(

@@ -131,6 +131,7 @@ class Seating:
                 await asyncio.sleep(await _said(out, reason, waits.unreachable, len(HTTP_CONNECT.delays_s)))
                 continue
             if seat.upstream.status == 200:
+                self._means.fleet.reads(worker, self._order.wish)
                 return seat
             refusal = await self._refusal(seat)
             if refusal.code not in _TRY_LATER:

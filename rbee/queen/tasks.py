@@ -17,6 +17,7 @@ from rbee.observe import metrics
 from rbee.queen.broken_off import crash, free_slot, where
 from rbee.queen.errand import EdgeRequest, errand_of
 from rbee.queen.placement import Wish
+from rbee.queen.prefixes import marks_of
 from rbee.queen.recipients import Recipient
 from rbee.queen.relay import StreamWatch, relay, relay_whole
 from rbee.queen.seating import Means, Order, Seat, Seating
@@ -35,7 +36,8 @@ class Task:
     def __init__(self, request: TaskRequest | EdgeRequest, means: Means, client: str) -> None:
         self.id = new_id("task")
         self.client = client
-        self.wish = Wish(request.model, request.node, request.backend, request.device)
+        marks = request.marks if isinstance(request, EdgeRequest) else marks_of(request.inference())
+        self.wish = Wish(request.model, request.node, request.backend, request.device, marks=marks)
         self.ended = asyncio.Event()
         self._means = means
         self._priority = request.priority

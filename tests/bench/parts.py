@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
+from tests.bench.decisions import placement
 from tests.bench.load import Round, measure
+from tests.bench.long_prompt import long_prompt
 from tests.bench.memory import memory
 from tests.bench.provisioning import provisioning
+from tests.bench.relay import relays
 from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
 
@@ -94,6 +97,9 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "streams": lambda rounds: streams(rounds, 1, 4),
     "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
+    "long-prompt": long_prompt,
+    "relay": relays,
+    "placement": placement,
     "provisioning": provisioning,
 }
 # Run when no part is named; the others take long and are asked for by name.

@@ -13,7 +13,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measure. The target is a promise about ours / peer, written ">=1.0" or "<=1.2"."""
+    """One measure. The target is a promise about ours / peer, written ">=1.0" or "<=1.2"; "" promises nothing."""
 
     name: str
     ours: float
@@ -30,6 +30,8 @@ class Row:
     @property
     def kept(self) -> bool:
         """Tell whether the ratio is what was promised."""
+        if not self.target:
+            return True
         return _COMPARE[self.target[:2]](self.ratio, float(self.target[2:]))
 
 
@@ -45,7 +47,7 @@ def table(rows: Sequence[Row]) -> str:
             row.unit,
             f"{row.ratio:.2f}",
             row.target,
-            "kept" if row.kept else "MISSED",
+            ("kept" if row.kept else "MISSED") if row.target else "",
         )
         for row in rows
     ]

@@ -56,25 +56,25 @@ class Launch:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def ours(slots: int) -> Launch:
+def ours(slots: int, context: int = CONTEXT_PER_SLOT) -> Launch:
     """Launch our worker by itself, without a hive."""
     port, key = free_port(), secrets.token_urlsafe(16)
     command = [
         str(Path(sys.executable).with_name("llm-worker-rbee")),
         *("--worker-id", "bench", "--model-path", str(model()), "--model-ref", "bench", "--backend", "cpu"),
-        *("--device", "0", "--slots", str(slots), "--context-length", str(CONTEXT_PER_SLOT)),
+        *("--device", "0", "--slots", str(slots), "--context-length", str(context)),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
     return Launch("llm-worker-rbee", command, "/v1/ready", "/v1/inference", port, key, {"RBEE_WORKER_API_KEY": key})
 
 
-def theirs(slots: int) -> Launch:
+def theirs(slots: int, context: int = CONTEXT_PER_SLOT) -> Launch:
     """Launch llama-server."""
     port, threads = free_port(), str(os.cpu_count() or 1)
     command = [
         str(llama_server()),
         *("--model", str(model()), "--threads", threads, "--threads-batch", threads, "--parallel", str(slots)),
-        *("--ctx-size", str(CONTEXT_PER_SLOT * slots), "--host", "127.0.0.1", "--port", str(port), "--offline"),
+        *("--ctx-size", str(context * slots), "--host", "127.0.0.1", "--port", str(port), "--offline"),
     ]
     return Launch("llama-server", command, "/health", "/v1/chat/completions", port)
 

@@ -21,6 +21,7 @@ from rbee.queen.deps import Client, QueenDep
 from rbee.queen.errand import DIALECTS, EdgeRequest
 from rbee.queen.names import SCHEMES, cards, resolve
 from rbee.queen.placement import Wish
+from rbee.queen.prefixes import marks_of
 from rbee.queen.recipients import EdgeRecipient
 from rbee.queen.task_stream import TaskStream
 
@@ -70,7 +71,12 @@ async def _read(request: Request) -> EdgeRequest:
     how: dict[str, Any] = {name: request.headers[header] for name, header in _HOW.items() if header in request.headers}
     try:
         return EdgeRequest(
-            model=fields["model"], path=request.url.path, body=body, stream=fields.get("stream") is True, **how
+            model=fields["model"],
+            path=request.url.path,
+            body=body,
+            stream=fields.get("stream") is True,
+            marks=marks_of(fields),
+            **how,
         )
     except ValidationError as error:
         raise validation_error(list(error.errors(include_url=False))) from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import time
+from dataclasses import replace
 
 from rbee.contracts.control import Closing, Hello
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import Quarantine, WorkerState
 from rbee.queen.placement import AwaitWorker, Decision, Fleet, Refusal, SpawnWorker, UseWorker, Wish, compatible, place
+from rbee.queen.prefixes import Prefixes
 from rbee.queen.registry import Registry
 from tests.unit.queen.fleet import GB, MODEL, VERSION, device, entry, hello, link
 
@@ -298,16 +301,37 @@ def test_equal_fleets_give_equal_answers() -> None:
     assert one == other
 
 
+def test_a_decision_in_a_large_fleet_takes_less_than_a_millisecond() -> None:
+    """Among 500 workers on 100 nodes, all of which have read something of the prompt, p99 is under 1 ms."""
+    chance = random.Random(1)
+    marks = tuple(range(300))
+    prefixes = Prefixes()
+    hives = {}
+    for n in range(100):
+        hives[f"node{n:03}"] = hello(*(link(f"w{n:03}-{k}", free=chance.randint(0, 4)) for k in range(5)))
+        for k in range(5):
+            prefixes.remember(f"w{n:03}-{k}", marks[: chance.randint(1, 299)], slots=4)
+    there = replace(fleet(None, **hives), prefixes=prefixes)
+
+    def p99(wish: Wish) -> float:
+        took = []
+        for _ in range(500):
+            # Of this thread alone: what other processes take is none of its cost.
+            began = time.thread_time()
+            assert isinstance(place(there, wish), UseWorker)
+            took.append(time.thread_time() - began)
+        return sorted(took)[494]
+
+    assert min(p99(Wish(MODEL)) for _ in range(3)) < 0.001
+    assert min(p99(Wish(MODEL, marks=marks)) for _ in range(3)) < 0.001
+
+
 def test_a_large_fleet_is_searched_whole() -> None:
-    """Among 500 workers on 100 nodes the only free match is found; the time it takes is printed."""
+    """Among 500 workers on 100 nodes the only free match is found."""
     hives = {
         f"node{n:03}": hello(*(link(f"w{n:03}-{k}", state=WorkerState.BUSY, free=0) for k in range(5)))
         for n in range(99)
     }
     there = fleet(None, **hives, zzz=hello(link("free")))
 
-    started = time.perf_counter()
-    found = place(there, Wish(MODEL))
-    print(f"placement over 496 workers: {(time.perf_counter() - started) * 1000:.2f} ms")  # noqa: T201
-
-    assert used(found) == "free"
+    assert used(place(there, Wish(MODEL))) == "free"
