@@ -18,17 +18,17 @@ def test_host_keys_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
     given: dict[str, str] = {}
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         """Raised instead of running."""
 
     def prepared(**options: Any) -> Any:
         given.update(init_runner(**options).config.env)
-        raise Stopped
+        raise StoppedError
 
     monkeypatch.setattr("ansible_runner.interface.init_runner", prepared)
     inventory = tmp_path / "hosts.yml"
     inventory.write_text("all:\n  hosts:\n")
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         runner.run(
             Wish("check-fleet", inventory),
             Paths(tmp_path / "home"),
