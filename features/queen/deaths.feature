@@ -32,12 +32,12 @@ Feature: A daemon dies without a word
 
   @B67
   Scenario: A fence that was lifted in time stays lifted
-    Given the hive waits 4 seconds for a queen
+    Given the hive waits 10 seconds for a queen
     And a queen with a hive that is not her child
     And a worker of that hive
     When the queen-rbee is killed
     And the operator runs "rbee-keeper daemon start"
-    Then the worker of that hive still serves 6 seconds later
+    Then the worker of that hive still serves 12 seconds later
     And the hive has started 1 worker in all
 
   @B68

@@ -25,12 +25,15 @@ async def figures(hive: Hive) -> tuple[bytes, str]:
     for device in (await hive.devices.known()).devices:
         memory[device.backend.value, str(device.index), "total"] = float(device.total_bytes)
         memory[device.backend.value, str(device.index), "free"] = float(device.free_bytes)
+    kept_out: Counter[tuple[str, ...]] = Counter({("model",): 0, ("device",): 0})
+    kept_out.update(("device" if each.model_ref is None else "model",) for each in hive.quarantines.listed())
     return exposition.exposition(
         "hive",
         {
             metrics.HIVE_WORKERS: workers,
             metrics.HIVE_SLOTS: slots,
             metrics.HIVE_MEMORY: memory,
+            metrics.HIVE_QUARANTINED: kept_out,
             metrics.HIVE_QUEENS: hive.channels.connected,
         },
     )

@@ -66,7 +66,9 @@ class Returns:
 
     async def free_on(self, backend: Backend, device: int) -> int | None:
         """Give what a GPU has free now; None for a CPU, whose processes are looked at instead."""
-        return None if backend is Backend.CPU else _free(await self._devices.look(), backend, device)
+        if backend is Backend.CPU or backend in (await self._devices.known()).faults:
+            return None  # a driver that is known to be broken is not waited for once more at every end
+        return _free(await self._devices.look(), backend, device)
 
     async def look(self, stopped: Sequence[Stopped]) -> list[Return]:
         """Look at several workers, all of which have ended."""

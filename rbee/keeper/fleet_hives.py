@@ -207,12 +207,18 @@ def _local_row(session: Session, views: dict[str, dict[str, Any]] | None) -> dic
 
 def _seen_by_queen(view: dict[str, Any] | None, *, running: bool) -> dict[str, Any]:
     if view is None:
-        return {"queen": "not registered" if running else "no queen runs", "version": None, "workers": []}
+        return {
+            "queen": "not registered" if running else "no queen runs",
+            "version": None,
+            "workers": [],
+            "quarantined": [],
+        }
     lost = f"not connected: {view['last_error']}" if view.get("last_error") else "not connected"
     return {
         "queen": "connected" if view.get("connected") else lost,
         "version": view.get("version"),
         "workers": view.get("workers", []),
+        "quarantined": view.get("quarantined", []),
     }
 
 
@@ -230,6 +236,9 @@ def _show(session: Session, rows: list[dict[str, Any]]) -> None:
         empty="",
     )
     for row in rows:
+        for each in row["quarantined"]:
+            what = each.get("model_ref") or f"{each.get('backend')} device {each.get('device')}"
+            out.warn(f"{row['node']}: {what} is quarantined: {each.get('reason')}")
         if row["error"]:
             out.error([f"{row['node']}: {row['error']['message']}", f"  Next: {row['error']['hint']}"])
 

@@ -105,6 +105,7 @@ HIVE_WORKERS: Final = Gauge("hive_workers", "Workers by state.", ("state",))
 HIVE_SLOTS: Final = Gauge("hive_slots", "Slots of all workers, by whether they are free.", ("free",))
 HIVE_MEMORY: Final = Gauge("hive_device_memory_bytes", "Memory by device.", ("backend", "device", "kind"))
 HIVE_QUEENS: Final = Gauge("hive_queens_connected", "Queens with an open channel.")
+HIVE_QUARANTINED: Final = Gauge("hive_quarantined", "Models and devices that are not used for now.", ("kind",))
 
 COUNTED: Final[tuple[Counter | Histogram, ...]] = tuple(
     value for value in list(globals().values()) if isinstance(value, Counter | Histogram)

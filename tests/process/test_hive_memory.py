@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from rbee.hive.models.rows import Rows
 from tests.support.gguf_files import write_gguf
 from tests.support.hives import HiveProcess, StartHive, alive
 from tests.support.nvml import Gpu, Gpus
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 MIB = 2**20
@@ -130,3 +131,18 @@ def test_who_holds_a_gpus_memory_is_named(start_hive: StartHive, model: str, tmp
     (holder,) = receipt["held_by"]
     assert (holder["pid"], holder["bytes"]) == (os.getpid(), 1000 * MIB)
     assert holder["name"] != "?"
+
+
+def test_a_broken_driver_does_not_hold_up_an_end(start_hive: StartHive, model: str, tmp_path: Path) -> None:
+    """Where the driver hangs the worker is stopped all the same, and the receipt says that nobody could look."""
+    gpus = Gpus.build(tmp_path)
+    with gpu_worker(start_hive, model, gpus) as (hive, worker_id):
+        gpus.set(mode="hang")
+        assert hive.get("/v1/backends/list")["faults"]
+        began = time.monotonic()
+
+        receipt = hive.post(f"/v1/workers/{worker_id}/shutdown")
+
+    assert receipt["gone"]
+    assert receipt["memory_returned"] is None
+    assert time.monotonic() - began < 3 * slowness()

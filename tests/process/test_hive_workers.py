@@ -142,6 +142,7 @@ def test_a_hive_refuses_what_it_has_in_quarantine(start_hive: StartHive, model: 
         assert (told.model_ref, told.crashes) == (model, 3)
         assert (error["code"], error["details"]["crashes"]) == ("QUARANTINED", 3)
         assert "signal 11" in error["message"]
+        assert 'hive_quarantined{kind="model"} 1' in hive.http.get("/metrics").text
         with hive.queen() as late:
             assert late.until("hello").quarantined == [told]
         hive.spawn(model, in_quarantine_too=True)
