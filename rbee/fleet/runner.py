@@ -153,6 +153,8 @@ def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
     return {
         "ANSIBLE_CONFIG": str(assets.config),
         "ANSIBLE_ROLES_PATH": str(assets.roles),
+        # ansible-runner turns it off where nobody says otherwise.
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
         # The programs of the environment that this runs in, also where it is not activated.

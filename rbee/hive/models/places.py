@@ -33,7 +33,8 @@ def locate_package(ref: PackageRef) -> Path:
             ErrorCode.MODEL_NOT_FOUND,
             f"No Python package '{top}' is installed beside the hive.",
             details={"model": ref.canonical, "package": top},
-            hint="Install its distribution into the hive's Python environment with pip.",
+            hint="On a machine of the inventory: add the reference to rbee_models, then rbee-keeper hive install; "
+            "elsewhere install the distribution with pip beside the hive.",
             param="model",
         )
     for folder in folders:
