@@ -337,7 +337,13 @@ class Service:
         )
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
-        asyncio.get_running_loop().call_later(EDGE_READY_AFTER_S, _begin_edge)
+        asyncio.get_running_loop().call_later(EDGE_READY_AFTER_S, self._begin_edge)
+
+    def _begin_edge(self) -> None:
+        """Import what the first request of another people's client would else wait for."""
+        # The executor ends with the worker.
+        if self.state.serves:
+            asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.edge.requests")
 
     def _failed(self, error: RbeeError, left: list[Generation]) -> None:
         """Tell everybody who waits, and end."""
@@ -357,8 +363,3 @@ class Service:
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _begin_edge() -> None:
-    """Import what the first request of another people's client would else wait for."""
-    asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.edge.requests")
