@@ -150,15 +150,14 @@ class Service:
                 prompts[id(wish.source)] = await prompter.tokens(wish)
         self.loaded()
         self._check_free(request_id, len(wishes))  # again: a long prompt takes its time
-        generations = [
-            self._start(
-                wish,
-                prompts[id(wish.source)],
-                request_id if not number else f"{request_id}{_PART}{number}",
-                begun_at=begun_at,
-            )
-            for number, wish in enumerate(wishes)
-        ]
+        generations: list[Generation] = []
+        readers: dict[int, Generation] = {}
+        for number, wish in enumerate(wishes):
+            tokens = prompts[id(wish.source)]
+            name = request_id if not number else f"{request_id}{_PART}{number}"
+            generation = self._start(wish, tokens, name, begun_at=begun_at, after=readers.get(id(tokens)))
+            readers.setdefault(id(tokens), generation)
+            generations.append(generation)
         if deadline_s is not None:
             for generation in generations:
                 generation.expiry = asyncio.get_running_loop().call_later(
@@ -176,7 +175,9 @@ class Service:
         if self._batcher is not None and not generation.cancelled:
             self._batcher.cancel(generation)
 
-    def _start(self, wish: Wish, tokens: list[int], request_id: str, *, begun_at: float) -> Generation:
+    def _start(
+        self, wish: Wish, tokens: list[int], request_id: str, *, begun_at: float, after: Generation | None
+    ) -> Generation:
         assert self._engine is not None
         assert self._batcher is not None
         room = self.context_length - len(tokens)
@@ -192,6 +193,7 @@ class Service:
             scores=wish.scores,
             markers={token: text for token, text in markers.items() if token is not None},
             begun_at=begun_at,
+            after=after,
         )
         self._running[request_id] = generation
         self._quiet.clear()
