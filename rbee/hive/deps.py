@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from rbee.hive.daemon import Hive
 
 
-def get_hive(connection: HTTPConnection) -> Hive:
+async def get_hive(connection: HTTPConnection) -> Hive:
     """Give the hive that serves this request."""
     hive = connection.app.state.hive
     assert isinstance(hive, Hive)
@@ -21,7 +21,7 @@ HiveDep = Annotated[Hive, Depends(get_hive)]
 """The hive."""
 
 
-def check_accepting(hive: HiveDep) -> None:
+async def check_accepting(hive: HiveDep) -> None:
     """Refuse new work while the hive is ending."""
     hive.drain.check()
 

@@ -60,7 +60,8 @@ class TaskBoard:
         task = Task(request.model_copy(update={"model": self.reference(request.model)}), self._means, client)
         if task.wish.node is not None and self._means.fleet.registry.hive(task.wish.node) is None:
             raise self._unplaceable(task) or AssertionError("an unknown node was placed")
-        if self._means.readiness.settled(task.wish):
+        # What is wrong with another people's request is told by its status too, when it is placed.
+        if isinstance(request, TaskRequest) and self._means.readiness.settled(task.wish):
             error = self._unplaceable(task)
             if error is not None:
                 raise error

@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 from rbee.queen.daemon import Queen
 
 
-def get_queen(connection: HTTPConnection) -> Queen:
+async def get_queen(connection: HTTPConnection) -> Queen:
     """Give the queen that serves this request."""
     queen = connection.app.state.queen
     assert isinstance(queen, Queen)
@@ -21,12 +21,12 @@ QueenDep = Annotated[Queen, Depends(get_queen)]
 """The queen."""
 
 
-def check_accepting(queen: QueenDep) -> None:
+async def check_accepting(queen: QueenDep) -> None:
     """Refuse new work while the queen is ending."""
     queen.drain.check()
 
 
-def get_client(connection: HTTPConnection) -> str:
+async def get_client(connection: HTTPConnection) -> str:
     """Give the name of whose request this is."""
     return str(connection.scope["state"]["client"])
 

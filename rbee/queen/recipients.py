@@ -91,10 +91,10 @@ class EdgeRecipient:
         """Tell the story as comments, if the client reads a stream."""
         if not self._stream:
             return
-        self._story.append(_comment(event))
+        self._story.append(event)
         if self._clock() - self._since >= STORY_AFTER_S:
             await self.begin()
-            story, self._story = b"".join(self._story), []
+            story, self._story = b"".join(map(_comment, self._story)), []
             await self.send(story)
 
     async def begin(self) -> None:

@@ -113,7 +113,7 @@ class Seating:
             else:
                 link = decision.link
             worker = link.worker
-            if not turn.is_first:
+            if not _comes_in(turn, decision):
                 await self._slot(out, turn, waits, worker, None, patient=not warm)
                 continue
             if isinstance(decision, UseWorker):
@@ -278,6 +278,14 @@ async def _said(out: Recipient, reason: str, waits: list[float], of: int) -> flo
     human = f"{reason}; trying again in {wait:.1f} s (retry {of - len(waits)} of {of})"
     await out(narration("queen-rbee", "retry", human, "🔁"))
     return wait
+
+
+def _comes_in(turn: Turn, decision: UseWorker | AwaitWorker | SpawnWorker) -> bool:
+    """Tell whether a task may ask: it is first, or there is a free slot for each that is ahead of it too.
+
+    Who asks is not out of line yet but has its slot counted already, so at most as many ask as there are slots.
+    """
+    return turn.is_first or (isinstance(decision, UseWorker) and turn.place <= decision.free)
 
 
 def _reusing(use: UseWorker) -> str:

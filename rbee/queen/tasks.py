@@ -156,22 +156,31 @@ class Task:
 
 @contextlib.asynccontextmanager
 async def _pings(out: Recipient, turn: Turn) -> AsyncIterator[None]:
-    """Keep a silent stream alive while there is nothing to say but the place in the line."""
+    """Keep a silent stream alive while there is nothing to say but the place in the line.
+
+    Most tasks are placed before there is anything to tell: for them there is a timer and no task.
+    """
 
     async def ping() -> None:
         told = (0, 0)
         for count in itertools.count(1):
-            await asyncio.sleep(PLACE_INTERVAL_S)
             now = (turn.place, turn.of)
             if turn.of > 1 and now != told:
                 await out(f": place {turn.place} of {turn.of} in line\n\n".encode())
                 told = now
             elif count % _PLACES_A_PING == 0:
                 await out(PING)
+            await asyncio.sleep(PLACE_INTERVAL_S)
 
-    pinging = asyncio.create_task(ping(), name="pings")
+    pinging: list[asyncio.Task[None]] = []
+    timer = asyncio.get_running_loop().call_later(
+        PLACE_INTERVAL_S, lambda: pinging.append(asyncio.create_task(ping(), name="pings"))
+    )
     try:
         yield
     finally:
-        pinging.cancel()
-        await asyncio.gather(pinging, return_exceptions=True)
+        timer.cancel()
+        for task in pinging:
+            task.cancel()
+        if pinging:
+            await asyncio.gather(*pinging, return_exceptions=True)

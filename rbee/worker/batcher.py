@@ -45,6 +45,7 @@ class Batcher:
         self._deliver = deliver
         self._inbox: queue.SimpleQueue[Generation | Embedding | None] = queue.SimpleQueue()
         self._by_slot: dict[int, Generation] = {}
+        self._held: list[Generation] = []  # until the one with the same prompt has read it: then it is copied
         self._stopping = False
         self.progressed_at = time.monotonic()
 
@@ -66,6 +67,8 @@ class Batcher:
         """Work until `stop`. Raises EngineFailedError, with the requests left in `running`."""
         while not self._stopping:
             self._step()
+        for generation in self._held:
+            self._admit(generation)
         self._drop(lambda _: True)
 
     def running(self) -> list[Generation]:
@@ -76,7 +79,8 @@ class Batcher:
         for item in waiting:
             if isinstance(item, Embedding):
                 item.vector.cancel()
-        return [*self._by_slot.values(), *(item for item in waiting if isinstance(item, Generation))]
+        queued = (item for item in waiting if isinstance(item, Generation))
+        return [*self._by_slot.values(), *self._held, *queued]
 
     def _step(self) -> None:
         self._engine.resume()
@@ -103,6 +107,12 @@ class Batcher:
 
     def _take_requests(self) -> None:
         """Admit what has come; wait for something if there is nothing else to do."""
+        ready = [
+            generation for generation in self._held if generation.cancelled or not self._reads_its_prompt(generation)
+        ]
+        for generation in ready:
+            self._held.remove(generation)
+            self._admit(generation)
         while not self._by_slot or not self._inbox.empty():
             item = self._inbox.get()
             if item is None:
@@ -110,8 +120,17 @@ class Batcher:
                 return
             if isinstance(item, Embedding):
                 self._embed(item)
+            elif self._reads_its_prompt(item):
+                self._held.append(item)
             else:
                 self._admit(item)
+
+    def _reads_its_prompt(self, generation: Generation) -> bool:
+        """Tell whether another one is reading the prompt of *generation* just now, to be copied from there."""
+        other = generation.after
+        if other is None or not self._engine.can_copy:
+            return False
+        return other.generated == 0 and self._by_slot.get(other.slot) is other
 
     def _embed(self, item: Embedding) -> None:
         self.progressed_at = time.monotonic()

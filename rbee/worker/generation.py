@@ -53,6 +53,7 @@ class Generation:
     Args:
         scores: the scores that are wished for each token, as in `Wish`.
         markers: special tokens that are shown, with their text.
+        after: one with the same prompt, begun just before.
         begun_at: when its request came; like `first_at` (of its first text) and `cancelled_at` for the figures only.
     """
 
@@ -68,12 +69,14 @@ class Generation:
         scores: int | None = None,
         markers: Mapping[int, bytes] | None = None,
         begun_at: float = 0.0,
+        after: Generation | None = None,
     ) -> None:
         self.request_id = request_id
         self.prompt = prompt
         self.limit = limit
         self.chain = chain
         self.seed = seed
+        self.after = after
         self.begun_at = begun_at
         self.first_at: float | None = None
         self.cancelled_at: float | None = None

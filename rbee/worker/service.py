@@ -150,15 +150,14 @@ class Service:
                 prompts[id(wish.source)] = await prompter.tokens(wish)
         self.loaded()
         self._check_free(request_id, len(wishes))  # again: a long prompt takes its time
-        generations = [
-            self._start(
-                wish,
-                prompts[id(wish.source)],
-                request_id if not number else f"{request_id}{_PART}{number}",
-                begun_at=begun_at,
-            )
-            for number, wish in enumerate(wishes)
-        ]
+        generations: list[Generation] = []
+        readers: dict[int, Generation] = {}
+        for number, wish in enumerate(wishes):
+            tokens = prompts[id(wish.source)]
+            name = request_id if not number else f"{request_id}{_PART}{number}"
+            generation = self._start(wish, tokens, name, begun_at=begun_at, after=readers.get(id(tokens)))
+            readers.setdefault(id(tokens), generation)
+            generations.append(generation)
         if deadline_s is not None:
             for generation in generations:
                 generation.expiry = asyncio.get_running_loop().call_later(
@@ -176,7 +175,9 @@ class Service:
         if self._batcher is not None and not generation.cancelled:
             self._batcher.cancel(generation)
 
-    def _start(self, wish: Wish, tokens: list[int], request_id: str, *, begun_at: float) -> Generation:
+    def _start(
+        self, wish: Wish, tokens: list[int], request_id: str, *, begun_at: float, after: Generation | None
+    ) -> Generation:
         assert self._engine is not None
         assert self._batcher is not None
         room = self.context_length - len(tokens)
@@ -192,6 +193,7 @@ class Service:
             scores=wish.scores,
             markers={token: text for token, text in markers.items() if token is not None},
             begun_at=begun_at,
+            after=after,
         )
         self._running[request_id] = generation
         self._quiet.clear()
@@ -335,7 +337,13 @@ class Service:
         )
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
-        asyncio.get_running_loop().call_later(EDGE_READY_AFTER_S, _begin_edge)
+        asyncio.get_running_loop().call_later(EDGE_READY_AFTER_S, self._begin_edge)
+
+    def _begin_edge(self) -> None:
+        """Import what the first request of another people's client would else wait for."""
+        # The executor ends with the worker.
+        if self.state.serves:
+            asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.edge.requests")
 
     def _failed(self, error: RbeeError, left: list[Generation]) -> None:
         """Tell everybody who waits, and end."""
@@ -355,8 +363,3 @@ class Service:
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _begin_edge() -> None:
-    """Import what the first request of another people's client would else wait for."""
-    asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.edge.requests")

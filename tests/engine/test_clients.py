@@ -99,6 +99,20 @@ def test_several_answers_differ_and_can_be_had_again(client: openai.OpenAI) -> N
     assert len(set(texts[0])) == 3
 
 
+def test_several_answers_read_their_prompt_once(client: openai.OpenAI, it: Worker) -> None:
+    """Of n answers one reads the prompt, the others copy what it has read."""
+    question: Any = [{"role": "user", "content": "Tell me " + "more and more about bees, " * 20}]
+
+    def cached() -> float:
+        return float(it.http.get("/metrics").text.split("\nrbee_worker_prompt_tokens_cached_total ")[1].split()[0])
+
+    before = cached()
+    usage = client.chat.completions.create(model=MODEL, messages=question, n=3, max_tokens=2).usage
+
+    assert usage is not None
+    assert cached() - before >= 2 * (usage.prompt_tokens - 2)
+
+
 def test_log_probabilities_are_those_of_the_text(client: openai.OpenAI) -> None:
     """The tokens with scores are the text; greedily chosen ones are the likeliest; likelier ones come first."""
     (choice,) = client.chat.completions.create(

@@ -12,7 +12,7 @@ import psutil
 from tests.rig import cgroups
 from tests.rig.commands import RigError, attempt, call
 from tests.rig.mounts import remove_tree, unmount_below
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 # What nspawn ends with when the machine inside asked for a reboot.
 _REBOOT = 133
@@ -121,7 +121,7 @@ class Container:
         eventually(lambda: self.init or not self.running, within=10, because=f"{self.name} has a process 1")
         pull_plug(self._process.pid)
         try:
-            self._process.wait(10)
+            self._process.wait(30 * slowness())
         except subprocess.TimeoutExpired:
             raise RigError(f"{self.name} survived its power cut; see {self.log}") from None
         self._ended()

@@ -35,4 +35,5 @@ async def metrics(hive: HiveDep) -> Response:
 @router.websocket("/v1/control")
 async def control(websocket: WebSocket) -> None:
     """Keep a queen informed."""
-    await get_hive(websocket).channels.serve(websocket)
+    hive = await get_hive(websocket)
+    await hive.channels.serve(websocket)

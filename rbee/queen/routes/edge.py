@@ -10,6 +10,7 @@ from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
@@ -17,7 +18,7 @@ from rbee.contracts.models import ModelCards
 from rbee.daemonkit.errors import validation_error
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.deps import Client, QueenDep
+from rbee.queen.deps import QueenDep, get_client, get_queen
 from rbee.queen.errand import DIALECTS, EdgeRequest
 from rbee.queen.names import SCHEMES, cards, resolve
 from rbee.queen.placement import Wish
@@ -42,8 +43,9 @@ async def models(queen: QueenDep) -> ModelCards:
     return ModelCards(data=cards(queen.board.aliases, hives, created=int(queen.started_unix)))
 
 
-async def _relayed(request: Request, queen: QueenDep, client: Client) -> TaskStream:
+async def _relayed(request: Request) -> TaskStream:
     """Have a worker answer, placed by `model` and the headers X-Rbee-Node, -Backend, -Device, -Priority, -Deadline."""
+    queen, client = await get_queen(request), await get_client(request)
     asked = await _read(request)
     asked = asked.model_copy(update={"model": await _reference(queen, asked.model)})
     task = queen.board.accept(asked, client, draining=queen.drain.draining.is_set())
@@ -55,8 +57,10 @@ async def _relayed(request: Request, queen: QueenDep, client: Client) -> TaskStr
     )
 
 
+# Once for the documentation, and once for speed.
 for _path in DIALECTS:
     router.add_api_route(_path.removeprefix("/v1"), _relayed, methods=["POST"], response_class=Response, name=_path)
+fast = [Route(path, _relayed, methods=["POST"]) for path in DIALECTS]
 
 
 async def _read(request: Request) -> EdgeRequest:
