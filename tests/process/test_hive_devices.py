@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from tests.support.hives import KEY, StartHive
+from tests.support.hives import KEY, StartHive, alive
 from tests.support.nvml import Gpu, Gpus
 from tests.support.queens import QueenProcess, machine_with_fake
 from tests.support.waiting import eventually
@@ -72,6 +74,25 @@ def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, mode
     assert hung["code"] == "GPU_NOT_AVAILABLE"
     assert "1 s" in hung["message"]
     assert hive.spawn(model, backend="cpu")["worker"]["backend"] == "cpu"
+
+
+def test_a_question_that_hangs_does_not_outlive_its_hive(tmp_path: Path, start_hive: StartHive) -> None:
+    """A hive that is killed while a driver hangs leaves no process that still asks it."""
+    gpus = Gpus.build(tmp_path, mode="hang")
+    hive = start_hive(env=gpus.environ(), detect_timeout_s=100)
+
+    def asking() -> list[int]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("NVML_STUB_FILE") == gpus.environ()["NVML_STUB_FILE"]:
+                    found.append(process.pid)
+        return [pid for pid in found if pid != hive.process.pid and alive(pid)]
+
+    eventually(asking, within=10, because="the driver is asked")
+    hive.kill()
+
+    eventually(lambda: not asking(), within=2, because="nobody asks any more")
 
 
 def test_the_registry_keeps_what_the_hive_found(tmp_path: Path, start_hive: StartHive) -> None:

@@ -10,11 +10,13 @@ import json
 import sys
 from typing import Any
 
+from rbee import lifeline
 from rbee.hive.devices import nvidia
 
 
 def main() -> None:
-    """Ask NVML."""
+    """Ask NVML; end with the hive that wants to know."""
+    lifeline.hold()
     answer: dict[str, Any]
     try:
         if sys.argv[1:2] == ["holders"]:

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from rbee.contracts.devices import Backend, Detection, Device
 from rbee.hive.devices import cpu, metal, nvidia
+from rbee.lifeline import Lifeline
 
 PROBE_LIMIT_S = 5.0
 _UNREADABLE = "asking the NVIDIA driver gave an answer that cannot be read"
@@ -68,16 +69,25 @@ async def holders(index: int, limit_s: float = PROBE_LIMIT_S) -> dict[int, int]:
 
 
 async def _ask_child(limit_s: float, *arguments: str) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "rbee.hive.devices",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
+    # A child that hangs in a driver must not outlive a hive that is killed meanwhile.
+    line = Lifeline()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rbee.hive.devices",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, **line.env()},
+            pass_fds=(line.child_fd,),
+            start_new_session=True,
+        )
+    except BaseException:
+        line.close()
+        raise
+    line.spawned()
     try:
         out, err = await asyncio.wait_for(process.communicate(), limit_s)
     except TimeoutError as error:
@@ -86,6 +96,7 @@ async def _ask_child(limit_s: float, *arguments: str) -> dict[str, Any]:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+        line.close()
     code = process.returncode or 0
     if code != 0:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
