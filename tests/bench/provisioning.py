@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from rbee.fleet.events import HostTask
 from tests.ansible.machines import MODEL, Controller
 from tests.bench.rows import Row
@@ -24,6 +26,9 @@ _FIRST_S = 180.0
 _SECOND_S = 25.0
 _DEAD_S = 10.0
 _FIRST_TOKEN_S = 300.0
+# What a worker has to finish its request; these have none.
+_CASCADE_S = 30.0
+_WORKERS_EACH = 2
 
 
 def provisioning(_rounds: int) -> list[Row]:
@@ -45,6 +50,7 @@ def provisioning(_rounds: int) -> list[Row]:
             rows.append(Row(f"second_run_{count}", second_s, _SECOND_S, _PROMISED, "s", "<=1.0"))
             if count == _COUNTS[-1]:
                 rows.append(_one_dead(controller, second_s))
+                rows.append(_cascade(controller))
             if count == _COUNTS[1]:
                 rows.append(_one_more(controller, one_s))
     return rows
@@ -70,6 +76,29 @@ def _one_more(controller: Controller, one_s: float) -> Row:
     if not result.report.succeeded:
         raise RuntimeError(str(result.report.error()))
     return Row("one_more", time.perf_counter() - began, one_s, "one alone", "s", "<=1.0")
+
+
+def _cascade(controller: Controller) -> Row:
+    """Measure how long one word to the queen takes to end all hives with two workers each; it ends the fleet."""
+    key = (controller.home / "secrets" / "api-key").read_text(encoding="utf-8").strip()
+    with httpx.Client(
+        base_url=controller.queen_url, headers={"Authorization": f"Bearer {key}"}, timeout=300, trust_env=False
+    ) as queen:
+        for host in controller.rig:
+            for _ in range(_WORKERS_EACH):
+                said = queen.post("/v2/workers/spawn", json={"node": host.name, "model": MODEL}).text
+                if '"worker":' not in said:
+                    raise RuntimeError(f"{host.name}: {said[-500:]}")
+        began = time.perf_counter()
+        receipt = queen.post("/v1/admin/shutdown", json={}).json()
+        took = time.perf_counter() - began
+    gone = sum(len(hive["workers"]) for hive in receipt["hives"])
+    if gone != _WORKERS_EACH * len(controller.rig):
+        raise RuntimeError(f"the receipt names {gone} workers: {receipt}")
+    for host in controller.rig:
+        if left := host.inside("pgrep", "-fa", "/bin/(rbee-hive|llm-worker-rbee)", check=False).stdout:
+            raise RuntimeError(f"left on {host.name}: {left}")
+    return Row("cascade_10x2", took, _CASCADE_S, _PROMISED, "s", "<=1.0")
 
 
 @contextmanager
