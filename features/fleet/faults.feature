@@ -53,3 +53,19 @@ Feature: Machines that fail
     When the operator types "rbee-keeper infer --node h1 --model demo --prompt Hello --max-tokens 3"
     Then the exit code is 0
     And the operator stops the queen
+
+  @B17
+  Scenario: A machine loses its power in the middle of a download
+    Given hives on h1 and h2
+    And the hive of h1 fetches from a slow hub
+    When the operator types "rbee-keeper daemon start"
+    And the operator begins to fetch the hub's model to h1
+    And at least 20 MiB of it are on h1
+    And the power of h1 is cut
+    And the power of h1 is back
+    Then the queen hears h1 within 30 seconds
+    When the hub is no longer slow
+    And the operator types "rbee-keeper models pull --node h1 hf:bees/tiny-GGUF"
+    Then the exit code is 0
+    And at most 8 MiB were fetched twice
+    And the operator stops the queen

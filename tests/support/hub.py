@@ -72,14 +72,15 @@ class _Repo:
 
 
 class Hub:
-    """A hub on a free port of 127.0.0.1, from `with` to the end of it."""
+    """A hub on a free port of *host*, from `with` to the end of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self._repos: dict[str, _Repo] = {}
         self._lock = threading.Lock()
         self._seen: list[Seen] = []
         self._closing = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server((host, 0), _Handler)
         self._server.hub = self
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), name="hub", daemon=True)
 
@@ -98,7 +99,12 @@ class Hub:
     @property
     def url(self) -> str:
         """The endpoint, without a slash at the end."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"http://{self._host}:{self._server.server_port}"
+
+    @property
+    def other_url(self) -> str:
+        """The same place by another name, where there is one: bytes come from there, as with the real hub."""
+        return self.url.replace("127.0.0.1", "localhost")
 
     def environ(self, home: Path, token: str | None = None) -> dict[str, str]:
         """Give the variables that send huggingface_hub here, with its cache and token below *home* only."""
@@ -274,7 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(200, file.content, headers)
                 return
             # Another host name, as the hub's own file servers have: clients must drop their token there.
-            place = f"http://localhost:{self.server.server_port}/cdn/{quote(name)}/{quote(path)}"
+            place = f"{self._hub.other_url}/cdn/{quote(name)}/{quote(path)}"
             headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.content)), "Location": place}
             self._answer(302, b"", headers)
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_bdd import given, parsers, then, when
 
 from rbee.client.queen import QueenClient
 from tests.bdd.steps.fleet import Operator
+from tests.bdd.steps.hub import FILE, MIB, REPO
+from tests.support.gguf_files import write_gguf
+from tests.support.hub import Hub, Slow
 from tests.support.machine import Running
 from tests.support.waiting import eventually
 
+_HUB = "/etc/systemd/system/rbee-hive.service.d/hub.conf"
 _WORKERS = "pgrep -f /bin/llm-worker-rbee"
 
 
@@ -56,6 +62,56 @@ def power_cut(operator: Operator, name: str, request: pytest.FixtureRequest) -> 
 @when(parsers.parse("the power of {name} is back"))
 def power_back(operator: Operator, name: str) -> None:
     operator.host(name).boot()
+
+
+@pytest.fixture(name="machines_hub")
+def _machines_hub(operator: Operator) -> Iterator[Hub]:
+    """Have a hub that machines reach."""
+    with Hub(operator.rig.controller) as hub:
+        yield hub
+
+
+@given(parsers.parse("the hive of {name} fetches from a slow hub"))
+def slow_hub(operator: Operator, name: str, machines_hub: Hub, request: pytest.FixtureRequest) -> None:
+    machines_hub.add(REPO, FILE, write_gguf(operator.machine.root / "machines.gguf", size=60 * MIB).read_bytes())
+    machines_hub.fail(REPO, FILE, Slow(bytes_per_s=5 * MIB), times=None)
+    variables = machines_hub.environ(Path("/var/lib/rbee"))
+    lines = ["[Service]", *(f"Environment={variable}={value}" for variable, value in variables.items())]
+    operator.host(name).write_file(_HUB, "\n".join(lines) + "\n")
+    operator.shell(name, "systemctl daemon-reload")
+    operator.restart(name)
+
+    def forget() -> None:
+        operator.shell(name, f"rm -r {Path(_HUB).parent}; systemctl daemon-reload")
+        operator.restart(name)
+
+    request.addfinalizer(forget)
+
+
+@when("the hub is no longer slow")
+def fast_hub(machines_hub: Hub) -> None:
+    machines_hub.heal(REPO, FILE)
+
+
+@when(parsers.parse("the operator begins to fetch the hub's model to {name}"))
+def begins_to_fetch(operator: Operator, name: str) -> None:
+    operator.machine.start("rbee-keeper", "models", "pull", "--node", name, f"hf:{REPO}")
+
+
+@when(parsers.parse("at least {size:d} MiB of it are on {name}"), target_fixture="fetched")
+def fetched_so_far(operator: Operator, size: int, name: str) -> int:
+    def there() -> int | None:
+        said = operator.shell(name, "find /var/lib/rbee/models -name '*.part' -exec stat -c %s {} +")
+        return int(said) if said and int(said) >= size * MIB else None
+
+    return eventually(there, within=60, because=f"{size} MiB have come") or 0
+
+
+@then(parsers.parse("at most {size:d} MiB were fetched twice"))
+def fetched_twice(machines_hub: Hub, fetched: int, size: int) -> None:
+    last = machines_hub.ranges(REPO, FILE)[-1]
+    assert last is not None, "it was fetched from the beginning"
+    assert int(last.removeprefix("bytes=").split("-")[0]) >= fetched - size * MIB
 
 
 @when(parsers.parse("the operator asks {name} for a long answer"), target_fixture="running")
