@@ -27,6 +27,8 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 EXAMPLES = 15
 # They would end the daemon that is being asked.
 ENDS = ("/v1/admin/shutdown",)
+# A wish may well name what these machines have not.
+LACKING = ("BACKEND_UNAVAILABLE", "GPU_NOT_AVAILABLE", "RAM_EXHAUSTED")
 OPEN = ("/health", "/v1/health")
 
 
@@ -71,7 +73,7 @@ def _daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
 
 
 def test_no_input_is_an_error_of_ours(daemon: Daemon) -> None:
-    """Whatever comes on whichever route is answered or refused in words; none is answered with 5xx."""
+    """Whatever comes on whichever route is answered or refused in words; 5xx is only what a machine has not."""
     schema = schemathesis.openapi.from_dict(daemon.document())
     asked = []
     for found in schema.get_all_operations():
@@ -95,8 +97,9 @@ def test_no_input_is_an_error_of_ours(daemon: Daemon) -> None:
             # What streams without an end is left once it has begun.
 
             with requests.request(**wish, stream=True, timeout=30) as answer:
-                said = answer.raw.read(2000) if answer.status_code >= 400 else b""
-                assert answer.status_code < 500, f"{case.as_curl_command()}: {answer.status_code} {said!r}"
+                if answer.status_code >= 500:
+                    said = answer.json()["error"]
+                    assert said["code"] in LACKING, f"{case.as_curl_command()}: {answer.status_code} {said}"
 
         ask()
     assert len(asked) >= 8

@@ -65,7 +65,7 @@ def power_back(operator: Operator, name: str) -> None:
 
 
 @pytest.fixture(name="machines_hub")
-def _machines_hub(operator: Operator) -> Iterator[Hub]:
+def hub_of_the_machines(operator: Operator) -> Iterator[Hub]:
     """Have a hub that machines reach."""
     with Hub(operator.rig.controller) as hub:
         yield hub
