@@ -93,7 +93,7 @@ def _cascade(controller: Controller) -> Row:
         receipt = queen.post("/v1/admin/shutdown", json={}).json()
         took = time.perf_counter() - began
     gone = sum(len(hive["workers"]) for hive in receipt["hives"])
-    if gone != _WORKERS_EACH * len(controller.rig):
+    if gone < _WORKERS_EACH * len(controller.rig):
         raise RuntimeError(f"the receipt names {gone} workers: {receipt}")
     for host in controller.rig:
         if left := host.inside("pgrep", "-fa", "/bin/(rbee-hive|llm-worker-rbee)", check=False).stdout:
