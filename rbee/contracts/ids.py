@@ -8,6 +8,7 @@ from typing import Final
 API_VERSION: Final = "v1"
 LOCALHOST_NODE: Final = "localhost"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
+CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SSE_DONE: Final = "[DONE]"
 ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the model that she found it by
 DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds that are left for a request

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.hives import HiveInfo, NodeInfo
+from rbee.contracts.ids import CLIENT_NAME
 from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress
 from rbee.contracts.workers import Quarantine, SpawnRequest, WorkerHealth, WorkerInfo
 
@@ -53,7 +54,7 @@ class ClientName(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    name: str = Field(pattern=CLIENT_NAME)
 
 
 class ClientKey(BaseModel):

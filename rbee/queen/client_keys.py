@@ -10,10 +10,10 @@ from typing import Final
 from rbee.config.credentials import new_key, read_key, store_key
 from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import CLIENT_NAME
 from rbee.daemonkit.auth import OPERATOR
 from rbee.errors import RbeeError
 
-NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 # What a client may ask: tokens, and what there is to get them from.
 _OPEN: Final = ("/v1/", "/v2/tasks")
 _CLOSED: Final = ("/v1/admin/",)
@@ -30,7 +30,7 @@ class ClientKeys:
     def load(self) -> None:
         """Read what is there. Raises ConfigError for a file that others can read."""
         files = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
-        self._hashes = {file.name: read_key(file) for file in files if re.match(NAME, file.name)}
+        self._hashes = {file.name: read_key(file) for file in files if re.match(CLIENT_NAME, file.name)}
 
     def names(self) -> list[str]:
         """List the clients."""

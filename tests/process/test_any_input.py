@@ -95,7 +95,6 @@ def test_no_input_is_an_error_of_ours(daemon: Daemon) -> None:
         def ask(case: schemathesis.Case[Any]) -> None:
             wish = case.as_transport_kwargs(base_url=daemon.url, headers=daemon.headers)
             # What streams without an end is left once it has begun.
-
             with requests.request(**wish, stream=True, timeout=30) as answer:
                 if answer.status_code >= 500:
                     said = answer.json()["error"]
