@@ -32,8 +32,10 @@ def main() -> int:
     for name in wish.parts or DEFAULT:
         print(f"measuring {name} ...", flush=True)
         try:
-            rows += PARTS[name](wish.rounds)
-        except (OSError, RuntimeError, StepError, subprocess.SubprocessError) as failure:
+            for row in PARTS[name](wish.rounds):
+                rows.append(row)
+                print(f"  {row.name}: {row.ours:.4g} {row.unit}", flush=True)
+        except (AssertionError, OSError, RuntimeError, StepError, subprocess.SubprocessError) as failure:
             # The other parts are still worth their minutes; the exit code tells.
             failed.append(name)
             print(f"{name} could not be measured: {failure}", file=sys.stderr)

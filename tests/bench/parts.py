@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -90,7 +90,7 @@ def worker_list(rounds: int) -> list[Row]:
             _run([keeper, "daemon", "stop"], env)
 
 
-PARTS: dict[str, Callable[[int], list[Row]]] = {
+PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "command": command,
     "worker-list": worker_list,
     "spawn": spawn,

@@ -19,6 +19,7 @@ from tests.bench.rows import Row
 from tests.rig.commands import RigError, RigUnavailable
 from tests.rig.rig import Rig
 from tests.support.constant_load import ask
+from tests.support.waiting import eventually
 
 _PROMISED = "promised"
 _COUNTS = (1, 3, 10)
@@ -29,11 +30,12 @@ _FIRST_TOKEN_S = 300.0
 # What a worker has to finish its request; these have none.
 _CASCADE_S = 30.0
 _WORKERS_EACH = 2
+_GONE_S = 10.0
+_OURS = "/bin/(rbee-hive|llm-worker-rbee|queen-rbee)"
 
 
-def provisioning(_rounds: int) -> list[Row]:
+def provisioning(_rounds: int) -> Iterator[Row]:
     """First and second run on 1, 3 and 10 machines, one machine more, one dead, and the way to a first token."""
-    rows: list[Row] = []
     one_s = 0.0
     for count in _COUNTS:
         with _fleet(count) as controller:
@@ -43,17 +45,16 @@ def provisioning(_rounds: int) -> list[Row]:
                 one_s, one_tasks = first_s, tasks
                 key = (controller.home / "secrets" / "api-key").read_text(encoding="utf-8").strip()
                 ask(controller.queen_url, key, model=MODEL)
-                rows.append(Row("first_token", time.perf_counter() - began, _FIRST_TOKEN_S, _PROMISED, "s", "<=1.0"))
-            rows.append(Row(f"first_run_{count}", first_s, _FIRST_S, _PROMISED, "s", "<=1.0"))
-            rows.append(Row(f"tasks_{count}", tasks, count * one_tasks, f"{count} x one", "tasks", "<=1.0"))
+                yield Row("first_token", time.perf_counter() - began, _FIRST_TOKEN_S, _PROMISED, "s", "<=1.0")
+            yield Row(f"first_run_{count}", first_s, _FIRST_S, _PROMISED, "s", "<=1.0")
+            yield Row(f"tasks_{count}", tasks, count * one_tasks, f"{count} x one", "tasks", "<=1.0")
             second_s, _ = _site(controller, changes=False)
-            rows.append(Row(f"second_run_{count}", second_s, _SECOND_S, _PROMISED, "s", "<=1.0"))
+            yield Row(f"second_run_{count}", second_s, _SECOND_S, _PROMISED, "s", "<=1.0")
             if count == _COUNTS[-1]:
-                rows.append(_one_dead(controller, second_s))
-                rows.append(_cascade(controller))
+                yield _one_dead(controller, second_s)
+                yield from _cascade(controller)
             if count == _COUNTS[1]:
-                rows.append(_one_more(controller, one_s))
-    return rows
+                yield _one_more(controller, one_s)
 
 
 def _one_dead(controller: Controller, alive_s: float) -> Row:
@@ -78,8 +79,11 @@ def _one_more(controller: Controller, one_s: float) -> Row:
     return Row("one_more", time.perf_counter() - began, one_s, "one alone", "s", "<=1.0")
 
 
-def _cascade(controller: Controller) -> Row:
-    """Measure how long one word to the queen takes to end all hives with two workers each; it ends the fleet."""
+def _cascade(controller: Controller) -> list[Row]:
+    """Measure how long one word to the queen takes to end all hives with two workers each; it ends the fleet.
+
+    Until she has accounted for all, and until every process is seen to be gone.
+    """
     key = (controller.home / "secrets" / "api-key").read_text(encoding="utf-8").strip()
     with httpx.Client(
         base_url=controller.queen_url, headers={"Authorization": f"Bearer {key}"}, timeout=300, trust_env=False
@@ -91,14 +95,21 @@ def _cascade(controller: Controller) -> Row:
                     raise RuntimeError(f"{host.name}: {said[-500:]}")
         began = time.perf_counter()
         receipt = queen.post("/v1/admin/shutdown", json={}).json()
-        took = time.perf_counter() - began
+        told = time.perf_counter() - began
     gone = sum(len(hive["workers"]) for hive in receipt["hives"])
     if gone < _WORKERS_EACH * len(controller.rig):
         raise RuntimeError(f"the receipt names {gone} workers: {receipt}")
     for host in controller.rig:
-        if left := host.inside("pgrep", "-fa", "/bin/(rbee-hive|llm-worker-rbee)", check=False).stdout:
-            raise RuntimeError(f"left on {host.name}: {left}")
-    return Row("cascade_10x2", took, _CASCADE_S, _PROMISED, "s", "<=1.0")
+        eventually(
+            lambda host=host: not host.inside("pgrep", "-f", _OURS, check=False).stdout,  # type: ignore[misc]
+            within=_GONE_S,
+            because=f"nothing of ours runs on {host.name}",
+        )
+    ended = time.perf_counter() - began
+    return [
+        Row("cascade_10x2_receipt", told, _CASCADE_S, _PROMISED, "s", "<=1.0"),
+        Row("cascade_10x2_gone", ended, _CASCADE_S, _PROMISED, "s", "<=1.0"),
+    ]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rbee.fleet.kinds import cache_home
@@ -80,21 +81,22 @@ def ensure_programs() -> None:
         raise RigUnavailable(f"the rig needs {', '.join(missing)}, and apt cannot install them: {failure}") from None
 
 
-def ensure_base() -> Path:
-    """Give the shared tree; the first call on a machine makes it, which takes about two minutes."""
+def ensure_base(more: Sequence[str] = ()) -> Path:
+    """Give the shared tree, with *more* packages in it; its first call on a machine makes it, in about two minutes."""
     home = cache_home() / "rig"
     home.mkdir(parents=True, exist_ok=True)
-    recipe = repr((RECIPE, SUITE, sorted(PACKAGES)))
+    packages = sorted({*PACKAGES, *more})
+    recipe = repr((RECIPE, SUITE, packages))
     base = home / f"base-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     # Two first runs take turns: the second finds the tree ready.
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not base.exists():
-            _build(base)
+            _build(base, packages)
     return base
 
 
-def _build(base: Path) -> None:
+def _build(base: Path, packages: Sequence[str]) -> None:
     aside = base.with_name(f"{base.name}.unfinished")
     log = base.with_name(f"{base.name}.log")
     # debootstrap mounts /proc and /sys in it, and an interrupted one leaves them there.
@@ -105,7 +107,7 @@ def _build(base: Path) -> None:
     began = time.monotonic()
     try:
         # No mirror is named: debootstrap's default serves, or what the machine's owner set up for it.
-        argv = ["debootstrap", "--variant=minbase", f"--include={','.join(sorted(PACKAGES))}", SUITE, str(aside)]
+        argv = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(aside)]
         long("debootstrap", argv, log=log)
     except StepError as failure:
         raise RigUnavailable(f"the Debian tree could not be built: {failure}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -28,12 +28,14 @@ _AT_ONCE = 8
 class Rig:
     """Hosts h1, h2... that the controller (this machine) reaches by SSH; they reach nobody but it and each other.
 
-    *hosts* is their number, or a spec for each name. Raises RigUnavailable where there can be no rig.
+    *hosts* is their number, or a spec for each name; all have *packages* beside what a small server has.
+    Raises RigUnavailable where there can be no rig.
     """
 
-    def __init__(self, hosts: int | Mapping[str, HostSpec] = 3) -> None:
+    def __init__(self, hosts: int | Mapping[str, HostSpec] = 3, *, packages: Sequence[str] = ()) -> None:
         named = {f"h{place}": HostSpec() for place in range(1, hosts + 1)} if isinstance(hosts, int) else dict(hosts)
         self._specs: dict[str, HostSpec] = named
+        self._packages = packages
         self._hosts: dict[str, Host] = {}
         self._claim: Claim | None = None
         self._repository: Repository | None = None
@@ -53,7 +55,7 @@ class Rig:
         if reason := why_not():
             raise RigUnavailable(reason)
         ensure_programs()
-        self._base = ensure_base()
+        self._base = ensure_base(self._packages)
         self._claim = claim()
         try:
             self._set_up(self._claim)
