@@ -13,6 +13,13 @@ Feature: One address for all models
     Then the client has 5 tokens of an answer, which ended by its length
     And there is 1 worker
 
+  Scenario: A client that can reach the worker gets its answer from there
+    Given a running queen
+    And a worker for the fake model on localhost
+    When OpenAI's client asks the queen's "bee" for the direct way, for 5 tokens
+    Then the client has 5 tokens of an answer, which ended by its length
+    And no answer has passed through the queen
+
   Scenario: A waiting client is told what it waits for
     Given the fake engine takes 3 seconds to load
     And a running queen

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.devices import Backend
 
-ModelText = Annotated[str, Field(min_length=1, max_length=2048)]
+MAX_MODEL_CHARS = 2048
+ModelText = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
 
 
 class WorkerState(StrEnum):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from rbee import __version__
@@ -31,14 +30,13 @@ def create_app(
     lifespan: Lifespan | None = None,
     state: dict[str, Any] | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
-    first: Sequence[Route] = (),
+    first: Mapping[str, ASGIApp] | None = None,
 ) -> tuple[FastAPI, ASGIApp]:
     """Build the application from its routers.
 
     Returns:
         the FastAPI application (for tests and its schema) and the ASGI callable to serve, which wraps it.
-        Each item of *state* is an attribute of `app.state`. The routes of *first* are looked at before all others
-        and go without FastAPI's own steps, which cost more than a short answer does.
+        Each item of *state* is an attribute of `app.state`. *first* is the edge's.
     """
     app = FastAPI(
         title=title,
@@ -54,8 +52,7 @@ def create_app(
         setattr(app.state, name, value)
     for router in routers:
         app.include_router(router)
-    app.router.routes[:0] = first
-    return app, Edge(app, gate=gate, max_body_bytes=max_body_bytes)
+    return app, Edge(app, gate=gate, max_body_bytes=max_body_bytes, first=first)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:

@@ -27,6 +27,6 @@ def create_app(queen: Queen, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
         gate=Gate(f"the queen at {address}", key, open_paths=["/health"], also=queen.client_keys.owner),
         routers=[module.router for module in (admin, registry, hives, workers, models, tasks, keys, logs, edge)],
         lifespan=lifespan,
-        first=edge.fast,
+        first=edge.answers(queen),
         state={"queen": queen},
     )

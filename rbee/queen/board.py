@@ -26,7 +26,7 @@ class TaskBoard:
     """All tasks from acceptance to end.
 
     Args:
-        aliases: short names for model references.
+        aliases: short names for model references, for whoever reads a request.
         max_tasks: how many may be in hand at once; *max_tasks_per_client* of each client, None for no such limit.
     """
 
@@ -57,7 +57,7 @@ class TaskBoard:
         )
         if refused is not None:
             raise refused
-        task = Task(request.model_copy(update={"model": self.reference(request.model)}), self._means, client)
+        task = Task(request, self._means, client)
         if task.wish.node is not None and self._means.fleet.registry.hive(task.wish.node) is None:
             raise self._unplaceable(task) or AssertionError("an unknown node was placed")
         # What is wrong with another people's request is told by its status too, when it is placed.

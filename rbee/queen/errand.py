@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from rbee.contracts.devices import Backend
 from rbee.contracts.ids import ROUTED_HEADER
 from rbee.contracts.tasks import Deadline, Priority, TaskRequest
-from rbee.contracts.workers import ModelText
 from rbee.daemonkit.dialects import Dialect
-from rbee.queen.prefixes import Marks
+from rbee.queen.placement import Wish
+from rbee.queen.prefixes import Marks, marks_of
 
 DIALECTS: Final = {
     "/v1/chat/completions": Dialect.OPENAI,
@@ -27,24 +27,31 @@ DIALECTS: Final = {
 }
 
 
-class EdgeRequest(BaseModel):
-    """A request of another people's client, for the worker to read: the queen looks only at what she needs.
+class Terms(BaseModel):
+    """What a client of other people's interfaces says in headers: where its request may run, and when it must."""
 
-    `marks` are those of its prompt.
-    """
+    model_config = ConfigDict(frozen=True)
 
-    model_config = ConfigDict(protected_namespaces=())
-
-    model: ModelText
-    path: str
-    body: bytes
-    stream: bool
-    marks: Marks = ()
     node: str | None = Field(default=None, max_length=253)
     backend: Backend | None = None
     device: int | None = Field(default=None, ge=0)
     priority: Priority = 0
     deadline_s: Deadline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRequest:
+    """A request of another people's client, for the worker to read: the queen looks only at what she needs.
+
+    `model` is a reference, `marks` are those of its prompt.
+    """
+
+    model: str
+    path: str
+    body: bytes
+    stream: bool
+    marks: Marks
+    terms: Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,16 @@ class Errand:
     dialect: Dialect = Dialect.OWN
     stream: bool = True
     headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def wish_of(request: TaskRequest | EdgeRequest) -> Wish:
+    """Give what placement is asked for *request*."""
+    terms: Terms | TaskRequest
+    if isinstance(request, EdgeRequest):
+        terms, marks = request.terms, request.marks
+    else:
+        terms, marks = request, marks_of(request.inference())
+    return Wish(request.model, terms.node, terms.backend, terms.device, marks=marks)
 
 
 def errand_of(request: TaskRequest | EdgeRequest, task_id: str) -> Errand:

@@ -7,18 +7,19 @@ never lands in the middle of a worker's event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
+from rbee.queen.at_once import Rest, begin
 from rbee.queen.recipients import Recipient
 from rbee.queen.upstream import Upstream, UpstreamBroken
 
-Send = Callable[[bytes], Awaitable[None]]
+Send = Callable[[bytes], Coroutine[Any, Any, None]]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
@@ -97,7 +98,8 @@ class StreamWatch:
 async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: float) -> None:
     """Pass *upstream*'s body on to *send* until the stream has ended and said so.
 
-    *send* is waited for before more is read, so a slow client slows its worker and nothing piles up here.
+    Each piece goes out in the same turn of the event loop that it came in. As soon as *send* has to wait, no more is
+    taken, so a slow client slows its worker and nothing piles up here.
 
     Args:
         watch: counts tokens; the caller reads it afterwards, also where this raises.
@@ -107,18 +109,10 @@ async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: 
         RbeeError: WORKER_CRASHED where the stream broke off, WORKER_STALLED where no token came in time.
     """
     guard = StallGuard(upstream, stall_s)
+    passage = _Passage(upstream, send, watch, guard)
     try:
-        while data := await upstream.read():
-            before = watch.tokens
-            lines = watch.feed(data)
-            if lines:
-                guard.sending = True
-                await send(lines)
-                guard.sending = False
-            elif watch.held_bytes > MAX_LINE_BYTES:
-                raise UpstreamBroken("it sent a line without end")
-            if watch.tokens != before:
-                guard.token()
+        while await upstream.pass_on(passage.take):
+            await passage.sent()
     except UpstreamBroken as error:
         if guard.stalled:
             raise RbeeError(
@@ -134,6 +128,46 @@ async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: 
         raise _broken_off(watch, "it ended its stream without saying so")
     if watch.done and not watch.closed:
         await send(_DONE_LINE)
+
+
+class _Passage:
+    """The way of one stream's pieces to its client."""
+
+    def __init__(self, upstream: Upstream, send: Send, watch: StreamWatch, guard: StallGuard) -> None:
+        self._upstream = upstream
+        self._send = send
+        self._watch = watch
+        self._guard = guard
+        self._rest: Rest | None = None
+        self._failure: Exception | None = None
+
+    def take(self, data: bytes) -> bool:
+        """Send a piece; False where that has to wait for the client, or failed."""
+        watch = self._watch
+        before = watch.tokens
+        lines = watch.feed(data)
+        if watch.tokens != before:
+            self._guard.token()
+        if lines:
+            try:
+                self._rest = begin(self._send(lines))
+            except Exception as error:  # noqa: BLE001 -- it belongs to the task that relays, not to the read
+                self._failure = error
+            return self._rest is None and self._failure is None
+        if watch.held_bytes > MAX_LINE_BYTES:
+            self._upstream.abandon("it sent a line without end")
+        return True
+
+    async def sent(self) -> None:
+        """Wait until the client has taken the last piece; the worker has all the time that this takes."""
+        if self._failure is not None:
+            raise self._failure
+        if self._rest is not None:
+            self._guard.sending = True
+            await self._rest
+            self._rest = None
+            self._guard.sending = False
+            self._guard.token()
 
 
 async def relay_whole(upstream: Upstream, out: Recipient, watch: StreamWatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,40 +16,40 @@ from rbee.queen.tasks import Task
 class TaskStream(Response):
     """Perform *task* while its client listens, and take it off *board* afterwards.
 
-    *recipient* says in which form the client is told.
+    *recipient* is the client's side, by default one of `/v2/tasks`.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, task: Task, board: TaskBoard, recipient: Callable[[Send], Recipient] = EventRecipient) -> None:
+    def __init__(self, task: Task, board: TaskBoard, recipient: Recipient | None = None) -> None:
         super().__init__()
         self._task = task
         self._board = board
         self._recipient = recipient
+        self._left = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until the task has ended or its client has left."""
-        left = False
-        recipient = self._recipient(send)
-
-        async def leave() -> None:
-            nonlocal left
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            left = True
-
+        recipient = self._recipient or EventRecipient(send)
+        performing = asyncio.current_task()
+        assert performing is not None
+        leaving = asyncio.create_task(self._leave(receive, performing), name=f"client of {self._task.id}")
         try:
-            work = self._task.perform(recipient, scope.get("state", {}).get("request_id"))
-            performing = asyncio.create_task(work, name=self._task.id)
-            leaving = asyncio.create_task(leave(), name=f"client of {self._task.id}")
-            try:
-                await asyncio.wait({performing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                performing.cancel()
-                leaving.cancel()
-                await asyncio.gather(performing, leaving, return_exceptions=True)
+            await self._task.perform(recipient, scope.get("state", {}).get("request_id"))
+        except asyncio.CancelledError:
+            if not self._left:
+                raise
+            performing.uncancel()
+            return
         finally:
+            leaving.cancel()
             self._board.done(self._task)
-        if not left:
-            with contextlib.suppress(OSError):
-                await recipient.end()
+        with contextlib.suppress(OSError):
+            await recipient.end()
+
+    async def _leave(self, receive: Receive, performing: asyncio.Task[None]) -> None:
+        """End the task when its client leaves."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self._left = True
+        performing.cancel()

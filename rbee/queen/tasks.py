@@ -15,9 +15,7 @@ from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 from rbee.queen.broken_off import crash, free_slot, where
-from rbee.queen.errand import EdgeRequest, errand_of
-from rbee.queen.placement import Wish
-from rbee.queen.prefixes import marks_of
+from rbee.queen.errand import EdgeRequest, errand_of, wish_of
 from rbee.queen.recipients import Recipient
 from rbee.queen.relay import StreamWatch, relay, relay_whole
 from rbee.queen.seating import Means, Order, Seat, Seating
@@ -36,19 +34,19 @@ class Task:
     def __init__(self, request: TaskRequest | EdgeRequest, means: Means, client: str) -> None:
         self.id = new_id("task")
         self.client = client
-        marks = request.marks if isinstance(request, EdgeRequest) else marks_of(request.inference())
-        self.wish = Wish(request.model, request.node, request.backend, request.device, marks=marks)
+        self.wish = wish_of(request)
+        terms = request.terms if isinstance(request, EdgeRequest) else request
         self.ended = asyncio.Event()
         self._means = means
-        self._priority = request.priority
-        # Other people's clients know nothing of retries: they are held.
+        self._priority = terms.priority
         self._order = Order(
             id=self.id,
             wish=self.wish,
             errand=errand_of(request, self.id),
             arrived=asyncio.get_running_loop().time(),
-            deadline_s=request.deadline_s,
-            held=request.deadline_s is not None or isinstance(request, EdgeRequest),
+            deadline_s=terms.deadline_s,
+            # Other people's clients know nothing of retries: they are held.
+            held=isinstance(request, EdgeRequest) or terms.deadline_s is not None,
         )
         self._seating = Seating(self._order, means)
         self._performing: asyncio.Task[None] | None = None
@@ -62,7 +60,8 @@ class Task:
 
     async def perform(self, out: Recipient, request_id: str | None) -> None:
         """Do it, with every event given to *out*; cancel this to say that the client has left."""
-        self._performing = asyncio.current_task()
+        performing = self._performing = asyncio.current_task()
+        assert performing is not None
         expiry = self._expires()
         try:
             if self._cause is not None:
@@ -84,6 +83,7 @@ class Task:
             log.info("task stopped", extra={"fields": {"task_id": self.id}})
             if self._cause is None:
                 raise
+            performing.uncancel()
             await out.fail(self._cause, request_id)
         except Exception:
             metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value)

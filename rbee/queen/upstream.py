@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -19,6 +19,10 @@ from rbee.observe import trace
 HIGH_WATER_BYTES = 256 * 1024
 LOW_WATER_BYTES = 64 * 1024
 IDLE_KEPT = 64
+
+
+Taker = Callable[[bytes], bool]
+"""Takes a piece of a body at once, and tells whether it can take another one."""
 
 
 class UpstreamBroken(Exception):  # noqa: N818 -- a fact about a connection; the relay decides what it means
@@ -44,6 +48,8 @@ class Upstream(asyncio.Protocol):
         self._complete = True
         self._broken: str | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._taker: Taker | None = None
+        self._full = False
 
     @property
     def reusable(self) -> bool:
@@ -71,13 +77,29 @@ class Upstream(asyncio.Protocol):
             if self._broken is not None:
                 raise UpstreamBroken(self._broken)
             await self._wait()
-        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-        self._pieces.clear()
-        self._held = 0
-        if self._paused and self._transport is not None and self._broken is None:
-            self._transport.resume_reading()
-            self._paused = False
-        return data
+        return self._take()
+
+    async def pass_on(self, taker: Taker) -> bool:
+        """Give *taker* the body as it comes, inside the read itself, which spares waking a task for each piece.
+
+        Returns:
+            False at the body's end; True where *taker* said that it takes no more for now: what comes is held until
+            the next call.
+
+        Raises UpstreamBroken.
+        """
+        self._taker, self._full = taker, False
+        try:
+            self._give()
+            while not self._full:
+                if self._complete:
+                    return False
+                if self._broken is not None:
+                    raise UpstreamBroken(self._broken)
+                await self._wait()
+            return True
+        finally:
+            self._taker = None
 
     async def read_all(self, limit: int) -> bytes:
         """Read a short body whole, at most about *limit* bytes. Raises UpstreamBroken."""
@@ -109,6 +131,7 @@ class Upstream(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self.abandon(f"it does not speak HTTP ({error})")
+        self._give()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end of the connection."""
@@ -123,8 +146,10 @@ class Upstream(asyncio.Protocol):
         self._wake()
 
     def on_body(self, data: bytes) -> None:
-        """Hold a piece of the body for `read`, and stop reading where too much is held."""
+        """Hold a piece of the body until it is taken, and stop reading where too much is held."""
         self._pieces.append(data)
+        if self._taker is not None:
+            return  # it is taken when the rest of what came has been looked at
         self._held += len(data)
         if self._held > HIGH_WATER_BYTES and not self._paused and self._transport is not None:
             self._transport.pause_reading()
@@ -137,6 +162,20 @@ class Upstream(asyncio.Protocol):
         if not self._parser.should_keep_alive():
             self._broken = "it does not keep the connection"
         self._wake()
+
+    def _give(self) -> None:
+        if self._taker is not None and self._pieces and not self._taker(self._take()):
+            self._taker, self._full = None, True
+            self._wake()
+
+    def _take(self) -> bytes:
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        if self._paused and self._transport is not None and self._broken is None:
+            self._transport.resume_reading()
+            self._paused = False
+        return data
 
     def _break(self, reason: str) -> None:
         if self._broken is None:

@@ -13,6 +13,7 @@ from rbee.daemonkit import server
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.edge import Edge
+from rbee.daemonkit.tickets import Tickets
 from rbee.lifeline import Hold
 from rbee.worker import routes
 from rbee.worker.callback import report_ready
@@ -46,7 +47,12 @@ def run(settings: WorkerSettings, thread: EngineThread, hold: Hold) -> int:
         )
 
     drain = Drain(ending, name=f"Worker {settings.worker_id}")
-    gate = Gate(f"Worker {settings.worker_id} at {url}", settings.key, open_paths=("/v1/health",))
+    gate = Gate(
+        f"Worker {settings.worker_id} at {url}",
+        settings.key,
+        open_paths=("/v1/health",),
+        tickets=Tickets(settings.key),
+    )
     app = Edge(routes.build(service, drain), gate=gate, max_body_bytes=MAX_BODY_BYTES)
 
     def begin() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench.decisions import placement
+from tests.bench.host_build import host_build
 from tests.bench.load import Round, measure
 from tests.bench.long_prompt import long_prompt
 from tests.bench.memory import memory
@@ -101,6 +102,7 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "relay": relays,
     "placement": placement,
     "provisioning": provisioning,
+    "host-build": host_build,
 }
 # Run when no part is named; the others take long and are asked for by name.
 DEFAULT = ("command", "worker-list", "spawn", "streams")

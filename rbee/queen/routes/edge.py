@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Final
 
 from fastapi import APIRouter
 from pydantic import ValidationError
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.models import ModelCards
+from rbee.contracts.workers import MAX_MODEL_CHARS
+from rbee.daemonkit.body import whole_body
 from rbee.daemonkit.errors import validation_error
 from rbee.errors import RbeeError
+from rbee.queen import direct
 from rbee.queen.daemon import Queen
-from rbee.queen.deps import QueenDep, get_client, get_queen
-from rbee.queen.errand import DIALECTS, EdgeRequest
+from rbee.queen.deps import QueenDep
+from rbee.queen.errand import DIALECTS, EdgeRequest, Terms
 from rbee.queen.names import SCHEMES, cards, resolve
 from rbee.queen.placement import Wish
 from rbee.queen.prefixes import marks_of
@@ -27,13 +29,14 @@ from rbee.queen.recipients import EdgeRecipient
 from rbee.queen.task_stream import TaskStream
 
 router = APIRouter(prefix="/v1")
-_HOW = {
-    "node": "x-rbee-node",
-    "backend": "x-rbee-backend",
-    "device": "x-rbee-device",
-    "priority": "x-rbee-priority",
-    "deadline_s": DEADLINE_HEADER.lower(),
+_HOW: Final = {
+    "node": b"x-rbee-node",
+    "backend": b"x-rbee-backend",
+    "device": b"x-rbee-device",
+    "priority": b"x-rbee-priority",
+    "deadline_s": DEADLINE_HEADER.lower().encode(),
 }
+_NO_TERMS: Final = Terms()
 
 
 @router.get("/models")
@@ -43,52 +46,87 @@ async def models(queen: QueenDep) -> ModelCards:
     return ModelCards(data=cards(queen.board.aliases, hives, created=int(queen.started_unix)))
 
 
-async def _relayed(request: Request) -> TaskStream:
-    """Have a worker answer, placed by `model` and the headers X-Rbee-Node, -Backend, -Device, -Priority, -Deadline."""
-    queen, client = await get_queen(request), await get_client(request)
-    asked = await _read(request)
-    asked = asked.model_copy(update={"model": await _reference(queen, asked.model)})
-    task = queen.board.accept(asked, client, draining=queen.drain.draining.is_set())
-    clock = asyncio.get_running_loop().time
-    began = clock()
-    dialect = DIALECTS[asked.path]
-    return TaskStream(
-        task, queen.board, lambda send: EdgeRecipient(send, dialect, stream=asked.stream, now=began, clock=clock)
-    )
+class Relayed(Response):
+    """Have a worker answer, placed by `model` and the headers X-Rbee-Node, -Backend, -Device, -Priority, -Deadline.
 
+    With `X-Rbee-Direct: true` the answer may be a redirect (307) to the worker, for a client that can reach it.
+    """
 
-# Once for the documentation, and once for speed.
-for _path in DIALECTS:
-    router.add_api_route(_path.removeprefix("/v1"), _relayed, methods=["POST"], response_class=Response, name=_path)
-fast = [Route(path, _relayed, methods=["POST"]) for path in DIALECTS]
+    def __init__(self, queen: Queen) -> None:
+        super().__init__()
+        self._queen = queen
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        queen, clock = self._queen, asyncio.get_running_loop().time
+        began = clock()
+        headers = dict(scope["headers"])
+        asked = await self._asked(scope["path"], await whole_body(receive), headers)
+        if direct.wished(headers):
+            link = direct.worker_for(queen, asked, (scope.get("client") or ("",))[0])
+            if link is not None:
+                await direct.redirect(link, asked.path, send)
+                return
+        task = queen.board.accept(asked, scope["state"]["client"], draining=queen.drain.draining.is_set())
+        recipient = EdgeRecipient(send, DIALECTS[asked.path], stream=asked.stream, now=began, clock=clock)
+        await TaskStream(task, queen.board, recipient)(scope, receive, send)
 
-async def _read(request: Request) -> EdgeRequest:
-    """Look at the few fields that matter here. Raises RbeeError INVALID_REQUEST."""
-    body = await request.body()
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
-    if not isinstance(fields, dict) or not isinstance(fields.get("model"), str):
-        raise RbeeError(ErrorCode.INVALID_REQUEST, "The body has no 'model' with the name of one.", param="model")
-    how: dict[str, Any] = {name: request.headers[header] for name, header in _HOW.items() if header in request.headers}
-    try:
+    async def _asked(self, path: str, body: bytes, headers: dict[bytes, bytes]) -> EdgeRequest:
+        """Look at the few fields that matter here. Raises RbeeError INVALID_REQUEST or MODEL_NOT_FOUND."""
+        try:
+            fields = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
+        name = fields.get("model") if isinstance(fields, dict) else None
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_MODEL_CHARS:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"The body has no 'model' with the name of one, of at most {MAX_MODEL_CHARS} characters.",
+                param="model",
+            )
         return EdgeRequest(
-            model=fields["model"],
-            path=request.url.path,
+            model=await self._reference(name),
+            path=path,
             body=body,
             stream=fields.get("stream") is True,
             marks=marks_of(fields),
-            **how,
+            terms=_terms(headers),
         )
+
+    async def _reference(self, asked: str) -> str:
+        """Resolve a name; what may be the name of a file waits for the hives to say which they have."""
+        queen = self._queen
+        if asked not in queen.board.aliases and not asked.startswith(SCHEMES):
+            await queen.readiness.met(Wish(asked))
+        return resolve(asked, queen.board.aliases, queen.fleet.registry.hives())
+
+
+def answers(queen: Queen) -> dict[str, ASGIApp]:
+    """Give who answers, by path."""
+    return dict.fromkeys(DIALECTS, Relayed(queen))
+
+
+async def _documented(queen: QueenDep) -> Relayed:
+    return Relayed(queen)
+
+
+for _path in DIALECTS:
+    # For the documentation: requests are answered before it comes to routes.
+    router.add_api_route(
+        _path.removeprefix("/v1"),
+        _documented,
+        methods=["POST"],
+        response_class=Response,
+        name=_path,
+        description=Relayed.__doc__,
+    )
+
+
+def _terms(headers: dict[bytes, bytes]) -> Terms:
+    said = {name: headers[header].decode("latin-1") for name, header in _HOW.items() if header in headers}
+    if not said:
+        return _NO_TERMS
+    try:
+        return Terms.model_validate(said)
     except ValidationError as error:
         raise validation_error(list(error.errors(include_url=False))) from error
-
-
-async def _reference(queen: Queen, asked: str) -> str:
-    """Resolve a name; what may be the name of a file waits for the hives to say which they have."""
-    aliases = queen.board.aliases
-    if asked not in aliases and not asked.startswith(SCHEMES):
-        await queen.readiness.met(Wish(asked))
-    return resolve(asked, aliases, queen.fleet.registry.hives())

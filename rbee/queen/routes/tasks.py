@@ -15,7 +15,8 @@ router = APIRouter(prefix="/v2/tasks")
 @router.post("", response_class=Response)
 async def run(request: TaskRequest, queen: QueenDep, client: Client) -> TaskStream:
     """Run an inference somewhere in the fleet; answered by its events."""
-    return TaskStream(queen.board.accept(request, client, draining=queen.drain.draining.is_set()), queen.board)
+    named = request.model_copy(update={"model": queen.board.reference(request.model)})
+    return TaskStream(queen.board.accept(named, client, draining=queen.drain.draining.is_set()), queen.board)
 
 
 @router.delete("/{task_id}", status_code=204)

@@ -20,6 +20,7 @@ from rbee.contracts.models import ModelCard, ModelCards
 from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest, Wishes
 from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit import errors
+from rbee.daemonkit.auth import TICKET
 from rbee.daemonkit.dialects import Dialect as Kind
 from rbee.errors import RbeeError
 from rbee.worker.deadline import deadline_of
@@ -181,7 +182,8 @@ def _plain(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
 def _check_model(service: Service, request: Request, asked: str | None) -> None:
     """Refuse a name that is not this model's; who has found the worker by name has checked it already."""
     name = service.settings.name
-    if asked is None or ROUTED_HEADER in request.headers or asked in _names(name):
+    sent = ROUTED_HEADER in request.headers or request.scope["state"]["client"] == TICKET
+    if asked is None or sent or asked in _names(name):
         return
     raise RbeeError(
         ErrorCode.MODEL_NOT_FOUND,

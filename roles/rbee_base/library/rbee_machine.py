@@ -9,6 +9,7 @@ Runs on Python 3.8, so that a machine whose Python is too old can be told so.
 from __future__ import annotations
 
 import grp
+import hashlib
 import json
 import os
 import platform
@@ -46,9 +47,16 @@ options:
     type: list
     elements: dict
     default: []
+  files:
+    description: Files to tell owner, mode and sha256 of, where they are and everybody may read them.
+    type: list
+    elements: path
+    default: []
 author:
   - The rbee project
 """
+
+_PROPERTIES = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,Environment"
 
 
 def main():
@@ -59,6 +67,7 @@ def main():
             "state_path": {"type": "path", "required": True},
             "user": {"type": "str", "required": True},
             "folders": {"type": "list", "elements": "dict", "default": []},
+            "files": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -77,6 +86,7 @@ def main():
         "groups": _groups(),
         "user": _user(module.params["user"]),
         "wrong_folders": [folder for folder in module.params["folders"] if not _is_right(folder)],
+        "files": {path: seen for path in module.params["files"] for seen in [_file(path)] if seen},
         "free_mb": {key: _free_mb(Path(module.params[key])) for key in ("install_path", "state_path")},
         "listening": _listening(),
         "units": {name: _unit(name) for name in ("rbee-hive", "queen-rbee")},
@@ -196,6 +206,16 @@ def _is_right(folder):
         return False
 
 
+def _file(path):
+    """Give owner, mode and sha256 of a file in one line, so that one that is as it should be costs no task."""
+    try:
+        seen = os.stat(path)  # noqa: PTH116 - what a playbook gives are plain strings
+        digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return f"{pwd.getpwuid(seen.st_uid).pw_name} {stat.S_IMODE(seen.st_mode):04o} {digest}"
+    except (OSError, KeyError):
+        return ""
+
+
 def _free_mb(path):
     """Tell the free space where *path* is or will be."""
     while not path.exists() and path != path.parent:
@@ -218,13 +238,15 @@ def _listening():
 
 
 def _unit(name):
-    """Tell whether systemd knows the unit, its state, and which release it runs."""
-    answer = _run(["systemctl", "show", "-p", "LoadState,ActiveState,Environment", name + ".service"])
+    """Tell whether systemd knows the unit, its state, whether all is as its file says, and which release it runs."""
+    answer = _run(["systemctl", "show", "-p", _PROPERTIES, name + ".service"])
     found = dict(re.findall(r"^(\w+)=(.*)$", answer[1], re.MULTILINE)) if answer else {}
     release = re.search(r"RBEE_RELEASE=(\S+)", found.get("Environment", ""))
     return {
         "known": found.get("LoadState") == "loaded",
         "active": found.get("ActiveState", "unknown"),
+        "settled": (found.get("ActiveState"), found.get("UnitFileState"), found.get("NeedDaemonReload"))
+        == ("active", "enabled", "no"),
         "release": release.group(1) if release else "",
     }
 

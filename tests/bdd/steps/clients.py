@@ -134,6 +134,23 @@ def chats_with_queen(machine: Machine, name: str, count: int) -> Answer:
     return attempt(lambda: chat(queen_of(machine), name, max_tokens=count))
 
 
+@when(
+    parsers.parse("OpenAI's client asks the queen's \"{name}\" for the direct way, for {count:d} tokens"),
+    target_fixture="answer",
+)
+def chats_directly(machine: Machine, name: str, count: int) -> Answer:
+    headers = {"X-Rbee-Direct": "true"}
+    return attempt(lambda: chat(queen_of(machine), name, max_tokens=count, extra_headers=headers))
+
+
+@then("no answer has passed through the queen")
+def nothing_relayed(machine: Machine) -> None:
+    queen = queen_of(machine)
+    headers = {"Authorization": f"Bearer {queen.key}"}
+    figures = httpx.get(f"{queen.url}/metrics", headers=headers, timeout=60, trust_env=False).text
+    assert "rbee_queen_relayed_tokens_total 0.0" in figures
+
+
 @when(parsers.parse("OpenAI's client follows a chat with the queen's \"{name}\""), target_fixture="answer")
 def follows_queen(machine: Machine, name: str) -> Answer:
     return attempt(lambda: follow(queen_of(machine), name, max_tokens=50))

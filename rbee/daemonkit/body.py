@@ -1,0 +1,21 @@
+"""Read the body of a request, for who answers without a framework."""
+
+from __future__ import annotations
+
+from starlette.types import Receive
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+
+
+async def whole_body(receive: Receive) -> bytes:
+    """Give the body; the edge bounds its length. Raises RbeeError CANCELED where the client leaves before its end."""
+    pieces: list[bytes] = []
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RbeeError(ErrorCode.CANCELED, "The client left before its request was whole.")
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,52 @@
+"""Direct mode: send a client to the worker itself, so that its tokens do not pass through the queen."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from starlette.types import Send
+
+from rbee.contracts.workers import WorkerLink
+from rbee.daemonkit import tickets
+from rbee.daemonkit.server import is_loopback
+from rbee.queen.daemon import Queen
+from rbee.queen.errand import EdgeRequest, wish_of
+from rbee.queen.placement import UseWorker
+
+HEADER: Final = b"x-rbee-direct"
+_WISHED: Final = (b"true", b"1", b"yes")
+
+
+def wished(headers: dict[bytes, bytes]) -> bool:
+    """Tell whether the client asks for it."""
+    return headers.get(HEADER, b"").lower() in _WISHED
+
+
+def worker_for(queen: Queen, asked: EdgeRequest, client_host: str) -> WorkerLink | None:
+    """Give the worker that may be asked at once by a client at *client_host*; None where the queen has to see to it.
+
+    That is so where a worker must be started, where all slots are taken or somebody waits for one, and where the worker
+    listens only on its own machine and the client is on another one.
+    """
+    wish = wish_of(asked)
+    if queen.drain.draining.is_set() or queen.board.waiting or not queen.readiness.settled(wish):
+        return None
+    decision = queen.fleet.place(wish)
+    if not isinstance(decision, UseWorker) or not decision.free:
+        return None
+    worker = decision.link.worker
+    if is_loopback(urlsplit(worker.url).hostname or "") and not is_loopback(client_host):
+        return None
+    queen.fleet.reads(worker, wish)
+    return decision.link
+
+
+async def redirect(link: WorkerLink, path: str, send: Send) -> None:
+    """Answer with the worker's address and a ticket for one request to it."""
+    ticket = tickets.issue(link.api_key, path, now=time.time())
+    location = f"{link.worker.url}{path}?{urlencode({tickets.PARAMETER: ticket})}"
+    headers = [(b"location", location.encode("ascii")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 307, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
