@@ -1,16 +1,23 @@
-"""HTTP/1.1 with a bound on a request's head, and our error body for what is no HTTP at all."""
+"""HTTP/1.1 with a bound on a request's head, our error body for what is no HTTP at all, and a way to write at once."""
 
 from __future__ import annotations
 
 import json
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 MAX_HEAD_BYTES: Final = 64 * 1024
+Write = Callable[[bytes], bool]
+"""Writes a piece of a streamed body at once; False, with nothing written, where the client has to be waited for."""
+
+_EXTENSION: Final = "rbee.write"
 _REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
 
@@ -40,6 +47,9 @@ class BoundedHttp(HttpToolsProtocol):
         if self._head_bytes > MAX_HEAD_BYTES:
             raise ValueError("the head is too large")  # the parser stops, and the answer is `send_400_response`
         super().on_headers_complete()
+        # A request for another protocol than HTTP has no cycle.
+        if getattr(self.cycle, "scope", None) is self.scope:
+            self.scope["extensions"] = {_EXTENSION: {"write": partial(_write, self.cycle)}}
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be a request, and hang up."""
@@ -58,3 +68,23 @@ class BoundedHttp(HttpToolsProtocol):
         )
         self.transport.write(head.encode() + body)
         self.transport.close()
+
+
+def writing(scope: Scope) -> Write:
+    """Give the way to write at once for the request of *scope*; where its server has none, one that never does."""
+    extensions = scope.get("extensions") or {}
+    return cast("Write", extensions[_EXTENSION]["write"]) if _EXTENSION in extensions else _never
+
+
+def _write(cycle: RequestResponseCycle, data: bytes) -> bool:
+    """Do what uvicorn does for a piece of a body, without the coroutines around it."""
+    if cycle.disconnected:
+        return True
+    if cycle.flow.write_paused or not cycle.chunked_encoding:
+        return False
+    cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+    return True
+
+
+def _never(_data: bytes) -> bool:
+    return False

@@ -156,6 +156,8 @@ def serve(
             http=BoundedHttp,
             server_header=False,
             date_header=False,
+            # A client is who it is: headers in which it says that it speaks for another one are not believed.
+            proxy_headers=False,
             ws="websockets-sansio",
             ws_max_size=4 * 1024 * 1024,
             timeout_keep_alive=75,

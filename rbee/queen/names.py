@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -25,9 +25,9 @@ def resolve(asked: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> st
         return aliases[asked]
     if asked.startswith(SCHEMES):
         return asked
-    references = _references(known)
-    if asked in references:
+    if any(asked == reference for hive in known for reference in _listed(hive)):
         return asked
+    references = _references(known)
     named = {reference for reference, files in references.items() if asked in files}
     if len(named) == 1:
         return named.pop()
@@ -56,6 +56,12 @@ def cards(aliases: Mapping[str, str], hives: Iterable[Hive], *, created: int) ->
     times = {entry.reference: entry.downloaded_at_unix for hive in known for entry in hive.models}
     names = [*sorted(aliases), *sorted(set(_references(known)) - set(aliases))]
     return [ModelCard(id=name, created=times.get(aliases.get(name, name), created)) for name in names]
+
+
+def _listed(hive: Hive) -> Iterator[str]:
+    """Give the references that a hive has catalogued or serves."""
+    yield from (entry.reference for entry in hive.models)
+    yield from (link.worker.model_ref for link in hive.workers.values())
 
 
 def _references(hives: Iterable[Hive]) -> dict[str, set[str]]:

@@ -9,6 +9,7 @@ from starlette.types import Send
 
 from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.errors import send_error
+from rbee.daemonkit.http1 import Write
 from rbee.daemonkit.sse import HEADERS
 from rbee.errors import RbeeError
 
@@ -17,7 +18,14 @@ _STREAM: Final = "text/event-stream; charset=utf-8"
 
 
 class Recipient(Protocol):
-    """The client's side of a task. To call it tells an event of the story."""
+    """The client's side of a task. To call it tells an event of the story.
+
+    `write` passes a piece of the worker's answer on at once, where the client need not be waited for.
+    """
+
+    @property
+    def write(self) -> Write:
+        """Write a piece at once."""
 
     async def __call__(self, event: bytes) -> None:
         """Tell what happens on the way."""
@@ -38,7 +46,8 @@ class Recipient(Protocol):
 class EventRecipient:
     """A client of `/v2/tasks`: everything is an event of one stream."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, write: Write) -> None:
+        self.write = write
         self._send = send
         self._begun = False
 
@@ -77,7 +86,8 @@ class EdgeRecipient:
         now: seconds, for the moment.
     """
 
-    def __init__(self, send: Send, dialect: Dialect, *, stream: bool, now: float, clock: Any) -> None:
+    def __init__(self, send: Send, write: Write, dialect: Dialect, *, stream: bool, now: float, clock: Any) -> None:
+        self.write = write
         self._send = send
         self._dialect = dialect
         self._stream = stream

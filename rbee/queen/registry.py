@@ -78,13 +78,15 @@ class Registry:
     """The fleet as known. Times are seconds of whatever clock the caller uses throughout."""
 
     def __init__(self) -> None:
+        # By name, always: they are listed for every request.
         self._hives: dict[str, Hive] = {}
         self._gone: OrderedDict[str, WorkerGone] = OrderedDict()
 
     def add_node(self, node: str, url: str) -> None:
         """Know of a node; one that is known keeps what is known of it, at its new address."""
         known = self._hives.get(node)
-        self._hives[node] = Hive(node, url) if known is None else replace(known, url=url)
+        hive = Hive(node, url) if known is None else replace(known, url=url)
+        self._hives = dict(sorted({**self._hives, node: hive}.items()))
 
     def remove_node(self, node: str) -> None:
         """Forget a node and everything on it."""
@@ -137,7 +139,7 @@ class Registry:
 
     def hives(self) -> list[Hive]:
         """List all hives by name."""
-        return [self._hives[node] for node in sorted(self._hives)]
+        return list(self._hives.values())
 
     def worker(self, worker_id: str) -> WorkerLink | None:
         """Give a worker with its key, or None."""

@@ -7,19 +7,16 @@ never lands in the middle of a worker's event.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
+from rbee.daemonkit.http1 import Write
 from rbee.errors import RbeeError
-from rbee.queen.at_once import Rest, begin
 from rbee.queen.recipients import Recipient
 from rbee.queen.upstream import Upstream, UpstreamBroken
-
-Send = Callable[[bytes], Coroutine[Any, Any, None]]
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
@@ -95,11 +92,22 @@ class StreamWatch:
         return len(self._rest)
 
 
-async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: float) -> None:
-    """Pass *upstream*'s body on to *send* until the stream has ended and said so.
+class Outlet(Protocol):
+    """Where a stream goes: `write` does it at once or not at all, `send` waits for the client."""
 
-    Each piece goes out in the same turn of the event loop that it came in. As soon as *send* has to wait, no more is
-    taken, so a slow client slows its worker and nothing piles up here.
+    @property
+    def write(self) -> Write:
+        """Write a piece, if the client need not be waited for."""
+
+    async def send(self, data: bytes) -> None:
+        """Write a piece as soon as the client takes it."""
+
+
+async def relay(upstream: Upstream, out: Outlet, watch: StreamWatch, *, stall_s: float) -> None:
+    """Pass *upstream*'s body on to *out* until the stream has ended and said so.
+
+    Each piece goes out in the read that brought it. As soon as the client has to be waited for, no more is taken, so a
+    slow client slows its worker and nothing piles up here.
 
     Args:
         watch: counts tokens; the caller reads it afterwards, also where this raises.
@@ -109,10 +117,13 @@ async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: 
         RbeeError: WORKER_CRASHED where the stream broke off, WORKER_STALLED where no token came in time.
     """
     guard = StallGuard(upstream, stall_s)
-    passage = _Passage(upstream, send, watch, guard)
+    passage = _Passage(upstream, out.write, watch, guard)
     try:
         while await upstream.pass_on(passage.take):
-            await passage.sent()
+            guard.sending = True
+            await out.send(passage.held)
+            guard.sending = False
+            guard.token()
     except UpstreamBroken as error:
         if guard.stalled:
             raise RbeeError(
@@ -127,47 +138,32 @@ async def relay(upstream: Upstream, send: Send, watch: StreamWatch, *, stall_s: 
     if not watch.ended:
         raise _broken_off(watch, "it ended its stream without saying so")
     if watch.done and not watch.closed:
-        await send(_DONE_LINE)
+        await out.send(_DONE_LINE)
 
 
 class _Passage:
-    """The way of one stream's pieces to its client."""
+    """The way of one stream's pieces to its client; `held` is the one that the client has to be waited for with."""
 
-    def __init__(self, upstream: Upstream, send: Send, watch: StreamWatch, guard: StallGuard) -> None:
+    def __init__(self, upstream: Upstream, write: Write, watch: StreamWatch, guard: StallGuard) -> None:
+        self.held = b""
         self._upstream = upstream
-        self._send = send
+        self._write = write
         self._watch = watch
         self._guard = guard
-        self._rest: Rest | None = None
-        self._failure: Exception | None = None
 
     def take(self, data: bytes) -> bool:
-        """Send a piece; False where that has to wait for the client, or failed."""
+        """Write a piece; False where that has to wait."""
         watch = self._watch
         before = watch.tokens
         lines = watch.feed(data)
         if watch.tokens != before:
             self._guard.token()
-        if lines:
-            try:
-                self._rest = begin(self._send(lines))
-            except Exception as error:  # noqa: BLE001 -- it belongs to the task that relays, not to the read
-                self._failure = error
-            return self._rest is None and self._failure is None
+        if lines and not self._write(lines):
+            self.held = lines
+            return False
         if watch.held_bytes > MAX_LINE_BYTES:
             self._upstream.abandon("it sent a line without end")
         return True
-
-    async def sent(self) -> None:
-        """Wait until the client has taken the last piece; the worker has all the time that this takes."""
-        if self._failure is not None:
-            raise self._failure
-        if self._rest is not None:
-            self._guard.sending = True
-            await self._rest
-            self._rest = None
-            self._guard.sending = False
-            self._guard.token()
 
 
 async def relay_whole(upstream: Upstream, out: Recipient, watch: StreamWatch) -> None:

@@ -8,6 +8,7 @@ import contextlib
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from rbee.daemonkit.http1 import writing
 from rbee.queen.board import TaskBoard
 from rbee.queen.recipients import EventRecipient, Recipient
 from rbee.queen.tasks import Task
@@ -30,7 +31,7 @@ class TaskStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until the task has ended or its client has left."""
-        recipient = self._recipient or EventRecipient(send)
+        recipient = self._recipient or EventRecipient(send, writing(scope))
         performing = asyncio.current_task()
         assert performing is not None
         leaving = asyncio.create_task(self._leave(receive, performing), name=f"client of {self._task.id}")

@@ -119,7 +119,7 @@ class Task:
                 await out(encode(placed, "placed"))
                 if errand.stream:
                     await out.begin()
-                    await relay(seat.upstream, out.send, watch, stall_s=self._means.no_token_timeout_s)
+                    await relay(seat.upstream, out, watch, stall_s=self._means.no_token_timeout_s)
                 else:
                     async with self._while_there(seat):
                         await relay_whole(seat.upstream, out, watch)

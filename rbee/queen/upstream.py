@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -90,7 +91,8 @@ class Upstream(asyncio.Protocol):
         """
         self._taker, self._full = taker, False
         try:
-            self._give()
+            if self._pieces:
+                self._give(taker)
             while not self._full:
                 if self._complete:
                     return False
@@ -131,7 +133,8 @@ class Upstream(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self.abandon(f"it does not speak HTTP ({error})")
-        self._give()
+        if self._taker is not None and self._pieces:
+            self._give(self._taker)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end of the connection."""
@@ -163,8 +166,8 @@ class Upstream(asyncio.Protocol):
             self._broken = "it does not keep the connection"
         self._wake()
 
-    def _give(self) -> None:
-        if self._taker is not None and self._pieces and not self._taker(self._take()):
+    def _give(self, taker: Taker) -> None:
+        if not taker(self._take()):
             self._taker, self._full = None, True
             self._wake()
 
@@ -289,6 +292,7 @@ class UpstreamPool:
         return upstream
 
 
+@lru_cache(maxsize=4096)
 def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     return parts.hostname or "", parts.port or 80

@@ -244,8 +244,13 @@ def test_a_trace_goes_through_every_log(machine: Machine) -> None:
     assert answer.status_code == 200
     assert trace in queen.running.stderr.read_text()
     for name in ("rbee-hive", "worker-"):
-        texts = [text for log, text in machine.logs().items() if log.startswith(name)]
-        assert any(trace in text for text in texts), name
+        eventually(
+            lambda name=name: any(  # type: ignore[misc]
+                trace in text for log, text in machine.logs().items() if log.startswith(name)
+            ),
+            within=5,
+            because=f"{name} has written its line",
+        )
 
 
 def test_figures_count_what_was_done(machine: Machine) -> None:

@@ -17,6 +17,7 @@ from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import whole_body
 from rbee.daemonkit.errors import validation_error
+from rbee.daemonkit.http1 import writing
 from rbee.errors import RbeeError
 from rbee.queen import direct
 from rbee.queen.daemon import Queen
@@ -68,7 +69,9 @@ class Relayed(Response):
                 await direct.redirect(link, asked.path, send)
                 return
         task = queen.board.accept(asked, scope["state"]["client"], draining=queen.drain.draining.is_set())
-        recipient = EdgeRecipient(send, DIALECTS[asked.path], stream=asked.stream, now=began, clock=clock)
+        recipient = EdgeRecipient(
+            send, writing(scope), DIALECTS[asked.path], stream=asked.stream, now=began, clock=clock
+        )
         await TaskStream(task, queen.board, recipient)(scope, receive, send)
 
     async def _asked(self, path: str, body: bytes, headers: dict[bytes, bytes]) -> EdgeRequest:

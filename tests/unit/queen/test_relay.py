@@ -23,14 +23,23 @@ GOOD = (
 
 
 class Client:
-    """Collects what is relayed; `gate` makes it slow."""
+    """Collects what is relayed; `gate` makes it slow, and without `at_once` it must always be waited for."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = True) -> None:
         self.received = b""
         self.gate = asyncio.Event()
         self.gate.set()
+        self.waited_for = 0
+        self._at_once = at_once
+
+    def write(self, data: bytes) -> bool:
+        if not self._at_once or not self.gate.is_set():
+            return False
+        self.received += data
+        return True
 
     async def send(self, data: bytes) -> None:
+        self.waited_for += 1
         await self.gate.wait()
         self.received += data
 
@@ -66,8 +75,9 @@ def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert all(piece == b"" or piece.endswith(b"\n") for piece in pieces)
 
 
-def test_a_whole_stream_is_passed_on_unchanged() -> None:
-    """Every byte that the worker sends reaches the client, and tokens are counted."""
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_whole_stream_is_passed_on_unchanged(at_once: bool) -> None:
+    """Every byte that the worker sends reaches the client, and tokens are counted, whether it must be waited for."""
 
     async def script(exchange: Exchange) -> None:
         await exchange.write(HEAD)
@@ -75,13 +85,14 @@ def test_a_whole_stream_is_passed_on_unchanged() -> None:
         await exchange.done(5)
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
-        client, watch = Client(), StreamWatch()
+        client, watch = Client(at_once=at_once), StreamWatch()
         upstream = await post(pool, worker)
         assert upstream.status == 200
 
-        await relay(upstream, client.send, watch, stall_s=5)
+        await relay(upstream, client, watch, stall_s=5)
 
         assert (watch.tokens, watch.done, watch.closed) == (5, True, True)
+        assert bool(client.waited_for) is not at_once
         assert client.received.count(b"\n\n") == 7
         assert client.received.endswith(b"data: [DONE]\n\n")
         assert b"authorization: bearer k" in worker.requests[0].lower()
@@ -99,7 +110,7 @@ def test_a_connection_is_kept_for_the_next_request() -> None:
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         for _ in range(3):
             upstream = await post(pool, worker)
-            await relay(upstream, Client().send, StreamWatch(), stall_s=5)
+            await relay(upstream, Client(), StreamWatch(), stall_s=5)
             pool.release(worker.url, upstream)
 
         assert (worker.connections, len(worker.requests)) == (1, 3)
@@ -119,12 +130,12 @@ def test_a_kept_connection_that_died_is_replaced() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         first = await post(pool, worker)
-        await relay(first, Client().send, StreamWatch(), stall_s=5)
+        await relay(first, Client(), StreamWatch(), stall_s=5)
         pool.release(worker.url, first)
 
         second = await post(pool, worker)
         client = Client()
-        await relay(second, client.send, StreamWatch(), stall_s=5)
+        await relay(second, client, StreamWatch(), stall_s=5)
 
         assert client.received.endswith(b"data: [DONE]\n\n")
         assert worker.connections == 2
@@ -146,7 +157,7 @@ def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
         upstream = await post(pool, worker)
 
         with pytest.raises(RbeeError) as caught:
-            await relay(upstream, client.send, watch, stall_s=5)
+            await relay(upstream, client, watch, stall_s=5)
 
         assert caught.value.code is ErrorCode.WORKER_CRASHED
         assert caught.value.details["tokens"] == 3
@@ -166,7 +177,7 @@ def test_a_stream_that_ends_without_an_end_is_a_crash() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError, match="broke off after 2 tokens") as caught:
-            await relay(await post(pool, worker), Client().send, StreamWatch(), stall_s=5)
+            await relay(await post(pool, worker), Client(), StreamWatch(), stall_s=5)
 
         assert caught.value.code is ErrorCode.WORKER_CRASHED
 
@@ -185,7 +196,7 @@ def test_the_workers_own_error_is_passed_on() -> None:
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         client, watch = Client(), StreamWatch()
 
-        await relay(await post(pool, worker), client.send, watch, stall_s=5)
+        await relay(await post(pool, worker), client, watch, stall_s=5)
 
         assert watch.failed
         assert client.received.endswith(b'"INTERNAL"}}\n\n')
@@ -204,7 +215,7 @@ def test_a_result_whose_connection_breaks_is_still_a_result() -> None:
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         client = Client()
 
-        await relay(await post(pool, worker), client.send, StreamWatch(), stall_s=5)
+        await relay(await post(pool, worker), client, StreamWatch(), stall_s=5)
 
         assert client.received.endswith(b"data: [DONE]\n\n")
 
@@ -223,7 +234,7 @@ def test_a_worker_without_tokens_is_stalled() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError) as caught:
-            await relay(await post(pool, worker), Client().send, StreamWatch(), stall_s=0.2)
+            await relay(await post(pool, worker), Client(), StreamWatch(), stall_s=0.2)
 
         assert caught.value.code is ErrorCode.WORKER_STALLED
         assert caught.value.details["tokens"] == 1
@@ -248,7 +259,7 @@ def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
         client, watch = Client(), StreamWatch()
         client.gate.clear()
         upstream = await post(pool, worker)
-        relaying = asyncio.ensure_future(relay(upstream, client.send, watch, stall_s=0.3))
+        relaying = asyncio.ensure_future(relay(upstream, client, watch, stall_s=0.3))
         before = -1
         while before != sent:
             before = sent
@@ -275,7 +286,7 @@ def test_closing_the_upstream_is_noticed_by_the_worker() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         upstream = await post(pool, worker)
-        relaying = asyncio.ensure_future(relay(upstream, Client().send, StreamWatch(), stall_s=5))
+        relaying = asyncio.ensure_future(relay(upstream, Client(), StreamWatch(), stall_s=5))
         await asyncio.sleep(0.05)
         relaying.cancel()
         await asyncio.gather(relaying, return_exceptions=True)
