@@ -20,6 +20,7 @@ from tests.bench.provisioning import provisioning
 from tests.bench.relay import relays
 from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
+from tests.bench.steady import queue_full, relay_memory
 
 TOKENS = 100
 COMMANDS_A_ROUND = 3
@@ -100,6 +101,8 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "streams-many": lambda rounds: streams(rounds, 8, 16),
     "long-prompt": long_prompt,
     "relay": relays,
+    "relay-memory": relay_memory,
+    "queue-full": queue_full,
     "placement": placement,
     "provisioning": provisioning,
     "host-build": host_build,

@@ -72,12 +72,12 @@ def sourced() -> Iterator[tuple[Relay, int]]:
 
 
 @contextmanager
-def queen(hive_port: int) -> Iterator[Relay]:
+def queen(hive_port: int, *, max_tasks: int = 5000) -> Iterator[Relay]:
     """Run our queen with the source's hive as her only node."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="rbee-bench-") as home:
         command = [str(Path(sys.executable).with_name("queen-rbee")), "--port", str(port), "--local-hive", "false"]
-        command += ["--max-tasks", "5000", "--log-level", "warning"]
+        command += ["--max-tasks", str(max_tasks), "--log-level", "warning"]
         with _process(command, port, "/health", {"RBEE_HOME": home}) as pid:
             key = (Path(home) / "secrets" / "api-key").read_text(encoding="utf-8").strip()
             headers = {"Authorization": f"Bearer {key}"}
