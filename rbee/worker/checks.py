@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -12,8 +13,11 @@ from rbee.worker.settings import WorkerSettings
 from rbee.worker.wish import Wish
 
 
-async def check(wishes: Sequence[Wish], engine: Engine) -> None:
-    """Raise RbeeError INVALID_REQUEST if a wish cannot be met; wishes of one request differ in prompt and seed."""
+async def check(wishes: Sequence[Wish], engine: Engine) -> Sequence[Wish]:
+    """Give the wishes as they can be met; those of one request differ in prompt and seed.
+
+    Raises RbeeError INVALID_REQUEST if one cannot be. A grammar that the client did not ask for is left out instead.
+    """
     first = wishes[0]
     vocabulary = engine.facts.vocabulary
     for token in first.bias:
@@ -35,8 +39,11 @@ async def check(wishes: Sequence[Wish], engine: Engine) -> None:
         await asyncio.to_thread(__import__, "numpy")  # else the engine's thread would wait for its import
     if first.grammar is not None:
         fault = await asyncio.to_thread(engine.grammar_fault, first.grammar)
-        if fault is not None:
+        if fault is not None and first.grammar_wished:
             raise RbeeError(ErrorCode.INVALID_REQUEST, f"The grammar cannot be used: {fault}.", param="grammar")
+        if fault is not None:
+            return [replace(wish, grammar=None) for wish in wishes]
+    return wishes
 
 
 def check_embeds(engine: Engine, name: str) -> None:

@@ -143,7 +143,7 @@ class Service:
         engine, prompter = self.loaded()
         check_writes(engine, self.settings.name)
         self._check_free(request_id, len(wishes))
-        await check(wishes, engine)
+        wishes = await check(wishes, engine)
         prompts: dict[int, list[int]] = {}
         for wish in wishes:
             if id(wish.source) not in prompts:

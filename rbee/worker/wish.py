@@ -25,6 +25,7 @@ class Wish:
         scores: the log probability of each token is wished, with those of so many of the likeliest; None for none.
         bias: what is added to the logit of a token, by the token's id.
         grammar: GBNF that the text must obey.
+        grammar_wished: the client asked for it; else the text goes without one that the engine cannot use.
         markers: texts of special tokens that are to be shown, because they begin a call of a tool.
         param: the request's field that the prompt came from, for messages.
     """
@@ -39,6 +40,7 @@ class Wish:
     scores: int | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
     grammar: str | None = None
+    grammar_wished: bool = True
     markers: tuple[str, ...] = ()
     param: str = "messages"
 
