@@ -46,27 +46,32 @@ async def check(wishes: Sequence[Wish], engine: Engine) -> Sequence[Wish]:
     return wishes
 
 
-def check_embeds(engine: Engine, name: str) -> None:
-    """Raise RbeeError INVALID_REQUEST if the model has no embeddings to give.
+def check_pools(engine: Engine, name: str, *, pairs: bool) -> None:
+    """Raise RbeeError INVALID_REQUEST if the model was not made to embed texts, or with *pairs* to rank documents.
 
     llama.cpp would pool the states of any model; of one that was not trained for it the outcome is of no use.
     """
-    if not engine.facts.embedding:
-        raise RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            f"{name} is made to write text and has no embeddings to give.",
-            hint="Serve a model that was made for embeddings.",
-            param="model",
-        )
+    facts = engine.facts
+    if facts.embedding and facts.ranks is pairs:
+        return
+    made_for = "rank documents" if facts.ranks else "embed texts" if facts.embedding else "write text"
+    lacks, needs = ("cannot rank documents", "reranking") if pairs else ("has no embeddings to give", "embeddings")
+    raise RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        f"{name} is made to {made_for} and {lacks}.",
+        hint=f"Serve a model that was made for {needs}.",
+        param="model",
+    )
 
 
 def check_writes(engine: Engine, name: str) -> None:
     """Raise RbeeError INVALID_REQUEST if the model writes no text."""
     if engine.facts.embedding:
+        purpose, route = ("reranking", "/v1/rerank") if engine.facts.ranks else ("embeddings", "/v1/embeddings")
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
-            f"{name} is made for embeddings and writes no text.",
-            hint="Ask it at /v1/embeddings, or serve a model that writes.",
+            f"{name} is made for {purpose} and writes no text.",
+            hint=f"Ask it at {route}, or serve a model that writes.",
             param="model",
         )
 

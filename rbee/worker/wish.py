@@ -21,6 +21,7 @@ class Wish:
     Exactly one of `turns` (for the chat template), `text` (taken as it is) and `tokens` is given.
 
     Args:
+        query: what the text is held against, for a model that ranks.
         limit: new tokens at most; None goes on to the end of the context.
         scores: the log probability of each token is wished, with those of so many of the likeliest; None for none.
         bias: what is added to the logit of a token, by the token's id.
@@ -34,6 +35,7 @@ class Wish:
     turns: tuple[Turn, ...] | None = None
     text: str | None = None
     tokens: tuple[int, ...] | None = None
+    query: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     limit: int | None = None
     seed: int | None = None
@@ -53,7 +55,7 @@ class Wish:
     def size(self) -> int:
         """Give the characters of the prompt."""
         turns = self.turns or ()
-        return len(self.text or "") + sum(len(turn.get("content") or "") for turn in turns)
+        return len(self.text or "") + len(self.query or "") + sum(len(turn.get("content") or "") for turn in turns)
 
 
 def wish_of(request: InferenceRequest) -> Wish:

@@ -94,6 +94,20 @@ def chat(**wish: Any) -> dict[str, Any]:
         ("/v1/completions", {"prompt": [2**31 - 1]}, "prompt"),
         ("/v1/embeddings", {"input": "x"}, "model"),
         ("/v1/embeddings", {}, "input"),
+        ("/v1/rerank", {"query": "x", "documents": ["y"]}, "model"),
+        ("/v1/rerank", {"documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": "", "documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": ["x"], "documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": "x"}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": []}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": "y"}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": ["y"] * 1001}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": ["y", ""]}, "documents.1"),
+        ("/v1/rerank", {"query": "x", "documents": ["y", 3]}, "documents.1"),
+        ("/v1/rerank", {"query": "x", "documents": [{"title": "y"}]}, None),
+        ("/v1/rerank", {"query": "x" * 2_000_001, "documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": "x", "documents": ["y" * 2_000_001]}, None),
+        ("/v1/rerank", {"query": "x", "documents": ["y"], "top_n": 0}, "top_n"),
         ("/v1/messages", {"messages": HELLO}, "max_tokens"),
         ("/v1/messages", {"max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "image"}]}]}, None),
         ("/v1/messages", {"max_tokens": 5, "messages": HELLO, "tool_choice": {"type": "tool"}}, "tool_choice.name"),
@@ -339,6 +353,24 @@ def test_a_client_that_leaves_gives_up_its_embeddings(tmp_path: Path) -> None:
 
         eventually(lambda: it.json("/v1/slots")["slots_available"] == 4, within=1, because="the slot is free")
         assert it.http.post("/v1/embeddings", json={"input": "bee"}).status_code == 200
+
+
+def test_documents_are_sorted_by_the_query(tmp_path: Path) -> None:
+    """A model that ranks gives each document its relevance, in the form that clients of reranking read."""
+    with worker(tmp_path, "--model-ref", "hf:bees/Ranker", fake={"ranks": True}) as it:
+        it.until_idle()
+        documents = ["wasps sting", {"text": "honey is made by bees"}, "bees dance"]
+        answer = it.http.post(
+            "/v1/rerank", json={"query": "bees honey", "documents": documents, "return_documents": True, "top_n": 2}
+        ).json()
+
+    assert answer["id"].startswith("rerank-")
+    assert answer["model"] == "hf:bees/Ranker"
+    assert answer["results"] == [
+        {"index": 1, "relevance_score": 1.0, "document": {"text": "honey is made by bees"}},
+        {"index": 2, "relevance_score": 0.5, "document": {"text": "bees dance"}},
+    ]
+    assert answer["usage"] == {"prompt_tokens": 18, "total_tokens": 18}
 
 
 def test_figures_count_tokens_and_times(tmp_path: Path) -> None:
