@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from rbee.contracts.ids import new_id
+from rbee.worker.edge.json_pieces import WS, Braces, end_of_rest, space_of
 from rbee.worker.edge.tools import Call, CallForm
 
-_WS: Final = r"[ \t\r\n]*"
 # A name is plain and short; one that is not is read once the call is whole. Nor has it the beginning of a closing mark.
 _HEAD: Final = re.compile(
-    _WS.join(
+    WS.join(
         ["", r"\{", '"name"', ":", r'"([^"\\<\x00-\x1f]{0,256})"', ",", '"(?:arguments|parameters)"', ":", r"(?=\{)"]
     )
 )
-_SPACE: Final = " \t\r\n"
-_BEFORE_REST: Final = '{"":{}'
-_DECODER: Final = json.JSONDecoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +64,7 @@ class CallReader:
         self._place: _Place = "text"
         self._listing = False  # within a list of calls
         self._gap: str | None = None  # white space since the last call; None after other text
-        self._braces = _Braces()
+        self._braces = Braces()
         self._steps: dict[_Place, Callable[[list[Told]], bool]] = {
             "text": self._in_text,
             "head": self._in_head,
@@ -115,10 +112,10 @@ class CallReader:
     def _in_head(self, found: list[Told]) -> bool:
         """Tell a call as soon as its name is known and its arguments begin; else once it is whole."""
         lead, beginnings = self._lead()
-        start = self._held.lstrip(_SPACE)
+        start = self._first()
         if not start:
             return False
-        if start[0] not in beginnings:
+        if start not in beginnings:
             self._show(found, self._mark())
             self._place = "text"
             return True
@@ -127,7 +124,7 @@ class CallReader:
             self._listing = self._listing or "[" in self._held[:lead]
             self._begin(found, head[1])
             self._take(head.end())
-            self._place, self._braces = "arguments", _Braces()
+            self._place, self._braces = "arguments", Braces()
             return True
         closing = self._form.closing
         at = self._held.find(closing) if closing else -1
@@ -151,15 +148,15 @@ class CallReader:
 
     def _in_rest(self, found: list[Told]) -> bool:
         """Pass over what else is in the object of a call whose arguments are over."""
-        start = self._held.lstrip(_SPACE)
+        start = self._first()
         if not start:
             return False
-        if start[0] not in ",}":
+        if start not in ",}":
             self._place = "after"
             return True
         closing = self._form.closing
         mark = self._held.find(closing) if closing else -1
-        end = _end_of_rest(self._held)
+        end = end_of_rest(self._held)
         if end is not None and not 0 <= mark < end:
             self._take(end)
             self._place = "after"
@@ -171,7 +168,7 @@ class CallReader:
     def _after(self, found: list[Told]) -> bool:
         """Pass over what ends a call, or find the next of a list."""
         del found
-        start = self._held.lstrip(_SPACE)
+        start = self._held[space_of(self._held) :]
         end = "]" if self._listing else self._form.closing
         if not start or (end.startswith(start) and start != end):
             return False
@@ -188,6 +185,11 @@ class CallReader:
         taken, self._held = self._held[:count], self._held[count:]
         return taken
 
+    def _first(self) -> str:
+        """Give the first character that is held and no white space, if one is."""
+        at = space_of(self._held)
+        return self._held[at : at + 1]
+
     def _mark(self) -> str:
         """Give what has been taken of the text before a call's head, and may have to be shown."""
         return "" if self._form.within or self._listing else self._form.opening
@@ -195,7 +197,7 @@ class CallReader:
     def _lead(self) -> tuple[int, str]:
         """Count what stands before a call's object, and give what a head may begin with."""
         held = self._held
-        space = len(held) - len(held.lstrip(_SPACE))
+        space = space_of(held)
         if self._listing:
             return space + 1, ","
         if self._form.listed:
@@ -204,7 +206,7 @@ class CallReader:
 
     def _whole(self, found: list[Told], body: str, closing: str) -> None:
         """Tell the calls that *body* is, or show it if it is none."""
-        calls = _parsed("[" + body.lstrip(_SPACE)[1:] if self._listing else body, listed=self._form.listed)
+        calls = _parsed("[" + body[space_of(body) + 1 :] if self._listing else body, listed=self._form.listed)
         if calls is None:
             self._show(found, self._mark() + body + closing)
             return
@@ -233,47 +235,6 @@ class CallReader:
             self._gap = None
         if text:
             found.append(text)
-
-
-class _Braces:
-    """Follow JSON from its first brace on to the one that closes it; what is in between is not looked at."""
-
-    def __init__(self) -> None:
-        self._depth = 0
-        self._quoted = False
-        self._escaped = False
-
-    def follow(self, text: str, mark: str) -> tuple[int, bool]:
-        """Go on with *text*; give how far it went, and whether that is the end.
-
-        It halts before what is, or may become, *mark* outside of strings.
-        """
-        for at, char in enumerate(text):
-            if self._escaped:
-                self._escaped = False
-            elif self._quoted:
-                self._escaped = char == "\\"
-                self._quoted = char != '"'
-            elif char == '"':
-                self._quoted = True
-            elif char in "{[":
-                self._depth += 1
-            elif char in "}]":
-                self._depth -= 1
-                if not self._depth:
-                    return at + 1, True
-            elif mark and mark.startswith(text[at : at + len(mark)]):
-                return at, False
-        return len(text), False
-
-
-def _end_of_rest(text: str) -> int | None:
-    """Count the characters up to the end of an object of which one value has been read; None where it is not whole."""
-    try:
-        _, end = _DECODER.raw_decode(_BEFORE_REST + text)
-    except (ValueError, RecursionError):
-        return None
-    return end - len(_BEFORE_REST)
 
 
 def _parsed(body: str, *, listed: bool) -> list[Call] | None:
