@@ -57,4 +57,6 @@ def create_app(
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return errors.error_response(errors.validation_error(list(error.errors())), errors.request_id_of(request))
+    # FastAPI says first where a field was: in the body, the query or the path. A field may be called like these.
+    found = [{**item, "loc": item["loc"][1:]} for item in error.errors()]
+    return errors.error_response(errors.validation_error(found), errors.request_id_of(request))

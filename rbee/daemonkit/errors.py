@@ -92,8 +92,7 @@ def request_id_of(request: Request) -> str | None:
 
 
 def _field(loc: tuple[Any, ...]) -> str:
-    parts = [str(part) for part in loc if part not in ("body", "query", "path")]
-    return ".".join(parts)[:200]
+    return ".".join(map(str, loc))[:200]
 
 
 def _reason(item: dict[str, Any]) -> str:

@@ -204,6 +204,7 @@ class Crew:
         before = self._supervision.workers[event.worker_id]
         self._feed(event)
         after = self._supervision.workers.get(event.worker_id)
+        member.count_load(before, after)
         if before.phase == "serving" and after is not None and after.slots_available > before.slots_available:
             self._quarantines.proved(member.order.model_ref, (member.order.backend, member.order.device))
 
@@ -220,7 +221,8 @@ class Crew:
         match instruction:
             case Check():
                 self._background.start(self._check(member), name="check")
-            case Stop(reason=reason):
+            case Stop(reason=reason, unused=unused):
+                metrics.HIVE_EVICTIONS.add(float(unused))
                 log.info("stopping a worker", extra={"fields": {"worker_id": member.order.worker_id, "reason": reason}})
                 self._note_end(member)
                 member.process.terminate()
@@ -362,6 +364,8 @@ class Crew:
             self._quarantines.crashed(member.order.model_ref, place, gone.error.code, reason)
             fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
         metrics.HIVE_ENDS.add(1, "no" if gone.crashed else "yes")
+        if not member.served:
+            metrics.HIVE_LOADS.add(1, gone.error.code.value if gone.error is not None else "stopped")
         log.log(logging.ERROR if gone.crashed else logging.INFO, "worker gone", extra={"fields": fields})
         del self._members[gone.worker_id]
         if member.client is not None:

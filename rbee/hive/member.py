@@ -18,6 +18,7 @@ from rbee.hive.memory import LoadedModel
 from rbee.hive.processes import WorkerOrder, WorkerProcess
 from rbee.hive.returned import Return, Stopped
 from rbee.hive.supervision import Life
+from rbee.observe import metrics
 
 if TYPE_CHECKING:
     from rbee.client.worker import WorkerClient
@@ -32,6 +33,7 @@ class Member:
     """`error` is its own account of why it ends; `remark` is what the operator should know of its start.
 
     `device_bytes` is what it said to have taken of a GPU, `peak_bytes` the most that it was seen to take.
+    It `served` once its model had been loaded.
     """
 
     order: WorkerOrder
@@ -47,6 +49,7 @@ class Member:
     device_bytes: int | None = None
     peak_bytes: int = 0
     free_before: int | None = None
+    served: bool = False
     killed: bool = False
     stop_began: float | None = None
     races: int = 0
@@ -81,6 +84,13 @@ class Member:
             return None
         self.peak_bytes = taken
         return taken
+
+    def count_load(self, before: Life, after: Life | None) -> None:
+        """Count its load where that has just ended well."""
+        if not self.served and after is not None and after.phase == "serving":
+            self.served = True
+            metrics.HIVE_LOADS.add(1, "done")
+            metrics.HIVE_LOAD_SECONDS.observe(after.since - before.active_at)
 
     def stopped(self) -> Stopped:
         """Say how to know what it left."""

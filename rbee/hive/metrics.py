@@ -23,8 +23,9 @@ async def figures(hive: Hive) -> tuple[bytes, str]:
         slots["no",] += worker.slots_total - worker.slots_available
     memory: dict[tuple[str, ...], float] = {}
     for device in (await hive.devices.known()).devices:
-        memory[device.backend.value, str(device.index), "total"] = float(device.total_bytes)
-        memory[device.backend.value, str(device.index), "free"] = float(device.free_bytes)
+        total, free = float(device.total_bytes), float(device.free_bytes)
+        for kind, value in (("total", total), ("used", max(total - free, 0.0)), ("free", free)):
+            memory[device.backend.value, str(device.index), kind] = value
     kept_out: Counter[tuple[str, ...]] = Counter({("model",): 0, ("device",): 0})
     kept_out.update(("device" if each.model_ref is None else "model",) for each in hive.quarantines.listed())
     return exposition.exposition(
@@ -33,6 +34,7 @@ async def figures(hive: Hive) -> tuple[bytes, str]:
             metrics.HIVE_WORKERS: workers,
             metrics.HIVE_SLOTS: slots,
             metrics.HIVE_MEMORY: memory,
+            metrics.HIVE_DOWNLOADING: hive.downloads.running,
             metrics.HIVE_QUARANTINED: kept_out,
             metrics.HIVE_QUEENS: hive.channels.connected,
         },

@@ -42,7 +42,7 @@ MARKS: Final = {
     Dialect.OPENAI: Marks(b"data: {", (_DONE_MARK,), b'data: {"error":'),
     Dialect.ANTHROPIC: Marks(b"event: content_block_delta", (b"event: message_stop",), b"event: error"),
     Dialect.RESPONSES: Marks(
-        b"event: response.output_text.delta",
+        b".delta\n",  # ends the line that names an event: a piece of a text or of a call's arguments
         (b"event: response.completed", b"event: response.incomplete"),
         b"event: error",
     ),

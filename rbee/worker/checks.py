@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -12,8 +13,11 @@ from rbee.worker.settings import WorkerSettings
 from rbee.worker.wish import Wish
 
 
-async def check(wishes: Sequence[Wish], engine: Engine) -> None:
-    """Raise RbeeError INVALID_REQUEST if a wish cannot be met; wishes of one request differ in prompt and seed."""
+async def check(wishes: Sequence[Wish], engine: Engine) -> Sequence[Wish]:
+    """Give the wishes as they can be met; those of one request differ in prompt and seed.
+
+    Raises RbeeError INVALID_REQUEST if one cannot be. A grammar that the client did not ask for is left out instead.
+    """
     first = wishes[0]
     vocabulary = engine.facts.vocabulary
     for token in first.bias:
@@ -35,31 +39,39 @@ async def check(wishes: Sequence[Wish], engine: Engine) -> None:
         await asyncio.to_thread(__import__, "numpy")  # else the engine's thread would wait for its import
     if first.grammar is not None:
         fault = await asyncio.to_thread(engine.grammar_fault, first.grammar)
-        if fault is not None:
+        if fault is not None and first.grammar_wished:
             raise RbeeError(ErrorCode.INVALID_REQUEST, f"The grammar cannot be used: {fault}.", param="grammar")
+        if fault is not None:
+            return [replace(wish, grammar=None) for wish in wishes]
+    return wishes
 
 
-def check_embeds(engine: Engine, name: str) -> None:
-    """Raise RbeeError INVALID_REQUEST if the model has no embeddings to give.
+def check_pools(engine: Engine, name: str, *, pairs: bool) -> None:
+    """Raise RbeeError INVALID_REQUEST if the model was not made to embed texts, or with *pairs* to rank documents.
 
     llama.cpp would pool the states of any model; of one that was not trained for it the outcome is of no use.
     """
-    if not engine.facts.embedding:
-        raise RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            f"{name} is made to write text and has no embeddings to give.",
-            hint="Serve a model that was made for embeddings.",
-            param="model",
-        )
+    facts = engine.facts
+    if facts.embedding and facts.ranks is pairs:
+        return
+    made_for = "rank documents" if facts.ranks else "embed texts" if facts.embedding else "write text"
+    lacks, needs = ("cannot rank documents", "reranking") if pairs else ("has no embeddings to give", "embeddings")
+    raise RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        f"{name} is made to {made_for} and {lacks}.",
+        hint=f"Serve a model that was made for {needs}.",
+        param="model",
+    )
 
 
 def check_writes(engine: Engine, name: str) -> None:
     """Raise RbeeError INVALID_REQUEST if the model writes no text."""
     if engine.facts.embedding:
+        purpose, route = ("reranking", "/v1/rerank") if engine.facts.ranks else ("embeddings", "/v1/embeddings")
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
-            f"{name} is made for embeddings and writes no text.",
-            hint="Ask it at /v1/embeddings, or serve a model that writes.",
+            f"{name} is made for {purpose} and writes no text.",
+            hint=f"Ask it at {route}, or serve a model that writes.",
             param="model",
         )
 

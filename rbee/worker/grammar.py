@@ -80,6 +80,7 @@ class _Writer:
         self._strict = strict
         self._param = param
         self._prefix = prefix
+        self._names: dict[str, str] = {}  # of bodies
         self._of_ref: dict[str, str] = {}
         self._active: list[str] = []
 
@@ -248,12 +249,12 @@ class _Writer:
         """Give a name to a body that is not one already."""
         if body.replace("-", "").isalnum():
             return body
-        known = next((name for name, other in self.rules.items() if other == body), None)
-        if known is not None:
-            return known
+        if body in self._names:
+            return self._names[body]
         kind = "".join(char for char in hint.rpartition("-")[2] if char.isascii() and char.isalnum())
         name = f"{self._prefix}-{len(self.rules)}-{kind}"
         self.rules[name] = body
+        self._names[body] = name
         return name
 
     def _check_keywords(self, schema: Schema, where: str) -> None:

@@ -66,6 +66,8 @@ class Prompts:
     def _tokens(self, wish: Wish) -> list[int]:
         if wish.tokens is not None:
             return list(wish.tokens)
+        if wish.query is not None:
+            return self._engine.pair(wish.query, wish.text or "")
         if wish.text is not None:
             return self._engine.tokenize(wish.text, special=True)
         return self._engine.tokenize(self.template().render(wish.turns or (), tools=wish.tools), special=True)

@@ -99,6 +99,12 @@ class Routes:
                     ("/v1/chat/completions", "Chat, as with OpenAI", "chat", "openai:ChatRequest"),
                     ("/v1/completions", "Continue a text, as with OpenAI", "completions", "openai:CompletionRequest"),
                     ("/v1/embeddings", "Embed texts, as with OpenAI", "embeddings", "openai:EmbeddingRequest"),
+                    (
+                        "/v1/rerank",
+                        "Sort documents by a query, as with Jina or Cohere",
+                        "rerank",
+                        "rerank:RerankRequest",
+                    ),
                     ("/v1/responses", "Respond, as with OpenAI", "responses", "responses:ResponsesRequest"),
                     ("/v1/messages", "Chat, as with Anthropic", "messages", "anthropic:MessagesRequest"),
                     (

@@ -18,7 +18,7 @@ from rbee.contracts.workers import SlotInfo, SlotsStatus, WorkerState
 from rbee.errors import RbeeError
 from rbee.worker import figures
 from rbee.worker.batcher import Batcher, Delivery, Embedding
-from rbee.worker.checks import check, check_embeds, check_slots, check_writes
+from rbee.worker.checks import check, check_pools, check_slots, check_writes
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.engine.thread import EngineThread
 from rbee.worker.engine_work import EngineWork
@@ -143,7 +143,7 @@ class Service:
         engine, prompter = self.loaded()
         check_writes(engine, self.settings.name)
         self._check_free(request_id, len(wishes))
-        await check(wishes, engine)
+        wishes = await check(wishes, engine)
         prompts: dict[int, list[int]] = {}
         for wish in wishes:
             if id(wish.source) not in prompts:
@@ -202,12 +202,12 @@ class Service:
         return generation
 
     async def embed(self, texts: Sequence[Wish], request_id: str) -> Vectors:
-        """Begin the embeddings of texts, which take one slot together.
+        """Begin the embeddings of texts, or the ranking of pairs, which take one slot together.
 
         Raises RbeeError like `begin`, and INVALID_REQUEST where the model was not made for it.
         """
         engine, prompter = self.loaded()
-        check_embeds(engine, self.settings.name)
+        check_pools(engine, self.settings.name, pairs=texts[0].query is not None)
         await check(texts, engine)
         items = [Embedding(await prompter.tokens(text)) for text in texts]
         self.loaded()

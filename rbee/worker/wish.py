@@ -21,10 +21,12 @@ class Wish:
     Exactly one of `turns` (for the chat template), `text` (taken as it is) and `tokens` is given.
 
     Args:
+        query: what the text is held against, for a model that ranks.
         limit: new tokens at most; None goes on to the end of the context.
         scores: the log probability of each token is wished, with those of so many of the likeliest; None for none.
         bias: what is added to the logit of a token, by the token's id.
         grammar: GBNF that the text must obey.
+        grammar_wished: the client asked for it; else the text goes without one that the engine cannot use.
         markers: texts of special tokens that are to be shown, because they begin a call of a tool.
         param: the request's field that the prompt came from, for messages.
     """
@@ -33,12 +35,14 @@ class Wish:
     turns: tuple[Turn, ...] | None = None
     text: str | None = None
     tokens: tuple[int, ...] | None = None
+    query: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     limit: int | None = None
     seed: int | None = None
     scores: int | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
     grammar: str | None = None
+    grammar_wished: bool = True
     markers: tuple[str, ...] = ()
     param: str = "messages"
 
@@ -51,7 +55,7 @@ class Wish:
     def size(self) -> int:
         """Give the characters of the prompt."""
         turns = self.turns or ()
-        return len(self.text or "") + sum(len(turn.get("content") or "") for turn in turns)
+        return len(self.text or "") + len(self.query or "") + sum(len(turn.get("content") or "") for turn in turns)
 
 
 def wish_of(request: InferenceRequest) -> Wish:

@@ -15,6 +15,8 @@ from tests.bdd.steps.faults import *
 from tests.bdd.steps.hub import *
 from tests.bdd.steps.keeper import *
 from tests.bdd.steps.machine import *
+from tests.bdd.steps.reranking import *
+from tests.bdd.steps.tools import *
 from tests.bdd.steps.workers import *
 from tests.support.hub import Hub
 from tests.support.machine import Machine

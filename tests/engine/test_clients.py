@@ -179,6 +179,74 @@ def test_a_tool_that_must_be_called_is_called(client: openai.OpenAI, choice: Any
     assert more.choices[0].finish_reason in ("stop", "length")
 
 
+def test_a_call_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
+    """What the client puts together from the pieces of a call is what it gets at once."""
+    wish: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "tools": [WEATHER], "tool_choice": "required"}
+    wish |= {"parallel_tool_calls": False, "seed": 3}
+
+    (whole,) = client.chat.completions.create(**wish).choices[0].message.tool_calls or []
+    with client.chat.completions.stream(**wish) as stream:
+        pieces = [event.arguments_delta for event in stream if event.type == "tool_calls.function.arguments.delta"]
+        (call,) = stream.get_final_completion().choices[0].message.tool_calls or []
+
+    assert whole.type == call.type == "function"
+    assert call.function.arguments == whole.function.arguments
+    assert len([piece for piece in pieces if piece]) > 3
+
+
+def test_a_call_of_a_response_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
+    """What the client puts together from the pieces of a response's call is what it gets at once."""
+    tool: Any = {"type": "function", "name": "weather", "parameters": CITY, "strict": True}
+    wish: dict[str, Any] = {"model": MODEL, "input": "Weather?", "tools": [tool], "tool_choice": "required"}
+    wish |= {"parallel_tool_calls": False, "temperature": 0}
+
+    (whole,) = client.responses.create(**wish).output
+    with client.responses.stream(**wish) as stream:
+        (item,) = stream.until_done().get_final_response().output
+
+    assert whole.type == item.type == "function_call"
+    assert item.arguments == whole.arguments
+
+
+def test_a_call_of_a_message_as_a_stream_is_the_call_at_once(claude: anthropic.Anthropic) -> None:
+    """What Anthropic's client puts together from the pieces of a call is what it gets at once."""
+    tool: Any = {"name": "weather", "input_schema": CITY}
+    choice: Any = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
+    wish: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_tokens": 100, "tools": [tool]}
+    wish |= {"tool_choice": choice, "extra_body": {"temperature": 0}}
+
+    (whole,) = claude.messages.create(**wish).content
+    with claude.messages.stream(**wish) as stream:
+        (block,) = stream.get_final_message().content
+
+    assert whole.type == block.type == "tool_use"
+    assert block.input == whole.input != {}
+
+
+def test_a_call_that_the_model_chooses_is_held_to_its_schema(client: openai.OpenAI) -> None:
+    """A model that may call a tool does so with arguments that fit, even where it has seen others before."""
+    turns: list[Any] = []
+    for number, city in enumerate(("Paris", "Rome", "Madrid")):
+        function = {"name": "weather", "arguments": json.dumps({"town": city, "days": 3})}
+        call = {"id": f"call_{number}", "type": "function", "function": function}
+        turns += [
+            {"role": "user", "content": f"How is the weather in {city}?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": call["id"], "content": "sunny"},
+            {"role": "assistant", "content": "It is sunny."},
+        ]
+    turns.append({"role": "user", "content": "How is the weather in Berlin?"})
+
+    (choice,) = client.chat.completions.create(
+        model=MODEL, messages=turns, tools=[WEATHER], temperature=0, max_tokens=60
+    ).choices
+
+    assert choice.finish_reason == "tool_calls"
+    (told,) = choice.message.tool_calls or []
+    assert told.type == "function"
+    assert list(json.loads(told.function.arguments)) == ["city"]
+
+
 def test_errors_have_the_types_of_the_client(client: openai.OpenAI, it: Worker) -> None:
     """The client raises its own exceptions, with our code in the body."""
     with pytest.raises(openai.BadRequestError) as caught:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rbee.worker.edge.tools import FORMS, call_grammar
+from rbee.worker.edge.call_grammar import call_grammar, free_grammar
+from rbee.worker.edge.tools import FORMS
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_sampler import SlotSampler
 from rbee.worker.grammar import any_object, of_schema
@@ -138,3 +139,75 @@ def test_a_forced_call_is_a_call(judge: Judge) -> None:
     assert judge.lets_through(more, f"{call}\n{call}")
     assert not judge.lets_through(more, "I think that the weather is fine.")
     assert not judge.lets_through(more, call.replace("weather", "time"))
+
+
+HERMES_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+LISTED_CALL = '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris"}}]'
+LLAMA_CALL = '{"name": "weather", "parameters": {"city": "Paris"}}'
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        *((form, "Bees, <b>honey</b> and [wax], ünïcode\n\n{1: 2}") for form in FORMS),
+        *((form, "") for form in FORMS),
+        (0, HERMES_CALL),
+        (0, f"Let me look. {HERMES_CALL}\n{HERMES_CALL} Done <tool"),
+        (0, "<<tool_call <tool_cal <too<tool_cl>"),
+        (0, '<<tool_call>{"name": "weather", "arguments": {}}</tool_call>'),
+        (1, LISTED_CALL),
+        (1, f"[TOOL[TOOL_{LISTED_CALL}"),
+        (2, LLAMA_CALL),
+        (2, f" \n{LLAMA_CALL}"),
+        (2, '{"name": "Maja", "parameters": 3} is what you asked for'),
+        (2, f"Once more: {LLAMA_CALL} was it"),
+    ],
+)
+def test_text_is_free_where_no_call_has_begun(judge: Judge, form: Any, text: str) -> None:
+    """Any text passes, and calls that fit do, before and after other text."""
+    form = FORMS[form] if isinstance(form, int) else form
+    grammar = free_grammar(form, [TOOL], parallel=True)
+
+    assert grammar is not None
+    assert judge.lets_through(grammar, text)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        (0, HERMES_CALL.replace("weather", "time")),
+        (0, HERMES_CALL.replace('"Paris"', "3")),
+        (0, HERMES_CALL.removesuffix("</tool_call>")),
+        (0, f"So {HERMES_CALL.replace('city', 'town')}"),
+        (0, "<tool_call>nonsense</tool_call>"),
+        (1, LISTED_CALL.replace("weather", "time")),
+        (1, f"{LISTED_CALL} and more"),
+        (2, LLAMA_CALL.replace('"Paris"', "3")),
+        (2, f"{LLAMA_CALL} and more"),
+    ],
+)
+def test_a_call_that_has_begun_is_held_to_its_tool(judge: Judge, form: int, text: str) -> None:
+    """Once a call has begun only a tool that there is passes, with arguments that fit, and the call must be ended."""
+    grammar = free_grammar(FORMS[form], [TOOL], parallel=True)
+
+    assert grammar is not None
+    assert not judge.lets_through(grammar, text)
+
+
+def test_where_one_call_is_wished_the_answer_ends_with_it(judge: Judge) -> None:
+    """Without parallel calls nothing follows the first, before which text is free."""
+    grammar = free_grammar(FORMS[0], [TOOL], parallel=False)
+
+    assert grammar is not None
+    assert judge.lets_through(grammar, f"So: {HERMES_CALL}")
+    assert not judge.lets_through(grammar, f"{HERMES_CALL}\n{HERMES_CALL}")
+
+
+def test_a_tool_without_a_grammar_takes_any_object(judge: Judge) -> None:
+    """A schema that cannot be a grammar holds no other tool up, and its own calls are still whole."""
+    circle = {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}}}}
+    grammar = free_grammar(FORMS[0], [TOOL, {"function": {"name": "time", "parameters": circle}}], parallel=False)
+
+    assert grammar is not None
+    assert judge.lets_through(grammar, HERMES_CALL.replace("weather", "time").replace("city", "anything"))
+    assert not judge.lets_through(grammar, HERMES_CALL.replace("city", "anything"))

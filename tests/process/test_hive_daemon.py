@@ -248,4 +248,11 @@ def test_the_rest_is_listed(start_hive: StartHive, model: str) -> None:
     assert hive.get("/v1/worker-binaries/list")["binaries"][0]["path"].endswith("stand_in_worker.py")
     figures = hive.http.get("/metrics").text
     assert 'rbee_hive_workers{state="idle"} 1.0' in figures
+    memory = {
+        kind: float(
+            figures.split(f'rbee_hive_device_memory_bytes{{backend="cpu",device="0",kind="{kind}"}} ')[1].split()[0]
+        )
+        for kind in ("total", "used", "free")
+    }
+    assert memory["used"] + memory["free"] == memory["total"] > memory["free"] > 0
     assert KEY not in figures

@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.faults import Reset, Slow
 from tests.support.gguf_files import write_gguf
-from tests.support.hives import StartHive
+from tests.support.hives import HiveProcess, StartHive
 from tests.support.hub import Hub
 from tests.support.waiting import eventually
 
@@ -69,6 +69,30 @@ def test_a_failed_download_ends_its_stream_in_words(start_hive: StartHive, hub: 
     assert [retry["attempt"] for retry in retries] == [1, 2, 3, 4, 5, 6]
     assert events[-1][0] == "error"
     assert events[-1][1]["error"]["code"] == "DOWNLOAD_FAILED"
+
+
+def figure(hive: HiveProcess, name: str) -> float:
+    text = hive.http.get("/metrics").text
+    return float(text.split(f"\n{name} ")[1].split()[0])
+
+
+def test_downloads_are_counted(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """Bytes are counted once, those that were there not at all; downloads by how they end, and while they run."""
+    hub.fail(REPO, FILE, Reset(0.5))
+    hub.fail(REPO, FILE, Slow(2_000_000))
+    hive = start_hive(env=hub.environ(tmp_path))
+    size = 4 * MIB
+
+    hive.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    eventually(lambda: figure(hive, "rbee_hive_downloads_running") == 1, within=5, because="it is on its way")
+    hive.stream("/v1/models/download/progress", model=f"hf:{REPO}")
+    hive.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    code = hive.refused("/v1/models/download", {"model": "hf:bees/none"})["code"]
+
+    assert figure(hive, "rbee_hive_downloads_running") == 0
+    assert size <= figure(hive, "rbee_hive_downloaded_bytes_total") < 1.5 * size
+    assert figure(hive, 'rbee_hive_downloads_total{outcome="done"}') == 1
+    assert figure(hive, f'rbee_hive_downloads_total{{outcome="{code}"}}') == 1
 
 
 def test_a_killed_hive_resumes_its_download(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:

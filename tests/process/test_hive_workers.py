@@ -156,7 +156,10 @@ def test_a_failed_load_is_told_in_the_workers_words(start_hive: StartHive, model
     with hive.queen() as queen:
         hive.spawn(model)
         gone = queen.until("worker_gone")
+        figures = hive.http.get("/metrics").text
 
+    assert f'rbee_hive_model_loads_total{{outcome="{code}"}} 1.0' in figures
+    assert "rbee_hive_evictions_total 0.0" in figures
     assert gone.error.code == code
     assert gone.error.message == "The stand-in was told to fail."
     assert "the model cannot be loaded" in gone.log_tail
@@ -204,6 +207,10 @@ def test_an_idle_worker_is_stopped_and_the_hive_stays(start_hive: StartHive, mod
         assert not alive(idle["pid"])
         assert [(each["worker_id"], each["state"]) for each in hive.workers()] == [(row["worker_id"], "busy")]
         assert hive.get("/v1/health")["status"] == "alive"
+        figures = hive.http.get("/metrics").text
+    assert "rbee_hive_evictions_total 1.0" in figures
+    assert 'rbee_hive_model_loads_total{outcome="done"} 2.0' in figures
+    assert "rbee_hive_model_load_seconds_count 2.0" in figures
 
 
 @pytest.mark.B47

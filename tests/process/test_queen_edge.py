@@ -117,6 +117,22 @@ def test_every_dialect_is_relayed(machine: Machine, path: str, body: dict[str, A
     assert count.json()["input_tokens"] > 0
 
 
+def test_documents_are_ranked_through_the_queen(machine: Machine) -> None:
+    """A model that ranks is found, loaded and asked like any other, and refused for a chat in its worker's words."""
+    machine.fake(ranks=True)
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post("/v1/rerank", json={"model": "bee", "query": "bees", "documents": ["wasps", "bees"]})
+    status, error = queen.refused("POST", CHAT, wish())
+
+    assert answer.status_code == 200
+    assert answer.json()["model"] == "bee"
+    assert [(one["index"], one["relevance_score"]) for one in answer.json()["results"]] == [(1, 1.0), (0, 0.0)]
+    assert (status, error["param"]) == (400, "model")
+    assert "made for reranking" in error["message"]
+    assert len(queen.workers()) == 1
+
+
 def test_models_are_found_by_their_names(machine: Machine) -> None:
     """An alias, the reference and the file's name mean one model; the list has them; another name is not found."""
     queen = QueenProcess(machine)

@@ -94,6 +94,20 @@ def chat(**wish: Any) -> dict[str, Any]:
         ("/v1/completions", {"prompt": [2**31 - 1]}, "prompt"),
         ("/v1/embeddings", {"input": "x"}, "model"),
         ("/v1/embeddings", {}, "input"),
+        ("/v1/rerank", {"query": "x", "documents": ["y"]}, "model"),
+        ("/v1/rerank", {"documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": "", "documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": ["x"], "documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": "x"}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": []}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": "y"}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": ["y"] * 1001}, "documents"),
+        ("/v1/rerank", {"query": "x", "documents": ["y", ""]}, "documents.1"),
+        ("/v1/rerank", {"query": "x", "documents": ["y", 3]}, "documents.1"),
+        ("/v1/rerank", {"query": "x", "documents": [{"title": "y"}]}, None),
+        ("/v1/rerank", {"query": "x" * 2_000_001, "documents": ["y"]}, "query"),
+        ("/v1/rerank", {"query": "x", "documents": ["y" * 2_000_001]}, None),
+        ("/v1/rerank", {"query": "x", "documents": ["y"], "top_n": 0}, "top_n"),
         ("/v1/messages", {"messages": HELLO}, "max_tokens"),
         ("/v1/messages", {"max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "image"}]}]}, None),
         ("/v1/messages", {"max_tokens": 5, "messages": HELLO, "tool_choice": {"type": "tool"}}, "tool_choice.name"),
@@ -222,13 +236,58 @@ def test_calls_are_told_in_parallel(caller: Worker) -> None:
     streamed = chunks(caller, CHAT, chat(tools=[TOOL]))
     deltas = [call for chunk in streamed for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
 
+    told = choice["message"]["tool_calls"]
     assert choice["finish_reason"] == streamed[-1]["choices"][0]["finish_reason"] == "tool_calls"
     assert choice["message"]["content"] is None
-    for calls in (choice["message"]["tool_calls"], deltas):
-        assert [call["function"]["name"] for call in calls] == ["weather", "weather"]
-        assert [json.loads(call["function"]["arguments"]) for call in calls] == [{"city": "Paris"}] * 2
-        assert len({call["id"] for call in calls}) == 2
-    assert [call["index"] for call in deltas] == [0, 1]
+    assert [call["function"]["name"] for call in told] == ["weather", "weather"]
+    assert [json.loads(call["function"]["arguments"]) for call in told] == [{"city": "Paris"}] * 2
+    assert len({call["id"] for call in told}) == 2
+    for index, call in enumerate(told):
+        first, *rest = [delta for delta in deltas if delta["index"] == index]
+        assert (first["function"]["name"], first["type"]) == ("weather", "function")
+        assert first["id"]
+        assert all(set(delta) == {"index", "function"} for delta in rest)
+        assert len(rest) > 1
+        assert "".join(delta["function"]["arguments"] for delta in (first, *rest)) == call["function"]["arguments"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "limit", "begin", "end"),
+    [
+        (CHAT, chat(tools=[TOOL]), "max_tokens", '"arguments": "{\\"city\\":"', '"finish_reason": "length"'),
+        (
+            "/v1/messages",
+            {"messages": HELLO, "tools": [{"name": "weather", "input_schema": {}}]},
+            "max_tokens",
+            '"partial_json": "{\\"city\\":"',
+            '"stop_reason": "max_tokens"',
+        ),
+        (
+            "/v1/responses",
+            {"input": "x", "tools": [{"type": "function", "name": "weather"}]},
+            "max_output_tokens",
+            '"delta": "{\\"city\\":"',
+            '"reason": "max_output_tokens"',
+        ),
+    ],
+)
+def test_a_call_that_is_cut_off_is_said_to_be(
+    caller: Worker, path: str, body: dict[str, Any], limit: str, begin: str, end: str
+) -> None:
+    """An answer that ends within a call says that it was cut, and has no call that looks whole; streamed or not."""
+    with caller.http.stream("POST", path, json={**body, limit: 5, "stream": True}) as response:
+        told = response.read().decode()
+    whole = caller.http.post(path, json={**body, limit: 5})
+
+    assert begin in told
+    assert end in told
+    assert end in json.dumps(whole.json())
+    assert whole.status_code == 200
+    for text in (told, whole.text):
+        assert "weather" in text
+        assert "tool_call>" not in text
+        assert '"stop_reason": "tool_use"' not in text
+        assert "arguments.done" not in text
 
 
 def test_one_call_is_enough_where_only_one_is_wished(caller: Worker) -> None:
@@ -294,6 +353,24 @@ def test_a_client_that_leaves_gives_up_its_embeddings(tmp_path: Path) -> None:
 
         eventually(lambda: it.json("/v1/slots")["slots_available"] == 4, within=1, because="the slot is free")
         assert it.http.post("/v1/embeddings", json={"input": "bee"}).status_code == 200
+
+
+def test_documents_are_sorted_by_the_query(tmp_path: Path) -> None:
+    """A model that ranks gives each document its relevance, in the form that clients of reranking read."""
+    with worker(tmp_path, "--model-ref", "hf:bees/Ranker", fake={"ranks": True}) as it:
+        it.until_idle()
+        documents = ["wasps sting", {"text": "honey is made by bees"}, "bees dance"]
+        answer = it.http.post(
+            "/v1/rerank", json={"query": "bees honey", "documents": documents, "return_documents": True, "top_n": 2}
+        ).json()
+
+    assert answer["id"].startswith("rerank-")
+    assert answer["model"] == "hf:bees/Ranker"
+    assert answer["results"] == [
+        {"index": 1, "relevance_score": 1.0, "document": {"text": "honey is made by bees"}},
+        {"index": 2, "relevance_score": 0.5, "document": {"text": "bees dance"}},
+    ]
+    assert answer["usage"] == {"prompt_tokens": 18, "total_tokens": 18}
 
 
 def test_figures_count_tokens_and_times(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Write a whole, tiny model that embeds texts: one layer of BERT with random weights, over single letters."""
+"""Write whole, tiny models that embed or rank texts: one layer of BERT with random weights, over single letters."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,21 @@ _WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *(f"\u2581{letter}" for letter in 
 
 
 def write_embedder(path: Path) -> Path:
-    """Write the model, and give its path."""
+    """Write a model that embeds, and give its path."""
+    return _write(path, PoolingType.MEAN)
+
+
+def write_ranker(path: Path, *, labels: Sequence[str] = (), template: str | None = None) -> Path:
+    """Write a model that ranks, and give its path.
+
+    Args:
+        labels: what it tells apart; with none it puts out one number.
+        template: how it wants a query and a document put together.
+    """
+    return _write(path, PoolingType.RANK, labels=labels, template=template)
+
+
+def _write(path: Path, pooling: PoolingType, *, labels: Sequence[str] = (), template: str | None = None) -> Path:
     random = np.random.default_rng(7)
     writer = GGUFWriter(str(path), "bert")
     writer.add_name("letters")
@@ -24,7 +39,11 @@ def write_embedder(path: Path) -> Path:
     writer.add_head_count(4)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
-    writer.add_pooling_type(PoolingType.MEAN)
+    writer.add_pooling_type(pooling)
+    if labels:
+        writer.add_classifier_output_labels(labels)
+    if template is not None:
+        writer.add_chat_template([{"name": "rerank", "template": template}])
     writer.add_file_type(0)
     writer.add_tokenizer_model("bert")
     writer.add_token_list(_WORDS)
@@ -52,6 +71,11 @@ def write_embedder(path: Path) -> Path:
     tensor("blk.0.ffn_up.bias", SIZE * 2)
     tensor("blk.0.ffn_down.weight", SIZE, SIZE * 2)
     tensor("blk.0.ffn_down.bias", SIZE)
+    if pooling is PoolingType.RANK:
+        tensor("cls.weight", SIZE, SIZE)
+        tensor("cls.bias", SIZE)
+        tensor("cls.output.weight", max(len(labels), 1), SIZE)
+        tensor("cls.output.bias", max(len(labels), 1))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -16,6 +16,7 @@ from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
 from rbee.hive.models import places
 from rbee.hive.models.catalog import Catalogue, model_id
+from rbee.hive.models.download import Download, counted
 from rbee.hive.models.gguf_header import GgufHeader, parts_of, read_header
 from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile
@@ -24,77 +25,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 KEPT: Final = 64
-_SMOOTHING: Final = 0.3
-
-
-class Download:
-    """One model on its way here: its latest progress, and the task that fetches it."""
-
-    def __init__(self, reference: str, clock: Callable[[], float], waits: list[float]) -> None:
-        self.reference = reference
-        self.waits = waits
-        self.progress = DownloadProgress(stage="queued")
-        self.task: asyncio.Task[CatalogEntry] | None = None
-        self.retries = 0
-        self._clock = clock
-        self._changed = asyncio.Event()
-        self._counted: tuple[float, int] | None = None
-
-    async def result(self) -> CatalogEntry:
-        """Wait for the end. A caller that gives up does not stop the download. Raises RbeeError if it failed."""
-        assert self.task is not None
-        await asyncio.wait({self.task})
-        return self.outcome()
-
-    def outcome(self) -> CatalogEntry:
-        """Give what a download that has ended came to. Raises RbeeError if it failed or the hive stopped it."""
-        assert self.task is not None
-        if self.task.cancelled():
-            raise RbeeError(
-                ErrorCode.DRAINING, f"The hive is stopping; the download of {self.reference} will go on after it."
-            )
-        return self.task.result()
-
-    async def watch(self) -> AsyncIterator[DownloadProgress]:
-        """Give the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
-        assert self.task is not None
-        shown: DownloadProgress | None = None
-        while True:
-            changed = self._changed
-            if self.progress is not shown:
-                shown = self.progress
-                yield shown
-            elif self.task.done():
-                self.outcome()
-                return
-            else:
-                waiting = asyncio.ensure_future(changed.wait())
-                await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
-
-    def show(self, progress: DownloadProgress) -> None:
-        """Set the progress and wake the watchers."""
-        self.progress = progress
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def count(self, have: int, total: int | None) -> None:
-        """Set the progress to *have* of *total* bytes; the speed is smoothed over the last few steps."""
-        now = self._clock()
-        speed = self.progress.speed_mbps if self.progress.stage == "downloading" else 0.0
-        if self._counted is not None and have > self._counted[1] and now > self._counted[0]:
-            current = (have - self._counted[1]) * 8 / 1e6 / (now - self._counted[0])
-            speed = current if speed == 0.0 else speed + _SMOOTHING * (current - speed)
-        self._counted = (now, have)
-        self.show(
-            DownloadProgress(stage="downloading", bytes_downloaded=have, bytes_total=total, speed_mbps=round(speed, 2))
-        )
-
-    def restage(self, **change: object) -> None:
-        """Set the stage and keep the bytes."""
-        self._counted = None
-        base = {"bytes_downloaded": self.progress.bytes_downloaded, "bytes_total": self.progress.bytes_total}
-        self.show(DownloadProgress.model_validate({**base, **change}))
 
 
 class Downloads:
@@ -160,6 +90,11 @@ class Downloads:
             )
         return download
 
+    @property
+    def running(self) -> int:
+        """Count the downloads that have not ended."""
+        return sum(1 for known in self._downloads.values() if known.task is not None and not known.task.done())
+
     async def close(self) -> None:
         """Stop all downloads; what came so far is kept for a later one."""
         self._closed = True
@@ -198,6 +133,11 @@ class Downloads:
         known = await self._catalogue.find(ref.canonical)
         if known is not None and known.problem is None:
             return known
+        with counted():
+            return await self._bring(ref, download, known)
+
+    async def _bring(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
+        """Fetch a model that is not here, or not any more as it was *known*."""
         if isinstance(ref, UrlRef):
             files = places.plan_url(ref)
         else:

@@ -24,6 +24,7 @@ from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile, refusal
+from rbee.observe import metrics
 
 CONNECT_TIMEOUT_S: Final = 5.0
 WRITE_BYTES: Final = 1024 * 1024
@@ -211,12 +212,14 @@ async def _write_all(
                 data, written_at = bytes(pending), now
                 pending.clear()
                 await asyncio.to_thread(partial.append, data)
+                metrics.HIVE_DOWNLOADED.add(len(data))
                 have += len(data)
                 on_bytes(have, total)
     finally:
         # Also when the connection breaks or the hive stops: what came is kept for the next attempt.
         if pending:
             partial.append(bytes(pending))
+            metrics.HIVE_DOWNLOADED.add(len(pending))
             have += len(pending)
             on_bytes(have, total)
     return have

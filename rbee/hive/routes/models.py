@@ -16,7 +16,7 @@ from rbee.contracts.queen import ModelList
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.hive.deps import Accepting, HiveDep
-from rbee.hive.models.downloads import Download
+from rbee.hive.models.download import Download
 from rbee.hive.models.gguf_header import read_header
 from rbee.hive.models.reference import parse_reference
 

@@ -16,10 +16,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the worker to finish and go."""
+    """Tell the worker to finish and go; `unused` where nothing but that is why."""
 
     worker_id: str
     reason: str
+    unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,11 +210,11 @@ class Supervision:
         reason = f"{misses} health checks in a row went unanswered, the last because {event.reason}"
         return self._kill(life, event.at, reason, ErrorCode.WORKER_CRASHED)
 
-    def _stop(self, life: Life, at: float, reason: str) -> list[Instruction]:
+    def _stop(self, life: Life, at: float, reason: str, *, unused: bool = False) -> list[Instruction]:
         if life.phase == "stopping":
             return []
         self._keep(_stopping(life, at, reason))
-        return [Report(life.worker_id), Stop(life.worker_id, reason)]
+        return [Report(life.worker_id), Stop(life.worker_id, reason, unused)]
 
     def _kill(
         self, life: Life, at: float, reason: str, code: ErrorCode | None, *, replacement: bool = False
@@ -262,7 +262,7 @@ class Supervision:
             reason = f"its model was not loaded within {policy.loading_s:.0f} s"
             return self._kill(life, at, reason, ErrorCode.LOADING_TIMEOUT)
         if life.unused and at - life.active_at >= policy.idle_s:
-            return self._stop(life, at, f"idle for {policy.idle_s:.0f} s")
+            return self._stop(life, at, f"idle for {policy.idle_s:.0f} s", unused=True)
         if life.phase == "serving" and not life.checking and at >= life.check_at:
             self._keep(replace(life, checking=True))
             return [Check(life.worker_id)]

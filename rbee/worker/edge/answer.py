@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.sse import PING_INTERVAL_S
 from rbee.errors import RbeeError
-from rbee.worker.edge.tools import Call, CallForm, CallReader
+from rbee.worker.edge.call_reader import Arguments, CallBegun, CallReader, Told
+from rbee.worker.edge.tools import Call, CallForm
 from rbee.worker.generation import Ending, Generation, Scored, TokenScore
 
 Reason = Literal["stop", "length", "tool_calls"]
@@ -42,8 +43,14 @@ class Teller(Protocol):
     def said(self, choice: int, text: str, scores: Sequence[TokenScore]) -> bytes:
         """Tell a piece of text."""
 
-    def called(self, choice: int, call: Call) -> bytes:
-        """Tell a call of a tool."""
+    def call_begun(self, choice: int, call: CallBegun) -> bytes:
+        """Tell that a call of a tool begins; its arguments follow."""
+
+    def call_goes_on(self, choice: int, arguments: str) -> bytes:
+        """Tell a piece of the arguments."""
+
+    def call_ended(self, choice: int) -> bytes:
+        """Tell that the call is over; one that is cut off has no end but that of the answer."""
 
     def ended(self, choice: int, outcome: Outcome) -> bytes:
         """Tell that an answer is over; of the outcome only the end counts."""
@@ -119,10 +126,11 @@ class Answer:
                     outcome = self._outcome(choice, event)
                     rest = reader.finish() if reader is not None else ()
                     told += [_one(teller, choice, item, ()) for item in rest]
-                    if reader is not None and reader.called and outcome.reason == "stop":
+                    if reader is not None and reader.called and not reader.open and outcome.reason == "stop":
                         outcome.reason = "tool_calls"
                     told.append(teller.ended(choice, outcome))
-                    yield b"".join(told)
+                    if any(told):
+                        yield b"".join(told)
                     return
             if any(told):
                 yield b"".join(told)
@@ -152,8 +160,12 @@ class Answer:
         return b"".join(_one(teller, choice, item, scores if not number else ()) for number, item in enumerate(items))
 
 
-def _one(teller: Teller, choice: int, item: str | Call, scores: Sequence[TokenScore]) -> bytes:
-    return teller.called(choice, item) if isinstance(item, Call) else teller.said(choice, item, scores)
+def _one(teller: Teller, choice: int, item: Told, scores: Sequence[TokenScore]) -> bytes:
+    if isinstance(item, str):
+        return teller.said(choice, item, scores)
+    if isinstance(item, Arguments):
+        return teller.call_goes_on(choice, item.text)
+    return teller.call_begun(choice, item) if isinstance(item, CallBegun) else teller.call_ended(choice)
 
 
 class _Collector:
@@ -161,6 +173,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.outcome = Outcome()
+        self._pieces: list[str] = []
 
     def said(self, choice: int, text: str, scores: Sequence[TokenScore]) -> bytes:
         del choice
@@ -168,12 +181,29 @@ class _Collector:
         self.outcome.scores += scores
         return b""
 
-    def called(self, choice: int, call: Call) -> bytes:
+    def call_begun(self, choice: int, call: CallBegun) -> bytes:
         del choice
-        self.outcome.calls.append(call)
+        self._pieces = []
+        self.outcome.calls.append(Call(call.id, call.name, "", whole=False))
+        return b""
+
+    def call_goes_on(self, choice: int, arguments: str) -> bytes:
+        del choice
+        self._pieces.append(arguments)
+        return b""
+
+    def call_ended(self, choice: int) -> bytes:
+        del choice
+        self._keep(whole=True)
         return b""
 
     def ended(self, choice: int, outcome: Outcome) -> bytes:
         del choice
+        if self.outcome.calls and not self.outcome.calls[-1].whole:
+            self._keep(whole=False)
         self.outcome.reason, self.outcome.stop = outcome.reason, outcome.stop
         return b""
+
+    def _keep(self, *, whole: bool) -> None:
+        calls = self.outcome.calls
+        calls[-1] = replace(calls[-1], arguments="".join(self._pieces), whole=whole)

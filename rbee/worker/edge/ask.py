@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
-from rbee.worker.edge.tools import CallForm, call_grammar, form_of
+from rbee.worker.edge.call_grammar import call_grammar, free_grammar
+from rbee.worker.edge.tools import CallForm, form_of
 from rbee.worker.grammar import any_object, of_schema
 from rbee.worker.sampling import MAX_SEED
 from rbee.worker.wish import Turn, Wish
@@ -99,8 +100,10 @@ def wishes_of(ask: Ask, template: Callable[[], ChatTemplate]) -> tuple[list[Wish
             grammar = call_grammar(form, _chosen(ask), parallel=ask.parallel)
         elif grammar is not None:
             form, tools = None, ()
-        elif not ask.parallel and form.closing:
-            sampling = sampling.model_copy(update={"stop": [*sampling.stop, form.closing]})
+        else:
+            grammar = free_grammar(form, tools, parallel=ask.parallel)
+            if not ask.parallel and form.closing:
+                sampling = sampling.model_copy(update={"stop": [*sampling.stop, form.closing]})
     elif ask.tool_choice not in ("none", "auto"):
         reason = "tool_choice asks for a call, and there are no tools."
         raise RbeeError(ErrorCode.INVALID_REQUEST, reason, param="tool_choice")
@@ -113,6 +116,7 @@ def wishes_of(ask: Ask, template: Callable[[], ChatTemplate]) -> tuple[list[Wish
         scores=ask.scores,
         bias=ask.bias,
         grammar=grammar,
+        grammar_wished=not (form is not None and ask.tool_choice == "auto"),
         markers=(form.opening,) if form is not None and not form.within else (),
     )
     return several(wish, ask.choices), form

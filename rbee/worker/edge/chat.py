@@ -12,6 +12,7 @@ from rbee.daemonkit.sse import DONE
 from rbee.errors import RbeeError
 from rbee.worker.edge.answer import Outcome, Usage
 from rbee.worker.edge.ask import Ask, Form, sampling_of, seed_of
+from rbee.worker.edge.call_reader import CallBegun
 from rbee.worker.edge.tools import Call
 from rbee.worker.edge.turns import tool_of, turns_of
 from rbee.worker.generation import TokenScore
@@ -63,7 +64,7 @@ class ChatDialect:
         self._head = {"id": f"chatcmpl-{request_id}", "created": created, "model": model}
         self._choices = choices
         self._include_usage = include_usage
-        self._calls = [0] * choices
+        self._calls = [0] * choices  # that have begun
         # What is the same in every chunk of text is written once: this is the hot path of a stream.
         rest = ',"usage":null}' if include_usage else "}"
         written = json.dumps({**self._head, "object": "chat.completion.chunk"})[:-1].replace("%", "%%")
@@ -84,11 +85,19 @@ class ChatDialect:
             return self._chunk(choice, {"content": text}, logprobs=logprobs_of(scores))
         return self._text % (choice, json.dumps(text).encode())
 
-    def called(self, choice: int, call: Call) -> bytes:
-        """Tell a call, whole."""
-        number = self._calls[choice]
+    def call_begun(self, choice: int, call: CallBegun) -> bytes:
+        """Tell the name of a call, and its number among the calls of the answer."""
         self._calls[choice] += 1
-        return self._chunk(choice, {"tool_calls": [{"index": number, **call_body(call)}]})
+        return self._of_call(choice, call_body(Call(call.id, call.name, "")))
+
+    def call_goes_on(self, choice: int, arguments: str) -> bytes:
+        """Tell a piece of the arguments."""
+        return self._of_call(choice, {"function": {"arguments": arguments}})
+
+    def call_ended(self, choice: int) -> bytes:
+        """Say nothing: what follows tells it."""
+        del choice
+        return b""
 
     def ended(self, choice: int, outcome: Outcome) -> bytes:
         """Tell why the answer is over."""
@@ -113,6 +122,9 @@ class ChatDialect:
             choices.append({"index": number, "message": message, "logprobs": logprobs, "finish_reason": outcome.reason})
         body = {**self._head, "object": "chat.completion", "choices": choices, "usage": usage_body(usage)}
         return json.dumps(body).encode()
+
+    def _of_call(self, choice: int, told: dict[str, Any]) -> bytes:
+        return self._chunk(choice, {"tool_calls": [{"index": self._calls[choice] - 1, **told}]})
 
     def _chunk(
         self,

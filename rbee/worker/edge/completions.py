@@ -12,8 +12,8 @@ from rbee.daemonkit.sse import DONE
 from rbee.errors import RbeeError
 from rbee.worker.edge.answer import Outcome, Usage
 from rbee.worker.edge.ask import sampling_of, seed_of, several
+from rbee.worker.edge.call_reader import CallBegun
 from rbee.worker.edge.chat import bias_of, usage_body
-from rbee.worker.edge.tools import Call
 from rbee.worker.generation import TokenScore
 from rbee.worker.wish import Wish
 
@@ -88,9 +88,19 @@ class CompletionDialect:
         self._at[choice] += len(text)
         return self._chunk(choice, text, logprobs=logprobs)
 
-    def called(self, choice: int, call: Call) -> bytes:
+    def call_begun(self, choice: int, call: CallBegun) -> bytes:
         """Never happens: completions know no tools."""
         del choice, call
+        return b""
+
+    def call_goes_on(self, choice: int, arguments: str) -> bytes:
+        """Never happens."""
+        del choice, arguments
+        return b""
+
+    def call_ended(self, choice: int) -> bytes:
+        """Never happens."""
+        del choice
         return b""
 
     def ended(self, choice: int, outcome: Outcome) -> bytes:

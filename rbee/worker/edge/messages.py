@@ -12,7 +12,7 @@ from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.worker.edge.answer import Outcome, Usage
 from rbee.worker.edge.ask import Ask, sampling_of
-from rbee.worker.edge.tools import Call
+from rbee.worker.edge.call_reader import CallBegun
 from rbee.worker.edge.turns import not_text
 from rbee.worker.generation import TokenScore
 from rbee.worker.wish import Turn
@@ -116,12 +116,21 @@ class MessagesDialect:
         delta = {"type": "text_delta", "text": text}
         return begin + _event({"type": "content_block_delta", "index": self._index, "delta": delta})
 
-    def called(self, choice: int, call: Call) -> bytes:
-        """Tell a call, whole."""
+    def call_begun(self, choice: int, call: CallBegun) -> bytes:
+        """Begin a block for the call."""
         del choice
-        begin = self._begun({"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
-        delta = {"type": "input_json_delta", "partial_json": call.arguments}
-        return begin + _event({"type": "content_block_delta", "index": self._index, "delta": delta})
+        return self._begun({"type": "tool_use", "id": call.id, "name": call.name, "input": {}})
+
+    def call_goes_on(self, choice: int, arguments: str) -> bytes:
+        """Tell a piece of the arguments."""
+        del choice
+        delta = {"type": "input_json_delta", "partial_json": arguments}
+        return _event({"type": "content_block_delta", "index": self._index, "delta": delta})
+
+    def call_ended(self, choice: int) -> bytes:
+        """End its block."""
+        del choice
+        return self._ended_block()
 
     def ended(self, choice: int, outcome: Outcome) -> bytes:
         """End the block that is open."""
@@ -144,7 +153,7 @@ class MessagesDialect:
         if outcome.text or not outcome.calls:
             content.append({"type": "text", "text": outcome.text})
         content += [
-            {"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments)}
+            {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call.arguments)}
             for call in outcome.calls
         ]
         end = {"stop_reason": _reason(outcome), "stop_sequence": outcome.stop}
@@ -165,6 +174,15 @@ class MessagesDialect:
 
 def _event(body: dict[str, Any]) -> bytes:
     return encode(body, body["type"])
+
+
+def _input(arguments: str) -> dict[str, Any]:
+    """Give the arguments of a call as the object that they are; nothing of them where the call was cut off."""
+    try:
+        given = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return {}
+    return given if isinstance(given, dict) else {}
 
 
 def _reason(outcome: Outcome) -> str:

@@ -18,6 +18,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import ROUTED_HEADER, new_id
 from rbee.contracts.models import ModelCard, ModelCards
 from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest, Wishes
+from rbee.contracts.rerank import RerankRequest
 from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit import errors
 from rbee.daemonkit.auth import TICKET
@@ -26,7 +27,7 @@ from rbee.errors import RbeeError
 from rbee.worker.deadline import deadline_of
 from rbee.worker.edge import chat as chats
 from rbee.worker.edge import completions as completing
-from rbee.worker.edge import embedding
+from rbee.worker.edge import embedding, reranking
 from rbee.worker.edge import messages as messaging
 from rbee.worker.edge import responses as responding
 from rbee.worker.edge.answer import Answer, Dialect
@@ -118,6 +119,20 @@ async def embeddings(service: Service, request: Request) -> Response:
     return WholeAnswer(whole, cancel=vectors.cancel, early=ROUTED_HEADER in request.headers)
 
 
+async def rerank(service: Service, request: Request) -> Response:
+    """Sort documents by a query."""
+    wish = await _read(request, RerankRequest)
+    _check_model(service, request, wish.model)
+    request_id, name = _id(request), wish.model or service.settings.name
+    outputs = await service.embed(reranking.pairs_of(wish), request_id)
+
+    async def whole() -> bytes:
+        relevances = [relevance for (relevance,) in await outputs.result()]
+        return reranking.body_of(wish, request_id, name, relevances, outputs.tokens)
+
+    return WholeAnswer(whole, cancel=outputs.cancel, early=ROUTED_HEADER in request.headers)
+
+
 ANSWERS: Final[dict[str, Callable[[Service, Request], Awaitable[Response]]]] = {
     "models": models,
     "chat": chat,
@@ -126,6 +141,7 @@ ANSWERS: Final[dict[str, Callable[[Service, Request], Awaitable[Response]]]] = {
     "messages": messages,
     "count_tokens": count_tokens,
     "embeddings": embeddings,
+    "rerank": rerank,
 }
 
 

@@ -12,6 +12,7 @@ from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.worker.edge.answer import Outcome, Usage
 from rbee.worker.edge.ask import Ask, Form, sampling_of
+from rbee.worker.edge.call_reader import CallBegun
 from rbee.worker.edge.tools import Call
 from rbee.worker.edge.turns import arguments_of, not_text
 from rbee.worker.generation import TokenScore
@@ -91,6 +92,8 @@ class ResponsesDialect:
         self._items: list[dict[str, Any]] = []
         self._text = ""
         self._open = False
+        self._call: CallBegun | None = None
+        self._arguments: list[str] = []
         self._outcome = Outcome()
 
     def opening(self, prompt_tokens: int) -> bytes:
@@ -108,29 +111,34 @@ class ResponsesDialect:
         self._text += text
         return begin + self._event("response.output_text.delta", **self._place(), delta=text, logprobs=[])
 
-    def called(self, choice: int, call: Call) -> bytes:
-        """Tell a call, whole."""
+    def call_begun(self, choice: int, call: CallBegun) -> bytes:
+        """Begin an item for the call."""
         del choice
         ended = self._message_ended()
-        at, item = len(self._items), self._call_item(call, len(self._items))
-        self._items.append(item)
-        where = {"item_id": item["id"], "output_index": at}
-        return (
-            ended
-            + self._event(
-                "response.output_item.added",
-                output_index=at,
-                item={**item, "arguments": "", "status": "in_progress"},
-            )
-            + self._event("response.function_call_arguments.delta", **where, delta=call.arguments)
-            + self._event("response.function_call_arguments.done", **where, name=call.name, arguments=call.arguments)
-            + self._event("response.output_item.done", output_index=at, item=item)
-        )
+        self._call, self._arguments = call, []
+        item = self._call_item(Call(call.id, call.name, ""), len(self._items), "in_progress")
+        return ended + self._event("response.output_item.added", output_index=len(self._items), item=item)
+
+    def call_goes_on(self, choice: int, arguments: str) -> bytes:
+        """Tell a piece of the arguments."""
+        del choice
+        self._arguments.append(arguments)
+        return self._event("response.function_call_arguments.delta", **self._call_place(), delta=arguments)
+
+    def call_ended(self, choice: int) -> bytes:
+        """Tell the arguments once more, and end the item."""
+        del choice
+        assert self._call is not None
+        told = {"name": self._call.name, "arguments": "".join(self._arguments)}
+        done = self._event("response.function_call_arguments.done", **self._call_place(), **told)
+        return done + self._item_ended("completed")
 
     def ended(self, choice: int, outcome: Outcome) -> bytes:
-        """End the item that is open."""
+        """End the item that is open; a call that was cut off is incomplete."""
         del choice
         self._outcome = outcome
+        if self._call is not None:
+            return self._item_ended("incomplete")
         begin = b"" if self._open or self._items else self._message_begun()
         return begin + self._message_ended()
 
@@ -144,7 +152,10 @@ class ResponsesDialect:
         (outcome,) = outcomes
         self._outcome = outcome
         items = [self._message_item(0, outcome.text, "completed")] if outcome.text or not outcome.calls else []
-        items += [self._call_item(call, len(items) + number) for number, call in enumerate(outcome.calls)]
+        items += [
+            self._call_item(call, len(items) + number, "completed" if call.whole else "incomplete")
+            for number, call in enumerate(outcome.calls)
+        ]
         return json.dumps(self._response(_status(outcome), items, usage)).encode()
 
     def _event(self, kind: str, /, **body: Any) -> bytes:
@@ -181,9 +192,22 @@ class ResponsesDialect:
         head = {"type": "message", "id": f"msg_{self._request_id}_{at}", "status": status, "role": "assistant"}
         return {**head, "content": [_part(text)]}
 
-    def _call_item(self, call: Call, at: int) -> dict[str, Any]:
+    def _call_item(self, call: Call, at: int, status: str) -> dict[str, Any]:
         head = {"type": "function_call", "id": f"fc_{self._request_id}_{at}", "call_id": call.id}
-        return {**head, "name": call.name, "arguments": call.arguments, "status": "completed"}
+        return {**head, "name": call.name, "arguments": call.arguments, "status": status}
+
+    def _call_place(self) -> dict[str, Any]:
+        at = len(self._items)
+        return {"item_id": f"fc_{self._request_id}_{at}", "output_index": at}
+
+    def _item_ended(self, status: str) -> bytes:
+        """End the item of the call."""
+        assert self._call is not None
+        at, call = len(self._items), Call(self._call.id, self._call.name, "".join(self._arguments))
+        item = self._call_item(call, at, status)
+        self._items.append(item)
+        self._call = None
+        return self._event("response.output_item.done", output_index=at, item=item)
 
     def _response(self, status: str, items: list[dict[str, Any]], usage: Usage | None) -> dict[str, Any]:
         asked = self._request.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -54,6 +54,7 @@ class FakeOptions(BaseModel):
     eats_mb: int = Field(default=0, ge=0, description="memory to take with each token, and never to give back")
     rubbish: bool = False
     embedding: int = Field(default=0, ge=0, description="length of its embeddings; 0 for a model that writes text")
+    ranks: bool = Field(default=False, description="it ranks documents, by the words of the query that they have")
     template: str | None = _TEMPLATE
     check_file: bool = Field(default=False, description="look at the model file as the real engine does")
     memory_mb: int = Field(default=0, ge=0, description="memory to hold, so that somebody can see it returned")
@@ -113,7 +114,8 @@ class FakeEngine:
             chat_template=wish.template,
             begin_text="",
             end_text="",
-            embedding=wish.embedding,
+            embedding=1 if wish.ranks else wish.embedding,
+            ranks=wish.ranks,
             device_bytes=None if options.backend is Backend.CPU else wish.memory_mb * 1024 * 1024,
         )
         self._held = bytearray(os.urandom(4096) * (wish.memory_mb * 256))
@@ -131,6 +133,13 @@ class FakeEngine:
         del special
         with self._lock:
             return [self._number(word) for word in re.findall(r"\s*\S+|\s+", text)]
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """Give the words of both, with a token between that ends both."""
+        words = [f" {word}" for word in query.split()], [f" {word}" for word in document.split()]
+        with self._lock:
+            asked, read = ([self._number(word) for word in part] for part in words)
+        return [*asked, _END, *read]
 
     def piece(self, token: int) -> bytes:
         """Give the word."""
@@ -182,8 +191,12 @@ class FakeEngine:
         return [Score(token, 0.0), *([Score(token, 0.0)] if most else [])]
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Point into the direction that the first token's number gives."""
+        """Point into the direction that the first token's number gives; of a pair, count the words of the query."""
         time.sleep(len(tokens) / self._wish.prompt_tokens_per_s)
+        if self._wish.ranks:
+            between = tokens.index(_END)
+            asked, read = set(tokens[:between]), set(tokens[between + 1 :])
+            return [len(asked & read) / max(len(asked), 1)]
         size = self._wish.embedding
         return [1.0 if index == tokens[0] % size else 0.0 for index in range(size)]
 

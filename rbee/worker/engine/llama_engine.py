@@ -7,11 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from rbee.contracts.errors import ErrorCode
-from rbee.errors import RbeeError
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_sampler import SlotSampler, compiled
 from rbee.worker.engine.llama_scores import scores
+from rbee.worker.engine.llama_text import pair_of, relevance, tokens_of
 from rbee.worker.engine.protocol import EngineFailedError, ModelFacts, Score
 from rbee.worker.sampling import SamplerChain, Stage
 from rbee.worker.slots import StepPlan
@@ -56,16 +55,12 @@ class LlamaEngine:
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Give the tokens of *text*, with the begin token if the model wants one and the text lacks it."""
-        data = text.encode("utf-8", "replace")
         add_special = not (special and self.facts.begin_text and text.startswith(self.facts.begin_text))
-        room = len(data) + 8
-        for _ in range(2):
-            tokens = (ctypes.c_int32 * room)()
-            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, add_special, special)
-            if count >= 0:
-                return tokens[:count]
-            room = -count
-        raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt cannot be turned into tokens.", param="prompt")
+        return tokens_of(self._lib, self._vocab, text, ends=add_special, special=special)
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """Give the tokens of both, as the model's file says that they are put together."""
+        return pair_of(self._lib, self._model, self._vocab, query, document)
 
     def piece(self, token: int) -> bytes:
         """Give the bytes of a token, none for a special one."""
@@ -174,6 +169,8 @@ class LlamaEngine:
         if self._memory is not None:
             self._lib.llama_memory_clear(self._memory, _DATA_STAYS)
         vector: list[float] = pooled[: self.facts.embedding]
+        if self.facts.ranks:
+            return [relevance(vector)]
         length = math.sqrt(sum(value * value for value in vector)) or 1.0
         return [value / length for value in vector]
 

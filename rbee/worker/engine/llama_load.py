@@ -30,6 +30,7 @@ _OFFLOADED_SHARE: Final = 0.5  # of the model's bytes that a GPU has taken at le
 _MB: Final = 1024 * 1024
 _GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
 _POOLING_OF_TEXTS: Final = (1, 2, 3)  # enum llama_pooling_type: mean, of the first token, of the last
+_POOLING_OF_PAIRS: Final = 4  # enum llama_pooling_type: the outcome of the head that ranks
 _EXHAUSTED: Final = {
     Backend.CPU: ErrorCode.RAM_EXHAUSTED,
     Backend.CUDA: ErrorCode.GPU_VRAM_EXHAUSTED,
@@ -46,7 +47,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     # On a GPU the count of layers is listened to; on a CPU the log only costs time.
     llama.listen(wanted=gpu is not None or log.isEnabledFor(logging.DEBUG))
     model = _load_model(llama, options, gpu, free_before, progress)
-    embedding = _embedding(llama, model)
+    embedding, ranks = _pooled(llama, model)
     context = _make_context(llama, options, model, gpu, whole=bool(embedding))
     llama.listen(wanted=True)
     rows = max(options.batch_tokens, options.slots)
@@ -57,7 +58,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
         llama,
         model,
         context,
-        _facts(llama, model, options, embedding),
+        replace(_facts(llama, model, options), embedding=embedding, ranks=ranks),
         slots=options.slots,
         rows=rows,
         piece_tokens=piece,
@@ -152,18 +153,24 @@ def _context_length(llama: Llama, model: int, options: EngineOptions) -> int:
     return options.context or min(int(llama.lib.llama_model_n_ctx_train(model)), DEFAULT_CONTEXT)
 
 
-def _embedding(llama: Llama, model: int) -> int:
-    """Give the length of the model's embeddings if its file says how to pool them, which only such models' do."""
+def _pooled(llama: Llama, model: int) -> tuple[int, bool]:
+    """Give how many numbers the model makes of a text, and whether they rank; none for one that writes.
+
+    Its file says how to pool, which only such models' do.
+    """
+    lib = llama.lib
     buffer = ctypes.create_string_buffer(64)
-    if llama.lib.llama_model_meta_val_str(model, b"general.architecture", buffer, len(buffer)) < 0:
-        return 0
+    if lib.llama_model_meta_val_str(model, b"general.architecture", buffer, len(buffer)) < 0:
+        return 0, False
     key = buffer.value + b".pooling_type"
-    said = llama.lib.llama_model_meta_val_str(model, key, buffer, len(buffer)) > 0
-    pools = said and int(buffer.value) in _POOLING_OF_TEXTS
-    return int(llama.lib.llama_model_n_embd_out(model)) if pools else 0
+    said = lib.llama_model_meta_val_str(model, key, buffer, len(buffer)) > 0
+    pooling = int(buffer.value) if said else None
+    if pooling == _POOLING_OF_PAIRS:
+        return int(lib.llama_model_n_cls_out(model)), True
+    return (int(lib.llama_model_n_embd_out(model)) if pooling in _POOLING_OF_TEXTS else 0), False
 
 
-def _facts(llama: Llama, model: int, options: EngineOptions, embedding: int) -> ModelFacts:
+def _facts(llama: Llama, model: int, options: EngineOptions) -> ModelFacts:
     lib = llama.lib
     vocab = lib.llama_model_get_vocab(model)
     buffer = ctypes.create_string_buffer(256)
@@ -179,7 +186,6 @@ def _facts(llama: Llama, model: int, options: EngineOptions, embedding: int) -> 
         chat_template=template.decode("utf-8", "replace") if template else None,
         begin_text=_token_text(lib, vocab, lib.llama_vocab_bos(vocab)),
         end_text=_token_text(lib, vocab, lib.llama_vocab_eos(vocab)),
-        embedding=embedding,
     )
 
 

@@ -37,6 +37,7 @@ class ModelFacts:
     """What is known once a model is loaded; `context` is what one slot holds, in tokens.
 
     `embedding` is the length of the embeddings of a model that was made for them, and writes no text; else 0.
+    One that `ranks` was made to tell how well a document answers a query instead: its one number is that.
     """
 
     description: str
@@ -49,6 +50,7 @@ class ModelFacts:
     begin_text: str
     end_text: str
     embedding: int = 0
+    ranks: bool = False
     device_bytes: int | None = None
     """What was taken of a GPU's memory; None on a CPU."""
 
@@ -76,6 +78,9 @@ class Engine(Protocol):
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Give the tokens of *text*; any thread may ask. With *special*, names of special tokens count as such."""
+
+    def pair(self, query: str, document: str) -> list[int]:
+        """Give the tokens of both as a model that ranks reads them; any thread may ask."""
 
     def piece(self, token: int) -> bytes:
         """Give the bytes of a token, none for a special one."""
@@ -115,7 +120,10 @@ class Engine(Protocol):
         """
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Give the embedding of a text, of length 1. Raises EngineFailedError."""
+        """Give the embedding of a text, of length 1; of a pair its relevance alone, from 0 to 1.
+
+        Raises EngineFailedError.
+        """
 
     def interrupt(self) -> None:
         """Break off the step that is running, if the engine can; any thread may ask."""

@@ -21,6 +21,7 @@ TOOL: Any = {"type": "function", "function": {"name": "weather"}}
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "a thousand answers": {"n": 1000},
     "a grammar of nothing": {"extra_body": {"grammar": " "}},
+    "a chat": {},
     "a tool": {"tools": [TOOL]},
     "a schema in a circle": {
         "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CIRCLE}}

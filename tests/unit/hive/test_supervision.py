@@ -105,7 +105,7 @@ def test_an_idle_worker_is_stopped() -> None:
     _, steps = serving(reported(200, 3), reported(250, 4), Leased(540), Tick(549), Tick(550), Tick(551))
 
     assert [step for step in steps[3] if not isinstance(step, Check)] == []
-    assert steps[4] == [Report(W), Stop(W, "idle for 300 s")]
+    assert steps[4] == [Report(W), Stop(W, "idle for 300 s", unused=True)]
     assert steps[5] == []
 
 

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.contracts.errors import ErrorCode
+from rbee.daemonkit.dialects import Dialect
+from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.queen.relay import StreamWatch, relay
 from rbee.queen.upstream import HIGH_WATER_BYTES, Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
@@ -73,6 +75,25 @@ def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert b"".join(pieces) == GOOD
     assert (watch.tokens, watch.done, watch.failed, watch.closed) == (2, True, False, True)
     assert all(piece == b"" or piece.endswith(b"\n") for piece in pieces)
+
+
+@given(st.lists(st.integers(0, 1000), max_size=8))
+def test_a_call_of_a_response_is_not_silence(cuts: list[int]) -> None:
+    """Pieces of a response's text and of the arguments of its calls count as tokens, and nothing else does."""
+    told = (
+        encode({"type": "response.output_item.added"}, "response.output_item.added"),
+        encode({"delta": "it ends with .delta\n"}, "response.output_text.delta"),
+        encode({"delta": '{"city":'}, "response.function_call_arguments.delta"),
+        encode({"arguments": "{}"}, "response.function_call_arguments.done"),
+        encode({"response": {}}, "response.completed"),
+    )
+    stream = b"".join(told)
+    watch = StreamWatch(Dialect.RESPONSES)
+
+    for start, end in itertools.pairwise(sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})):
+        watch.feed(stream[start:end])
+
+    assert (watch.tokens, watch.done) == (2, True)
 
 
 @pytest.mark.parametrize("at_once", [True, False])

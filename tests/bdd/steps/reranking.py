@@ -1,0 +1,35 @@
+"""Documents that a worker sorts by a question."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+from pytest_bdd import given, parsers, then, when
+
+from tests.bdd.steps.clients import Answer, Endpoint
+from tests.support.machine import Machine
+
+
+@given("the fake engine ranks documents")
+def fake_ranks(machine: Machine) -> None:
+    machine.fake(ranks=True)
+
+
+@when(
+    parsers.parse('a client has "{one}", "{two}" and "{three}" sorted by "{query}"'),
+    target_fixture="answer",
+)
+def has_sorted(endpoint: Endpoint, model: str, one: str, two: str, three: str, query: str) -> Answer:
+    body = {"model": model, "query": query, "documents": [one, two, three]}
+    with endpoint.openai() as client:
+        try:
+            got: Any = client.post("/rerank", body=body, cast_to=object)
+        except openai.APIError as error:
+            return Answer(error=error)
+    return Answer(names=[str(result["index"]) for result in got["results"]])
+
+
+@then(parsers.parse("the client has document {first:d} first, then {second:d}"))
+def has_first(answer: Answer, first: int, second: int) -> None:
+    assert answer.names[:2] == [str(first), str(second)]
