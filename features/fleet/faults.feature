@@ -32,7 +32,9 @@ Feature: Machines that fail
     When the cable of h1 is cut
     Then no worker runs on h1 within 15 seconds
     When the cable of h1 is mended
-    Then the queen hears h1 within 12 seconds
+    And the operator types "rbee-keeper worker start --node h1 --model demo"
+    Then the exit code is 0
+    And the queen hears h1 within 12 seconds
     And the hive of h1 serves
     When the operator types "rbee-keeper infer --node h1 --model demo --prompt Hello --max-tokens 3"
     Then the exit code is 0

@@ -5,6 +5,7 @@ Fifty requests from cold are one download and one load; a client that leaves end
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from rbee import __version__
@@ -24,6 +25,8 @@ from rbee.queen.story import Story
 from rbee.queen.undertaking import Undertaking
 
 log = logging.getLogger(__name__)
+# The longest pause between two attempts of a channel, and an attempt.
+_CHANNEL_WITHIN_S = 10.0
 _Place = tuple[str, str, Backend, int | None]
 
 
@@ -117,7 +120,25 @@ class Starts:
                 details={"hive_version": health.version, "queen_version": __version__},
                 hint=f"Upgrade the hive: rbee-keeper hive upgrade --node {node}",
             )
+        await self._reached(node)
         story.tell("rbee-hive", "preflight", f"hive {node}: preflight: {health.status}, version {health.version}", "🩺")
+
+    async def _reached(self, node: str) -> None:
+        """Wait for the channel to a hive that answers: after a cut it comes back a little later than its machine.
+
+        Raises RbeeError CONNECTION_TIMEOUT.
+        """
+        try:
+            async with asyncio.timeout(_CHANNEL_WITHIN_S):
+                await self._fleet.until(lambda: self._fleet.connected(node) or None)
+        except TimeoutError as error:
+            hive = self._fleet.registry.hive(node)
+            because = f": {hive.last_error}" if hive is not None and hive.last_error else ""
+            raise RbeeError(
+                ErrorCode.CONNECTION_TIMEOUT,
+                f"The hive on {node} answers, but its channel did not open within {_CHANNEL_WITHIN_S:g} s{because}.",
+                hint=f"Look at its log: rbee-keeper logs --node {node}",
+            ) from error
 
     async def _fetched(self, story: Story, node: str, model: str) -> CatalogEntry:
         """Have the model on *node*."""
