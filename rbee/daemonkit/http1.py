@@ -27,6 +27,11 @@ class BoundedHttp(HttpToolsProtocol):
     _head_bytes = 0
     _in_head = False
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the connection, also of one that was reset, whose timer uvicorn would keep until it is due."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
     def data_received(self, data: bytes) -> None:
         """Parse what came, and stop where a head grows too large."""
         super().data_received(data)
