@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
+from tests.bench.cold import cold
 from tests.bench.decisions import placement
 from tests.bench.host_build import host_build
 from tests.bench.load import Round, measure
@@ -96,6 +97,7 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "command": command,
     "worker-list": worker_list,
     "spawn": spawn,
+    "cold": cold,
     "streams": lambda rounds: streams(rounds, 1, 4),
     "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
@@ -108,7 +110,7 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "host-build": host_build,
 }
 # Run when no part is named; the others take long and are asked for by name.
-DEFAULT = ("command", "worker-list", "spawn", "streams")
+DEFAULT = ("command", "worker-list", "spawn", "cold", "streams")
 
 _BARE = "python -c pass"
 
