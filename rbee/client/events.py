@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import httpx
 from httpx_sse import EventSource, SSEError
 
 from rbee.client.event import Event, broken_stream, foreign_stream, parse_event
+from rbee.client.web import httpx
 from rbee.contracts.ids import SSE_DONE
 
 

@@ -86,6 +86,6 @@ class HiveClient:
 
 def stop_timeout() -> Any:
     """Give the time a graceful stop may take, and some for the kill after it."""
-    import httpx
+    from rbee.client.web import httpx
 
     return httpx.Timeout(GRACEFUL_STOP_S + 15, connect=5)

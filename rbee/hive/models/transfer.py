@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
+from rbee.client.web import httpx
 from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
