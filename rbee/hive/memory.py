@@ -26,7 +26,9 @@ CACHE_BYTES: Final[Mapping[CacheName, float]] = {"f32": 4.0, "f16": 2.0, "bf16":
 _MIB: Final = 1024 * 1024
 _SPARE_BYTES: Final = 1024 * _MIB
 _CONTEXT_STEP: Final = 256  # llama.cpp rounds the cache of each slot up
-_CPU_ROWS: Final = 127  # on a CPU a worker reads prompts in pieces that are smaller than a large round
+# On a CPU a worker reads prompts in small pieces, however large a round is; what a yet smaller one saves in rows is
+# taken by buffers that have no rows.
+_CPU_ROWS: Final = 127
 _FLOAT: Final = 4
 _HEAD_WIDTH: Final = 64  # of attention, where a header does not say how many heads there are
 _PROCESS_BYTES: Final = 48 * _MIB  # Python, libraries, the web server
@@ -56,8 +58,9 @@ class Load:
     @property
     def rows(self) -> int:
         """Give the tokens of the largest evaluation: a piece of a prompt, or one of each slot and what is guessed."""
-        prompt = prompt_tokens(self.backend, self.prompt_batch) + 1
-        return max(min(prompt, _CPU_ROWS) if self.backend is Backend.CPU else prompt, self.slots + self.speculate)
+        on_cpu = self.backend is Backend.CPU
+        prompt = _CPU_ROWS if on_cpu else prompt_tokens(self.backend, self.prompt_batch) + 1
+        return max(prompt, self.slots + self.speculate)
 
 
 @dataclass(frozen=True, slots=True)

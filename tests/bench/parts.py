@@ -19,6 +19,7 @@ from tests.bench.provisioning import provisioning
 from tests.bench.relay import relays
 from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
+from tests.bench.speculation import speculation
 
 TOKENS = 100
 COMMANDS_A_ROUND = 3
@@ -98,6 +99,7 @@ PARTS: dict[str, Callable[[int], list[Row]]] = {
     "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
     "long-prompt": long_prompt,
+    "speculation": speculation,
     "relay": relays,
     "placement": placement,
     "provisioning": provisioning,
