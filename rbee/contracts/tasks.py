@@ -101,7 +101,10 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class DoneEvent(BaseModel):
-    """The good end of a stream. Tokens are counted, times in milliseconds."""
+    """The good end of a stream. Tokens are counted, times in milliseconds.
+
+    `drafted_tokens` were guessed, and `accepted_tokens` of them came true; left out where nothing was guessed.
+    """
 
     done: Literal[True] = True
     total_tokens: int
@@ -110,6 +113,8 @@ class DoneEvent(BaseModel):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     seed: int | None = None
+    drafted_tokens: int | None = None
+    accepted_tokens: int | None = None
 
 
 class Narration(BaseModel):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rbee.contracts.devices import Backend
+from rbee.contracts.engine import CacheName, prompt_tokens
 from rbee.hive.models.gguf_header import GgufHeader
 
 FILE_FACTOR: Final = 1.2
@@ -20,14 +21,16 @@ FILE_FACTOR: Final = 1.2
 MEASURED_FACTOR: Final = 1.05
 # A worker that ran away with memory once must not keep its model from ever being loaded again.
 MOST_BELIEVED: Final = 1.5
-CACHE_BYTES: Final[Mapping[str, float]] = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+CACHE_BYTES: Final[Mapping[CacheName, float]] = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 
 _MIB: Final = 1024 * 1024
 _SPARE_BYTES: Final = 1024 * _MIB
 _CONTEXT_STEP: Final = 256  # llama.cpp rounds the cache of each slot up
-_CPU_BATCH: Final = 127  # prompt tokens in one evaluation, as the worker sets it
-_GPU_BATCH: Final = 513
+# On a CPU a worker reads prompts in small pieces, however large a round is; what a yet smaller one saves in rows is
+# taken by buffers that have no rows.
+_CPU_ROWS: Final = 127
 _FLOAT: Final = 4
+_HEAD_WIDTH: Final = 64  # of attention, where a header does not say how many heads there are
 _PROCESS_BYTES: Final = 48 * _MIB  # Python, libraries, the web server
 _TOKEN_BYTES: Final = 160  # of each entry of the vocabulary, beside the file
 _SLOT_BYTES: Final = _MIB
@@ -42,12 +45,22 @@ _REPACKED_ON_ARM: Final = _REPACKED | {8, 13, 14}
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How a model is to be loaded; `context_length` is in tokens for each slot."""
+    """How a model is to be loaded; `context_length` is in tokens for each slot, the rest as in `contracts.engine`."""
 
     backend: Backend
     slots: int
     context_length: int
-    cache_type: str = "f16"
+    cache_type: CacheName = "f16"
+    flash_attention: bool | None = None
+    prompt_batch: int | None = None
+    speculate: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Give the tokens of the largest evaluation: a piece of a prompt, or one of each slot and what is guessed."""
+        on_cpu = self.backend is Backend.CPU
+        prompt = _CPU_ROWS if on_cpu else prompt_tokens(self.backend, self.prompt_batch) + 1
+        return max(prompt, self.slots + self.speculate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +78,10 @@ class LoadedModel:
     def id(self) -> str:
         """Give a name of constant length for it."""
         load = self.load
-        parts = (self.model, self.size_bytes, load.backend.value, load.slots, load.context_length, load.cache_type)
+        parts = (
+            *(self.model, self.size_bytes, load.backend.value, load.slots, load.context_length, load.cache_type),
+            *(load.rows, load.speculate, load.flash_attention),
+        )
         return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
 
 
@@ -91,7 +107,7 @@ def estimate(header: GgufHeader, load: Load, *, arm: bool = False) -> int:
     """Add up weights, cache, buffers and the process itself."""
     on_cpu = load.backend is Backend.CPU
     total = header.size_bytes + cache_bytes(header, load) + compute_bytes(header, load)
-    total += load.slots * (_FLOAT * (header.vocabulary_size or 0) + _SLOT_BYTES)
+    total += (load.slots + load.speculate) * _FLOAT * (header.vocabulary_size or 0) + load.slots * _SLOT_BYTES
     if not on_cpu:
         return total + _GPU_PROCESS_BYTES
     repacked = _REPACKED_ON_ARM if arm else _REPACKED
@@ -107,9 +123,11 @@ def cache_bytes(header: GgufHeader, load: Load) -> int:
 
 def compute_bytes(header: GgufHeader, load: Load) -> int:
     """Estimate the buffers of one evaluation: its widest moment, which is the end, a layer's middle or attention."""
-    rows = max(_CPU_BATCH if load.backend is Backend.CPU else _GPU_BATCH, load.slots)
+    rows = load.rows
     vocabulary, embedding = header.vocabulary_size or 0, header.embedding_length or 0
     hidden = header.feed_forward_length or 4 * embedding
     widest = max(vocabulary + 2 * embedding, 2 * hidden + 3 * embedding)
     attention = rows * (6 * embedding * _FLOAT + load.context_length * (_FLOAT + _FLOAT // 2))
+    if load.flash_attention is False:  # then each head's look at the whole context is written down
+        attention += rows * load.context_length * (header.heads or embedding // _HEAD_WIDTH) * _FLOAT
     return max(rows * widest * _FLOAT, attention) + _GRAPH_BYTES

@@ -6,11 +6,12 @@ is there. Nothing is ever moved to another backend than the one asked for, or, u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from rbee.contracts.devices import Backend, Detection, Device
+from rbee.contracts.engine import QUANTISED_BLOCK
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.hive.memory import Load, memory_need
@@ -36,10 +37,8 @@ def clear(
     *,
     backend: Backend | None,
     device: int | None,
-    slots: int,
-    context_length: int,
+    load_on: Callable[[Backend], Load],
     promised: Mapping[Place, int],
-    cache_type: str = "f16",
     measured: Mapping[Backend, int] | None = None,
     barred: Mapping[Place, RbeeError] | None = None,
     arm: bool = False,
@@ -47,14 +46,15 @@ def clear(
     """Choose the device and check that the model fits.
 
     Args:
+        load_on: gives how the model is to be loaded on a backend.
         promised: bytes by (backend, index) that workers which are still loading will take.
         measured: the most that such a load took before, by backend; goes before the estimate.
         barred: the devices that must not be used now, with what to tell whoever needs one of them.
         arm: the CPU is of that kind.
 
     Raises:
-        RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, QUARANTINED, RAM_EXHAUSTED or
-            VRAM_EXHAUSTED.
+        RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, QUARANTINED, RAM_EXHAUSTED,
+            VRAM_EXHAUSTED, or INVALID_REQUEST for a cache that the model cannot have.
     """
     chosen = backend or _best_backend(detection)
     candidates = _devices_of(detection, chosen)
@@ -69,11 +69,27 @@ def clear(
     if not usable:
         raise barred[candidates[0].backend, candidates[0].index]
     target = max(usable, key=lambda candidate: (free(candidate), -candidate.index))
-    load = Load(chosen, slots, context_length, cache_type)
+    load = load_on(chosen)
+    _check_cache(header, load)
     need = memory_need(header, load, arm=arm, measured_bytes=(measured or {}).get(chosen))
     if need > free(target):
         raise _exhausted(target, need, free(target), header)
     return Clearance(target, need)
+
+
+def _check_cache(header: GgufHeader, load: Load) -> None:
+    """Refuse a quantised cache for a model whose heads do not come in whole blocks; llama.cpp would, without a word."""
+    odd = [width for width in header.head_widths or () if width % QUANTISED_BLOCK]
+    if load.cache_type != "q8_0" or not odd:
+        return
+    raise RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        f"The cache of this model cannot be of type q8_0: its attention heads have {odd[0]} numbers, "
+        f"and q8_0 stores them by {QUANTISED_BLOCK}.",
+        details={"cache_type": load.cache_type, "head_widths": list(header.head_widths or ())},
+        hint="Set cache_type of the hive to f16.",
+        param="cache_type",
+    )
 
 
 def _best_backend(detection: Detection) -> Backend:

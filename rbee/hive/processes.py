@@ -46,9 +46,14 @@ class WorkerOrder:
     callback_url: str
     api_key: str
     cache_type: str = "f16"
+    prompt_batch: int | None = None
+    flash_attention: bool | None = None
+    speculate: int = 0
 
     def arguments(self) -> list[str]:
-        """Give the command line: nothing secret in it."""
+        """Give the command line: nothing secret in it, and nothing that the worker is to choose by itself."""
+        choices = {"--prompt-batch": self.prompt_batch, "--flash-attention": self.flash_attention}
+        chosen = [(name, str(value).lower()) for name, value in choices.items() if value is not None]
         return [
             *("--worker-id", self.worker_id),
             *("--model-path", self.model_path),
@@ -61,6 +66,8 @@ class WorkerOrder:
             *("--port", str(self.port)),
             *("--callback-url", self.callback_url),
             *("--cache-type", self.cache_type),
+            *("--speculate", str(self.speculate)),
+            *(word for pair in chosen for word in pair),
         ]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from rbee.contracts import engine
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.hive.supervision import Policy
 
@@ -30,9 +31,10 @@ class HiveSettings(BaseModel):
     context_length: int = Field(
         default=4096, ge=64, description="tokens of context for each slot, at most what the model was made for"
     )
-    cache_type: Literal["f32", "f16", "bf16", "q8_0"] = Field(
-        default="f16", description="number format of the workers' KV cache; q8_0 halves it"
-    )
+    cache_type: engine.CacheType = "f16"
+    flash_attention: engine.FlashAttention = None
+    prompt_batch: engine.PromptBatch = None
+    speculate: engine.Speculate = 0
     fence_after_s: float = Field(default=60.0, gt=0, description="time without a queen after which workers stop")
     on_queen_lost: Literal["stop-workers", "exit"] = Field(
         default="stop-workers", description="what to do then: stop the workers and wait, or end"
@@ -52,6 +54,12 @@ class HiveSettings(BaseModel):
     log_max_mb: int = Field(
         default=32, ge=1, le=100_000, description="size at which a log file is set aside, once, and begun anew, in MB"
     )
+
+    @model_validator(mode="after")
+    def _possible(self) -> HiveSettings:
+        if reason := engine.conflict(self.cache_type, flash_attention=self.flash_attention):
+            raise ValueError(reason)
+        return self
 
     def policy(self) -> Policy:
         """Give the part that supervision needs."""

@@ -84,9 +84,21 @@ class SpawnDesk:
         wanted = request.context_length or self._settings.context_length
         context_length = min(wanted, header.context_length or wanted)
 
+        settings = self._settings
+
+        def load_on(backend: Backend) -> Load:
+            return Load(
+                backend,
+                slots,
+                context_length,
+                cache_type=settings.cache_type,
+                flash_attention=settings.flash_attention,
+                prompt_batch=settings.prompt_batch,
+                speculate=settings.speculate,
+            )
+
         def as_loaded(backend: Backend) -> LoadedModel:
-            load = Load(backend, slots, context_length, self._settings.cache_type)
-            return LoadedModel(entry.sha256 or entry.reference, entry.size_bytes, load)
+            return LoadedModel(entry.sha256 or entry.reference, entry.size_bytes, load_on(backend))
 
         def cleared(measured: dict[Backend, int | None]) -> Clearance:
             return clear(
@@ -94,9 +106,7 @@ class SpawnDesk:
                 header,
                 backend=request.backend,
                 device=request.device,
-                slots=slots,
-                context_length=context_length,
-                cache_type=self._settings.cache_type,
+                load_on=load_on,
                 promised=crew.promised,
                 barred=self._quarantines.barred(),
                 measured={backend: peak for backend, peak in measured.items() if peak is not None},
@@ -120,11 +130,14 @@ class SpawnDesk:
             device=clearance.device.index,
             slots=slots,
             context_length=context_length,
-            host=self._settings.host,
+            host=settings.host,
             port=choice.port,
             callback_url=self._callback_url,
             api_key=new_key(),
-            cache_type=self._settings.cache_type,
+            cache_type=settings.cache_type,
+            prompt_batch=settings.prompt_batch,
+            flash_attention=settings.flash_attention,
+            speculate=settings.speculate,
         )
         self._on_key(order.api_key)
         host = f"[{order.host}]" if ":" in order.host else order.host

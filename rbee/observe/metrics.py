@@ -79,6 +79,8 @@ WORKER_GENERATIONS: Final = Counter("worker_generations", "Generations by how th
 WORKER_PROMPT_TOKENS: Final = Counter("worker_prompt_tokens", "Tokens of prompts.")
 WORKER_CACHED_TOKENS: Final = Counter("worker_prompt_tokens_cached", "Tokens of prompts that were in the cache.")
 WORKER_TOKENS: Final = Counter("worker_generated_tokens", "Tokens given.")
+WORKER_DRAFTED: Final = Counter("worker_drafted_tokens", "Tokens that were guessed.")
+WORKER_ACCEPTED: Final = Counter("worker_drafted_tokens_accepted", "Guessed tokens that came true.")
 WORKER_FIRST_TOKEN: Final = Histogram("worker_time_to_first_token_seconds", "From request to first token.", _WAITS)
 WORKER_PER_TOKEN: Final = Histogram(
     "worker_time_per_output_token_seconds", "Between the tokens of a generation, on average.", _PER_TOKEN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +15,7 @@ from rbee.errors import RbeeError
 from rbee.worker.engine.protocol import Engine, EngineFailedError
 from rbee.worker.generation import Ending, Event, Generation, Scored, TokenScore
 from rbee.worker.slots import SlotTable, StepPlan
+from rbee.worker.speculation import Speculation, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +37,22 @@ class Batcher:
     Args:
         deliver: takes the events of a whole step at once, on the engine's thread.
         prompt_batch: prompt tokens in one round at most; running streams wait that long for their next token.
+        speculate: drafted tokens in one batch at most; 0 unless the engine can rewind.
     """
 
-    def __init__(self, engine: Engine, slots: int, *, prompt_batch: int, deliver: Callable[[Delivery], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        slots: int,
+        *,
+        prompt_batch: int,
+        deliver: Callable[[Delivery], None],
+        speculate: int = 0,
+    ) -> None:
         self.table: Final = SlotTable(slots, engine.facts.context, piece=engine.piece_tokens, copies=engine.can_copy)
         self._engine = engine
         self._prompt_batch = prompt_batch
+        self._speculation = Speculation(speculate) if speculate else None
         self._deliver = deliver
         self._inbox: queue.SimpleQueue[Generation | Embedding | None] = queue.SimpleQueue()
         self._by_slot: dict[int, Generation] = {}
@@ -86,7 +97,8 @@ class Batcher:
         self._engine.resume()
         self._take_requests()
         self._drop(lambda generation: generation.cancelled)
-        for plan in self.table.plan(self._prompt_batch):
+        drafts = self._speculation.drafts(self._streams()) if self._speculation is not None else None
+        for plan in self.table.plan(self._prompt_batch, drafts):
             tokens = self._engine.step(plan)
             if tokens is None:
                 self._rewind(plan)
@@ -99,11 +111,38 @@ class Batcher:
         delivery: Delivery = []
         for row, token in zip(plan.outputs, tokens, strict=True):
             generation = self._by_slot[plan.slots[row]]
-            if generation.scores is not None and not self._engine.ends(token):
-                generation.unshown.append(self._score(row, token, generation.scores))
-            self._next_token(generation, token, delivery)
+            self._take(generation, row, token, delivery)
+            if plan.drafts:
+                self._confirm(generation, plan.drafts.get(generation.slot, ()), row, token, delivery)
         if delivery:
             self._deliver(delivery)
+
+    def _take(self, generation: Generation, row: int, token: int, delivery: Delivery) -> None:
+        if generation.scores is not None and not self._engine.ends(token):
+            generation.unshown.append(self._score(row, token, generation.scores))
+        self._next_token(generation, token, delivery)
+
+    def _confirm(self, generation: Generation, draft: Sequence[int], row: int, token: int, delivery: Delivery) -> None:
+        """Go on through a draft for as long as the sampler chooses its tokens, and cut the rest out of the cache.
+
+        Each row is sampled only once the token before it is certain, so that penalties, grammar and chance see what
+        they would see without a draft.
+        """
+        slot, accepted = generation.slot, 0
+        for drafted in draft:
+            if token != drafted:
+                break
+            accepted += 1
+            if self._by_slot.get(slot) is not generation:
+                break
+            self.table.confirmed(slot)
+            token = self._engine.sample(slot, row + accepted)
+            self._take(generation, row + accepted, token, delivery)
+        generation.drafted += len(draft)
+        generation.accepted += accepted
+        if self._speculation is not None and self._by_slot.get(slot) is generation:
+            self._speculation.judged(slot, len(draft), accepted)
+        self._cut_back(slot)
 
     def _take_requests(self) -> None:
         """Admit what has come; wait for something if there is nothing else to do."""
@@ -186,6 +225,8 @@ class Batcher:
         if rest:
             delivery.append((generation, _shown(generation, rest)))
         del self._by_slot[generation.slot]
+        if self._speculation is not None:
+            self._speculation.end(generation.slot)
         self.table.release(generation.slot)
         self._engine.finish(generation.slot)
         ending = Ending(reason, generation.generated, generation.cached_tokens, generation.text.stop)
@@ -199,8 +240,19 @@ class Batcher:
     def _rewind(self, plan: StepPlan) -> None:
         """Cut the engine's caches back to what the table knows: a step that was broken off is done anew."""
         for index in plan.advances:
-            if not self._engine.keep(index, self.table.slots[index].evaluated):
-                self.table.forgotten(index)
+            self._cut_back(index)
+
+    def _cut_back(self, index: int) -> None:
+        if not self._engine.keep(index, self.table.slots[index].evaluated):
+            self.table.forgotten(index)
+
+    def _streams(self) -> list[Stream]:
+        """List what generates, for drafts."""
+        return [
+            Stream(slot, self.table.slots[slot].tokens, generation.limit - generation.generated - 1)
+            for slot, generation in self._by_slot.items()
+            if self.table.slots[slot].generating
+        ]
 
 
 def _shown(generation: Generation, text: str) -> Event:

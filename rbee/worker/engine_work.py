@@ -48,6 +48,7 @@ class EngineWork:
                 self.settings.slots,
                 prompt_batch=self.settings.prompt_tokens_per_step,
                 deliver=self._delivered,
+                speculate=self._speculate(outcome),
             )
             self.post(self.loaded, outcome, batcher, prompts)
             with contextlib.suppress(RbeeError):  # a request that needs the template will be told
@@ -62,6 +63,16 @@ class EngineWork:
             log.exception("BUG: the engine's thread died")
             reason = "The worker's engine thread died of a bug; its log has more."
             self._give_up(RbeeError(ErrorCode.WORKER_CRASHED, reason), batcher)
+
+    def _speculate(self, engine: Engine) -> int:
+        """Give how many tokens may be guessed: none where the engine could not take a wrong guess back."""
+        if self.settings.speculate and not engine.can_rewind:
+            log.warning(
+                "speculation is off: the state of this model cannot be cut back after a wrong guess",
+                extra={"fields": {"model": engine.facts.description, "speculate": self.settings.speculate}},
+            )
+            return 0
+        return self.settings.speculate
 
     def _delivered(self, delivery: Delivery) -> None:
         self.post(self.deliver, delivery)

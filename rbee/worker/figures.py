@@ -17,6 +17,8 @@ def ended(generation: Generation, end: Ending | RbeeError, *, now: float) -> Non
     metrics.WORKER_PROMPT_TOKENS.add(len(generation.prompt))
     metrics.WORKER_CACHED_TOKENS.add(generation.cached_tokens)
     metrics.WORKER_TOKENS.add(generation.generated)
+    metrics.WORKER_DRAFTED.add(generation.drafted)
+    metrics.WORKER_ACCEPTED.add(generation.accepted)
     metrics.WORKER_GENERATIONS.add(1, "error" if isinstance(end, RbeeError) else end.finish_reason)
     if generation.cancelled_at is not None:
         metrics.WORKER_CANCEL.observe(now - generation.cancelled_at)

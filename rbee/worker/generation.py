@@ -90,6 +90,8 @@ class Generation:
         self.slot = -1
         self.cached_tokens = 0
         self.generated = 0
+        self.drafted = 0
+        self.accepted = 0
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from rbee.contracts import engine as choices
 from rbee.contracts.devices import Backend
 from rbee.worker.engine.protocol import EngineOptions
 
@@ -33,16 +34,10 @@ class WorkerSettings(BaseModel):
         default=None, ge=64, le=2**24, description="tokens per slot; default: the model's own, 4096 at most"
     )
     threads: int | None = Field(default=None, ge=1, le=1024, description="compute threads; default: physical cores")
-    prompt_batch: int | None = Field(
-        default=None,
-        ge=4,
-        le=8192,
-        description="prompt tokens in one round, for which running streams wait; default: 126 on a CPU, else 512",
-    )
-    cache_type: Literal["f32", "f16", "bf16", "q8_0"] = Field(
-        default="f16", description="number format of the KV cache; q8_0 halves it and needs flash attention"
-    )
-    flash_attention: bool | None = Field(default=None, description="default: wherever the device can")
+    prompt_batch: choices.PromptBatch = None
+    cache_type: choices.CacheType = "f16"
+    flash_attention: choices.FlashAttention = None
+    speculate: choices.Speculate = 0
     chat_template_file: Path | None = Field(
         default=None, description="file with the chat template to use instead of the model's own"
     )
@@ -56,8 +51,8 @@ class WorkerSettings(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> WorkerSettings:
-        if self.cache_type == "q8_0" and self.flash_attention is False:
-            raise ValueError("cache_type q8_0 needs flash attention; leave flash_attention out or set it to true")
+        if reason := choices.conflict(self.cache_type, flash_attention=self.flash_attention):
+            raise ValueError(reason)
         if self.chat_template_file is not None and not self.chat_template_file.is_file():
             raise ValueError(f"there is no chat template {self.chat_template_file}")
         if self.api_key is None or not self.api_key.get_secret_value():
@@ -82,7 +77,7 @@ class WorkerSettings(BaseModel):
     @property
     def prompt_tokens_per_step(self) -> int:
         """Give the prompt's share of a step."""
-        return self.prompt_batch or (126 if self.backend is Backend.CPU else 512)
+        return choices.prompt_tokens(self.backend, self.prompt_batch)
 
     def engine_options(self) -> EngineOptions:
         """Give what the engine needs to know."""
@@ -94,6 +89,7 @@ class WorkerSettings(BaseModel):
             context=self.context_length,
             threads=self.threads,
             batch_tokens=self.prompt_tokens_per_step + 1,
+            draft_tokens=self.speculate,
             cache_type=self.cache_type,
             flash_attention=self.flash_attention,
             mmap=self.mmap,

@@ -6,12 +6,12 @@ is not evaluated yet, or is waiting for the one that is being sampled; a free sl
 
 So that equal requests give equal tokens whatever else runs and whatever is cached, a prompt is never evaluated one
 token at a time nor together with other slots: engines compute one row, and rows of several sequences, by other paths
-that round differently.
+that round differently. Drafts give that up: with them the tokens of a stream are evaluated by ones or several.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 _LEAST_PIECE = 2
@@ -59,7 +59,8 @@ class Admission:
 class StepPlan:
     """One batch of the engine, row by row; `outputs` are the rows whose next token is to be sampled.
 
-    `advances` gives for each slot in the batch how many of its tokens it evaluates.
+    `advances` gives for each slot in the batch how many of its tokens it evaluates. `drafts` has by slot guessed
+    tokens, whose rows follow that slot's output and are outputs too: each counts if the one before gave its token.
     """
 
     tokens: list[int]
@@ -67,6 +68,7 @@ class StepPlan:
     slots: list[int]
     outputs: list[int]
     advances: dict[int, int]
+    drafts: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 class SlotTable:
@@ -124,19 +126,22 @@ class SlotTable:
         best.admitted = self._turn
         return Admission(best.index, keep, copy_from)
 
-    def plan(self, prompt_tokens: int) -> list[StepPlan]:
+    def plan(self, prompt_tokens: int, drafts: Mapping[int, Sequence[int]] | None = None) -> list[StepPlan]:
         """Give the batches of one round: the next token of all running streams, then a piece of each prompt.
 
         Prompts share *prompt_tokens*: the oldest may have half of it, then the shortest rest goes first, so that a
-        long prompt stops neither streams nor short prompts. Nothing to evaluate gives no batch.
+        long prompt stops neither streams nor short prompts. Nothing to evaluate gives no batch. *drafts* has by slot
+        what a stream's next tokens may be; they take nothing from the prompts' share.
         """
-        streams = StepPlan([], [], [], [], {})
+        drafts = drafts or {}
+        streams = StepPlan([], [], [], [], {}, drafts)
         prompts: list[Slot] = []
         for slot in self.slots:
             if slot.request_id is None or not slot.pending:
                 continue
             if slot.generating:
                 _add(streams, slot, 1)
+                _add_draft(streams, slot, drafts.get(slot.index, ()))
             else:
                 prompts.append(slot)
         plans = [streams] if streams.tokens else []
@@ -154,6 +159,10 @@ class SlotTable:
     def generated(self, index: int, token: int) -> None:
         """Take the next token of a slot, to be evaluated in the next step."""
         self.slots[index].tokens.append(token)
+
+    def confirmed(self, index: int) -> None:
+        """Take note that a slot's next token was drafted, and so is evaluated already."""
+        self.slots[index].evaluated += 1
 
     def forgotten(self, index: int) -> None:
         """Take note that the engine could keep nothing of this slot's cache."""
@@ -233,3 +242,11 @@ def _add(plan: StepPlan, slot: Slot, count: int) -> None:
     plan.advances[slot.index] = count
     if first + count == len(slot.tokens):
         plan.outputs.append(len(plan.tokens) - 1)
+
+
+def _add_draft(plan: StepPlan, slot: Slot, draft: Sequence[int]) -> None:
+    """Append guessed tokens behind the slot's last."""
+    count, first = len(draft), len(slot.tokens)
+    plan.tokens.extend(draft)
+    plan.positions.extend(range(first, first + count))
+    plan.slots.extend([slot.index] * count)

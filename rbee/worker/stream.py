@@ -82,4 +82,6 @@ class InferenceStream(Response):
             prompt_tokens=len(generation.prompt),
             cached_tokens=ending.cached_tokens,
             seed=generation.seed,
+            drafted_tokens=generation.drafted or None,
+            accepted_tokens=generation.accepted if generation.drafted else None,
         )

@@ -27,8 +27,8 @@ def _rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def render(folder: Path, *, system: str, variant: str) -> Path:
-    """Render a hive's files for a machine."""
+def render(folder: Path, *, system: str, variant: str, **variables: Any) -> Path:
+    """Render a hive's files for a machine, with these variables of its inventory."""
     units: dict[str, Any] = {
         name: {"known": False, "active": "unknown", "release": ""} for name in ("rbee-hive", "queen-rbee")
     }
@@ -36,6 +36,7 @@ def render(folder: Path, *, system: str, variant: str) -> Path:
         "render_into": str(folder),
         "render_machine": {"system": system, "machine": "arm64", "units": units, "releases": {}, "groups": ["render"]},
         "render_accelerator": {"variant": variant, "toolkit": "12.4" if variant == "cuda" else ""},
+        **variables,
     }
     command = [str(ANSIBLE), "-i", "localhost,", str(ROOT / "tests" / "ansible" / "render.yml"), "-e", json.dumps(wish)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -87,13 +88,34 @@ def test_launchd_gets_a_property_list(rendered: dict[str, Path]) -> None:
 def test_the_config_is_one_that_the_hive_takes(rendered: dict[str, Path]) -> None:
     """The rendered file has the settings that the hive declares, and no key."""
     folder = rendered["cpu"]
-    hive = Path(sys.executable).parent / "rbee-hive"
 
-    run = subprocess.run(
-        [str(hive), "--check-config", str(folder / "hive.toml")], capture_output=True, text=True, check=False
-    )
+    run = check_config(folder)
 
     assert run.returncode == 0, run.stderr
     table = tomllib.loads((folder / "hive.toml").read_text())["hive"]
     assert table["host"] == "0.0.0.0"
     assert not [name for name in table if "key" in name]
+
+
+def check_config(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Have the hive itself look at its rendered file, as the role does before the file lands."""
+    command = [str(Path(sys.executable).parent / "rbee-hive"), "--check-config", str(folder / "hive.toml")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_any_setting_of_the_engine_can_stand_in_the_inventory(tmp_path: Path) -> None:
+    """`rbee_hive_settings` takes what has no variable of its own; what cannot be together never lands."""
+    wish = {"cache_type": "q8_0", "flash_attention": True, "prompt_batch": 256, "speculate": 8, "context_length": 8192}
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+    good = render(tmp_path / "good", system="linux", variant="cuda", rbee_hive_settings=wish)
+    bad = render(
+        tmp_path / "bad", system="linux", variant="cuda", rbee_hive_settings={**wish, "flash_attention": False}
+    )
+
+    assert check_config(good).returncode == 0
+    table = tomllib.loads((good / "hive.toml").read_text())["hive"]
+    assert {name: table[name] for name in wish} == wish
+    refused = check_config(bad)
+    assert refused.returncode == 78
+    assert "cache_type q8_0 needs flash attention" in refused.stderr

@@ -28,15 +28,13 @@ def memory(_rounds: int) -> list[Row]:
 
 def error_table(truths: list[Truth]) -> str:
     """Lay out what was expected and what was taken."""
-    lines = [f"{'model, slots x context':28}  {'expected':>12}  {'taken':>12}  {'error':>7}"]
+    lines = [f"{'model, slots x context':36}  {'expected':>12}  {'taken':>12}  {'error':>7}"]
     lines += [
-        f"{each.case.name:28}  {each.expected / _MIB:8.1f} MiB  {each.taken / _MIB:8.1f} MiB  {each.error:+7.1%}"
+        f"{each.case.name:36}  {each.expected / _MIB:8.1f} MiB  {each.taken / _MIB:8.1f} MiB  {each.error:+7.1%}"
         for each in truths
     ]
     return "\n".join(lines)
 
 
 def _slug(truth: Truth) -> str:
-    case = truth.case
-    cache = "" if case.cache_type == "f16" else f"_{case.cache_type}"
-    return f"{case.quantisation}_{case.slots}x{case.context}{cache}".lower()
+    return truth.case.name.replace(" x ", "x").replace(", ", "_").replace(" ", "_").lower()

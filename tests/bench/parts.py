@@ -21,6 +21,7 @@ from tests.bench.provisioning import provisioning
 from tests.bench.relay import relays
 from tests.bench.rows import Row
 from tests.bench.servers import free_port, ours, running, theirs
+from tests.bench.speculation import speculation
 from tests.bench.steady import queue_full, relay_memory
 
 TOKENS = 100
@@ -102,6 +103,7 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
     "long-prompt": long_prompt,
+    "speculation": speculation,
     "relay": relays,
     "relay-memory": relay_memory,
     "queue-full": queue_full,

@@ -56,14 +56,15 @@ class Launch:
     env: dict[str, str] = field(default_factory=dict)
 
 
-def ours(slots: int, context: int = CONTEXT_PER_SLOT) -> Launch:
-    """Launch our worker by itself, without a hive."""
+def ours(slots: int, context: int = CONTEXT_PER_SLOT, *more: str) -> Launch:
+    """Launch our worker by itself, without a hive; *more* are options of it."""
     port, key = free_port(), secrets.token_urlsafe(16)
     command = [
         str(Path(sys.executable).with_name("llm-worker-rbee")),
         *("--worker-id", "bench", "--model-path", str(model()), "--model-ref", "bench", "--backend", "cpu"),
         *("--device", "0", "--slots", str(slots), "--context-length", str(context)),
         *("--host", "127.0.0.1", "--port", str(port)),
+        *more,
     ]
     return Launch("llm-worker-rbee", command, "/v1/ready", "/v1/inference", port, key, {"RBEE_WORKER_API_KEY": key})
 

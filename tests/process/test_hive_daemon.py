@@ -69,6 +69,11 @@ def test_a_broken_catalogue_is_named_at_start(start_hive: StartHive, tmp_path: P
     [
         ({"slots": 0}, {}, "slots"),
         ({"slotz": 1}, {}, "RBEE_HIVE_SLOTZ"),
+        ({"cache_type": "q8_0", "flash_attention": "false"}, {}, "cache_type q8_0 needs flash attention"),
+        ({"cache_type": "q3"}, {}, "cache_type"),
+        ({"prompt_batch": 1}, {}, "prompt_batch"),
+        ({"speculate": 63}, {}, "speculate"),
+        ({"context_length": 1}, {}, "context_length"),
         ({"host": "0.0.0.0"}, {"RBEE_HIVE_API_KEY": ""}, "key"),
     ],
 )

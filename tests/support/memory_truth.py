@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from rbee.contracts.devices import Backend
+from rbee.contracts.engine import CacheName
 from rbee.hive.memory import Load, estimate
 from rbee.hive.models.gguf_header import read_header
 from tests.support.models import smollm2_as, smollm2_path
@@ -27,13 +28,45 @@ class Case:
     quantisation: Quantisation
     context: int
     slots: int
-    cache_type: str = "f16"
+    cache_type: CacheName = "f16"
+    flash_attention: bool | None = None
+    prompt_batch: int | None = None
+    speculate: int = 0
 
     @property
     def name(self) -> str:
         """Name it in a table."""
         cache = "" if self.cache_type == "f16" else f", cache {self.cache_type}"
-        return f"{self.quantisation}, {self.slots} x {self.context}{cache}"
+        flash = "" if self.flash_attention is None else f", flash {self.flash_attention}".lower()
+        batch = "" if self.prompt_batch is None else f", batch {self.prompt_batch}"
+        guesses = f", guesses {self.speculate}" if self.speculate else ""
+        return f"{self.quantisation}, {self.slots} x {self.context}{cache}{flash}{batch}{guesses}"
+
+    @property
+    def load(self) -> Load:
+        """Give it as the hive knows it."""
+        return Load(
+            Backend.CPU,
+            self.slots,
+            self.context,
+            self.cache_type,
+            self.flash_attention,
+            self.prompt_batch,
+            self.speculate,
+        )
+
+    @property
+    def options(self) -> list[str]:
+        """Give the worker's options."""
+        named = {
+            "--context-length": self.context,
+            "--slots": self.slots,
+            "--cache-type": self.cache_type,
+            "--flash-attention": self.flash_attention,
+            "--prompt-batch": self.prompt_batch,
+            "--speculate": self.speculate,
+        }
+        return [word for name, value in named.items() if value is not None for word in (name, str(value).lower())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +89,10 @@ CASES = (
     Case("Q4_1", 8192, 1),
     Case("Q4_1", 1024, 8),
     Case("Q4_1", 1024, 2, "q8_0"),
+    Case("Q4_1", 2048, 2, flash_attention=False),
+    Case("Q4_1", 1024, 2, prompt_batch=512),
+    Case("Q4_1", 1024, 2, prompt_batch=16),
+    Case("Q4_1", 1024, 2, speculate=32),
     Case("Q4_0", 1024, 2),
     Case("Q8_0", 1024, 2),
     Case("F16", 1024, 2),
@@ -68,9 +105,8 @@ def measure(case: Case, folder: Path) -> Truth:
     A prompt of more than one batch touches all that a longer one would: the cache is written through when it is made.
     """
     path = smollm2_path() if case.quantisation == "Q4_1" else smollm2_as(case.quantisation)
-    expected = estimate(read_header(path), Load(Backend.CPU, case.slots, case.context, case.cache_type))
-    options = ("--context-length", str(case.context), "--slots", str(case.slots), "--cache-type", case.cache_type)
-    with worker(folder, *options, model=path) as running:
+    expected = estimate(read_header(path), case.load)
+    with worker(folder, *case.options, model=path) as running:
         running.until_idle()
         running.http.timeout = PATIENCE_S
         prompt = "bees and honey, flowers and wax; " * 16

@@ -42,7 +42,10 @@ OPTIONS = [
     "port",
     "callback-url",
     "cache-type",
+    "speculate",
 ]
+CHOICES = ["prompt-batch", "flash-attention"]
+"""What a hive leaves to the worker unless it was told."""
 
 
 class Worker:
@@ -138,6 +141,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in OPTIONS:
         parser.add_argument(f"--{name}", required=True)
+    for name in CHOICES:
+        parser.add_argument(f"--{name}")
     options = parser.parse_args()
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: None if os.environ.get("STAND_IN_STUBBORN") else stopping.set())

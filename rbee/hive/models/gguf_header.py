@@ -42,7 +42,8 @@ class GgufHeader:
     """What a model says of itself; `size_bytes` counts all parts of a split model.
 
     `kv_bytes_per_token` is the key and value cache of one token over all layers, in 16-bit numbers.
-    `matrix_bytes` adds up the matrices that tokens are multiplied with, by tensor type.
+    `matrix_bytes` adds up the matrices that tokens are multiplied with, by tensor type. `heads` are those of attention
+    in a layer, and `head_widths` the numbers in a key and in a value of one of them.
     """
 
     size_bytes: int
@@ -58,6 +59,8 @@ class GgufHeader:
     kv_bytes_per_token: int
     feed_forward_length: int | None = None
     matrix_bytes: Mapping[int, int] = field(default_factory=dict)
+    heads: int | None = None
+    head_widths: tuple[int, int] | None = None
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -222,6 +225,7 @@ def _describe(metadata: dict[str, Any], size_bytes: int, matrices: Mapping[int, 
     vocabulary = len(tokens) if isinstance(tokens, list | range) else number("vocab_size")
     end_token = metadata.get("tokenizer.ggml.eos_token_id")
     file_type = metadata.get("general.file_type")
+    heads, head_widths = _heads(metadata, architecture, embedding or 0)
     return GgufHeader(
         size_bytes=size_bytes,
         architecture=architecture,
@@ -236,7 +240,22 @@ def _describe(metadata: dict[str, Any], size_bytes: int, matrices: Mapping[int, 
         kv_bytes_per_token=_kv_bytes_per_token(metadata, architecture, layers or 0, embedding or 0),
         feed_forward_length=number("feed_forward_length"),
         matrix_bytes=dict(matrices),
+        heads=heads,
+        head_widths=head_widths,
     )
+
+
+def _heads(
+    metadata: dict[str, Any], architecture: str | None, embedding: int
+) -> tuple[int | None, tuple[int, int] | None]:
+    """Give the heads of the layer that has most, and the widths of a key and of a value; None where it is not said."""
+    heads = metadata.get(f"{architecture}.attention.head_count")
+    most = max(heads, default=0) if isinstance(heads, list) else heads
+    if not isinstance(most, int) or most <= 0:
+        return None, None
+    names = (f"{architecture}.attention.key_length", f"{architecture}.attention.value_length")
+    key, value = (metadata.get(name, embedding // most) for name in names)
+    return most, (key, value) if isinstance(key, int) and isinstance(value, int) else None
 
 
 def _kv_bytes_per_token(metadata: dict[str, Any], architecture: str | None, layers: int, embedding: int) -> int:

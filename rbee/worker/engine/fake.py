@@ -53,6 +53,7 @@ class FakeOptions(BaseModel):
     exit_after: int | None = None
     eats_mb: int = Field(default=0, ge=0, description="memory to take with each token, and never to give back")
     rubbish: bool = False
+    recurrent: bool = Field(default=False, description="whether its cache cannot be cut")
     embedding: int = Field(default=0, ge=0, description="length of its embeddings; 0 for a model that writes text")
     ranks: bool = Field(default=False, description="it ranks documents, by the words of the query that they have")
     template: str | None = _TEMPLATE
@@ -103,6 +104,7 @@ class FakeEngine:
 
     def __init__(self, wish: FakeOptions, options: EngineOptions) -> None:
         self._wish = wish
+        self.can_rewind = not wish.recurrent
         self.piece_tokens = options.batch_tokens - 1
         self.facts = ModelFacts(
             description="fake",
@@ -168,9 +170,9 @@ class FakeEngine:
         self._given.pop(slot, None)
 
     def keep(self, slot: int, count: int) -> bool:
-        """Keep anything."""
+        """Keep anything, unless it was told that it cannot."""
         del slot, count
-        return True
+        return self.can_rewind
 
     def copy(self, source: int, slot: int, count: int) -> None:
         """Copy nothing: there is nothing."""
@@ -184,6 +186,11 @@ class FakeEngine:
         if self._interrupted.wait(duration):
             return None
         return [self._next(plan.slots[row]) for row in plan.outputs]
+
+    def sample(self, slot: int, row: int) -> int:
+        """Give the next word of the answer."""
+        del row
+        return self._next(slot)
 
     def scores(self, row: int, token: int, most: int) -> list[Score]:
         """Be certain of the token, and of nothing else."""

@@ -47,6 +47,7 @@ class LlamaEngine:
         self._buffer = ctypes.create_string_buffer(1024)
         recurrent = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         self.can_copy = not recurrent and lib.llama_model_n_swa(model) == 0
+        self.can_rewind = not recurrent
         self._make_batch(slots, rows)
         self._interrupted = ctypes.create_string_buffer(2)
         self._pool = llama.make_threadpool(context, lib.llama_n_threads(context))
@@ -135,6 +136,10 @@ class LlamaEngine:
             sequences[row] = of_slot[slot]
         for row in plan.outputs:
             self._wanted[row] = 1
+        if plan.drafts:
+            for row in plan.outputs:
+                for ahead in range(len(plan.drafts.get(plan.slots[row], ()))):
+                    self._wanted[row + ahead + 1] = 1
         result = self._lib.llama_decode(self._context, batch)
         if result == _ABORTED:
             return None
@@ -143,9 +148,16 @@ class LlamaEngine:
                 f"llama_decode gave {result} for a batch of {count} tokens; {'; '.join(self._llama.errors)}"
             )
         if len(self._chains) < len(self._samplers):
-            return [self._sample(plan.slots[row], row) for row in plan.outputs]
+            return [self.sample(plan.slots[row], row) for row in plan.outputs]
         sample, context, chains, slots = self._lib.llama_sampler_sample, self._context, self._chains, plan.slots
         return [sample(chains[slots[row]], context, row) for row in plan.outputs]
+
+    def sample(self, slot: int, row: int) -> int:
+        """Have the slot's own sampler choose."""
+        sampler = self._samplers[slot]
+        if sampler.grammar is None:
+            return int(self._lib.llama_sampler_sample(sampler.chain, self._context, row))
+        return sampler.sample_in_grammar(self._context, row)
 
     def scores(self, row: int, token: int, most: int) -> list[Score]:
         """Read the logits of an output of the last step."""
@@ -206,12 +218,6 @@ class LlamaEngine:
         self._lib.llama_free(self._context)
         self._llama.free_threadpool(self._pool)
         self._lib.llama_model_free(self._model)
-
-    def _sample(self, slot: int, row: int) -> int:
-        sampler = self._samplers[slot]
-        if sampler.grammar is None:
-            return int(self._lib.llama_sampler_sample(sampler.chain, self._context, row))
-        return sampler.sample_in_grammar(self._context, row)
 
     def _make_batch(self, slots: int, rows: int) -> None:
         """Make the arrays that every step's batch is written into."""

@@ -50,7 +50,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     embedding, ranks = _pooled(llama, model)
     context = _make_context(llama, options, model, gpu, whole=bool(embedding))
     llama.listen(wanted=True)
-    rows = max(options.batch_tokens, options.slots)
+    rows = options.rows
     if embedding:
         rows = _context_length(llama, model, options)
     piece = rows if gpu is not None else min(rows, CPU_PIECE_TOKENS)
@@ -114,7 +114,7 @@ def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | N
     params = lib.llama_context_default_params()
     params.n_ctx = _context_length(llama, model, options) * options.slots
     params.n_seq_max = options.slots
-    params.n_batch = params.n_ubatch = max(options.batch_tokens, options.slots)
+    params.n_batch = params.n_ubatch = options.rows
     params.n_threads = params.n_threads_batch = options.threads or default_threads()
     params.type_k = params.type_v = _GGML_TYPES[options.cache_type]
     params.flash_attn_type = _flash_attention(llama, options)

@@ -26,10 +26,16 @@ class EngineOptions:
     context: int | None = None
     threads: int | None = None
     batch_tokens: int = 512
+    draft_tokens: int = 0
     cache_type: str = "f16"
     flash_attention: bool | None = None
     mmap: bool = True
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Give the rows of the largest batch: a piece of a prompt, or a token of each stream and their drafts."""
+        return max(self.batch_tokens, self.slots + self.draft_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,8 @@ class Engine(Protocol):
     facts: ModelFacts
     can_copy: bool
     """Whether `copy` works."""
+    can_rewind: bool
+    """Whether `keep` can cut off the end of a cache and leave the rest."""
     piece_tokens: int
     """How much of a prompt one batch may have."""
 
@@ -107,11 +115,14 @@ class Engine(Protocol):
         """Replace the slot's cache by the first *count* tokens of another's."""
 
     def step(self, plan: StepPlan) -> list[int] | None:
-        """Evaluate one batch and sample a token for each of its outputs.
+        """Evaluate one batch, drafts included, and sample a token for each of its outputs.
 
         None if `interrupt` came in between; the slots of the plan must then be cut back by `keep`.
         Raises EngineFailedError.
         """
+
+    def sample(self, slot: int, row: int) -> int:
+        """Sample from the row of a drafted token of the last step; the slot's sampler takes note of what it chooses."""
 
     def scores(self, row: int, token: int, most: int) -> list[Score]:
         """Give the score of *token* in an output of the last step, then those of the *most* likeliest tokens.

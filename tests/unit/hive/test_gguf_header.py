@@ -41,6 +41,7 @@ def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
     assert header.has_chat_template
     assert header.size_bytes == path.stat().st_size
     assert header.kv_bytes_per_token == 4 * 64 * 2 * 2
+    assert (header.heads, header.head_widths) == (4, (16, 16))
 
 
 def test_the_demo_model_is_read_fast() -> None:
@@ -56,6 +57,7 @@ def test_the_demo_model_is_read_fast() -> None:
     assert (header.vocabulary_size, header.end_token, header.layers) == (49152, 2, 30)
     assert (header.quantization, header.context_length) == ("Q4_1", 8192)
     assert header.kv_bytes_per_token == 30 * 3 * (64 + 64) * 2
+    assert (header.heads, header.head_widths) == (9, (64, 64))
 
 
 def test_the_tables_agree_with_the_gguf_library() -> None:

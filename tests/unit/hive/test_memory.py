@@ -22,10 +22,24 @@ def test_every_part_counts() -> None:
     assert estimate(MODEL, replace(LOAD, cache_type="f32")) > base
     assert estimate(MODEL, replace(LOAD, cache_type="q8_0")) < base
     assert estimate(MODEL, replace(LOAD, backend=Backend.CUDA)) > base
+    assert estimate(MODEL, replace(LOAD, flash_attention=False)) > base
+    assert estimate(MODEL, replace(LOAD, flash_attention=True)) == base
+    assert estimate(MODEL, replace(LOAD, speculate=16)) == base + 16 * 4 * 32000
     q4_0, q8_0 = {2: 1000}, {8: 1000}
     assert estimate(replace(MODEL, matrix_bytes=q4_0), LOAD) == base + 1000
     assert estimate(replace(MODEL, matrix_bytes=q8_0), LOAD) == base
     assert estimate(replace(MODEL, matrix_bytes=q8_0), LOAD, arm=True) == base + 1000
+
+
+def test_a_larger_round_of_prompts_costs_a_gpu_memory_and_a_cpu_none() -> None:
+    """A GPU evaluates a round of prompts at once; a CPU reads it in small pieces anyway."""
+    cpu, gpu = estimate(MODEL, LOAD), estimate(MODEL, replace(LOAD, backend=Backend.CUDA))
+
+    assert estimate(MODEL, replace(LOAD, backend=Backend.CUDA, prompt_batch=512)) == gpu
+    assert estimate(MODEL, replace(LOAD, backend=Backend.CUDA, prompt_batch=2048)) > gpu
+    assert estimate(MODEL, replace(LOAD, backend=Backend.METAL, prompt_batch=128)) < gpu
+    assert estimate(MODEL, replace(LOAD, prompt_batch=2048)) == cpu
+    assert estimate(MODEL, replace(LOAD, prompt_batch=8)) == cpu
 
 
 @pytest.mark.parametrize(("context", "counted"), [(64, 256), (256, 256), (257, 512)])
@@ -46,7 +60,7 @@ def test_what_was_measured_goes_before_the_formula() -> None:
 
 
 def test_a_measurement_is_of_one_file_and_one_way_to_load_it() -> None:
-    """Another model, size, backend, context, number of slots or cache has another id; the same has the same."""
+    """Another model, size, backend, context, number of slots, cache or way to compute has another id."""
     one = LoadedModel("sha", 100, LOAD)
     others = [
         replace(one, model="other"),
@@ -55,7 +69,10 @@ def test_a_measurement_is_of_one_file_and_one_way_to_load_it() -> None:
         replace(one, load=replace(LOAD, slots=3)),
         replace(one, load=replace(LOAD, context_length=1)),
         replace(one, load=replace(LOAD, cache_type="f32")),
+        replace(one, load=replace(LOAD, flash_attention=False)),
+        replace(one, load=replace(LOAD, speculate=8)),
+        replace(one, load=replace(LOAD, backend=Backend.CUDA, prompt_batch=8)),
     ]
 
-    assert len({each.id for each in (one, *others)}) == 7
+    assert len({each.id for each in (one, *others)}) == 10
     assert LoadedModel("sha", 100, LOAD).id == one.id

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rbee.contracts.devices import Backend, Detection, Device
+from rbee.contracts.engine import CacheName
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.hive.memory import Load, memory_need
@@ -26,6 +27,7 @@ MODEL = GgufHeader(
     end_token=2,
     has_chat_template=True,
     kv_bytes_per_token=128 * 1024,
+    heads=32,
 )
 
 
@@ -40,7 +42,11 @@ TWO_GPUS = Detection(devices=[device(Backend.CUDA, 0, 8), device(Backend.CUDA, 1
 
 def ask(detection: Detection, backend: Backend | None = None, index: int | None = None, **more: int) -> Clearance:
     promised = {(Backend.CUDA, 1): more.get("promised_gb", 0) * GB}
-    return clear(detection, MODEL, backend=backend, device=index, slots=4, context_length=2048, promised=promised)
+    return clear(detection, MODEL, backend=backend, device=index, load_on=load_on, promised=promised)
+
+
+def load_on(backend: Backend) -> Load:
+    return Load(backend, 4, 2048)
 
 
 def refused(detection: Detection, backend: Backend | None = None, index: int | None = None) -> RbeeError:
@@ -124,3 +130,33 @@ def test_the_need_is_the_larger_estimate() -> None:
 
     assert memory_need(small_cache, Load(Backend.CPU, 1, 64)) == int(1.2 * MODEL.size_bytes)
     assert memory_need(MODEL, Load(Backend.CPU, 4, 8192)) >= MODEL.size_bytes + 4 * 8192 * 128 * 1024
+
+
+@pytest.mark.parametrize(
+    ("widths", "cache_type", "possible"),
+    [
+        ((128, 128), "q8_0", True),
+        ((80, 80), "q8_0", False),
+        ((192, 80), "q8_0", False),
+        ((80, 80), "f16", True),
+        (None, "q8_0", True),
+    ],
+)
+def test_a_cache_that_the_model_cannot_have_is_refused(
+    widths: tuple[int, int] | None, cache_type: CacheName, *, possible: bool
+) -> None:
+    """A quantised cache stores whole blocks, so that a model with other heads is refused, with the way out."""
+    model = replace(MODEL, head_widths=widths)
+
+    def ask_for() -> Clearance:
+        wish = Load(Backend.CPU, 4, 2048, cache_type)
+        return clear(CPU_ONLY, model, backend=None, device=None, load_on=lambda _: wish, promised={})
+
+    if possible:
+        assert ask_for().device == CPU
+        return
+    with pytest.raises(RbeeError) as caught:
+        ask_for()
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert "80 numbers" in caught.value.message
+    assert "cache_type" in caught.value.hint
