@@ -107,8 +107,9 @@ def _build(
         aside = Path(name)
         python = build_environment(aside, found)
         source = pins.write(aside / "source.txt", [found[LLAMA]])
-        command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-        command += ["--require-hashes", "--wheel-dir", aside / "out", "--requirement", source]
+        # pip keeps what it builds by source alone: without this, other flags would get the wheel of the first.
+        command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps"]
+        command += ["--no-build-isolation", "--require-hashes", "--wheel-dir", aside / "out", "--requirement", source]
         compiling(command, build_variables(python) | {"CMAKE_ARGS": " ".join(kind.flags)})
         (aside / "out" / "kind.json").write_text(json.dumps(asdict(kind), indent=1) + "\n", encoding="utf-8")
         (aside / "out").rename(folder)

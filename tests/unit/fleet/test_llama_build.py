@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -74,11 +74,20 @@ def test_a_wheel_is_built_once_for_its_kind(found: dict[str, Pin]) -> None:
     wheel = llama_build.build(kind, found)
 
     assert wheel.parent == wheel_folder(kind)
-    with zipfile.ZipFile(wheel) as archive:
-        assert archive.read("flags").decode() == " ".join(kind.flags)
+    assert _flags(wheel) == " ".join(kind.flags)
     written = json.loads((wheel.parent / "kind.json").read_text(encoding="utf-8"))
-    assert written == asdict(kind) | {"flags": list(kind.flags)}
+    assert written == dataclasses.asdict(kind) | {"flags": list(kind.flags)}
     assert llama_build.build(kind, {}) == wheel
+
+
+def test_other_flags_get_a_wheel_of_their_own(found: dict[str, Pin]) -> None:
+    """A second kind is built from the same source anew, whatever pip remembers of the first."""
+    kind = Kind.of_this_machine("1.0")
+    other = dataclasses.replace(kind, flags=("-DGGML_CUDA=ON",))
+
+    llama_build.build(kind, found)
+
+    assert _flags(llama_build.build(other, found)) == "-DGGML_CUDA=ON"
 
 
 def test_a_failed_build_keeps_nothing(found: dict[str, Pin], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,3 +122,8 @@ def test_the_set_up_needs_nothing_that_it_installs() -> None:
 
     assert done.stderr == b""
     assert done.returncode == 0
+
+
+def _flags(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read("flags").decode()
