@@ -34,13 +34,13 @@ def main(arguments: list[str]) -> int:
         except StepError as failure:
             print(failure, file=sys.stderr)
             return 1
-    blocks = {name: block for name, block in sorted({**whole, **alone}.items()) if name != "rbee"}
-    text = _HEADER + "".join(blocks.values())
+    found = [pin for name, pin in sorted({**whole, **alone}.items()) if name != "rbee"]
+    text = _HEADER + "".join(pin.lines for pin in found)
     if re.search(r"//|@ ", text):
         print("an address slipped into constraints.txt; it was not written", file=sys.stderr)
         return 1
     CONSTRAINTS.write_text(text, encoding="utf-8")
-    print(f"{len(blocks)} packages pinned")
+    print(f"{len(found)} packages pinned")
     return 0
 
 

@@ -10,8 +10,11 @@ import ast
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from rbee.fleet import pins
+from rbee.fleet.pins import Pin
 from tools import constraints
 from tools.longstep import StepError, quick, say
 
@@ -19,12 +22,12 @@ from tools.longstep import StepError, quick, say
 class Installer:
     """Installs requirement files, every line of which is pinned by hash, into environments."""
 
-    def __init__(self, python: Path, blocks: dict[str, str]) -> None:
+    def __init__(self, python: Path, found: Mapping[str, Pin]) -> None:
         """Put uv into the environment of *python* if it is not there in the pinned version."""
         self._uv = python.parent / "uv"
-        if not self._uv.exists() or constraints.version_of(blocks["uv"]) not in quick([self._uv, "--version"]):
+        if not self._uv.exists() or found["uv"].version not in quick([self._uv, "--version"]):
             with tempfile.TemporaryDirectory() as folder:
-                only_uv = constraints.write(Path(folder) / "uv.txt", blocks, ["uv"])
+                only_uv = pins.write(Path(folder) / "uv.txt", [found["uv"]])
                 quick([python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", only_uv])
         self._env = os.environ | _uv_settings(python)
 
@@ -47,7 +50,7 @@ class Installer:
         self._uv_pip(python, "--offline", "--no-build-isolation", "--editable", root)
         quick([python, "-m", "compileall", "-q", root / "rbee"])
 
-    def compile(self, arguments: list[str | Path], preferred: Path) -> dict[str, str]:
+    def compile(self, arguments: list[str | Path], preferred: Path) -> dict[str, Pin]:
         """Resolve requirements for every platform, keeping the versions that *preferred* has. Raises StepError."""
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "resolved.txt"

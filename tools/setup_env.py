@@ -8,13 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-from tools.constraints import CONSTRAINTS, ROOT, pinned, write
+from tools.constraints import CONSTRAINTS, ROOT, pinned
 
 STAMP = ROOT / ".venv" / ".rbee-setup"
 _INPUTS = (
     "constraints.txt",
     "pyproject.toml",
     "rbee/fleet/kinds.py",
+    "rbee/fleet/llama_build.py",
     "tools/setup_env.py",
     "tools/packages.py",
     "tools/llama_wheel.py",
@@ -36,6 +37,9 @@ def main() -> int:
 
 def _set_up() -> int:
     # Only now: an unchanged setup must cost next to nothing.
+    from rbee.fleet import pins
+    from rbee.fleet.kinds import LLAMA
+    from rbee.fleet.llama_build import ONLY_FOR_BUILDS
     from tools import llama_wheel
     from tools.longstep import StepError, say
     from tools.packages import Installer, make_environment
@@ -45,13 +49,12 @@ def _set_up() -> int:
     try:
         python = make_environment(ROOT)
         STAMP.unlink(missing_ok=True)
-        blocks = pinned()
-        installer = Installer(python, blocks)
-        # What only the long build needs is big, and of no use once the wheel is there.
-        names = [name for name in blocks if name not in (llama_wheel.NAME, *llama_wheel.ONLY_FOR_BUILDS)]
-        say(f"  packages: {len(names)}, each checked by its hash")
-        installer.install(python, write(STAMP.with_name(".requirements.txt"), blocks, names))
-        installer.install_wheel(python, llama_wheel.ensure(installer, blocks))
+        found = pinned()
+        installer = Installer(python, found)
+        wanted = [pin for pin in found.values() if pin.name not in (LLAMA, *ONLY_FOR_BUILDS)]
+        say(f"  packages: {len(wanted)}, each checked by its hash")
+        installer.install(python, pins.write(STAMP.with_name(".requirements.txt"), wanted))
+        installer.install_wheel(python, llama_wheel.ensure(found))
         installer.install_checkout(python, ROOT)
     except StepError as failure:
         print(f"\nSetup stopped: {failure}", file=sys.stderr)

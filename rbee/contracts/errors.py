@@ -217,7 +217,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         None, _LOCAL, "The last lines of its log say why; correct that and start it again."
     ),
     ErrorCode.ALREADY_RUNNING: ErrorSpec(
-        None, _LOCAL, "Use the one that runs, stop it with 'rbee-keeper daemon stop', or set another RBEE_HOME."
+        None, _LOCAL, "Use the one that runs, stop it (a queen: 'rbee-keeper daemon stop'), or set another RBEE_HOME."
     ),
     ErrorCode.PERMISSION_DENIED: ErrorSpec(500, _SERVER, "Make the path writable for this user, or set RBEE_HOME."),
     ErrorCode.INTERNAL: ErrorSpec(500, _SERVER, "This is a bug in rbee; the daemon's log has the details."),

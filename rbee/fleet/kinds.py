@@ -80,9 +80,14 @@ def cache_home() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rbee"
 
 
+def wheel_folder(kind: Kind) -> Path:
+    """Tell where the wheel of this kind is kept."""
+    return cache_home() / "wheels" / kind.folder
+
+
 def locate(kind: Kind) -> Path | None:
     """Give the wheel of this kind, if it was built before."""
-    return next(iter(sorted((cache_home() / "wheels" / kind.folder).glob("*.whl"))), None)
+    return next(iter(sorted(wheel_folder(kind).glob("*.whl"))), None)
 
 
 def instruction_sets(flags: Iterable[str]) -> list[str]:

@@ -1,29 +1,35 @@
-"""Decide where the llama.cpp wheel of a kind is built, and build it on the controller.
+"""Decide where the llama.cpp wheel of a kind is built, and build it on this machine.
 
 The package index has no ready wheel, and building one takes minutes; it is kept for all machines of the kind.
+The controller builds for its fleet, and the set-up of a checkout for itself, before anything is installed: this needs
+the standard library only.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Literal
 
+from rbee.config.turns import turn
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.fleet.kinds import LLAMA, Kind, cache_home, locate
+from rbee.fleet import pins
+from rbee.fleet.kinds import LLAMA, Kind, locate, wheel_folder
 from rbee.fleet.pins import Pin
 
-BUILDERS: Final = ("cmake", "ninja", "scikit-build-core", "packaging", "pathspec")
+# Big, and of no use once the wheel is there.
+ONLY_FOR_BUILDS: Final = ("cmake", "ninja", "scikit-build-core")
+BUILDERS: Final = (*ONLY_FOR_BUILDS, "packaging", "pathspec")
 _TAIL_LINES: Final = 15
+_COMPILERS: Final = {"C": ("CC", "cc", "gcc", "clang"), "C++": ("CXX", "c++", "g++", "clang++")}
 
 
 def place(kind: Kind, wish: str) -> Literal["controller", "host"]:
@@ -44,74 +50,9 @@ def place(kind: Kind, wish: str) -> Literal["controller", "host"]:
     return "host" if wish == "host" or not same else "controller"
 
 
-def build(kind: Kind, found: Mapping[str, Pin]) -> Path:
-    """Build the wheel of this machine's own kind, once for however many machines ask at the same time.
-
-    Raises RbeeError with the end of the compiler's output.
-    """
-    wheels = cache_home() / "wheels"
-    wheels.mkdir(parents=True, exist_ok=True)
-    # The set-up of a checkout takes the same lock.
-    with (wheels / f".{kind.folder}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return locate(kind) or _build(kind, found, wheels)
-
-
-def _build(kind: Kind, found: Mapping[str, Pin], wheels: Path) -> Path:
-    if shutil.which("c++") is None and shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise RbeeError(
-            ErrorCode.BACKEND_UNAVAILABLE,
-            "llama.cpp must be built once, and the controller has no C++ compiler.",
-            hint="apt-get install g++ (Debian), dnf install gcc-c++ (Fedora), xcode-select --install (macOS).",
-        )
-    with tempfile.TemporaryDirectory(prefix=f".{kind.folder}.", dir=wheels) as name:
-        aside = Path(name)
-        python = _builders(aside, found)
-        source = _write(aside / "source.txt", [found[LLAMA]])
-        command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-        command += ["--require-hashes", "--wheel-dir", aside / "out", "--requirement", source]
-        env = os.environ | {
-            "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
-            "CMAKE_ARGS": " ".join(kind.flags),
-            "CMAKE_GENERATOR": "Ninja",
-            "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
-        }
-        _run(command, env)
-        (aside / "out" / "kind.json").write_text(json.dumps(asdict(kind), indent=1) + "\n", encoding="utf-8")
-        (aside / "out").rename(wheels / kind.folder)
-    wheel = locate(kind)
-    if wheel is None:
-        raise RbeeError(ErrorCode.INTERNAL, f"The build left no wheel in {wheels / kind.folder}.")
-    return wheel
-
-
-def fetch_source(found: Mapping[str, Pin], target: Path) -> None:
-    """Put the pinned source of llama-cpp-python into *target*, for a machine that builds itself."""
-    with tempfile.TemporaryDirectory() as name:
-        # pip looks into a source before it keeps it, and needs the build tools for that.
-        python = _builders(Path(name), found)
-        source = _write(Path(name) / "source.txt", [found[LLAMA]])
-        command: list[str | Path] = [python, "-m", "pip", "download", "--no-deps", "--no-build-isolation"]
-        command += ["--require-hashes", "--no-binary", ":all:", "--dest", target, "--requirement", source]
-        _run(command, os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}"})
-
-
-def _builders(aside: Path, found: Mapping[str, Pin]) -> Path:
-    """Make an environment with the build tools, each checked by its hash, and give its python."""
-    _run([sys.executable, "-m", "venv", aside / "venv"])
-    python = aside / "venv" / "bin" / "python"
-    tools = _write(aside / "builders.txt", [found[name] for name in BUILDERS])
-    _run([python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "--requirement", tools])
-    return python
-
-
-def _write(file: Path, wanted: list[Pin]) -> Path:
-    file.write_text("".join(pin.lines for pin in wanted), encoding="utf-8")
-    return file
-
-
-def _run(command: list[str | Path], env: Mapping[str, str] | None = None) -> None:
-    run = subprocess.run(
+def run(command: list[str | Path], env: Mapping[str, str] | None = None) -> None:
+    """Run a command of the build in silence. Raises RbeeError with the end of its output if it fails."""
+    done = subprocess.run(
         [str(part) for part in command],
         env=env,
         stdout=subprocess.PIPE,
@@ -119,10 +60,103 @@ def _run(command: list[str | Path], env: Mapping[str, str] | None = None) -> Non
         text=True,
         check=False,
     )
-    if run.returncode:
-        tail = "\n".join(run.stdout.splitlines()[-_TAIL_LINES:])
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-_TAIL_LINES:])
         raise RbeeError(
             ErrorCode.BACKEND_UNAVAILABLE,
             f"Building llama.cpp failed; the output ends with:\n{tail}",
             hint="Correct what the compiler names, then run this again.",
         )
+
+
+def build(
+    kind: Kind,
+    found: Mapping[str, Pin],
+    *,
+    compiling: Callable[[list[str | Path], Mapping[str, str]], None] = run,
+    waiting: Callable[[], None] | None = None,
+) -> Path:
+    """Build the wheel of this machine's own kind, once for however many ask at the same time, and give its path.
+
+    Args:
+        kind: that of this machine.
+        found: the pinned packages by name; those of `BUILDERS` and llama-cpp-python itself are used.
+        compiling: runs the one command that takes minutes, and raises if it fails; one that shows how far it is may
+            add pip's `--verbose`.
+        waiting: called once if another process builds the same wheel now.
+
+    Raises:
+        RbeeError: BACKEND_UNAVAILABLE, there is no compiler, or a command failed; PERMISSION_DENIED or DISK_FULL, the
+            cache cannot be written. What *compiling* raises comes through.
+    """
+    folder = wheel_folder(kind)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with turn(folder.with_name(f".{kind.folder}.lock"), waiting):
+        # Another process may have built it while this one waited.
+        return locate(kind) or _build(kind, found, folder, compiling)
+
+
+def _build(
+    kind: Kind,
+    found: Mapping[str, Pin],
+    folder: Path,
+    compiling: Callable[[list[str | Path], Mapping[str, str]], None],
+) -> Path:
+    check_compilers()
+    with tempfile.TemporaryDirectory(prefix=f".{kind.folder}.", dir=folder.parent) as name:
+        aside = Path(name)
+        python = build_environment(aside, found)
+        source = pins.write(aside / "source.txt", [found[LLAMA]])
+        # pip keeps what it builds by source alone: without this, other flags would get the wheel of the first.
+        command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps"]
+        command += ["--no-build-isolation", "--require-hashes", "--wheel-dir", aside / "out", "--requirement", source]
+        compiling(command, build_variables(python) | {"CMAKE_ARGS": " ".join(kind.flags)})
+        (aside / "out" / "kind.json").write_text(json.dumps(asdict(kind), indent=1) + "\n", encoding="utf-8")
+        (aside / "out").rename(folder)
+    wheel = locate(kind)
+    if wheel is None:
+        raise RbeeError(ErrorCode.INTERNAL, f"The build left no wheel in {folder}.")
+    return wheel
+
+
+def check_compilers() -> None:
+    """Raise RbeeError, saying what to install, if C or C++ cannot be compiled here."""
+    for language, (variable, *names) in _COMPILERS.items():
+        tried = [name for name in (os.environ.get(variable), *names) if name]
+        if not any(shutil.which(name.split()[0]) for name in tried):
+            package = "gcc" if language == "C" else "g++"
+            raise RbeeError(
+                ErrorCode.BACKEND_UNAVAILABLE,
+                f"llama.cpp needs a {language} compiler, and none of these is on the path: {', '.join(tried)}.",
+                hint=f"Install one and run this again: apt-get install {package} (Debian), "
+                "dnf install gcc-c++ (Fedora), xcode-select --install (macOS).",
+            )
+
+
+def build_environment(aside: Path, found: Mapping[str, Pin]) -> Path:
+    """Make an environment below *aside* with the build tools, each checked by its hash, and give its python."""
+    run([sys.executable, "-m", "venv", aside / "venv"])
+    python = aside / "venv" / "bin" / "python"
+    tools = pins.write(aside / "builders.txt", [found[name] for name in BUILDERS])
+    pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes"]
+    run([*pip, "--only-binary=:all:", "--requirement", tools])
+    return python
+
+
+def build_variables(python: Path) -> dict[str, str]:
+    """Give the environment in which the build tools beside *python* are found and all cores are used."""
+    return os.environ | {
+        "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
+        "CMAKE_GENERATOR": "Ninja",
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
+    }
+
+
+def fetch_source(python: Path, llama: Pin, target: Path) -> None:
+    """Put the pinned source of llama-cpp-python, as an archive, into *target*; *python* has the build tools."""
+    with tempfile.TemporaryDirectory() as name:
+        source = pins.write(Path(name) / "source.txt", [llama])
+        # pip looks into a source before it keeps it, and needs the build tools for that.
+        command: list[str | Path] = [python, "-m", "pip", "download", "-q", "--no-deps", "--no-build-isolation"]
+        command += ["--require-hashes", "--no-binary=:all:", "--dest", target, "--requirement", source]
+        run(command, build_variables(python))

@@ -1,10 +1,11 @@
-"""Read a constraints file: what may be installed, pinned by version and hash."""
+"""Read a constraints file: what may be installed, pinned by version and hash. Needs the standard library only."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from rbee.errors import ConfigError
 
@@ -50,3 +51,9 @@ def read(text: str, source: str = "constraints.txt") -> dict[str, Pin]:
 def versions_only(pins: Iterable[Pin]) -> str:
     """Give the pins as constraints without hashes, which the resolver of pip needs to look at alternatives."""
     return "".join(f"{pin.name}=={pin.version}\n" for pin in pins)
+
+
+def write(target: Path, wanted: Iterable[Pin]) -> Path:
+    """Write a requirements file of these distributions, hashes included, and give its path."""
+    target.write_text("".join(pin.lines for pin in wanted), encoding="utf-8")
+    return target

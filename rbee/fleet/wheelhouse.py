@@ -7,7 +7,6 @@ installed commit itself pins; the llama.cpp wheel, which no index has, comes fro
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -17,16 +16,16 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rbee.config.turns import turn
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet import llama_build, pins
-from rbee.fleet.kinds import LLAMA, Kind, cache_home, locate
+from rbee.fleet.kinds import LLAMA, Kind, cache_home, locate, wheel_folder
 from rbee.fleet.pins import Pin, normal
 
 # What makes the environment on the machine and builds rbee there from its clone.
@@ -104,7 +103,8 @@ def ensure(wish: Wish) -> dict[str, Any]:
     direct = [*wish.direct(), *TOOLS]
     key = _digest(direct, sorted(pin.lines for pin in found.values()), platforms(wish.machine), wish.packages, wheel)
     archive = _folder() / f"{key}.tar"
-    with _alone(key):
+    # Ten machines of one kind cause one download.
+    with turn(_lock(key)):
         if archive.exists():
             archive.touch()
             return {"archive": str(archive), "changed": False, "build": None}
@@ -199,15 +199,16 @@ def _pack(files: Path, archive: Path) -> Path:
 def _build_on_host(wish: Wish, kind: Kind, found: Mapping[str, Pin]) -> dict[str, Any]:
     key = _digest("kit", kind.folder, platforms(wish.machine), wish.machine["python"]["version"])
     kit = _folder() / f"{key}.tar"
-    with _alone(key), tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
+    with turn(_lock(key)), tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
         if not kit.exists():
             files = Path(name) / "wheels"
             _download(wish, files, [*llama_build.BUILDERS, "uv"], found)
             _check(files, found, None)
-            llama_build.fetch_source(found, files)
+            python = llama_build.build_environment(Path(name), found)
+            llama_build.fetch_source(python, found[LLAMA], files)
             _pack(files, Path(name) / "kit.tar").replace(kit)
-    keep_in = cache_home() / "wheels" / kind.folder
-    return {"kind": kind.folder, "kit": str(kit), "flags": " ".join(kind.flags), "keep_in": str(keep_in)}
+    keep_in = str(wheel_folder(kind))
+    return {"kind": kind.folder, "kit": str(kit), "flags": " ".join(kind.flags), "keep_in": keep_in}
 
 
 def _digest(*parts: object) -> str:
@@ -220,12 +221,8 @@ def _folder() -> Path:
     return folder
 
 
-@contextmanager
-def _alone(key: str) -> Iterator[None]:
-    """Hold a file lock, so that ten machines of one kind cause one download."""
-    with (_folder() / f".{key}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _lock(key: str) -> Path:
+    return _folder() / f".{key}.lock"
 
 
 def _forget_old() -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rbee.config.paths import Paths
     from rbee.hive.settings import HiveSettings
 
+# A queen that comes back starts her hive anew while the earlier one is still ending.
+LOCK_PATIENCE_S = 3.0
+
 
 def main() -> None:
     """Run the program."""
@@ -67,9 +70,9 @@ def serve(argv: list[str], hold: lifeline.Hold) -> None:
 
 def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
     from rbee.daemonkit import server
+    from rbee.daemonkit.home_lock import HomeLock
     from rbee.hive.app import create_app
     from rbee.hive.daemon import Hive
-    from rbee.hive.leftovers import HomeLock
     from rbee.hive.models.catalog import check_database_file
     from rbee.observe import logs
 
@@ -77,8 +80,7 @@ def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
         paths.make(folder)
     key = api_key(settings, paths)
     redactor = logs.configure("rbee-hive", level=settings.log_level, secrets=(key,))
-    lock = HomeLock(paths.run / "rbee-hive.lock")
-    lock.take()
+    lock = HomeLock(paths, "rbee-hive", LOCK_PATIENCE_S)
     if settings.models_db is None:
         check_database_file(paths.home / "models.db")
     sock = server.bind(settings.host, settings.port)
@@ -86,6 +88,7 @@ def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
     hive = Hive(settings, paths, port=port, on_key=redactor.add)
     _, asgi = create_app(hive, key, f"{settings.host}:{port}")
     server.serve(asgi, sock, lambda: hive.drain, hold)
+    lock.release()
 
 
 def api_key(settings: HiveSettings, paths: Paths) -> str:

@@ -41,15 +41,16 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
 
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
+    from rbee.daemonkit.home_lock import HomeLock
     from rbee.daemonkit.server import bind, serve
     from rbee.observe import logs
-    from rbee.queen.home_lock import HomeLock
+    from rbee.queen.settings import PROGRAM
 
     for folder in (paths.home, paths.run, paths.logs):
         paths.make(folder)
     key = ensure_api_key(paths, os.environ, settings.api_key_file)
-    redactor = logs.configure("queen-rbee", level=settings.log_level, secrets=(key,))
-    lock = HomeLock(paths)
+    redactor = logs.configure(PROGRAM.name, level=settings.log_level, secrets=(key,))
+    lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.kept(settings.host, settings.port) or bind(settings.host, settings.port)
     local = _launched(settings, paths) if settings.local_hive else None
 

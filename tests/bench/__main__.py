@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 
+from rbee.errors import RbeeError
 from tests.bench.parts import DEFAULT, PARTS
 from tests.bench.rows import Row, table, write
 from tests.support.checkout import ROOT
@@ -35,7 +36,7 @@ def main() -> int:
             for row in PARTS[name](wish.rounds):
                 rows.append(row)
                 print(f"  {row.name}: {row.ours:.4g} {row.unit}", flush=True)
-        except (AssertionError, OSError, RuntimeError, StepError, subprocess.SubprocessError) as failure:
+        except (AssertionError, OSError, RbeeError, RuntimeError, StepError, subprocess.SubprocessError) as failure:
             # The other parts are still worth their minutes; the exit code tells.
             failed.append(name)
             print(f"{name} could not be measured: {failure}", file=sys.stderr)

@@ -176,7 +176,7 @@ def test_two_queens_do_not_share_a_home(machine: Machine) -> None:
     second = machine.run("queen-rbee", "--port", "0")
 
     assert second.code == 1
-    assert f"Another queen (process {queen.pid})" in second.stderr
+    assert f"Another queen-rbee (process {queen.pid})" in second.stderr
     assert "Traceback" not in second.stderr
 
 

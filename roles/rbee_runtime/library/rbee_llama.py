@@ -62,11 +62,12 @@ def main():
     source = next(iter(work.glob("llama_cpp_python-*.tar.gz")))
     python = str(venv / "bin" / "python")
     install = [python, "-m", "pip", "install", "-q", "--no-index", "--find-links", str(work), "--no-deps"]
-    build = [python, "-m", "pip", "wheel", "--no-index", "--no-deps", "--no-build-isolation", "-w", str(target)]
+    # pip keeps what it builds by source alone: without this, another toolkit would get the wheel of the first.
+    build = [python, "-m", "pip", "wheel", "--no-cache-dir", "--no-index", "--no-deps", "--no-build-isolation"]
     steps = [
         [sys.executable, "-m", "venv", str(venv)],
         [*install, "--require-hashes", "-r", str(work / "requirements.txt")],
-        [*build, str(source)],
+        [*build, "-w", str(target), str(source)],
     ]
     try:
         for step in steps:

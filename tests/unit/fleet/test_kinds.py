@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet import pins
-from rbee.fleet.kinds import Kind, cpu_flags
+from rbee.fleet.kinds import Kind, cpu_flags, locate
 from rbee.fleet.llama_build import place
 from rbee.fleet.wheelhouse import Wish, platforms
 
@@ -51,10 +52,39 @@ def test_whatever_changes_the_machine_code_makes_another_kind() -> None:
     assert kind(cpu={"flags": ["avx", "avx2", "fma", "nx"]}).folder == kind().folder
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "0.3.37"},
+        {"machine": "aarch64"},
+        {"libc": "musl-1.2"},
+        {"instructions": "avx avx2"},
+        {"backend": "cuda"},
+        {"flags": ("-DGGML_RPC=ON",)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_another_kind_of_machine_has_another_folder(change: dict[str, Any]) -> None:
+    """Whatever the wheel's machine code depends on makes a kind of its own."""
+    assert dataclasses.replace(kind(), **change).folder != kind().folder
+
+
 def test_cuda_is_built_with_cuda() -> None:
     """The flags of a kind are those that its wheel is built with."""
     assert "-DGGML_CUDA=ON" in kind("cuda", "12.4").flags
     assert "-DGGML_CUDA=ON" not in kind().flags
+
+
+def test_a_wheel_in_the_cache_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The cache lies outside the checkout, where XDG_CACHE_HOME says, and what is in it is used."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert locate(kind()) is None
+
+    wheel = tmp_path / "rbee" / "wheels" / kind().folder / "llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl"
+    wheel.parent.mkdir(parents=True)
+    wheel.touch()
+
+    assert locate(kind()) == wheel
 
 
 def test_only_a_machine_of_the_kind_builds_for_it() -> None:
