@@ -60,8 +60,7 @@ class DownloadRequest(BaseModel):
 class DownloadProgress(BaseModel):
     """One event of the download stream; sizes in bytes, speed in megabits per second.
 
-    Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete (with
-    `local_path`, `model_id` and the `reference` that the catalogue has).
+    Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete.
     """
 
     stage: Literal["queued", "downloading", "retrying", "verifying", "complete"]
@@ -70,7 +69,6 @@ class DownloadProgress(BaseModel):
     speed_mbps: float = 0.0
     local_path: str | None = None
     model_id: str | None = None
-    reference: str | None = None
     attempt: int | None = None
     attempts: int | None = None
     reason: str | None = None

@@ -78,28 +78,24 @@ class Starts:
 
         async def work(story: Story) -> WorkerLink:
             await self._preflight(story, node)
-            reference = await self._had(story, node, request.model)
-            asked = {"model": reference, "in_quarantine_too": True}
+            entry = await self._fetched(story, node, request.model)
+            asked = {"model": entry.reference, "in_quarantine_too": True}
             return await self._spawned(story, node, request.model_copy(update=asked))
 
         return Undertaking.begin(self._background, work, name=f"spawn on {node}", after=lambda: None)
 
     def fetched(self, node: str, model: str) -> Undertaking[CatalogEntry]:
         """Fetch a model to a node; a hive makes one download of two requests for the same model."""
-
-        async def work(story: Story) -> CatalogEntry:
-            return await self._listed(self._channels.client(node), await self._fetched(story, node, model))
-
         return Undertaking.begin(
             self._background,
-            work,
+            lambda story: self._fetched(story, node, model),
             name=f"fetch of {model} to {node}",
             after=lambda: None,
         )
 
     async def _found_or_spawned(self, story: Story, wish: Wish, place: SpawnWorker) -> WorkerLink:
         await self._preflight(story, place.node)
-        reference = await self._had(story, place.node, wish.model)
+        entry = await self._fetched(story, place.node, wish.model)
         # The hive has just said how the model is properly called: it may be running under that name.
         there = Wish(wish.model, place.node, place.backend, place.device)
         match self._fleet.place(there):
@@ -107,28 +103,25 @@ class Starts:
                 return link
             case AwaitWorker(node=node, link=link):
                 return await self._loaded(story, node, link)
-        request = SpawnRequest(model=reference, backend=place.backend, device=place.device)
+        request = SpawnRequest(model=entry.reference, backend=place.backend, device=place.device)
         return await self._spawned(story, place.node, request)
 
     async def _preflight(self, story: Story, node: str) -> None:
-        """See that the hive answers: on its channel, or over HTTP, attempt by attempt."""
+        """See that the hive answers over HTTP, attempt by attempt."""
 
         def again(attempt: int, of: int, why: str) -> None:
             story.tell("queen-rbee", "retry", f"hive {node} does not answer ({why}); retry {attempt} of {of}", "🔁")
 
-        hive = self._fleet.registry.hive(node)
-        version = hive.version if hive is not None and hive.connected else None
-        if version is None:
-            version = (await self._channels.client(node).health(again)).version
-        if not compatible(__version__, version):
+        health = await self._channels.client(node).health(again)
+        if not compatible(__version__, health.version):
             raise RbeeError(
                 ErrorCode.VERSION_MISMATCH,
-                f"The hive on {node} is version {version}, the queen is {__version__}.",
-                details={"hive_version": version, "queen_version": __version__},
+                f"The hive on {node} is version {health.version}, the queen is {__version__}.",
+                details={"hive_version": health.version, "queen_version": __version__},
                 hint=f"Upgrade the hive: rbee-keeper hive upgrade --node {node}",
             )
         await self._reached(node)
-        story.tell("rbee-hive", "preflight", f"hive {node}: preflight: alive, version {version}", "🩺")
+        story.tell("rbee-hive", "preflight", f"hive {node}: preflight: {health.status}, version {health.version}", "🩺")
 
     async def _reached(self, node: str) -> None:
         """Wait for the channel to a hive that answers: after a cut it comes back a little later than its machine.
@@ -147,17 +140,8 @@ class Starts:
                 hint=f"Look at its log: rbee-keeper logs --node {node}",
             ) from error
 
-    async def _had(self, story: Story, node: str, model: str) -> str:
-        """Have the model on *node*, which its hive may have told already; give the reference that it goes by there."""
-        hive = self._fleet.registry.hive(node)
-        known = () if hive is None else hive.models
-        entry = next((entry for entry in known if entry.reference == model and entry.problem is None), None)
-        if entry is None:
-            return await self._fetched(story, node, model)
-        story.tell("rbee-hive", "catalogue", _catalogued(node, model, "found in the catalogue", entry.size_bytes), "📚")
-        return model
-
-    async def _fetched(self, story: Story, node: str, model: str) -> str:
+    async def _fetched(self, story: Story, node: str, model: str) -> CatalogEntry:
+        """Have the model on *node*."""
         client = self._channels.client(node)
         progress = await client.download(model)
         known = progress.stage == "complete"
@@ -171,20 +155,25 @@ class Starts:
                     )
                 else:
                     story.download(progress)
-        reference = progress.reference or model
-        self._fleet.learn_spelling(model, reference)
+        entry = await self._catalogued(client, model, progress.model_id)
+        self._fleet.learn_spelling(model, entry.reference)
         verb = "found in the catalogue" if known else "fetched and catalogued"
-        told = _catalogued(node, reference, verb, progress.bytes_total or 0)
-        story.tell("rbee-hive", "catalogue", told, "📚")
-        return reference
+        story.tell(
+            "rbee-hive",
+            "catalogue",
+            f"hive {node}: {short(entry.reference)} {verb} ({entry.size_bytes / 1e6:.0f} MB)",
+            "📚",
+        )
+        return entry
 
-    async def _listed(self, client: HiveClient, reference: str) -> CatalogEntry:
-        found = next((entry for entry in await client.models() if entry.reference == reference), None)
+    async def _catalogued(self, client: HiveClient, model: str, model_id: str | None) -> CatalogEntry:
+        models = await client.models()
+        found = next((entry for entry in models if entry.id == model_id or entry.reference == model), None)
         if found is None:
             raise RbeeError(
                 ErrorCode.INVALID_RESPONSE,
-                f"The hive on {client.node} says that it has {reference}, but its catalogue does not list it.",
-                details={"node": client.node, "model": reference},
+                f"The hive on {client.node} says that it has {model}, but its catalogue does not list it.",
+                details={"node": client.node, "model": model},
             )
         return found
 
@@ -221,10 +210,6 @@ class Starts:
             await self._channels.client(node).stop(worker_id)
         except RbeeError as error:
             log.warning("stuck worker not stopped", extra={"fields": {"worker_id": worker_id, "reason": error.message}})
-
-
-def _catalogued(node: str, reference: str, verb: str, size_bytes: int) -> str:
-    return f"hive {node}: {short(reference)} {verb} ({size_bytes / 1e6:.0f} MB)"
 
 
 def short(reference: str) -> str:

@@ -27,14 +27,7 @@ async def check(wishes: Sequence[Wish], engine: Engine) -> Sequence[Wish]:
                 f"logit_bias names token {token}; the model's tokens are 0 to {vocabulary - 1}.",
                 param="logit_bias",
             )
-    for wish in wishes:
-        for token in wish.tokens or ():
-            if not 0 <= token < vocabulary:
-                raise RbeeError(
-                    ErrorCode.INVALID_REQUEST,
-                    f"The prompt has token {token}; the model's tokens are 0 to {vocabulary - 1}.",
-                    param=wish.param,
-                )
+    check_tokens(wishes, engine)
     if first.scores is not None:
         await asyncio.to_thread(__import__, "numpy")  # else the engine's thread would wait for its import
     if first.grammar is not None:
@@ -44,6 +37,19 @@ async def check(wishes: Sequence[Wish], engine: Engine) -> Sequence[Wish]:
         if fault is not None:
             return [replace(wish, grammar=None) for wish in wishes]
     return wishes
+
+
+def check_tokens(wishes: Sequence[Wish], engine: Engine) -> None:
+    """Raise RbeeError INVALID_REQUEST for a prompt with a token that is not the model's, which ends llama.cpp."""
+    vocabulary = engine.facts.vocabulary
+    for wish in wishes:
+        for token in wish.tokens or ():
+            if not 0 <= token < vocabulary:
+                raise RbeeError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"The prompt has token {token}; the model's tokens are 0 to {vocabulary - 1}.",
+                    param=wish.param,
+                )
 
 
 def check_pools(engine: Engine, name: str, *, pairs: bool) -> None:

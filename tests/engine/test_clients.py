@@ -247,6 +247,16 @@ def test_a_call_that_the_model_chooses_is_held_to_its_schema(client: openai.Open
     assert list(json.loads(told.function.arguments)) == ["city"]
 
 
+def test_a_token_that_is_not_the_models_is_refused_also_for_the_echo(client: openai.OpenAI, it: Worker) -> None:
+    """llama.cpp ends the process that asks it for the text of such a token, so it is not asked."""
+    model = client.models.list().data[0].id
+    for tokens in ([94186852], [49152], [-1]):
+        with pytest.raises(openai.BadRequestError, match="prompt"):
+            client.completions.create(model=model, prompt=tokens, echo=True, max_tokens=1)
+    assert it.process.poll() is None
+    assert client.completions.create(model=model, prompt=[1, 2], echo=True, max_tokens=1).choices
+
+
 def test_errors_have_the_types_of_the_client(client: openai.OpenAI, it: Worker) -> None:
     """The client raises its own exceptions, with our code in the body."""
     with pytest.raises(openai.BadRequestError) as caught:

@@ -118,7 +118,6 @@ class Downloads:
                 bytes_total=entry.size_bytes,
                 local_path=entry.local_path,
                 model_id=entry.id,
-                reference=entry.reference,
             )
         )
         return entry

@@ -24,6 +24,7 @@ from rbee.daemonkit import errors
 from rbee.daemonkit.auth import TICKET
 from rbee.daemonkit.dialects import Dialect as Kind
 from rbee.errors import RbeeError
+from rbee.worker import checks
 from rbee.worker.deadline import deadline_of
 from rbee.worker.edge import chat as chats
 from rbee.worker.edge import completions as completing
@@ -68,6 +69,7 @@ async def completions(service: Service, request: Request) -> Response:
     _check_model(service, request, wish.model)
     engine, _ = service.loaded()
     wishes = completing.wishes_of(wish)
+    checks.check_tokens(wishes, engine)
     echo = completing.echoes(wish, lambda tokens: b"".join(map(engine.piece, tokens)).decode("utf-8", "replace"))
     dialect = completing.CompletionDialect(
         _id(request),

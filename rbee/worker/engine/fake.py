@@ -144,8 +144,8 @@ class FakeEngine:
         return [*asked, _END, *read]
 
     def piece(self, token: int) -> bytes:
-        """Give the word."""
-        return b"\xff\xfe\x80" if self._wish.rubbish else self._texts[token]
+        """Give the word; of a token that it has never made there is none."""
+        return b"\xff\xfe\x80" if self._wish.rubbish else self._texts.get(token, b"")
 
     def marker(self, text: str) -> int | None:
         """Know no special token."""
