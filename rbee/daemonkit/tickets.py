@@ -38,7 +38,7 @@ class Tickets:
 
         Raises RbeeError INVALID_API_KEY for a ticket that is not ours, for another path, out of date, or used.
         """
-        given = parse_qs(query.decode("latin-1"), max_num_fields=16).get(PARAMETER)
+        given = parse_qs(query.decode("latin-1")).get(PARAMETER)
         if not given:
             return False
         terms, _, signature = given[0].rpartition("-")

@@ -17,24 +17,25 @@ STORY_AFTER_S: Final = 1.0
 _STREAM: Final = "text/event-stream; charset=utf-8"
 
 
-class Recipient(Protocol):
-    """The client's side of a task. To call it tells an event of the story.
-
-    `write` passes a piece of the worker's answer on at once, where the client need not be waited for.
-    """
+class Outlet(Protocol):
+    """Where the worker's answer goes: `write` does it at once or not at all, `send` waits for the client."""
 
     @property
     def write(self) -> Write:
-        """Write a piece at once."""
+        """Pass on a piece, if the client need not be waited for."""
+
+    async def send(self, data: bytes) -> None:
+        """Pass on a piece as soon as the client takes it."""
+
+
+class Recipient(Outlet, Protocol):
+    """The client's side of a task. To call it tells an event of the story."""
 
     async def __call__(self, event: bytes) -> None:
         """Tell what happens on the way."""
 
     async def begin(self) -> None:
         """Note that a worker has taken the request."""
-
-    async def send(self, data: bytes) -> None:
-        """Pass on a piece of the worker's answer."""
 
     async def fail(self, error: RbeeError, request_id: str | None) -> None:
         """Tell that there will be no (whole) answer."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.http1 import Write
 from rbee.errors import RbeeError
-from rbee.queen.recipients import Recipient
+from rbee.queen.recipients import Outlet, Recipient
 from rbee.queen.upstream import Upstream, UpstreamBroken
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -90,17 +90,6 @@ class StreamWatch:
     def held_bytes(self) -> int:
         """Count the bytes of a line that has not ended yet."""
         return len(self._rest)
-
-
-class Outlet(Protocol):
-    """Where a stream goes: `write` does it at once or not at all, `send` waits for the client."""
-
-    @property
-    def write(self) -> Write:
-        """Write a piece, if the client need not be waited for."""
-
-    async def send(self, data: bytes) -> None:
-        """Write a piece as soon as the client takes it."""
 
 
 async def relay(upstream: Upstream, out: Outlet, watch: StreamWatch, *, stall_s: float) -> None:

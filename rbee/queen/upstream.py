@@ -18,7 +18,6 @@ import httptools
 from rbee.observe import trace
 
 HIGH_WATER_BYTES = 256 * 1024
-LOW_WATER_BYTES = 64 * 1024
 IDLE_KEPT = 64
 
 

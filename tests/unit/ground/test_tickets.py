@@ -35,6 +35,15 @@ def test_a_query_without_a_ticket_is_no_ticket() -> None:
     assert not Tickets("key").take(PATH, b"model=bee&ticket=")
 
 
+def test_a_query_of_many_fields_is_read_like_any_other() -> None:
+    """Who has no key can send any query, and gets an answer in words, not a failure of the daemon."""
+    many = b"&".join(b"a=%d" % number for number in range(5000))
+
+    assert not Tickets("key").take(PATH, many)
+    with pytest.raises(RbeeError, match="not one for this request"):
+        Tickets("key").take(PATH, many + b"&ticket=x")
+
+
 @pytest.mark.parametrize("late_s", [LIFE_S + 1, 3600, -3600])
 def test_a_ticket_is_good_for_a_moment(late_s: int) -> None:
     """One that is out of date is refused, and so is one of a machine whose clock is far away."""
