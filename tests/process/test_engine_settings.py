@@ -19,8 +19,10 @@ pytestmark = pytest.mark.process
 
 
 def options(hive: HiveProcess, model: str) -> dict[str, str]:
-    """Spawn a worker and read its command line."""
-    words = psutil.Process(hive.spawn(model)["worker"]["pid"]).cmdline()
+    """Spawn a worker and read its command line, once it serves: in the midst of exec a process has none."""
+    worker = hive.spawn(model)["worker"]
+    hive.serving(worker["worker_id"])
+    words = psutil.Process(worker["pid"]).cmdline()
     return {name: value for name, value in pairwise(words) if name.startswith("--")}
 
 
