@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     """Name the versions that explain a difference between two machines."""
-    shown = ("llama-cpp-python", "fastapi", "uvicorn", "pydantic", "huggingface-hub")
+    shown = ("llama-cpp-python", "starlette", "uvicorn", "pydantic", "huggingface-hub")
     versions = ", ".join(f"{name} {version(name)}" for name in shown)
     return [f"rbee {version('rbee')} on {platform.platform()}, {os.cpu_count()} cores: {versions}"]
 

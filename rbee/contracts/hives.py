@@ -39,6 +39,7 @@ def _is_address(text: str) -> str:
 Address = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_is_address)]
 """A host name or an IP address, that of IPv6 without brackets."""
 
+NodeText = Annotated[str, Field(min_length=1, max_length=253)]
 OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 """Text without control characters."""
 
@@ -92,7 +93,16 @@ class NodeRef(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    node_name: str = Field(min_length=1, max_length=253)
+    node_name: NodeText
+
+
+class LogsQuery(BaseModel):
+    """`GET /v1/logs` of a hive: how many lines of each log, and whether also those that come."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lines: int = Field(default=100, ge=0, le=100_000)
+    follow: bool = False
 
 
 class HiveHealth(BaseModel):

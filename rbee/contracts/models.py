@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,12 +49,24 @@ class ModelDetails(CatalogEntry):
     has_chat_template: bool = False
 
 
+ModelText = Annotated[str, Field(min_length=1, max_length=2048)]
+"""A model by id, reference or alias."""
+
+
 class DownloadRequest(BaseModel):
     """Ask a hive to have a model: `POST /v1/models/download`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: str = Field(min_length=1, max_length=2048)
+    model: ModelText
+
+
+class ModelQuery(BaseModel):
+    """`GET /v1/models/show` and `/v1/models/download/progress` of a hive: which model."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: ModelText
 
 
 class DownloadProgress(BaseModel):

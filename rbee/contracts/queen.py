@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rbee.contracts.hives import HiveInfo, NodeInfo
-from rbee.contracts.ids import CLIENT_NAME
-from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress
+from rbee.contracts.hives import HiveInfo, LogsQuery, NodeInfo, NodeText
+from rbee.contracts.ids import CLIENT_NAME, LOCALHOST_NODE
+from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress, ModelText
 from rbee.contracts.workers import Quarantine, SpawnRequest, WorkerHealth, WorkerInfo
 
 
@@ -70,6 +70,28 @@ class ClientList(BaseModel):
     clients: list[ClientName]
 
 
+class NodeQuery(BaseModel):
+    """`GET /v2/models/list`: which node."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    node: NodeText
+
+
+class MaybeNodeQuery(BaseModel):
+    """`GET /v2/workers/list` and `/v2/workers/health`: which node, all of them where none is named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    node: NodeText | None = None
+
+
+class NodeLogsQuery(LogsQuery):
+    """`GET /v2/logs`: whose logs."""
+
+    node: NodeText = LOCALHOST_NODE
+
+
 class HiveList(BaseModel):
     """`GET /v2/hives/list`."""
 
@@ -111,7 +133,7 @@ class SpawnTask(SpawnRequest):
     `data: WorkerSpawned` at the end, then `data: [DONE]`; `event: error` on failure.
     """
 
-    node: str = Field(min_length=1, max_length=253)
+    node: NodeText
 
 
 class WorkerSpawned(BaseModel):
@@ -129,12 +151,15 @@ class WorkerStop(BaseModel):
 
 
 class NodeModel(BaseModel):
-    """Name a model on a node: `POST /v2/models/download` (a stream like the spawn's, of `progress` events)."""
+    """Name a model on a node: `GET /v2/models/show`, `DELETE /v2/models`, and `POST /v2/models/download`.
+
+    The last is answered by a stream like the spawn's, of `progress` events.
+    """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    node: str = Field(min_length=1, max_length=253)
-    model: str = Field(min_length=1, max_length=2048)
+    node: NodeText
+    model: ModelText
 
 
 class ModelList(BaseModel):

@@ -105,7 +105,7 @@ class ReadyStatus(BaseModel):
     ready: bool
     state: WorkerState
     model_loaded: bool = False
-    progress_url: str | None = None
+    progress_url: str | None = Field(default=None, exclude_if=lambda url: url is None)
 
 
 class SlotInfo(BaseModel):

@@ -1,9 +1,10 @@
-"""How a stream that breaks says so, on each kind of route: the clients of each look for it in another place."""
+"""The interfaces of other people's clients: their routes, and how a stream on each of them says that it broke."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from rbee.contracts.errors import ERRORS
 from rbee.daemonkit.sse import encode
@@ -18,6 +19,48 @@ class Dialect(StrEnum):
     ANTHROPIC = "anthropic"
     RESPONSES = "responses"
 
+
+@dataclass(frozen=True, slots=True)
+class EdgeRoute:
+    """A route that queen and worker have for other people's clients; `body` is `module:Model` of what it takes."""
+
+    path: str
+    summary: str
+    dialect: Dialect
+    body: str
+
+
+EDGE: Final = (
+    EdgeRoute("/v1/chat/completions", "Chat, as with OpenAI", Dialect.OPENAI, "rbee.contracts.openai:ChatRequest"),
+    EdgeRoute(
+        "/v1/completions",
+        "Continue a text, as with OpenAI",
+        Dialect.OPENAI,
+        "rbee.contracts.openai:CompletionRequest",
+    ),
+    EdgeRoute(
+        "/v1/embeddings", "Embed texts, as with OpenAI", Dialect.OPENAI, "rbee.contracts.openai:EmbeddingRequest"
+    ),
+    EdgeRoute(
+        "/v1/rerank",
+        "Sort documents by a query, as with Jina or Cohere",
+        Dialect.OPENAI,
+        "rbee.contracts.rerank:RerankRequest",
+    ),
+    EdgeRoute(
+        "/v1/responses",
+        "Respond, as with OpenAI",
+        Dialect.RESPONSES,
+        "rbee.contracts.responses:ResponsesRequest",
+    ),
+    EdgeRoute("/v1/messages", "Chat, as with Anthropic", Dialect.ANTHROPIC, "rbee.contracts.anthropic:MessagesRequest"),
+    EdgeRoute(
+        "/v1/messages/count_tokens",
+        "Count tokens, as with Anthropic",
+        Dialect.ANTHROPIC,
+        "rbee.contracts.anthropic:CountTokensRequest",
+    ),
+)
 
 # What Anthropic's clients switch on; everything else is theirs to call an API error.
 _ANTHROPIC_TYPES = {400: "invalid_request_error", 404: "not_found_error", 503: "overloaded_error"}

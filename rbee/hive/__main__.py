@@ -86,8 +86,7 @@ def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
     sock = server.bind(settings.host, settings.port)
     port = int(sock.getsockname()[1])
     hive = Hive(settings, paths, port=port, on_key=redactor.add)
-    _, asgi = create_app(hive, key, f"{settings.host}:{port}")
-    server.serve(asgi, sock, lambda: hive.drain, hold)
+    server.serve(create_app(hive, key, f"{settings.host}:{port}"), sock, lambda: hive.drain, hold)
     lock.release()
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Gate
@@ -16,8 +18,8 @@ from rbee.hive.routes import admin, backends, logs, models, workers
 READY_PATH = "/v1/workers/ready"
 
 
-def create_app(hive: Hive, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
-    """Give the FastAPI application, and the ASGI callable to serve. *address* is for messages."""
+def create_app(hive: Hive, key: str, address: str) -> ASGIApp:
+    """Give what is to be served. *address* is for messages."""
     gate = Gate(
         f"the hive at {address}",
         key,
@@ -26,14 +28,17 @@ def create_app(hive: Hive, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
     )
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with hive.running():
             yield
+
+    async def control(websocket: WebSocket) -> None:
+        await hive.channels.serve(websocket)
 
     return create_base(
         "rbee-hive",
         gate=gate,
-        routers=[admin.router, backends.router, models.router, workers.router, logs.router],
+        operations=[one for module in (admin, backends, models, workers, logs) for one in module.routes.of(hive)],
+        more=[WebSocketRoute("/v1/control", control)],
         lifespan=lifespan,
-        state={"hive": hive},
     )

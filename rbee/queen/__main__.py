@@ -63,8 +63,7 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     asyncio.run(store.open())
     queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=hold.owned, on_key=redactor.add)
     address = f"{settings.host}:{sock.getsockname()[1]}"
-    _, asgi = create_app(queen, key, address)
-    serve(asgi, sock, lambda: queen.drain, hold, successor=systemd.keep(sock))
+    serve(create_app(queen, key, address), sock, lambda: queen.drain, hold, successor=systemd.keep(sock))
     lock.release()
 
 

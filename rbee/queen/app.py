@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from rbee.daemonkit.app import create_app as create_base
@@ -14,19 +14,19 @@ from rbee.queen.daemon import Queen
 from rbee.queen.routes import admin, edge, hives, keys, logs, models, registry, tasks, workers
 
 
-def create_app(queen: Queen, key: str, address: str) -> tuple[FastAPI, ASGIApp]:
-    """Give the FastAPI application, and the ASGI callable to serve. *address* is for messages."""
+def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
+    """Give what is to be served. *address* is for messages."""
+    modules = (admin, registry, hives, workers, models, tasks, keys, logs, edge)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         async with queen.running():
             yield
 
     return create_base(
         "queen-rbee",
         gate=Gate(f"the queen at {address}", key, open_paths=["/health"], also=queen.client_keys.owner),
-        routers=[module.router for module in (admin, registry, hives, workers, models, tasks, keys, logs, edge)],
+        operations=[*(one for module in modules for one in module.routes.of(queen)), *edge.operations(queen)],
         lifespan=lifespan,
         first=edge.answers(queen),
-        state={"queen": queen},
     )

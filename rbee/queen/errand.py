@@ -12,19 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rbee.contracts.devices import Backend
 from rbee.contracts.ids import ROUTED_HEADER
 from rbee.contracts.tasks import Deadline, Priority, TaskRequest
-from rbee.daemonkit.dialects import Dialect
+from rbee.daemonkit.dialects import EDGE, Dialect
 from rbee.queen.placement import Wish
 from rbee.queen.prefixes import Marks, marks_of
 
-DIALECTS: Final = {
-    "/v1/chat/completions": Dialect.OPENAI,
-    "/v1/completions": Dialect.OPENAI,
-    "/v1/embeddings": Dialect.OPENAI,
-    "/v1/rerank": Dialect.OPENAI,
-    "/v1/responses": Dialect.RESPONSES,
-    "/v1/messages": Dialect.ANTHROPIC,
-    "/v1/messages/count_tokens": Dialect.ANTHROPIC,
-}
+DIALECTS: Final = {one.path: one.dialect for one in EDGE}
 
 
 class Terms(BaseModel):

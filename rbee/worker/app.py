@@ -10,9 +10,9 @@ import time
 from rbee.contracts.tasks import MAX_BODY_BYTES
 from rbee.contracts.workers import ReadyReport, WorkerState, WorkerStopReceipt
 from rbee.daemonkit import server
+from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.drain import Drain
-from rbee.daemonkit.edge import Edge
 from rbee.daemonkit.tickets import Tickets
 from rbee.lifeline import Hold
 from rbee.worker import routes
@@ -53,7 +53,12 @@ def run(settings: WorkerSettings, thread: EngineThread, hold: Hold) -> int:
         open_paths=("/v1/health",),
         tickets=Tickets(settings.key),
     )
-    app = Edge(routes.build(service, drain), gate=gate, max_body_bytes=MAX_BODY_BYTES)
+    app = create_app(
+        "llm-worker-rbee",
+        gate=gate,
+        operations=routes.operations(routes.Worker(service, drain)),
+        max_body_bytes=MAX_BODY_BYTES,
+    )
 
     def begin() -> None:
         service.attach()

@@ -13,7 +13,7 @@ import pytest
 from tests.support.checkout import ROOT, imports, project, python_files
 
 # Names that come with a declared one and are part of its face.
-COMES_WITH = {"httpx2": "huggingface-hub", "pydantic-core": "pydantic", "starlette": "fastapi"}
+COMES_WITH = {"httpx2": "huggingface-hub", "pydantic-core": "pydantic"}
 # Declared without an import to be seen: uvicorn takes the first three when they are there, and the worker looks for
 # llama_cpp's library without running its package.
 USED_UNSEEN = {"httptools", "llama-cpp-python", "uvloop", "websockets"}

@@ -15,7 +15,7 @@ HEAVY = (
     "yaml",
     "ruamel.yaml",
     "ansible_runner",
-    "fastapi",
+    "starlette",
     "structlog",
     "sqlalchemy",
     "llama_cpp",

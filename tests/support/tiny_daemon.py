@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from rbee import lifeline
@@ -16,6 +15,7 @@ from rbee.daemonkit import server, systemd
 from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.drain import Drain
+from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.observe import logs
@@ -29,35 +29,47 @@ class Wish(BaseModel):
     count: int = Field(ge=1, le=10)
 
 
-def routes(drains: list[Drain[str]]) -> APIRouter:
-    router = APIRouter()
+Drains = list[Drain[str]]
+routes = Routes[Drains]()
 
-    @router.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "alive"}
 
-    @router.post("/wish")
-    async def wish(body: Wish) -> dict[str, int]:
-        drains[0].check()
-        return {"count": body.count}
+class Count(BaseModel):
+    count: int
 
-    @router.get("/bug")
-    async def bug() -> dict[str, str]:
-        raise ValueError("secret inner workings")
 
-    @router.get("/refused")
-    async def refused() -> dict[str, str]:
-        raise RbeeError(ErrorCode.ALL_SLOTS_BUSY, "All 4 slots are busy.", details={"slots_total": 4})
+class Status(BaseModel):
+    status: str
 
-    @router.get("/stream/{ending}")
-    async def stream(ending: str) -> EventStream:
-        return EventStream(_events(ending))
 
-    @router.get("/endless")
-    async def endless() -> EventStream:
-        return EventStream(_endless(), until=drains[0].closed)
+@routes.get("/health")
+async def health(_drains: Drains) -> Status:
+    return Status(status="alive")
 
-    return router
+
+@routes.post("/wish")
+async def wish(drains: Drains, body: Wish) -> Count:
+    drains[0].check()
+    return Count(count=body.count)
+
+
+@routes.get("/bug")
+async def bug(_drains: Drains) -> Status:
+    raise ValueError("secret inner workings")
+
+
+@routes.get("/refused")
+async def refused(_drains: Drains) -> Status:
+    raise RbeeError(ErrorCode.ALL_SLOTS_BUSY, "All 4 slots are busy.", details={"slots_total": 4})
+
+
+@routes.get("/stream/{ending}")
+async def stream(_drains: Drains, ending: str) -> EventStream:
+    return EventStream(_events(ending))
+
+
+@routes.get("/endless")
+async def endless(drains: Drains) -> EventStream:
+    return EventStream(_endless(), until=drains[0].closed)
 
 
 async def _events(ending: str) -> AsyncIterator[bytes]:
@@ -85,7 +97,7 @@ async def _endless() -> AsyncIterator[bytes]:
 def main() -> None:
     hold = lifeline.hold()
     logs.configure("tiny", secrets=(KEY,))
-    drains: list[Drain[str]] = []
+    drains: Drains = []
 
     async def ending() -> str:
         await asyncio.sleep(0.3)
@@ -96,7 +108,7 @@ def main() -> None:
         return drains[0]
 
     gate = Gate("tiny", KEY, open_paths=("/health",))
-    _, app = create_app("tiny", gate=gate, routers=[routes(drains)], max_body_bytes=1000)
+    app = create_app("tiny", gate=gate, operations=routes.of(drains), max_body_bytes=1000)
     port = int(os.environ.get("TINY_PORT", "0"))
     sock = systemd.kept("127.0.0.1", port) or server.bind("127.0.0.1", port)
     server.serve(app, sock, drain_of, hold, successor=systemd.keep(sock))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from rbee.contracts.hives import BackendList, WorkerBinary, WorkerBinaryList
-from rbee.hive.deps import HiveDep
+from rbee.daemonkit.operations import Routes
+from rbee.hive.daemon import Hive
 from rbee.hive.devices.report import describe
 from rbee.hive.processes import PROGRAM, find_program
 
-router = APIRouter()
+routes = Routes[Hive]()
 
 
-@router.get("/v1/backends/list")
-async def backends(hive: HiveDep) -> BackendList:
+@routes.get("/v1/backends/list")
+async def backends(hive: Hive) -> BackendList:
     """List backends and devices with their memory now."""
     return describe(await hive.devices.look())
 
 
-@router.get("/v1/worker-binaries/list")
-async def worker_binaries(hive: HiveDep) -> WorkerBinaryList:
+@routes.get("/v1/worker-binaries/list")
+async def worker_binaries(hive: Hive) -> WorkerBinaryList:
     """List the worker programs; WORKER_BINARY_NOT_FOUND if there is none."""
     path = find_program(hive.settings.worker_binary)
     return WorkerBinaryList(binaries=[WorkerBinary(name=PROGRAM, path=str(path))])

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Annotated
 
-from fastapi import APIRouter, Query
-from starlette.responses import Response
-
+from rbee.contracts.hives import LogsQuery
+from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
-from rbee.hive.deps import HiveDep
+from rbee.hive.daemon import Hive
 from rbee.hive.logs import LogFollower
 
-router = APIRouter()
+routes = Routes[Hive]()
 
 
-@router.get("/v1/logs", response_class=Response)
-async def logs(
-    hive: HiveDep,
-    lines: Annotated[int, Query(ge=0, le=100_000)] = 100,
-    *,
-    follow: bool = False,
-) -> EventStream:
+@routes.get("/v1/logs")
+async def logs(hive: Hive, query: LogsQuery) -> EventStream:
     """Give the last lines of each log; with *follow* also what comes, until the client or the hive goes."""
     follower = LogFollower(hive.paths.logs, since_unix=hive.started_unix)
-    return EventStream(_events(follower, lines, follow=follow), until=hive.drain.closed)
+    return EventStream(_events(follower, query.lines, follow=query.follow), until=hive.drain.closed)
 
 
 async def _events(follower: LogFollower, lines: int, *, follow: bool) -> AsyncIterator[bytes]:

@@ -5,32 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated
-
-from fastapi import APIRouter, Query
-from starlette.responses import Response
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.models import CatalogEntry, DownloadProgress, DownloadRequest, ModelDetails, Provider
+from rbee.contracts.models import CatalogEntry, DownloadProgress, DownloadRequest, ModelDetails, ModelQuery, Provider
 from rbee.contracts.queen import ModelList
+from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
-from rbee.hive.deps import Accepting, HiveDep
+from rbee.hive.daemon import Hive
 from rbee.hive.models.download import Download
 from rbee.hive.models.gguf_header import read_header
 from rbee.hive.models.reference import parse_reference
 
-router = APIRouter(prefix="/v1/models")
+routes = Routes[Hive]("/v1/models")
 # What is here already, or refused, is known within this time: then the answer says so, and nobody needs the stream.
 PROMPT_S = 0.3
 
-ModelText = Annotated[str, Query(min_length=1, max_length=2048)]
 
-
-@router.post("/download", dependencies=[Accepting])
-async def download(request: DownloadRequest, hive: HiveDep) -> DownloadProgress:
+@routes.post("/download")
+async def download(hive: Hive, body: DownloadRequest) -> DownloadProgress:
     """Begin to have a model; answered at once, with `complete` if it is here."""
-    ref = parse_reference(request.model)
+    hive.drain.check()
+    ref = parse_reference(body.model)
     started = hive.downloads.start(ref)
     assert started.task is not None
     in_place = ref.provider in (Provider.FILE, Provider.PACKAGE)
@@ -40,33 +36,33 @@ async def download(request: DownloadRequest, hive: HiveDep) -> DownloadProgress:
     return started.progress
 
 
-@router.get("/download/progress", response_class=Response)
-async def progress(model: ModelText, hive: HiveDep) -> EventStream:
+@routes.get("/download/progress")
+async def progress(hive: Hive, query: ModelQuery) -> EventStream:
     """Follow a download to its end."""
-    followed = hive.downloads.get(parse_reference(model).canonical)
+    followed = hive.downloads.get(parse_reference(query.model).canonical)
     return EventStream(_events(followed), until=hive.drain.closed)
 
 
-@router.get("/list")
-async def list_models(hive: HiveDep) -> ModelList:
+@routes.get("/list")
+async def list_models(hive: Hive) -> ModelList:
     """List the catalogue, each model with what is wrong with its file now."""
     return ModelList(models=await hive.catalogue.all())
 
 
-@router.get("/show")
-async def show(model: ModelText, hive: HiveDep) -> ModelDetails:
+@routes.get("/show")
+async def show(hive: Hive, query: ModelQuery) -> ModelDetails:
     """Show a model of the catalogue with what its GGUF header says."""
-    return await _details(await hive.catalogue.get(model))
+    return await _details(await hive.catalogue.get(query.model))
 
 
-@router.get("/{model_id}")
-async def show_by_id(model_id: str, hive: HiveDep) -> ModelDetails:
+@routes.get("/{model_id}")
+async def show_by_id(hive: Hive, model_id: str) -> ModelDetails:
     """Show a model of the catalogue by its id."""
     return await _details(await hive.catalogue.get(model_id))
 
 
-@router.delete("/{model:path}", status_code=204)
-async def remove(model: str, hive: HiveDep) -> None:
+@routes.delete("/{model:path}")
+async def remove(hive: Hive, model: str) -> None:
     """Forget a model by id or reference; a file that was fetched is deleted, one used in place is not touched."""
     entry = await hive.catalogue.get(model)
     workers = hive.crew.uses(entry.reference)

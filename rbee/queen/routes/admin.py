@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from rbee import __version__
 from rbee.contracts.hives import CascadeReceipt
 from rbee.contracts.queen import QueenHealth, QueenShutdown, QueenStatus
-from rbee.queen.deps import QueenDep
+from rbee.daemonkit.operations import Routes
+from rbee.queen.daemon import Queen
 from rbee.queen.metrics import figures
 
-router = APIRouter()
+routes = Routes[Queen]()
 
 
-@router.get("/health")
-async def health() -> QueenHealth:
+@routes.get("/health")
+async def health(_queen: Queen) -> QueenHealth:
     """Say that the queen lives, and her version."""
     return QueenHealth(version=__version__)
 
 
-@router.get("/v2/status")
-async def status(queen: QueenDep) -> QueenStatus:
+@routes.get("/v2/status")
+async def status(queen: Queen) -> QueenStatus:
     """Give the figures that `daemon status` shows."""
     registry = queen.fleet.registry
     return QueenStatus(
@@ -38,15 +38,15 @@ async def status(queen: QueenDep) -> QueenStatus:
     )
 
 
-@router.post("/v1/admin/shutdown")
-async def shutdown(queen: QueenDep, request: QueenShutdown | None = None) -> CascadeReceipt:
+@routes.post("/v1/admin/shutdown")
+async def shutdown(queen: Queen, body: QueenShutdown | None) -> CascadeReceipt:
     """End the queen, her hives and every worker; answered when they are gone."""
-    request = request or QueenShutdown()
-    return await queen.end(when_idle=request.when_idle, hives=request.hives)
+    wish = body or QueenShutdown()
+    return await queen.end(when_idle=wish.when_idle, hives=wish.hives)
 
 
-@router.get("/metrics", response_class=Response)
-async def metrics(queen: QueenDep) -> Response:
+@routes.get("/metrics")
+async def metrics(queen: Queen) -> Response:
     """Give the queen's figures for Prometheus."""
     body, media_type = figures(queen)
     return Response(body, media_type=media_type)

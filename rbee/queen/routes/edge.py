@@ -6,8 +6,7 @@ import asyncio
 import json
 from typing import Final
 
-from fastapi import APIRouter
-from pydantic import ValidationError
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -16,12 +15,12 @@ from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import whole_body
-from rbee.daemonkit.errors import validation_error
+from rbee.daemonkit.dialects import EDGE
 from rbee.daemonkit.http1 import writing
+from rbee.daemonkit.operations import Operation, Routes, checked
 from rbee.errors import RbeeError
 from rbee.queen import direct
 from rbee.queen.daemon import Queen
-from rbee.queen.deps import QueenDep
 from rbee.queen.errand import DIALECTS, EdgeRequest, Terms
 from rbee.queen.names import SCHEMES, cards, resolve
 from rbee.queen.placement import Wish
@@ -29,7 +28,7 @@ from rbee.queen.prefixes import marks_of
 from rbee.queen.recipients import EdgeRecipient
 from rbee.queen.task_stream import TaskStream
 
-router = APIRouter(prefix="/v1")
+routes = Routes[Queen]()
 _HOW: Final = {
     "node": b"x-rbee-node",
     "backend": b"x-rbee-backend",
@@ -40,8 +39,8 @@ _HOW: Final = {
 _NO_TERMS: Final = Terms()
 
 
-@router.get("/models")
-async def models(queen: QueenDep) -> ModelCards:
+@routes.get("/v1/models")
+async def models(queen: Queen) -> ModelCards:
     """List the models by the names that requests may use: aliases, and what is catalogued or served somewhere."""
     hives = queen.fleet.registry.hives()
     return ModelCards(data=cards(queen.board.aliases, hives, created=int(queen.started_unix)))
@@ -109,27 +108,18 @@ def answers(queen: Queen) -> dict[str, ASGIApp]:
     return dict.fromkeys(DIALECTS, Relayed(queen))
 
 
-async def _documented(queen: QueenDep) -> Relayed:
-    return Relayed(queen)
+def operations(queen: Queen) -> list[Operation]:
+    """Give the same as operations: requests are answered before it comes to routes, but these are described."""
+    relayed = Relayed(queen)
 
+    async def answer(_request: Request) -> Response:
+        return relayed
 
-for _path in DIALECTS:
-    # For the documentation: requests are answered before it comes to routes.
-    router.add_api_route(
-        _path.removeprefix("/v1"),
-        _documented,
-        methods=["POST"],
-        response_class=Response,
-        name=_path,
-        description=Relayed.__doc__,
-    )
+    return [Operation("POST", one.path, one.summary, answer, one.body, response=Response) for one in EDGE]
 
 
 def _terms(headers: dict[bytes, bytes]) -> Terms:
     said = {name: headers[header].decode("latin-1") for name, header in _HOW.items() if header in headers}
     if not said:
         return _NO_TERMS
-    try:
-        return Terms.model_validate(said)
-    except ValidationError as error:
-        raise validation_error(list(error.errors(include_url=False))) from error
+    return checked(Terms, said)

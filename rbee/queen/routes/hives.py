@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from rbee.contracts.queen import HiveList
-from rbee.queen.deps import QueenDep
+from rbee.daemonkit.operations import Routes
+from rbee.queen.daemon import Queen
 
-router = APIRouter(prefix="/v2/hives")
+routes = Routes[Queen]("/v2/hives")
 
 
-@router.get("/list")
-async def list_hives(queen: QueenDep) -> HiveList:
+@routes.get("/list")
+async def list_hives(queen: Queen) -> HiveList:
     """List every hive with what it said of itself."""
     return HiveList(hives=[hive.info() for hive in queen.fleet.registry.hives()])

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter
-
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.queen import ClientKey, ClientList, ClientName
+from rbee.daemonkit.operations import Routes
 from rbee.errors import RbeeError
-from rbee.queen.deps import QueenDep
+from rbee.queen.daemon import Queen
 
-router = APIRouter(prefix="/v2/keys")
+routes = Routes[Queen]("/v2/keys")
 
 
-@router.post("/add", status_code=201)
-async def add(client: ClientName, queen: QueenDep) -> ClientKey:
+@routes.post("/add", status=201)
+async def add(queen: Queen, body: ClientName) -> ClientKey:
     """Make a key for a client; it is shown this once."""
-    return ClientKey(name=client.name, key=await asyncio.to_thread(queen.client_keys.add, client.name))
+    return ClientKey(name=body.name, key=await asyncio.to_thread(queen.client_keys.add, body.name))
 
 
-@router.get("/list")
-async def list_clients(queen: QueenDep) -> ClientList:
+@routes.get("/list")
+async def list_clients(queen: Queen) -> ClientList:
     """List the clients that have a key."""
     return ClientList(clients=[ClientName(name=name) for name in queen.client_keys.names()])
 
 
-@router.post("/remove", status_code=204)
-async def remove(client: ClientName, queen: QueenDep) -> None:
+@routes.post("/remove")
+async def remove(queen: Queen, body: ClientName) -> None:
     """Take a client's key back."""
-    if not await asyncio.to_thread(queen.client_keys.remove, client.name):
+    if not await asyncio.to_thread(queen.client_keys.remove, body.name):
         known = ", ".join(queen.client_keys.names()) or "nobody"
-        raise RbeeError(ErrorCode.KEY_NOT_FOUND, f"There is no key for {client.name}; there are keys for: {known}.")
+        raise RbeeError(ErrorCode.KEY_NOT_FOUND, f"There is no key for {body.name}; there are keys for: {known}.")

@@ -4,46 +4,44 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter
-from starlette.responses import Response
-
 from rbee.contracts.models import ModelDetails
-from rbee.contracts.queen import ModelList, NodeModel
+from rbee.contracts.queen import ModelList, NodeModel, NodeQuery
+from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream
 from rbee.queen.daemon import Queen
-from rbee.queen.deps import Accepting, ModelText, NodeName, QueenDep
 from rbee.queen.placement import Wish
 
-router = APIRouter(prefix="/v2/models")
+routes = Routes[Queen]("/v2/models")
 
 
-@router.get("/list")
-async def list_models(node: NodeName, queen: QueenDep) -> ModelList:
+@routes.get("/list")
+async def list_models(queen: Queen, query: NodeQuery) -> ModelList:
     """List a node's catalogue."""
-    await queen.readiness.met(Wish("", node))
-    return ModelList(models=await queen.channels.client(node).models())
+    await queen.readiness.met(Wish("", query.node))
+    return ModelList(models=await queen.channels.client(query.node).models())
 
 
-@router.get("/show")
-async def show(node: NodeName, model: ModelText, queen: QueenDep) -> ModelDetails:
+@routes.get("/show")
+async def show(queen: Queen, query: NodeModel) -> ModelDetails:
     """Show one model, with what its file says of itself."""
-    await queen.readiness.met(Wish("", node))
-    return await queen.channels.client(node).model(queen.board.reference(model))
+    await queen.readiness.met(Wish("", query.node))
+    return await queen.channels.client(query.node).model(queen.board.reference(query.model))
 
 
-@router.delete("", status_code=204)
-async def remove(node: NodeName, model: ModelText, queen: QueenDep) -> None:
+@routes.delete("")
+async def remove(queen: Queen, query: NodeModel) -> None:
     """Remove a model from a node's catalogue, and its file if the hive fetched it."""
-    await queen.readiness.met(Wish("", node))
-    client = queen.channels.client(node)
-    known = await client.model(queen.board.reference(model))
+    await queen.readiness.met(Wish("", query.node))
+    client = queen.channels.client(query.node)
+    known = await client.model(queen.board.reference(query.model))
     await client.remove_model(known.id)
 
 
-@router.post("/download", dependencies=[Accepting], response_class=Response)
-async def download(request: NodeModel, queen: QueenDep) -> EventStream:
+@routes.post("/download")
+async def download(queen: Queen, body: NodeModel) -> EventStream:
     """Fetch a model to a node, and tell how that goes."""
-    return EventStream(_fetching(queen, request), until=queen.drain.closed)
+    queen.drain.check()
+    return EventStream(_fetching(queen, body), until=queen.drain.closed)
 
 
 async def _fetching(queen: Queen, request: NodeModel) -> AsyncIterator[bytes]:

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
 from rbee.contracts.hives import NodeInfo, NodeRef, NodeSpec
 from rbee.contracts.queen import BeehiveList
-from rbee.queen.deps import Accepting, QueenDep
+from rbee.daemonkit.operations import Routes
+from rbee.queen.daemon import Queen
 
-router = APIRouter(prefix="/v2/registry/beehives")
+routes = Routes[Queen]("/v2/registry/beehives")
 
 
-@router.post("/add", dependencies=[Accepting])
-async def add(spec: NodeSpec, queen: QueenDep) -> NodeInfo:
+@routes.post("/add")
+async def add(queen: Queen, body: NodeSpec) -> NodeInfo:
     """Register a node and open a channel to its hive; with `replace` change one that is there."""
-    return await queen.add_node(spec)
+    queen.drain.check()
+    return await queen.add_node(body)
 
 
-@router.get("/list")
-async def list_nodes(queen: QueenDep) -> BeehiveList:
+@routes.get("/list")
+async def list_nodes(queen: Queen) -> BeehiveList:
     """List the registered nodes; the queen's own machine is not one of them."""
     return BeehiveList(beehives=await queen.nodes())
 
 
-@router.post("/remove", status_code=204)
-async def remove(node: NodeRef, queen: QueenDep) -> None:
+@routes.post("/remove")
+async def remove(queen: Queen, body: NodeRef) -> None:
     """Forget a node; its hive goes on."""
-    await queen.remove_node(node.node_name)
+    await queen.remove_node(body.node_name)

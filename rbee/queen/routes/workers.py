@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
 
-from fastapi import APIRouter, Query
 from pydantic import ValidationError
-from starlette.responses import Response
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
 from rbee.contracts.queen import (
+    MaybeNodeQuery,
     SpawnTask,
     WorkerHealthList,
     WorkerHealthRow,
@@ -22,50 +20,49 @@ from rbee.contracts.queen import (
     WorkerStop,
 )
 from rbee.contracts.workers import SpawnRequest, WorkerHealth, WorkerLink, WorkerStopReceipt
+from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.deps import Accepting, QueenDep
 from rbee.queen.placement import Wish
 from rbee.queen.upstream import UpstreamBroken
 
-router = APIRouter(prefix="/v2/workers")
+routes = Routes[Queen]("/v2/workers")
 HEALTH_BYTES = 64 * 1024
 
-MaybeNode = Annotated[str | None, Query(min_length=1, max_length=253)]
 
-
-@router.get("/list")
-async def list_workers(queen: QueenDep, node: MaybeNode = None) -> WorkerList:
+@routes.get("/list")
+async def list_workers(queen: Queen, query: MaybeNodeQuery) -> WorkerList:
     """List the workers of the fleet, or of one node."""
-    _check_node(queen, node)
+    _check_node(queen, query.node)
     registry = queen.fleet.registry
-    return WorkerList(workers=registry.workers(node), quarantined=registry.quarantined(node))
+    return WorkerList(workers=registry.workers(query.node), quarantined=registry.quarantined(query.node))
 
 
-@router.get("/health")
-async def workers_health(queen: QueenDep, node: MaybeNode = None) -> WorkerHealthList:
+@routes.get("/health")
+async def workers_health(queen: Queen, query: MaybeNodeQuery) -> WorkerHealthList:
     """Ask every worker how it is."""
-    _check_node(queen, node)
-    links = [queen.fleet.registry.worker(worker.worker_id) for worker in queen.fleet.registry.workers(node)]
+    _check_node(queen, query.node)
+    links = [queen.fleet.registry.worker(worker.worker_id) for worker in queen.fleet.registry.workers(query.node)]
     rows = await asyncio.gather(*(_health(queen, link) for link in links if link is not None))
     return WorkerHealthList(workers=list(rows))
 
 
-@router.post("/spawn", dependencies=[Accepting], response_class=Response)
-async def spawn(request: SpawnTask, queen: QueenDep) -> EventStream:
+@routes.post("/spawn")
+async def spawn(queen: Queen, body: SpawnTask) -> EventStream:
     """Start a worker and tell how that goes; ends when the worker is ready."""
-    _check_node(queen, request.node)
-    return EventStream(_spawning(queen, request), until=queen.drain.closed)
+    queen.drain.check()
+    _check_node(queen, body.node)
+    return EventStream(_spawning(queen, body), until=queen.drain.closed)
 
 
-@router.post("/shutdown")
-async def shutdown(stop: WorkerStop, queen: QueenDep) -> WorkerStopReceipt:
+@routes.post("/shutdown")
+async def shutdown(queen: Queen, body: WorkerStop) -> WorkerStopReceipt:
     """Stop a worker; answered when it is gone."""
-    link = queen.fleet.registry.worker(stop.worker_id)
+    link = queen.fleet.registry.worker(body.worker_id)
     if link is None:
-        raise RbeeError(ErrorCode.WORKER_NOT_FOUND, f"There is no worker {stop.worker_id}.")
-    return await queen.channels.client(link.worker.node).stop(stop.worker_id)
+        raise RbeeError(ErrorCode.WORKER_NOT_FOUND, f"There is no worker {body.worker_id}.")
+    return await queen.channels.client(link.worker.node).stop(body.worker_id)
 
 
 async def _spawning(queen: Queen, request: SpawnTask) -> AsyncIterator[bytes]:

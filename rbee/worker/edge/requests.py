@@ -136,14 +136,14 @@ async def rerank(service: Service, request: Request) -> Response:
 
 
 ANSWERS: Final[dict[str, Callable[[Service, Request], Awaitable[Response]]]] = {
-    "models": models,
-    "chat": chat,
-    "completions": completions,
-    "responses": responses,
-    "messages": messages,
-    "count_tokens": count_tokens,
-    "embeddings": embeddings,
-    "rerank": rerank,
+    "/v1/models": models,
+    "/v1/chat/completions": chat,
+    "/v1/completions": completions,
+    "/v1/responses": responses,
+    "/v1/messages": messages,
+    "/v1/messages/count_tokens": count_tokens,
+    "/v1/embeddings": embeddings,
+    "/v1/rerank": rerank,
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 from rbee.keeper.cli import COMMANDS, cli, run
 from tests.support.keeper import rbee
 
-HEAVY = "rich pydantic httpx yaml ruamel ansible_runner fastapi psutil structlog filelock"
+HEAVY = "rich pydantic httpx yaml ruamel ansible_runner starlette psutil structlog filelock"
 
 
 def _all_commands() -> list[list[str]]:
