@@ -30,10 +30,10 @@ class HiveClient:
         """Ask whether it lives, and its version."""
         return HiveHealth.model_validate(await self._daemon.json("GET", "/v1/health", on_retry=on_retry))
 
-    async def download(self, model: str) -> DownloadProgress:
+    async def download(self, model: str, on_retry: OnRetry | None = None) -> DownloadProgress:
         """Start to fetch a model unless it is there; the answer's stage says which."""
         return DownloadProgress.model_validate(
-            await self._daemon.json("POST", "/v1/models/download", body={"model": model})
+            await self._daemon.json("POST", "/v1/models/download", body={"model": model}, on_retry=on_retry)
         )
 
     async def download_progress(self, model: str) -> AsyncIterator[DownloadProgress]:

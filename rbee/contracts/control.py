@@ -21,14 +21,17 @@ SILENCE_LIMIT_S = 10.0
 
 
 class Hello(BaseModel):
-    """What the hive is and has; the queen replaces all it knew of it."""
+    """What the hive is and has; the queen replaces all it knew of it.
+
+    `models` is None from a hive that has not looked into its catalogue yet: `models_changed` follows.
+    """
 
     kind: Literal["hello"] = "hello"
     hive_id: str
     version: str
     api_version: str = API_VERSION
     detection: Detection
-    models: list[CatalogEntry]
+    models: list[CatalogEntry] | None
     workers: list[WorkerLink]
     quarantined: list[Quarantine] = Field(default_factory=list)
 

@@ -72,7 +72,8 @@ class ModelQuery(BaseModel):
 class DownloadProgress(BaseModel):
     """One event of the download stream; sizes in bytes, speed in megabits per second.
 
-    Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete.
+    Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete (with `entry`:
+    the model as it is catalogued).
     """
 
     stage: Literal["queued", "downloading", "retrying", "verifying", "complete"]
@@ -81,6 +82,7 @@ class DownloadProgress(BaseModel):
     speed_mbps: float = 0.0
     local_path: str | None = None
     model_id: str | None = None
+    entry: CatalogEntry | None = None
     attempt: int | None = None
     attempts: int | None = None
     reason: str | None = None

@@ -73,6 +73,10 @@ class SpawnRequest(BaseModel):
     device: int | None = Field(default=None, ge=0)
     slots: int | None = Field(default=None, ge=1, le=64)
     context_length: int | None = Field(default=None, ge=64, description="tokens per slot")
+    join: bool = Field(
+        default=False,
+        description="a worker for the same that is loading already will do: the hive may be replacing one itself",
+    )
     in_quarantine_too: bool = Field(
         default=False, description="try once more a model or a device that is quarantined: somebody asked for just that"
     )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
+import gc
 import logging
 import os
 import signal
@@ -17,44 +16,13 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.http1 import BoundedHttp
 from rbee.daemonkit.systemd import notify
-from rbee.errors import RbeeError
 from rbee.lifeline import Hold
 
 log = logging.getLogger(__name__)
 CONNECTIONS_END_S = 5
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen. Raises RbeeError PORT_IN_USE, or PERMISSION_DENIED for an address that is not ours to use."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-        sock.listen(2048)
-    except OSError as error:
-        sock.close()
-        where = f"{host}:{port}"
-        if error.errno == errno.EADDRINUSE:
-            raise RbeeError(
-                ErrorCode.PORT_IN_USE, f"{where} is already in use by another program.", details={"port": port}
-            ) from error
-        raise RbeeError(ErrorCode.PERMISSION_DENIED, f"Cannot listen on {where}: {error.strerror}.") from error
-    sock.settimeout(0)
-    return sock
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach *host*."""
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 class Server(uvicorn.Server):
@@ -165,6 +133,9 @@ def serve(
         )
         await Server(config, drain_of(), on_serving, successor=successor).serve(sockets=[sock])
 
+    # What is there now stays: no later collection looks at it.
+    gc.freeze()
+    gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from pathlib import Path
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
 
 # A queen that comes back starts her hive anew while the earlier one is still ending.
 LOCK_PATIENCE_S = 3.0
+GIL_SWITCH_S = 0.0005
 
 
 def main() -> None:
     """Run the program."""
     hold = lifeline.hold()
+    # Until it serves: the collector would go through all that is being imported, again and again.
+    gc.disable()
+    # The database is loaded in a thread beside the first requests, which would wait 5 ms for their turn each time.
+    sys.setswitchinterval(GIL_SWITCH_S)
     argv = sys.argv[1:]
     if argv[:1] == ["detect"]:
         sys.exit(detect(argv[1:]))
@@ -71,6 +77,7 @@ def serve(argv: list[str], hold: lifeline.Hold) -> None:
 def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
     from rbee.daemonkit import server
     from rbee.daemonkit.home_lock import HomeLock
+    from rbee.daemonkit.sockets import bind
     from rbee.hive.app import create_app
     from rbee.hive.daemon import Hive
     from rbee.hive.models.catalog import check_database_file
@@ -83,7 +90,7 @@ def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
     lock = HomeLock(paths, "rbee-hive", LOCK_PATIENCE_S)
     if settings.models_db is None:
         check_database_file(paths.home / "models.db")
-    sock = server.bind(settings.host, settings.port)
+    sock = bind(settings.host, settings.port)
     port = int(sock.getsockname()[1])
     hive = Hive(settings, paths, port=port, on_key=redactor.add)
     server.serve(create_app(hive, key, f"{settings.host}:{port}"), sock, lambda: hive.drain, hold)
@@ -96,7 +103,7 @@ def api_key(settings: HiveSettings, paths: Paths) -> str:
     Raises ConfigError where others could reach a hive that was given no key.
     """
     from rbee.config.credentials import new_key, read_key, store_key
-    from rbee.daemonkit.server import is_loopback
+    from rbee.daemonkit.sockets import is_loopback
     from rbee.errors import ConfigError
 
     if settings.api_key is not None and settings.api_key.get_secret_value():

@@ -24,7 +24,7 @@ def create_app(hive: Hive, key: str, address: str) -> ASGIApp:
         f"the hive at {address}",
         key,
         open_paths=["/v1/health"],
-        also=lambda path, given: "worker" if path == READY_PATH and hive.crew.opens_ready(given) else None,
+        also=lambda path, given: "worker" if path == READY_PATH and hive.crew.roster.opens_ready(given) else None,
     )
 
     @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -11,7 +10,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from rbee.contracts.control import HiveMessage, WorkerChanged
-from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState, WorkerStopReceipt
 from rbee.daemonkit.tasks import Background
@@ -21,6 +19,7 @@ from rbee.hive.memory import LoadedModel, most_bytes
 from rbee.hive.processes import WorkerOrder, WorkerProcess
 from rbee.hive.quarantines import Quarantines
 from rbee.hive.returned import Returns
+from rbee.hive.roster import Roster
 from rbee.hive.supervision import (
     Answered,
     Bound,
@@ -54,7 +53,7 @@ Launch = Callable[[WorkerOrder], Awaitable[WorkerProcess]]
 
 
 class Crew:
-    """All workers, by id.
+    """All workers, by id in the `roster`.
 
     Args:
         background: runs the watches over the workers.
@@ -86,6 +85,7 @@ class Crew:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self.roster = Roster(supervision, clock=clock, wall_clock=wall_clock)
         self._supervision = supervision
         self._background = background
         self._launch = launch
@@ -99,47 +99,10 @@ class Crew:
         self._quarantines = quarantines
         self._clock = clock
         self._wall_clock = wall_clock
-        self._members: dict[str, Member] = {}
-
-    @property
-    def ports(self) -> set[int]:
-        """The ports that workers have, or are about to have."""
-        return {member.order.port for member in self._members.values()}
-
-    @property
-    def promised(self) -> dict[tuple[Backend, int], int]:
-        """Bytes by device that workers which have not loaded yet will take."""
-        taken: dict[tuple[Backend, int], int] = {}
-        for worker_id, member in self._members.items():
-            if self._supervision.workers[worker_id].phase in ("starting", "loading"):
-                place = (member.order.backend, member.order.device)
-                taken[place] = taken.get(place, 0) + member.need_bytes
-        return taken
-
-    def links(self) -> list[WorkerLink]:
-        """Give all workers with their keys, oldest first."""
-        return [self.link(worker_id) for worker_id in self._members]
-
-    def link(self, worker_id: str) -> WorkerLink:
-        """Give one worker with its key. Raises RbeeError WORKER_NOT_FOUND."""
-        member = self._member(worker_id)
-        life = self._supervision.workers[worker_id]
-        last_active_unix = self._wall_clock() - (self._clock() - life.active_at)
-        return WorkerLink(worker=member.info(life, last_active_unix), api_key=member.order.api_key)
-
-    def uses(self, model_ref: str) -> list[str]:
-        """Give the ids of the workers that have a model loaded."""
-        return [name for name, member in self._members.items() if member.order.model_ref == model_ref]
-
-    def opens_ready(self, key: str) -> bool:
-        """Tell whether *key* is the key of some worker."""
-        return any(_same(member.order.api_key, key) for member in self._members.values())
 
     def bound(self, worker_id: str, key: str) -> None:
         """Take a worker's own word that its port is bound. Raises RbeeError if it is not that worker's key."""
-        member = self._member(worker_id)
-        if not _same(member.order.api_key, key):
-            raise RbeeError(ErrorCode.INVALID_API_KEY, f"This is not the key of worker {worker_id}.")
+        self.roster.checked(worker_id, key)
         self._feed(Bound(worker_id, self._clock()))
 
     def heard_queen(self) -> None:
@@ -160,20 +123,20 @@ class Crew:
             raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and starts no worker any more.")
         process = await self._launch(order)
         member = Member(order, request, url, need_bytes, loaded, process, self._wall_clock(), remark)
-        self._members[order.worker_id] = member
+        self.roster.members[order.worker_id] = member
         self._feed(Spawned(order.worker_id, self._clock(), most_bytes(need_bytes)))
         self._background.start(self._follow(member), name="follow")
         fields = {"worker_id": order.worker_id, "pid": process.pid, "port": order.port, "model": order.model_ref}
         metrics.HIVE_STARTS.add()
         log.info("worker started", extra={"fields": {**fields, **({"remark": remark} if remark else {})}})
-        return self.link(order.worker_id)
+        return self.roster.link(order.worker_id)
 
     async def stop(self, worker_id: str, reason: str) -> WorkerStopReceipt:
         """Stop a worker, wait until it is gone and see that its memory came back.
 
         Raises RbeeError WORKER_NOT_FOUND.
         """
-        member = self._member(worker_id)
+        member = self.roster.member(worker_id)
         began = self._clock()
         await self._weigh(member)
         self._feed(StopAsked(worker_id, began, reason))
@@ -183,11 +146,11 @@ class Crew:
     async def stop_all(self, reason: str) -> list[WorkerStopReceipt]:
         """Stop all workers at once and wait until they are gone; none can be added any more."""
         began = self._clock()
-        await asyncio.gather(*(self._weigh(member) for member in self._members.values()))
+        await asyncio.gather(*(self._weigh(member) for member in self.roster.members.values()))
         self._feed(Drained(began, reason))
         receipts = []
-        while self._members:
-            members = list(self._members.values())
+        while self.roster.members:
+            members = list(self.roster.members.values())
             await asyncio.gather(*(member.gone.wait() for member in members))
             receipts += await self._receipts(members, self._clock() - began)
         return receipts
@@ -217,7 +180,7 @@ class Crew:
             log.warning("leaving", extra={"fields": {"reason": instruction.reason}})
             self._on_leave(instruction.reason)
             return
-        member = self._members[instruction.worker_id]
+        member = self.roster.members[instruction.worker_id]
         match instruction:
             case Check():
                 self._background.start(self._check(member), name="check")
@@ -229,7 +192,7 @@ class Crew:
             case Kill(reason=reason, code=code):
                 self._background.start(self._kill(member, reason, code), name="kill")
             case Report():
-                self._publish(WorkerChanged(link=self.link(member.order.worker_id)))
+                self._publish(WorkerChanged(link=self.roster.link(member.order.worker_id)))
             case Forget(reason=reason, code=code):
                 self._forget(member, reason, code)
             case Replace():
@@ -367,25 +330,11 @@ class Crew:
         if not member.served:
             metrics.HIVE_LOADS.add(1, gone.error.code.value if gone.error is not None else "stopped")
         log.log(logging.ERROR if gone.crashed else logging.INFO, "worker gone", extra={"fields": fields})
-        del self._members[gone.worker_id]
+        del self.roster.members[gone.worker_id]
         if member.client is not None:
             self._background.start(member.client.close(), name="close")
         member.gone.set()
         self._on_gone()
-
-    def _member(self, worker_id: str) -> Member:
-        member = self._members.get(worker_id)
-        if member is None:
-            raise RbeeError(
-                ErrorCode.WORKER_NOT_FOUND,
-                f"There is no worker '{worker_id}' on this machine.",
-                details={"worker_id": worker_id, "workers": list(self._members)},
-            )
-        return member
-
-
-def _same(ours: str, given: str) -> bool:
-    return hmac.compare_digest(ours.encode(), given.encode())
 
 
 def _count(value: object) -> int:

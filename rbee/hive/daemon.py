@@ -33,6 +33,7 @@ from rbee.hive.spawning import SpawnDesk
 from rbee.hive.supervision import Supervision
 
 log = logging.getLogger(__name__)
+CATALOGUE_WITHIN_S = 0.5
 
 
 class Hive:
@@ -52,7 +53,8 @@ class Hive:
         self.drain: Drain[ShutdownReceipt] = Drain(self._end, name="The hive")
         self._tidy = asyncio.Event()
         self._pruning = asyncio.Lock()
-        self._models_seen: list[CatalogEntry] = []
+        self._models_seen: list[CatalogEntry] | None = None
+        self._spawned = asyncio.Event()
         self.channels = ControlChannels(self._hello, self._heard_queen)
         self.devices = Devices(
             settings.detect_timeout_s, lambda found: self.channels.publish(DevicesChanged(detection=found))
@@ -104,7 +106,10 @@ class Hive:
 
     async def spawn(self, request: SpawnRequest) -> WorkerLink:
         """Start a worker, see `SpawnDesk.spawn`."""
-        return await self._desk.spawn(request, self.crew)
+        try:
+            return await self._desk.spawn(request, self.crew)
+        finally:
+            self._spawned.set()
 
     async def _end(self) -> ShutdownReceipt:
         self.channels.publish(Closing())
@@ -127,7 +132,7 @@ class Hive:
             version=__version__,
             detection=await self.devices.known(),
             models=self._models_seen,
-            workers=self.crew.links(),
+            workers=self.crew.roster.links(),
             quarantined=self.quarantines.listed(),
         )
 
@@ -142,13 +147,19 @@ class Hive:
     async def _after_a_worker(self) -> None:
         """See what is free now, and do not let logs pile up."""
         await self.devices.look()
-        living = [link.worker.worker_id for link in self.crew.links()]
+        living = [link.worker.worker_id for link in self.crew.roster.links()]
         # One at a time: two would find each other's files gone.
         async with self._pruning:
             await asyncio.to_thread(leftovers.prune_logs, self.paths.logs, living)
 
     async def _open_catalogue(self) -> None:
-        """Load the catalogue beside the first requests: who connects before sees the models a moment later."""
+        """Load the catalogue, after the first worker of a cold start has been launched: that wants the processor more.
+
+        Who connects before sees the models a moment later.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CATALOGUE_WITHIN_S):
+                await self._spawned.wait()
         await self._tell_models()
 
     def _models_changed(self) -> None:

@@ -16,7 +16,7 @@ async def figures(hive: Hive) -> tuple[bytes, str]:
     """Give the text of all figures and its media type."""
     workers: Counter[tuple[str, ...]] = Counter()
     slots: Counter[tuple[str, ...]] = Counter({("yes",): 0, ("no",): 0})
-    for link in hive.crew.links():
+    for link in hive.crew.roster.links():
         worker = link.worker
         workers[worker.state.value,] += 1
         slots["yes",] += worker.slots_available

@@ -76,6 +76,9 @@ class SpawnDesk:
         header = await asyncio.to_thread(read_header, Path(entry.local_path))
         await self._tidy.wait()
         async with self._one_at_a_time:
+            loading = crew.roster.loading(request, entry.reference) if request.join else None
+            if loading is not None:
+                return loading
             self._quarantines.admit(request, entry.reference)
             return await self._spawn(request, entry, header, crew)
 
@@ -107,7 +110,7 @@ class SpawnDesk:
                 backend=request.backend,
                 device=request.device,
                 load_on=load_on,
-                promised=crew.promised,
+                promised=crew.roster.promised,
                 barred=self._quarantines.barred(),
                 measured={backend: peak for backend, peak in measured.items() if peak is not None},
                 arm=platform.machine().lower() in _ARM,
@@ -148,7 +151,7 @@ class SpawnDesk:
 
     def next_port(self, crew: Crew) -> PortChoice:
         """Choose the port of the next worker."""
-        return choose_port(self._settings.host, self._settings.first_worker_port, crew.ports)
+        return choose_port(self._settings.host, self._settings.first_worker_port, crew.roster.ports)
 
     async def launch(self, order: WorkerOrder) -> WorkerProcess:
         """Start a worker's process."""
@@ -160,6 +163,6 @@ class SpawnDesk:
     async def replace(self, request: SpawnRequest, crew: Crew) -> None:
         """Spawn a worker in place of a stalled one; a failure is logged, nobody waits for it."""
         try:
-            await self.spawn(request, crew)
+            await self.spawn(request.model_copy(update={"join": True}), crew)
         except RbeeError as error:
             log.error("no replacement", extra={"fields": {"code": error.code.value, "reason": error.message}})

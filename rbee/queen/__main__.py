@@ -5,6 +5,7 @@ The local hive is launched before the queen's own imports, so that both start at
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -13,13 +14,15 @@ from rbee import lifeline
 
 if TYPE_CHECKING:
     from rbee.config.paths import Paths
-    from rbee.queen.local_hive import LocalHive
+    from rbee.queen.hive_process import HiveLauncher, HiveProcess
     from rbee.queen.settings import QueenSettings
 
 
 def main() -> None:
     """Serve until a signal or the shutdown route ends the queen."""
     hold = lifeline.hold()
+    # Until it serves: the collector would go through all that is being imported, again and again.
+    gc.disable()
 
     from rbee.config.paths import Paths
     from rbee.daemonkit.command import EXIT_CONFIG, fail
@@ -37,12 +40,10 @@ def main() -> None:
 
 
 def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
-    import asyncio
-
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
     from rbee.daemonkit.home_lock import HomeLock
-    from rbee.daemonkit.server import bind, serve
+    from rbee.daemonkit.sockets import bind
     from rbee.observe import logs
     from rbee.queen.settings import PROGRAM
 
@@ -52,12 +53,22 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     redactor = logs.configure(PROGRAM.name, level=settings.log_level, secrets=(key,))
     lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.kept(settings.host, settings.port) or bind(settings.host, settings.port)
-    local = _launched(settings, paths) if settings.local_hive else None
+    launcher = _launcher(paths) if settings.local_hive else None
+    launched = _launched(launcher, settings.local_hive_port) if launcher is not None else None
 
+    import asyncio
+
+    from rbee.daemonkit.server import serve
     from rbee.queen.app import create_app
     from rbee.queen.daemon import Queen
+    from rbee.queen.local_hive import LocalHive
     from rbee.queen.store import Store
 
+    local = None
+    if launcher is not None:
+        local = LocalHive(
+            launcher, launched, port=settings.local_hive_port, start_timeout_s=settings.hive_start_timeout_s
+        )
     secret = settings.database_url
     store = Store(secret.get_secret_value() if secret is not None else None, paths)
     asyncio.run(store.open())
@@ -67,19 +78,23 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     lock.release()
 
 
-def _launched(settings: QueenSettings, paths: Paths) -> LocalHive:
-    from rbee.errors import RbeeError
-    from rbee.queen.local_hive import LocalHive
+def _launcher(paths: Paths) -> HiveLauncher:
+    from rbee.config.credentials import new_key
+    from rbee.queen.hive_process import HiveLauncher
 
-    local = LocalHive(
-        paths, port=settings.local_hive_port, environ=os.environ, start_timeout_s=settings.hive_start_timeout_s
-    )
+    return HiveLauncher(paths, new_key(), os.environ)
+
+
+def _launched(launcher: HiveLauncher, port: int) -> HiveProcess | None:
+    from rbee.errors import RbeeError
+    from rbee.queen.hive_process import free_port
+
     try:
-        local.launch()
+        return launcher.launch(free_port(port))
     except RbeeError as error:
         # The queen serves other nodes all the same; whoever needs this one hears the reason then.
         print(f"queen-rbee: {error.message}", file=sys.stderr)  # noqa: T201
-    return local
+        return None
 
 
 def _aliases() -> dict[str, str]:

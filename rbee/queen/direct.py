@@ -10,7 +10,7 @@ from starlette.types import Send
 
 from rbee.contracts.workers import WorkerLink
 from rbee.daemonkit import tickets
-from rbee.daemonkit.server import is_loopback
+from rbee.daemonkit.sockets import is_loopback
 from rbee.queen.daemon import Queen
 from rbee.queen.errand import EdgeRequest, wish_of
 from rbee.queen.placement import UseWorker

@@ -1,71 +1,45 @@
-"""The hive on the queen's own machine, as her child: started early, watched, started again when it is needed.
-
-It is launched before the queen's own imports, so that both start at the same time.
-"""
+"""The hive on the queen's own machine, as her child: watched, and started again when it is needed."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
-import shutil
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 
-from rbee.config.credentials import new_key
-from rbee.config.paths import Paths, storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.errors import RbeeError
-from rbee.lifeline import Lifeline, LifelineReader
+from rbee.queen.hive_process import HOST, HiveLauncher, HiveProcess, free_port, tail
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
-PORTS_TRIED = 100
-TAIL_LINES = 8
 KILL_AFTER_S = 5.0
 FIRST_DELAY_S = 0.5
 LAST_DELAY_S = 10.0
-_HIDDEN = ("RBEE_API_KEY", "RBEE_QUEEN_")
 
 OnUp = Callable[[str, str], Awaitable[None]]
 OnDown = Callable[[str], Awaitable[None]]
-
-
-@dataclass(slots=True)
-class _Life:
-    """One hive process: its port as asked for, and the line to it."""
-
-    process: subprocess.Popen[bytes]
-    line: Lifeline
-    port: int
-    log_start: int
-    reader: LifelineReader | None = None
 
 
 class LocalHive:
     """Own the hive of node `localhost`.
 
     Args:
+        launched: its first life, None where it could not be launched.
         port: where it should listen; where that is taken, the next free port.
-        environ: what it inherits; the queen's own key and settings are left out.
         start_timeout_s: how long it may take to bind its port.
     """
 
-    def __init__(self, paths: Paths, *, port: int, environ: Mapping[str, str], start_timeout_s: float) -> None:
-        self.key = new_key()
-        self.log_path = paths.logs / "rbee-hive.log"
-        self._paths = paths
+    def __init__(
+        self, launcher: HiveLauncher, launched: HiveProcess | None, *, port: int, start_timeout_s: float
+    ) -> None:
+        self.log_path = launcher.log_path
+        self._launcher = launcher
         self._wanted_port = port
-        self._environ = {k: v for k, v in environ.items() if not k.startswith(_HIDDEN)}
         self._start_timeout_s = start_timeout_s
-        self._life: _Life | None = None
+        self._life = launched
         self._starting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._on_up: OnUp | None = None
@@ -85,10 +59,6 @@ class LocalHive:
         if self._life is None or self._wanted_port in (self._life.port, 0):
             return None
         return self._life.port
-
-    def launch(self) -> None:
-        """Start the process and do not wait for it; call from the main thread. Raises RbeeError."""
-        self._launch(free_port(self._wanted_port))
 
     def attach(self, on_up: OnUp, on_down: OnDown) -> None:
         """Tell *on_up* its address and key whenever it serves, *on_down* the reason whenever it ended."""
@@ -127,7 +97,7 @@ class LocalHive:
     async def _start(self) -> None:
         if self._life is None:
             await asyncio.sleep(max(0.0, self._ended_at + self._delay_s - time.monotonic()))
-            self.launch()
+            self._life = self._launcher.launch(free_port(self._wanted_port))
         while True:
             life = self._life
             assert life is not None
@@ -135,7 +105,7 @@ class LocalHive:
                 port = await self._announced(life)
             except _PortTakenError:
                 self._life = None
-                self._launch(free_port(life.port + 1))
+                self._life = self._launcher.launch(free_port(life.port + 1))
                 continue
             except RbeeError:
                 self._life = None
@@ -147,43 +117,9 @@ class LocalHive:
             log.warning("port taken", extra={"fields": {"wanted": self._wanted_port, "hive_port": port}})
         self._watching = asyncio.create_task(self._watch(life), name="watch of the local hive")
         if self._on_up is not None:
-            await self._on_up(f"http://{HOST}:{port}", self.key)
+            await self._on_up(f"http://{HOST}:{port}", self._launcher.key)
 
-    def _launch(self, port: int) -> None:
-        line = Lifeline()
-        try:
-            log_start, process = self._spawn(port, line)
-        except BaseException:
-            line.close()
-            raise
-        line.spawned()
-        self._life = _Life(process, line, port, log_start)
-
-    def _spawn(self, port: int, line: Lifeline) -> tuple[int, subprocess.Popen[bytes]]:
-        environ = {
-            **self._environ,
-            **line.env(),
-            "RBEE_HOME": str(self._paths.home),
-            "RBEE_HIVE_API_KEY": self.key,
-        }
-        program = hive_program()
-        self._paths.make(self._paths.logs)
-        try:
-            with self.log_path.open("ab") as log_file:
-                process = subprocess.Popen(
-                    [program, "--host", HOST, "--port", str(port)],
-                    env=environ,
-                    pass_fds=(line.child_fd,),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log_file,
-                    stderr=log_file,
-                    start_new_session=True,
-                )
-                return log_file.tell(), process
-        except OSError as error:
-            raise storage_error(error, self.log_path) from error
-
-    async def _announced(self, life: _Life) -> int:
+    async def _announced(self, life: HiveProcess) -> int:
         """Wait for its first words: its port. Raises RbeeError, or _PortTakenError."""
         life.reader = await life.line.open()
         try:
@@ -206,7 +142,7 @@ class LocalHive:
             raise await self._did_not_start(life, f"it announced {words!r}")
         return port
 
-    async def _did_not_start(self, life: _Life, reason: str) -> RbeeError:
+    async def _did_not_start(self, life: HiveProcess, reason: str) -> RbeeError:
         await self._put_away(life)
         lines = await asyncio.to_thread(tail, self.log_path, life.log_start)
         return RbeeError(
@@ -216,7 +152,7 @@ class LocalHive:
             hint=f"Its log says why: {self.log_path}",
         )
 
-    async def _watch(self, life: _Life) -> None:
+    async def _watch(self, life: HiveProcess) -> None:
         """Wait for the end of a hive that served, and tell it."""
         assert life.reader is not None
         while await life.reader.read() is not None:
@@ -230,7 +166,7 @@ class LocalHive:
         if self._on_down is not None:
             await self._on_down(f"the hive ended with code {code}; its log: {self.log_path}")
 
-    async def _put_away(self, life: _Life) -> None:
+    async def _put_away(self, life: HiveProcess) -> None:
         """Leave neither a process nor a descriptor behind."""
         if life.reader is not None:
             life.reader.close()
@@ -248,49 +184,6 @@ class LocalHive:
 
 class _PortTakenError(Exception):
     """Raised when somebody took the port between our look and the hive's bind."""
-
-
-def hive_program() -> str:
-    """Find `rbee-hive`: beside this interpreter, else on the path. Raises RbeeError with the install command."""
-    beside = Path(sys.executable).parent / "rbee-hive"
-    found = str(beside) if beside.is_file() else shutil.which("rbee-hive")
-    if found is None:
-        raise RbeeError(
-            ErrorCode.WORKER_BINARY_NOT_FOUND,
-            f"The program rbee-hive is neither beside {sys.executable} nor on the path.",
-            hint="Install it: pip install 'rbee[local]'; or run the queen with --local-hive false.",
-        )
-    return found
-
-
-def free_port(first: int) -> int:
-    """Give the first port from *first* up that can be bound; 0 stays 0. Raises RbeeError PORT_IN_USE."""
-    if first == 0:
-        return 0
-    for port in range(first, min(first + PORTS_TRIED, 65536)):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, port))
-            except OSError as error:
-                if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                    continue
-                raise
-            return port
-    raise RbeeError(
-        ErrorCode.PORT_IN_USE, f"No port from {first} to {first + PORTS_TRIED - 1} is free for the local hive."
-    )
-
-
-def tail(path: Path, start: int = 0, lines: int = TAIL_LINES) -> list[str]:
-    """Give the last lines of a log from byte *start* on; none where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(start, size - 64 * 1024))
-            return file.read().decode("utf-8", "replace").splitlines()[-lines:]
-    except OSError:
-        return []
 
 
 async def _ended(process: subprocess.Popen[bytes], within_s: float) -> bool:

@@ -12,6 +12,7 @@ from rbee.errors import RbeeError
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.placement import Refusal, Wish
+from rbee.queen.registry import Hive
 from rbee.queen.story import narration
 
 FIRST_TRY_S = 6.0
@@ -36,6 +37,21 @@ class Readiness:
 
     async def events(self, wish: Wish) -> AsyncIterator[bytes]:
         """Do what *wish* needs, with the narration of it. Raises RbeeError where it must have the local hive."""
+        async for event in self._reached(wish):
+            yield event
+        # Which of several has the model decides; where there is but one, it is asked soon enough.
+        if wish.node is None and len(self._connected()) > 1:
+            await self.listed()
+
+    async def listed(self) -> None:
+        """Wait until every connected hive has said which models it has."""
+        if all(hive.listed for hive in self._connected()):
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_TRY_S):
+                await self._fleet.until(lambda: all(hive.listed for hive in self._connected()) or None)
+
+    async def _reached(self, wish: Wish) -> AsyncIterator[bytes]:
         if self._untried(wish):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_TRY_S):
@@ -64,6 +80,9 @@ class Readiness:
         """Do the same for whoever has no use for the narration."""
         async for _ in self.events(wish):
             pass
+
+    def _connected(self) -> list[Hive]:
+        return [hive for hive in self._fleet.registry.hives() if hive.connected]
 
     def _needs_local(self, wish: Wish) -> bool:
         return (

@@ -41,7 +41,10 @@ EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 @dataclass(frozen=True, slots=True)
 class Hive:
-    """One hive as known: `connected` from its Hello to the loss of its channel, `closing` once it drains."""
+    """One hive as known: `connected` from its Hello to the loss of its channel, `closing` once it drains.
+
+    `listed` tells whether it has said which `models` it has; until then they are those of its life before.
+    """
 
     node: str
     url: str
@@ -51,6 +54,7 @@ class Hive:
     version: str | None = None
     detection: Detection = field(default_factory=lambda: Detection(devices=[]))
     models: tuple[CatalogEntry, ...] = ()
+    listed: bool = False
     workers: Mapping[str, WorkerLink] = field(default_factory=dict)
     quarantined: tuple[Quarantine, ...] = ()
     last_seen: float | None = None
@@ -108,7 +112,7 @@ class Registry:
                 self._remember_gone(message)
                 hive = replace(hive, workers={k: v for k, v in hive.workers.items() if k != worker_id})
             case ModelsChanged(models=models):
-                hive = replace(hive, models=tuple(models))
+                hive = replace(hive, models=tuple(models), listed=True)
             case DevicesChanged(detection=detection):
                 hive = replace(hive, detection=detection)
             case QuarantineChanged(quarantined=quarantined):
@@ -191,7 +195,8 @@ class Registry:
             hive_id=hello.hive_id,
             version=hello.version,
             detection=hello.detection,
-            models=tuple(hello.models),
+            models=hive.models if hello.models is None else tuple(hello.models),
+            listed=hello.models is not None,
             workers=links,
             quarantined=tuple(hello.quarantined),
             last_error=None,

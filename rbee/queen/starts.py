@@ -9,7 +9,7 @@ import asyncio
 import logging
 
 from rbee import __version__
-from rbee.client.hive import HiveClient
+from rbee.client.base import OnRetry
 from rbee.contracts.control import WorkerChanged
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
@@ -103,25 +103,24 @@ class Starts:
                 return link
             case AwaitWorker(node=node, link=link):
                 return await self._loaded(story, node, link)
-        request = SpawnRequest(model=entry.reference, backend=place.backend, device=place.device)
+        request = SpawnRequest(model=entry.reference, backend=place.backend, device=place.device, join=True)
         return await self._spawned(story, place.node, request)
 
     async def _preflight(self, story: Story, node: str) -> None:
-        """See that the hive answers over HTTP, attempt by attempt."""
-
-        def again(attempt: int, of: int, why: str) -> None:
-            story.tell("queen-rbee", "retry", f"hive {node} does not answer ({why}); retry {attempt} of {of}", "🔁")
-
-        health = await self._channels.client(node).health(again)
-        if not compatible(__version__, health.version):
+        """See that the hive is there and of our version; one whose channel is closed is asked, attempt by attempt."""
+        if not self._fleet.connected(node):
+            await self._channels.client(node).health(_telling(story, node))
+        await self._reached(node)
+        hive = self._fleet.registry.hive(node)
+        version = (hive.version if hive is not None else None) or "unknown"
+        if not compatible(__version__, version):
             raise RbeeError(
                 ErrorCode.VERSION_MISMATCH,
-                f"The hive on {node} is version {health.version}, the queen is {__version__}.",
-                details={"hive_version": health.version, "queen_version": __version__},
+                f"The hive on {node} is version {version}, the queen is {__version__}.",
+                details={"hive_version": version, "queen_version": __version__},
                 hint=f"Upgrade the hive: rbee-keeper hive upgrade --node {node}",
             )
-        await self._reached(node)
-        story.tell("rbee-hive", "preflight", f"hive {node}: preflight: {health.status}, version {health.version}", "🩺")
+        story.tell("rbee-hive", "preflight", f"hive {node}: preflight: alive, version {version}", "🩺")
 
     async def _reached(self, node: str) -> None:
         """Wait for the channel to a hive that answers: after a cut it comes back a little later than its machine.
@@ -143,7 +142,7 @@ class Starts:
     async def _fetched(self, story: Story, node: str, model: str) -> CatalogEntry:
         """Have the model on *node*."""
         client = self._channels.client(node)
-        progress = await client.download(model)
+        progress = await client.download(model, _telling(story, node))
         known = progress.stage == "complete"
         if not known:
             story.tell("rbee-hive", "download", f"hive {node}: {model} is not in the catalogue, fetching it", "📥")
@@ -155,7 +154,13 @@ class Starts:
                     )
                 else:
                     story.download(progress)
-        entry = await self._catalogued(client, model, progress.model_id)
+        entry = progress.entry
+        if entry is None:
+            raise RbeeError(
+                ErrorCode.INVALID_RESPONSE,
+                f"The hive on {node} says that it has {model}, but not what it is.",
+                details={"node": node, "model": model},
+            )
         self._fleet.learn_spelling(model, entry.reference)
         verb = "found in the catalogue" if known else "fetched and catalogued"
         story.tell(
@@ -165,17 +170,6 @@ class Starts:
             "📚",
         )
         return entry
-
-    async def _catalogued(self, client: HiveClient, model: str, model_id: str | None) -> CatalogEntry:
-        models = await client.models()
-        found = next((entry for entry in models if entry.id == model_id or entry.reference == model), None)
-        if found is None:
-            raise RbeeError(
-                ErrorCode.INVALID_RESPONSE,
-                f"The hive on {client.node} says that it has {model}, but its catalogue does not list it.",
-                details={"node": client.node, "model": model},
-            )
-        return found
 
     async def _spawned(self, story: Story, node: str, request: SpawnRequest) -> WorkerLink:
         link = await self._channels.client(node).spawn(request)
@@ -210,6 +204,15 @@ class Starts:
             await self._channels.client(node).stop(worker_id)
         except RbeeError as error:
             log.warning("stuck worker not stopped", extra={"fields": {"worker_id": worker_id, "reason": error.message}})
+
+
+def _telling(story: Story, node: str) -> OnRetry:
+    """Give what tells of each further attempt to reach a hive."""
+
+    def again(attempt: int, of: int, why: str) -> None:
+        story.tell("queen-rbee", "retry", f"hive {node} does not answer ({why}); retry {attempt} of {of}", "🔁")
+
+    return again
 
 
 def short(reference: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import Final, NoReturn
@@ -17,6 +18,8 @@ ENGINE_FIRST_S: Final = 1.0
 def main() -> NoReturn:
     """Run one worker. Exit codes: 0 ended as asked, 1 failed, 78 wrong configuration."""
     hold = lifeline.hold()
+    # Until it serves: the collector would go through all that is being imported, again and again.
+    gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
     from rbee.daemonkit.command import Program, fail
     from rbee.errors import RbeeError

@@ -13,6 +13,7 @@ from rbee.daemonkit import server
 from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.drain import Drain
+from rbee.daemonkit.sockets import bind
 from rbee.daemonkit.tickets import Tickets
 from rbee.lifeline import Hold
 from rbee.worker import routes
@@ -30,7 +31,7 @@ def run(settings: WorkerSettings, thread: EngineThread, hold: Hold) -> int:
     Raises RbeeError if the port cannot be had.
     """
     service = Service(settings, thread, tell=hold.tell)
-    sock = server.bind(settings.host, settings.port)
+    sock = bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
 

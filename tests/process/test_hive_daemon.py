@@ -112,6 +112,8 @@ def test_a_queen_is_told_everything_and_then_every_change(start_hive: StartHive,
             assert hello.kind == "hello"
             assert [device.backend for device in hello.detection.devices][-1] == "cpu"
             assert hello.workers == []
+            # Nobody has looked into the catalogue, or there is nothing in it.
+            assert not hello.models
         link = hive.spawn(model)
         for queen in (first, second):
             change = queen.until("worker_changed")
@@ -125,7 +127,7 @@ def test_a_queen_is_told_everything_and_then_every_change(start_hive: StartHive,
             hello = late.next()
             assert hello.kind == "hello"
             assert [each.worker.state for each in hello.workers] == ["idle"]
-            assert [row.reference for row in hello.models] == [model]
+            assert [row.reference for row in hello.models or ()] == [model]
 
 
 def test_the_hive_beats(start_hive: StartHive) -> None:

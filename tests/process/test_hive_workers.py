@@ -241,6 +241,23 @@ def test_a_stalled_worker_is_replaced(start_hive: StartHive, model: str) -> None
         assert replacement["model_ref"] == first["model_ref"]
 
 
+def test_who_may_join_gets_the_worker_that_is_loading(start_hive: StartHive, model: str) -> None:
+    """A start that may join one under way does, so that a hive and its queen do not both replace a stalled worker."""
+    hive = start_hive(env={"STAND_IN_LOAD_S": "1"})
+    loading = hive.spawn(model)["worker"]["worker_id"]
+
+    joined = hive.spawn(model, join=True)["worker"]["worker_id"]
+    another = hive.spawn(model)["worker"]["worker_id"]
+    hive.serving(loading)
+    hive.serving(another)
+    anew = hive.spawn(model, join=True)["worker"]["worker_id"]
+
+    assert joined == loading
+    assert another != loading
+    assert anew not in (loading, another)
+    assert len(hive.workers()) == 3
+
+
 @pytest.mark.B68
 def test_no_worker_outlives_a_killed_hive(start_hive: StartHive, model: str) -> None:
     """After SIGKILL to the hive its workers are gone within 2 s, whatever they were doing."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbee import lifeline
 from rbee.contracts.errors import ErrorCode
-from rbee.daemonkit import server, systemd
+from rbee.daemonkit import server, sockets, systemd
 from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Gate
 from rbee.daemonkit.drain import Drain
@@ -110,7 +110,7 @@ def main() -> None:
     gate = Gate("tiny", KEY, open_paths=("/health",))
     app = create_app("tiny", gate=gate, operations=routes.of(drains), max_body_bytes=1000)
     port = int(os.environ.get("TINY_PORT", "0"))
-    sock = systemd.kept("127.0.0.1", port) or server.bind("127.0.0.1", port)
+    sock = systemd.kept("127.0.0.1", port) or sockets.bind("127.0.0.1", port)
     server.serve(app, sock, drain_of, hold, successor=systemd.keep(sock))
 
 

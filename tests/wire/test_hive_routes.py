@@ -99,6 +99,8 @@ def test_every_route_but_health_needs_the_key(asgi: ASGIApp, method: str, path: 
         ("GET", "/v1/models/none", None, 404, "MODEL_NOT_FOUND"),
         ("POST", "/v1/workers/none/shutdown", None, 404, "WORKER_NOT_FOUND"),
         ("GET", "/v1/logs?lines=-1", None, 400, "INVALID_REQUEST"),
+        ("GET", "/v1/logs?lins=5", None, 400, "INVALID_REQUEST"),
+        ("POST", "/v1/workers/spawn", None, 400, "INVALID_REQUEST"),
     ],
 )
 def test_every_failure_has_the_one_body(

@@ -71,6 +71,8 @@ class Catalogue:
         self._rows: Rows | None = None
         self._known: dict[str, tuple[CatalogEntry, int]] = {}
         self._peaks: dict[str, int] = {}
+        self._wanted = False
+        self._until_wanted: list[CatalogEntry] = []
 
     async def all(self) -> list[CatalogEntry]:
         """Give all models, sorted by reference, each with what is wrong with its file now.
@@ -100,8 +102,12 @@ class Catalogue:
     def put_soon(self, entry: CatalogEntry) -> None:
         """Store a model that is used in place, without waiting: whoever asks for the catalogue later sees it.
 
-        A database that cannot be used is logged; such a model serves without a row.
+        A database that cannot be used is logged; such a model serves without a row. One that nobody has asked for yet
+        is not loaded for this.
         """
+        if not self._wanted:
+            self._until_wanted.append(entry)
+            return
         stored = asyncio.get_running_loop().run_in_executor(self._thread, self._put_if_new, entry)
         stored.add_done_callback(self._stored)
 
@@ -135,6 +141,7 @@ class Catalogue:
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        self._wanted = True
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _opened(self) -> Rows:
@@ -145,6 +152,9 @@ class Catalogue:
             self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in rows.all()}
             self._peaks = rows.peaks()
             self._rows = rows
+            for entry in self._until_wanted:
+                self._try_to_put(entry)
+            self._until_wanted.clear()
         return self._rows
 
     def _all(self) -> list[CatalogEntry]:
@@ -173,6 +183,12 @@ class Catalogue:
             log.warning("a catalogued model is not as it was", extra={"fields": {"problem": now.problem}})
         self._put(entry)
         return True
+
+    def _try_to_put(self, entry: CatalogEntry) -> None:
+        try:
+            self._put_if_new(entry)
+        except (RbeeError, OSError) as error:
+            log.error("not catalogued", extra={"fields": {"model": entry.reference, "reason": str(error)}})
 
     def _put_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> bool:
         rows = self._opened()

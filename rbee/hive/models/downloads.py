@@ -118,6 +118,7 @@ class Downloads:
                 bytes_total=entry.size_bytes,
                 local_path=entry.local_path,
                 model_id=entry.id,
+                entry=entry,
             )
         )
         return entry

@@ -14,8 +14,9 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -63,6 +64,15 @@ class GgufHeader:
     head_widths: tuple[int, int] | None = None
 
 
+class _Part(NamedTuple):
+    """A file of a model, and by what a change of it is noticed."""
+
+    path: Path
+    size: int
+    inode: int
+    changed_ns: int
+
+
 def parts_of(path: Path) -> list[Path]:
     """List all files of the model that *path* is, or is the first part of."""
     match = _SPLIT_NAME.match(path.name)
@@ -73,24 +83,26 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the header of the model at *path* and check that every part of it is whole.
+    """Read the header of the model at *path* and check that every part of it is whole; once for files as they are.
 
     Raises:
         RbeeError: MODEL_NOT_FOUND if a part is missing; MODEL_INVALID if one is not GGUF, or truncated;
             PERMISSION_DENIED if it cannot be read.
     """
-    total = 0
+    return _read_parts(tuple(_regular(part) for part in parts_of(path)))
+
+
+@lru_cache(maxsize=16)
+def _read_parts(parts: tuple[_Part, ...]) -> GgufHeader:
     first: dict[str, Any] = {}
     matrices: Counter[int] = Counter()
-    for part in parts_of(path):
-        size = _regular_size(part)
-        metadata = _read_part(part, size, matrices)
+    for part in parts:
+        metadata = _read_part(part.path, part.size, matrices)
         first = first or metadata
-        total += size
-    return _describe(first, total, matrices)
+    return _describe(first, sum(part.size for part in parts), matrices)
 
 
-def _regular_size(path: Path) -> int:
+def _regular(path: Path) -> _Part:
     try:
         info = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -104,7 +116,7 @@ def _regular_size(path: Path) -> int:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(info.st_mode):
         _refuse(path, "it is not a regular file")
-    return info.st_size
+    return _Part(path, info.st_size, info.st_ino, info.st_ctime_ns)
 
 
 def _read_part(path: Path, size: int, matrices: Counter[int]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ async def show_by_id(hive: Hive, model_id: str) -> ModelDetails:
 async def remove(hive: Hive, model: str) -> None:
     """Forget a model by id or reference; a file that was fetched is deleted, one used in place is not touched."""
     entry = await hive.catalogue.get(model)
-    workers = hive.crew.uses(entry.reference)
+    workers = hive.crew.roster.uses(entry.reference)
     if workers:
         raise RbeeError(
             ErrorCode.MODEL_IN_USE,

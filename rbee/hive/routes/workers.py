@@ -16,7 +16,7 @@ routes = Routes[Hive]("/v1/workers")
 async def list_workers(hive: Hive) -> WorkerList:
     """List the workers of this machine, without their keys."""
     quarantined = [NodeQuarantine(**each.model_dump()) for each in hive.quarantines.listed()]
-    return WorkerList(workers=[link.worker for link in hive.crew.links()], quarantined=quarantined)
+    return WorkerList(workers=[link.worker for link in hive.crew.roster.links()], quarantined=quarantined)
 
 
 @routes.post("/spawn")

@@ -42,6 +42,7 @@ _NO_TERMS: Final = Terms()
 @routes.get("/v1/models")
 async def models(queen: Queen) -> ModelCards:
     """List the models by the names that requests may use: aliases, and what is catalogued or served somewhere."""
+    await queen.readiness.listed()
     hives = queen.fleet.registry.hives()
     return ModelCards(data=cards(queen.board.aliases, hives, created=int(queen.started_unix)))
 
@@ -100,6 +101,7 @@ class Relayed(Response):
         queen = self._queen
         if asked not in queen.board.aliases and not asked.startswith(SCHEMES):
             await queen.readiness.met(Wish(asked))
+            await queen.readiness.listed()
         return resolve(asked, queen.board.aliases, queen.fleet.registry.hives())
 
 

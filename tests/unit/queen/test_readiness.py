@@ -1,0 +1,61 @@
+"""What is waited for before a task is placed: hives that have not said yet which models they have."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from rbee.contracts.control import ModelsChanged
+from rbee.queen.fleet_watch import FleetWatch
+from rbee.queen.placement import Wish
+from rbee.queen.readiness import Readiness
+from tests.unit.queen.fleet import entry, hello
+
+MODEL = "hf:bees/honey"
+
+
+def fleet_of(*nodes: str) -> FleetWatch:
+    """A fleet whose hives are connected and have not looked into their catalogues."""
+    fleet = FleetWatch(lambda: 0.0)
+    for node in nodes:
+        fleet.add_node(node, f"http://{node}:9200")
+        fleet.apply(node, hello().model_copy(update={"models": None, "hive_id": f"hive-of-{node}"}))
+    return fleet
+
+
+async def waits(fleet: FleetWatch, wish: Wish) -> bool:
+    """Tell whether *wish* waits until all hives have listed their models, and see that it does not wait longer."""
+    meeting = asyncio.ensure_future(Readiness(fleet, None, local_timeout_s=1).met(wish))
+    _, waiting = await asyncio.wait({meeting}, timeout=0.05)
+    for hive in fleet.registry.hives():
+        fleet.apply(hive.node, ModelsChanged(models=[entry(MODEL)]))
+    await asyncio.wait_for(meeting, 5)
+    return bool(waiting)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wish", "waiting"),
+    [
+        (("attic", "cellar"), Wish(MODEL), True),
+        (("attic",), Wish(MODEL), False),
+        (("attic", "cellar"), Wish(MODEL, "attic"), False),
+    ],
+    ids=["one of two", "the only one", "the named one"],
+)
+def test_a_choice_waits_until_all_have_listed_their_models(nodes: tuple[str, ...], wish: Wish, waiting: bool) -> None:
+    """Where the model may decide the place, no hive is passed over because it has not looked yet."""
+    assert asyncio.run(waits(fleet_of(*nodes), wish)) is waiting
+
+
+def test_a_hive_that_starts_again_keeps_its_models_until_it_says_otherwise() -> None:
+    """A hello without models does not take away those that are known."""
+    fleet = fleet_of("attic")
+    fleet.apply("attic", ModelsChanged(models=[entry(MODEL)]))
+
+    fleet.apply("attic", hello().model_copy(update={"models": None}))
+
+    hive = fleet.registry.hive("attic")
+    assert hive is not None
+    assert [one.reference for one in hive.models] == [MODEL]
+    assert not hive.listed
