@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Collection
+from urllib.parse import urlsplit
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import CascadeReceipt, ShutdownReceipt
@@ -20,6 +21,7 @@ from rbee.queen.local_hive import LocalHive
 
 log = logging.getLogger(__name__)
 REAP_WITHIN_S = 15.0
+_LOOK_AGAIN_S = 0.05
 
 
 class Cascade:
@@ -130,15 +132,37 @@ class Cascade:
             limited.cancel()
 
     async def _hive_ended(self, node: str) -> ShutdownReceipt:
-        receipt = ShutdownReceipt(node=node)
         told = False
         try:
-            receipt = (await self._channels.client(node).shutdown()).model_copy(update={"node": node})
+            client = self._channels.client(node)
+            receipt = (await client.shutdown()).model_copy(update={"node": node})
             told = True
         except RbeeError as error:
             receipt = ShutdownReceipt(node=node, gone=False, error=error.message)
+        if told and node != LOCALHOST_NODE and (doubt := await doubt_of_end(client.url)) is not None:
+            receipt = receipt.model_copy(update={"gone": False, "error": doubt})
         if node == LOCALHOST_NODE and self._local is not None:
             by_itself = await self._local.reap(told=told, within_s=REAP_WITHIN_S)
             # Its process is gone now, and a worker never outlives its hive.
             receipt = receipt.model_copy(update={"gone": True, "error": None if by_itself else "it had to be killed"})
         return receipt
+
+
+async def doubt_of_end(url: str, within_s: float = REAP_WITHIN_S) -> str | None:
+    """Wait until nobody listens at *url* any more, as after the end of a hive, whose word alone is no proof.
+
+    Gives why that cannot be said; None where it is so.
+    """
+    at = urlsplit(url)
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                _, writer = await asyncio.open_connection(at.hostname, at.port)
+                writer.close()
+                await asyncio.sleep(_LOOK_AGAIN_S)
+    except ConnectionRefusedError:
+        return None
+    except TimeoutError:
+        return f"it said that it ends, but {url} is not closed after {within_s:g} s"
+    except OSError as error:
+        return f"it said that it ends, but its machine cannot be asked any more ({error.strerror or error})"

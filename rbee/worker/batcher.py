@@ -14,6 +14,7 @@ from rbee.contracts.tasks import FinishReason
 from rbee.errors import RbeeError
 from rbee.worker.engine.protocol import Engine, EngineFailedError
 from rbee.worker.generation import Ending, Event, Generation, Scored, TokenScore
+from rbee.worker.pace import Pace
 from rbee.worker.slots import SlotTable, StepPlan
 from rbee.worker.speculation import Speculation, Stream
 
@@ -36,7 +37,8 @@ class Batcher:
 
     Args:
         deliver: takes the events of a whole step at once, on the engine's thread.
-        prompt_batch: prompt tokens in one round at most; running streams wait that long for their next token.
+        prompt_batch: prompt tokens in one round at most; running streams wait that long for their next token, except
+            for prompts that take more than one round: these are read at a `Pace`.
         speculate: drafted tokens in one batch at most; 0 unless the engine can rewind.
     """
 
@@ -52,6 +54,7 @@ class Batcher:
         self.table: Final = SlotTable(slots, engine.facts.context, piece=engine.piece_tokens, copies=engine.can_copy)
         self._engine = engine
         self._prompt_batch = prompt_batch
+        self._pace = Pace(prompt_batch)
         self._speculation = Speculation(speculate) if speculate else None
         self._deliver = deliver
         self._inbox: queue.SimpleQueue[Generation | Embedding | None] = queue.SimpleQueue()
@@ -98,12 +101,22 @@ class Batcher:
         self._take_requests()
         self._drop(lambda generation: generation.cancelled)
         drafts = self._speculation.drafts(self._streams()) if self._speculation is not None else None
-        for plan in self.table.plan(self._prompt_batch, drafts):
+        streams_s = prompts_s = 0.0
+        read = 0
+        for plan in self.table.plan(self._prompt_batch, drafts, long_prompt_tokens=self._pace.tokens):
+            reads = not self.table.slots[plan.slots[0]].generating
+            began = time.monotonic()
             tokens = self._engine.step(plan)
             if tokens is None:
                 self._rewind(plan)
                 return
+            took = time.monotonic() - began
+            if reads:
+                prompts_s, read = prompts_s + took, read + len(plan.tokens)
+            else:
+                streams_s = took
             self._take_tokens(plan, tokens)
+        self._pace.took(streams_s, prompts_s, read)
 
     def _take_tokens(self, plan: StepPlan, tokens: list[int]) -> None:
         self.table.evaluated(plan)

@@ -24,7 +24,8 @@ _OLD_TOKEN_WORTH = 0.25  # how likely it is that a cached token would have been 
 class Slot:
     """One sequence of the engine: what is in its cache, and the request that uses it, if any.
 
-    `admitted` and `released` are turns, for "oldest first"; 0 means never.
+    `kept` are the tokens of its prompt that were in the cache already. `admitted` and `released` are turns, for
+    "oldest first"; 0 means never.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Slot:
     tokens: list[int] = field(default_factory=list)
     evaluated: int = 0
     prompt_tokens: int = 0
+    kept: int = 0
     admitted: int = 0
     released: int = 0
 
@@ -121,17 +123,24 @@ class SlotTable:
         self._turn += 1
         best.request_id = request_id
         best.tokens = list(prompt)
-        best.evaluated = keep
+        best.evaluated = best.kept = keep
         best.prompt_tokens = len(prompt)
         best.admitted = self._turn
         return Admission(best.index, keep, copy_from)
 
-    def plan(self, prompt_tokens: int, drafts: Mapping[int, Sequence[int]] | None = None) -> list[StepPlan]:
+    def plan(
+        self,
+        prompt_tokens: int,
+        drafts: Mapping[int, Sequence[int]] | None = None,
+        *,
+        long_prompt_tokens: int | None = None,
+    ) -> list[StepPlan]:
         """Give the batches of one round: the next token of all running streams, then a piece of each prompt.
 
         Prompts share *prompt_tokens*: the oldest may have half of it, then the shortest rest goes first, so that a
-        long prompt stops neither streams nor short prompts. Nothing to evaluate gives no batch. *drafts* has by slot
-        what a stream's next tokens may be; they take nothing from the prompts' share.
+        long prompt stops neither streams nor short prompts. Where streams run, those that no single round could read
+        share *long_prompt_tokens* instead. Nothing to evaluate gives no batch. *drafts* has by slot what a stream's
+        next tokens may be; they take nothing from the prompts' share.
         """
         drafts = drafts or {}
         streams = StepPlan([], [], [], [], {}, drafts)
@@ -145,7 +154,13 @@ class SlotTable:
             else:
                 prompts.append(slot)
         plans = [streams] if streams.tokens else []
-        for slot, count in _share(prompts, prompt_tokens, self._piece):
+        long: list[Slot] = []
+        if streams.tokens and long_prompt_tokens is not None:
+            long = [slot for slot in prompts if slot.prompt_tokens - slot.kept > prompt_tokens]
+            prompts = [slot for slot in prompts if slot not in long]
+        pieces = _share(prompts, prompt_tokens, self._piece)
+        pieces += _share(long, min(long_prompt_tokens or 0, prompt_tokens), self._piece)
+        for slot, count in pieces:
             piece = StepPlan([], [], [], [], {})
             _add(piece, slot, count)
             plans.append(piece)
@@ -166,7 +181,7 @@ class SlotTable:
 
     def forgotten(self, index: int) -> None:
         """Take note that the engine could keep nothing of this slot's cache."""
-        self.slots[index].evaluated = 0
+        self.slots[index].evaluated = self.slots[index].kept = 0
 
     def release(self, index: int) -> None:
         """End the slot's request; what is evaluated stays cached."""

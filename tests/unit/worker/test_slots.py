@@ -35,6 +35,58 @@ def test_running_streams_come_before_prompts() -> None:
     assert prompt.outputs == []
 
 
+def test_prompts_of_many_rounds_are_read_at_another_pace_while_streams_run() -> None:
+    """What no single round could read has a share of its own beside running streams, down to its last piece."""
+    table = SlotTable(3, 1000, piece=63, copies=True)
+    table.admit("stream", [1, 2])
+    run(table)
+    table.generated(0, 3)
+    table.admit("long", list(range(100, 170)))
+    table.admit("short", list(range(500, 520)))
+
+    plans = table.plan(64, long_prompt_tokens=10)
+    rest = list(range(100, 170))
+    for plan in plans:
+        table.evaluated(plan)
+    pieces = [70 - table.slots[1].pending]
+    while table.slots[1].pending > 1:
+        table.generated(0, 3)
+        (piece,) = [plan for plan in table.plan(64, long_prompt_tokens=10) if 1 in plan.advances]
+        assert piece.tokens == rest[sum(pieces) : sum(pieces) + len(piece.tokens)]
+        table.evaluated(piece)
+        pieces.append(len(piece.tokens))
+
+    assert [plan.advances for plan in plans] == [{0: 1}, {2: 20}, {1: 10}]
+    assert pieces == [10] * 7
+
+
+def test_prompts_have_whole_rounds_where_no_stream_waits() -> None:
+    """Nobody is spared who is not there."""
+    table = SlotTable(2, 1000, piece=63, copies=True)
+    table.admit("long", list(range(200)))
+
+    (plan,) = table.plan(64, long_prompt_tokens=10)
+
+    assert len(plan.tokens) == 63
+
+
+def test_what_was_cached_makes_no_prompt_long() -> None:
+    """A prompt counts by what of it must be read."""
+    table = SlotTable(3, 1000, piece=63, copies=True)
+    table.admit("before", list(range(200)))
+    while run(table):
+        pass
+    table.release(0)
+    table.admit("stream", [900, 901])
+    run(table)
+    table.generated(1, 902)
+    table.admit("again", [*range(200), *range(300, 330)])
+
+    plans = table.plan(64, long_prompt_tokens=10)
+
+    assert [plan.advances for plan in plans] == [{1: 1}, {0: 30}]
+
+
 def test_a_long_prompt_does_not_stop_a_short_one() -> None:
     """The oldest prompt has half of a round; the shortest rest goes first in the other half."""
     table = SlotTable(3, 10_000, piece=1000, copies=True)
