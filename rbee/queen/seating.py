@@ -26,7 +26,8 @@ from rbee.queen.starts import Starts, short
 from rbee.queen.story import narration
 from rbee.queen.turns import Turn, Turns
 from rbee.queen.undertaking import Undertaking
-from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
+from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamSilent
+from rbee.queen.upstream_pool import UpstreamPool
 
 ERROR_BODY_BYTES = 64 * 1024
 _DECISIONS = {UseWorker: "warm", AwaitWorker: "loading", SpawnWorker: "spawn", Refusal: "refused"}
