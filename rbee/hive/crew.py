@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from rbee.contracts.control import HiveMessage, WorkerChanged
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState, WorkerStopReceipt
+from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerStopReceipt
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
+from rbee.hive.hearing import Hearing
 from rbee.hive.member import LAST_WORDS_S, Member
 from rbee.hive.memory import LoadedModel, most_bytes
 from rbee.hive.processes import WorkerOrder, WorkerProcess
@@ -21,7 +22,6 @@ from rbee.hive.quarantines import Quarantines
 from rbee.hive.returned import Returns
 from rbee.hive.roster import Roster
 from rbee.hive.supervision import (
-    Answered,
     Bound,
     Check,
     Drained,
@@ -32,10 +32,8 @@ from rbee.hive.supervision import (
     Kill,
     Leased,
     Leave,
-    Missed,
     Replace,
     Report,
-    Reported,
     Spawned,
     Stop,
     StopAsked,
@@ -94,11 +92,11 @@ class Crew:
         self._on_replace = on_replace
         self._on_leave = on_leave
         self._on_gone = on_gone
-        self._on_peak = on_peak
         self._returns = returns
         self._quarantines = quarantines
         self._clock = clock
         self._wall_clock = wall_clock
+        self._hearing = Hearing(supervision, self._feed, on_peak=on_peak, quarantines=quarantines, clock=clock)
 
     def bound(self, worker_id: str, key: str) -> None:
         """Take a worker's own word that its port is bound. Raises RbeeError if it is not that worker's key."""
@@ -162,15 +160,6 @@ class Crew:
             self._feed(Tick(self._clock()))
             self._quarantines.tell()
 
-    def _feed_slots(self, member: Member, event: Reported | Answered) -> None:
-        """Take in free slots; one more than before is a request that has been answered."""
-        before = self._supervision.workers[event.worker_id]
-        self._feed(event)
-        after = self._supervision.workers.get(event.worker_id)
-        member.count_load(before, after)
-        if before.phase == "serving" and after is not None and after.slots_available > before.slots_available:
-            self._quarantines.proved(member.order.model_ref, (member.order.backend, member.order.device))
-
     def _feed(self, event: Event) -> None:
         for instruction in self._supervision.on(event):
             self._carry_out(instruction)
@@ -183,7 +172,7 @@ class Crew:
         member = self.roster.members[instruction.worker_id]
         match instruction:
             case Check():
-                self._background.start(self._check(member), name="check")
+                self._background.start(self._hearing.check(member), name="check")
             case Stop(reason=reason, unused=unused):
                 metrics.HIVE_EVICTIONS.add(float(unused))
                 log.info("stopping a worker", extra={"fields": {"worker_id": member.order.worker_id, "reason": reason}})
@@ -202,12 +191,7 @@ class Crew:
         if member.stop_began is None:
             member.stop_began = self._clock()
             member.memory_bytes = member.process.memory_bytes() or member.memory_bytes
-            self._measure(member)
-
-    def _measure(self, member: Member) -> None:
-        peak = member.new_peak()
-        if peak is not None:
-            self._on_peak(member.loaded, peak)
+            self._hearing.measure(member)
 
     async def _weigh(self, member: Member) -> None:
         """Note what its GPU has free while it still lives."""
@@ -234,38 +218,9 @@ class Crew:
         member.killed = True
         member.process.kill()
 
-    async def _check(self, member: Member) -> None:
-        worker_id = member.order.worker_id
-        try:
-            client = await member.talk()
-            # A check that is still out when the next one is due is a miss.
-            async with asyncio.timeout(self._supervision.policy.health_interval_s):
-                health = await client.health()
-        except (RbeeError, TimeoutError) as error:
-            reason = error.message if isinstance(error, RbeeError) else "it gave no answer in time"
-            log.warning("health check missed", extra={"fields": {"worker_id": worker_id, "reason": reason}})
-            self._feed(Missed(worker_id, self._clock(), reason))
-            return
-        member.memory_bytes = health.memory_bytes or member.process.memory_bytes()
-        self._measure(member)
-        if worker_id not in self._supervision.workers:
-            return
-        self._feed_slots(
-            member,
-            Answered(
-                worker_id,
-                self._clock(),
-                health.state,
-                health.slots_total,
-                health.slots_available,
-                health.stalled_s,
-                member.memory_bytes or 0,
-            ),
-        )
-
     async def _follow(self, member: Member) -> None:
         """Hear what a worker says and notice its end, at once."""
-        hearing = asyncio.ensure_future(self._hear(member, member.process))
+        hearing = asyncio.ensure_future(self._hearing.listen(member, member.process))
         code = await member.process.wait()
         # What it said last may still be on its way through the lifeline.
         await asyncio.wait({hearing}, timeout=LAST_WORDS_S)
@@ -273,28 +228,6 @@ class Crew:
         if await self._relaunched(member):
             return
         self._feed(Exited(member.order.worker_id, self._clock(), code))
-
-    async def _hear(self, member: Member, process: WorkerProcess) -> None:
-        worker_id = member.order.worker_id
-        while (message := await process.hear()) is not None:
-            if "error" in message:
-                member.error = RbeeError.from_body(message) or member.error
-            elif "port" in message:
-                self._feed(Bound(worker_id, self._clock()))
-            elif message.get("state") in set(WorkerState):
-                if WorkerState(message["state"]).serves:
-                    member.device_bytes = _count(message.get("device_bytes")) or member.device_bytes
-                    self._measure(member)
-                self._feed_slots(
-                    member,
-                    Reported(
-                        worker_id,
-                        self._clock(),
-                        WorkerState(message["state"]),
-                        _count(message.get("slots_total")),
-                        _count(message.get("slots_available")),
-                    ),
-                )
 
     async def _relaunched(self, member: Member) -> bool:
         """Start a worker again on another port if somebody took its port between the choice and the bind."""
@@ -335,7 +268,3 @@ class Crew:
             self._background.start(member.client.close(), name="close")
         member.gone.set()
         self._on_gone()
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0

@@ -14,7 +14,7 @@ from rbee.daemonkit.auth import OPERATOR
 from rbee.errors import RbeeError
 from rbee.queen.admission import Load, refusal
 from rbee.queen.errand import EdgeRequest
-from rbee.queen.placement import Refusal
+from rbee.queen.refusals import Refusal
 from rbee.queen.seating import Means
 from rbee.queen.tasks import Task
 

@@ -12,7 +12,8 @@ from rbee.contracts.workers import WorkerInfo, WorkerLink
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
 from rbee.queen.fleet_watch import FleetWatch
-from rbee.queen.upstream import UpstreamBroken, UpstreamPool
+from rbee.queen.upstream import UpstreamBroken
+from rbee.queen.upstream_pool import UpstreamPool
 
 log = logging.getLogger(__name__)
 FREE_SLOT_WITHIN_S = 5.0

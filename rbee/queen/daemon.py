@@ -30,7 +30,7 @@ from rbee.queen.settings import QueenSettings
 from rbee.queen.starts import Starts
 from rbee.queen.store import HiveKeys, Store
 from rbee.queen.turns import Turns
-from rbee.queen.upstream import UpstreamPool
+from rbee.queen.upstream_pool import UpstreamPool
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Decide where a task runs.
 
 Pure: the fleet as known and the wish go in; the worker to use, the place for a new one, or a refusal comes out.
-The caller performs it. A node or device that is passed over has its reason in the refusal, which reaches the user.
+The caller performs it. A node or device that is passed over has its reason in the refusal (`refusals`).
 
 Rules:
 * a worker matches by model, backend and, where one was asked for, device; while a matching worker exists,
@@ -22,29 +22,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rbee.contracts.devices import Backend, Device
-from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import Quarantine, WorkerLink, WorkerState
-from rbee.errors import RbeeError
+from rbee.queen import refusals
 from rbee.queen.prefixes import Marks, Prefixes
+from rbee.queen.refusals import Refusal, Rejection
 from rbee.queen.registry import Hive
 
 MEMORY_FACTOR = 1.2
-_MB = 1024 * 1024  # as the hives count
 DEEP_MARKS = 8  # a beginning of some 250 tokens: what is shorter is read faster than a busier worker answers
 _MORE_OF_SLOTS = 2  # by a half of its slots a worker that has read the prompt may be busier than the idlest
-
-# A refusal of a whole fleet speaks with the voice of the candidate that came closest.
-_CLOSENESS = (
-    ErrorCode.QUARANTINED,
-    ErrorCode.RAM_EXHAUSTED,
-    ErrorCode.VRAM_EXHAUSTED,
-    ErrorCode.DRAINING,
-    ErrorCode.VERSION_MISMATCH,
-    ErrorCode.INVALID_DEVICE,
-    ErrorCode.GPU_NOT_AVAILABLE,
-    ErrorCode.BACKEND_UNAVAILABLE,
-    ErrorCode.CONNECTION_TIMEOUT,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,41 +89,6 @@ class SpawnWorker:
     model_present: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one node, or one device of it, was passed over."""
-
-    node: str
-    code: ErrorCode
-    reason: str
-    details: dict[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Nobody can run it; says why, candidate by candidate."""
-
-    code: ErrorCode
-    message: str
-    rejected: tuple[Rejection, ...] = ()
-    model: str = ""
-
-    def error(self) -> RbeeError:
-        """Give the form that reaches the user: the figures of the closest candidate, the reasons of all."""
-        closest = next((r for r in self.rejected if r.code is self.code), None)
-        details: dict[str, object] = {} if closest is None else dict(closest.details)
-        details["rejected"] = [{"node": r.node, "code": r.code.value, "why": r.reason} for r in self.rejected]
-        hint = None
-        if self.code is ErrorCode.VERSION_MISMATCH and closest is not None:
-            hint = f"Upgrade the hive: rbee-keeper hive upgrade --node {closest.node}"
-        if self.code is ErrorCode.QUARANTINED and closest is not None:
-            hint = (
-                f"Look at the log (rbee-keeper logs --node {closest.node}); it is tried again by itself later, or now "
-                f"by hand: rbee-keeper worker start --node {closest.node} --model {self.model}"
-            )
-        return RbeeError(self.code, self.message, details=details, hint=hint)
-
-
 _Candidate = tuple[int, int, str, str, int, WorkerLink]
 """A worker that serves, in the order of choice: minus its free slots, conversations that it holds, node, id; then what
 runs there, and itself."""
@@ -149,7 +100,7 @@ def place(fleet: Fleet, wish: Wish) -> Decision:
     """Choose where *wish* runs."""
     hives = [hive for hive in fleet.hives if wish.node is None or hive.node == wish.node]
     if not hives:
-        return _nobody(wish)
+        return refusals.nobody(wish.node)
     rejected: list[Rejection] = []
     able: list[tuple[Hive, Backend]] = []
     for hive in hives:
@@ -180,45 +131,21 @@ def compatible(ours: str, theirs: str) -> bool:
 def _able(hive: Hive, wish: Wish, version: str) -> Backend | Rejection:
     """Give the backend that *hive* would use, or why it cannot be used at all."""
     if not hive.connected or hive.version is None:
-        because = f": {hive.last_error}" if hive.last_error else ""
-        return Rejection(hive.node, ErrorCode.CONNECTION_TIMEOUT, f"its hive does not answer{because}")
+        return refusals.unreachable(hive)
     if not compatible(version, hive.version):
-        return Rejection(
-            hive.node,
-            ErrorCode.VERSION_MISMATCH,
-            f"its hive is version {hive.version}, the queen is {version}",
-            {"hive_version": hive.version, "queen_version": version},
-        )
+        return refusals.other_version(hive, version)
     if hive.closing:
-        return Rejection(hive.node, ErrorCode.DRAINING, "its hive is stopping")
+        return refusals.closing(hive)
     there = hive.detection.backends
     backend = wish.backend or hive.detection.best
     if backend is None or backend not in there:
-        return _backend_missing(hive, backend)
+        return refusals.backend_missing(hive, backend)
     if wish.device is None:
         return backend
     indices = [device.index for device in _devices(hive, backend)]
     if wish.device not in indices:
-        return Rejection(
-            hive.node,
-            ErrorCode.INVALID_DEVICE,
-            f"it has no {backend.value} device {wish.device}; its {backend.value} devices are "
-            + ", ".join(map(str, indices)),
-            {"device": wish.device, "devices": indices},
-        )
+        return refusals.device_missing(hive, backend, wish.device, indices)
     return backend
-
-
-def _backend_missing(hive: Hive, backend: Backend | None) -> Rejection:
-    there = [b.value for b in hive.detection.backends]
-    named = ", ".join(there) or "nothing"
-    fault = None if backend is None else hive.detection.faults.get(backend)
-    asked = "any backend" if backend is None else backend.value
-    if fault is not None:
-        code, reason = ErrorCode.GPU_NOT_AVAILABLE, f"its {asked} cannot be used ({fault}); it has {named}"
-    else:
-        code, reason = ErrorCode.BACKEND_UNAVAILABLE, f"it does not have {asked}; it has {named}"
-    return Rejection(hive.node, code, reason, {"backend": asked, "available": there})
 
 
 def _matching(
@@ -299,12 +226,12 @@ def _new_place(
         devices = [d for d in _devices(hive, backend) if wish.device is None or d.index == wish.device]
         quarantine = _quarantine(hive, wish, devices)
         if quarantine is not None:
-            rejected.append(_quarantined(hive, quarantine))
+            rejected.append(refusals.quarantined(hive, quarantine))
             continue
         devices = [device for device in devices if not _barred(hive, device)]
         best = max(devices, key=lambda device: device.free_bytes)
         if best.free_bytes < need:
-            rejected.append(_too_little(hive, best, need))
+            rejected.append(refusals.too_little(hive, best, need))
             continue
         present = any(wish.means(entry.reference) and entry.problem is None for entry in hive.models)
         places.append(
@@ -312,7 +239,7 @@ def _new_place(
         )
     if places:
         return min(places, key=lambda scored: scored[0])[1]
-    return _refused(wish, rejected)
+    return refusals.refused(wish.model, rejected)
 
 
 def _quarantine(hive: Hive, wish: Wish, devices: list[Device]) -> Quarantine | None:
@@ -327,42 +254,6 @@ def _quarantine(hive: Hive, wish: Wish, devices: list[Device]) -> Quarantine | N
 def _barred(hive: Hive, device: Device) -> Quarantine | None:
     at = (device.backend, device.index)
     return next((each for each in hive.quarantined if (each.backend, each.device) == at), None)
-
-
-def _quarantined(hive: Hive, quarantine: Quarantine) -> Rejection:
-    return Rejection(
-        hive.node,
-        ErrorCode.QUARANTINED,
-        f"{quarantine.what} is quarantined: {quarantine.reason}",
-        {"crashes": quarantine.crashes, "reason": quarantine.reason, "until_unix": quarantine.until_unix},
-    )
-
-
-def _too_little(hive: Hive, device: Device, need: int) -> Rejection:
-    code = ErrorCode.RAM_EXHAUSTED if device.backend is Backend.CPU else ErrorCode.VRAM_EXHAUSTED
-    required, available = -(-need // _MB), device.free_bytes // _MB
-    return Rejection(
-        hive.node,
-        code,
-        f"the model needs {required} MB and {device.backend.value} device {device.index} has {available} MB free",
-        {"required_mb": required, "available_mb": available},
-    )
-
-
-def _refused(wish: Wish, rejected: list[Rejection]) -> Refusal:
-    closest = min(rejected, key=lambda rejection: _CLOSENESS.index(rejection.code))
-    if len(rejected) == 1:
-        message = f"Node {closest.node} cannot run {wish.model}: {closest.reason}."
-    else:
-        reasons = "; ".join(f"{rejection.node}: {rejection.reason}" for rejection in rejected)
-        message = f"None of {len(rejected)} nodes can run {wish.model}: {reasons}."
-    return Refusal(closest.code, message, tuple(rejected), wish.model)
-
-
-def _nobody(wish: Wish) -> Refusal:
-    if wish.node is None:
-        return Refusal(ErrorCode.NODE_NOT_FOUND, "No node is registered, so there is nowhere to run anything.")
-    return Refusal(ErrorCode.NODE_NOT_FOUND, f"There is no node named {wish.node}.")
 
 
 def _devices(hive: Hive, backend: Backend) -> list[Device]:

@@ -11,7 +11,8 @@ from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.errors import RbeeError
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.local_hive import LocalHive
-from rbee.queen.placement import Refusal, Wish
+from rbee.queen.placement import Wish
+from rbee.queen.refusals import Refusal
 from rbee.queen.registry import Hive
 from rbee.queen.story import narration
 

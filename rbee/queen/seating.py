@@ -18,14 +18,16 @@ from rbee.observe import metrics
 from rbee.queen.broken_off import crash, free_slot, where
 from rbee.queen.errand import Errand
 from rbee.queen.fleet_watch import FleetWatch
-from rbee.queen.placement import AwaitWorker, Refusal, SpawnWorker, UseWorker, Wish
+from rbee.queen.placement import AwaitWorker, SpawnWorker, UseWorker, Wish
 from rbee.queen.readiness import Readiness
 from rbee.queen.recipients import Recipient
+from rbee.queen.refusals import Refusal
 from rbee.queen.starts import Starts, short
 from rbee.queen.story import narration
 from rbee.queen.turns import Turn, Turns
 from rbee.queen.undertaking import Undertaking
-from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
+from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamSilent
+from rbee.queen.upstream_pool import UpstreamPool
 
 ERROR_BODY_BYTES = 64 * 1024
 _DECISIONS = {UseWorker: "warm", AwaitWorker: "loading", SpawnWorker: "spawn", Refusal: "refused"}

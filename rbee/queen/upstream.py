@@ -1,4 +1,4 @@
-"""Talk HTTP/1.1 to workers at the least cost for each event: pooled connections, bytes as they come.
+"""Talk HTTP/1.1 to a worker at the least cost for each event: one connection, bytes as they come.
 
 A general client parses, wraps and times every chunk, which costs a relay several times what the relay itself does.
 This one sends one kind of request and hands the body over as it arrives, with the reading paused while nobody takes it.
@@ -7,18 +7,12 @@ This one sends one kind of request and hands the body over as it arrives, with t
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable
 from typing import cast
-from urllib.parse import urlsplit
 
 import httptools
 
-from rbee.observe import trace
-
 HIGH_WATER_BYTES = 256 * 1024
-IDLE_KEPT = 64
 
 
 Taker = Callable[[bytes], bool]
@@ -191,128 +185,3 @@ class Upstream(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-class UpstreamPool:
-    """Connections to workers, kept for the next request.
-
-    Args:
-        connect_timeout_s: how long one attempt to connect may take.
-        answer_timeout_s: how long a worker may take to begin its answer.
-    """
-
-    def __init__(self, connect_timeout_s: float, answer_timeout_s: float) -> None:
-        self._connect_timeout_s = connect_timeout_s
-        self._answer_timeout_s = answer_timeout_s
-        self._idle: defaultdict[tuple[str, int], list[Upstream]] = defaultdict(list)
-        self._closed = False
-
-    async def send(
-        self,
-        method: str,
-        url: str,
-        path: str,
-        *,
-        key: str,
-        request_id: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-    ) -> Upstream:
-        """Send a request to the worker at *url*; gives a connection whose answer's head is there.
-
-        A kept connection may have died in its sleep: then the request goes out once more on a new one.
-        Hand the connection to `release` afterwards, whatever became of it.
-
-        Raises:
-            OSError, TimeoutError: the worker cannot be reached.
-            UpstreamBroken: it went away before it answered; UpstreamSilent: it did not answer in time.
-        """
-        address = _address(url)
-        request = _request(
-            method,
-            address,
-            path,
-            key=key,
-            body=body,
-            request_id=request_id,
-            headers={**trace.passed_on(), **(headers or {})},
-        )
-        kept = self._take(address)
-        if kept is not None:
-            try:
-                return await self._answered(kept, request)
-            except UpstreamSilent:
-                raise
-            except UpstreamBroken:
-                pass
-        return await self._answered(await self._connect(address), request)
-
-    def release(self, url: str, upstream: Upstream) -> None:
-        """Take a connection back: kept if its answer came whole, else cut."""
-        idle = self._idle[_address(url)]
-        if upstream.reusable and not self._closed and len(idle) < IDLE_KEPT:
-            idle.append(upstream)
-        else:
-            upstream.close()
-
-    def close(self) -> None:
-        """Close every kept connection."""
-        self._closed = True
-        for idle in self._idle.values():
-            for upstream in idle:
-                upstream.close()
-        self._idle.clear()
-
-    def _take(self, address: tuple[str, int]) -> Upstream | None:
-        idle = self._idle.get(address)
-        while idle:
-            upstream = idle.pop()
-            if upstream.reusable:
-                upstream.reused = True
-                return upstream
-        self._idle.pop(address, None)
-        return None
-
-    async def _answered(self, upstream: Upstream, request: bytes) -> Upstream:
-        try:
-            async with asyncio.timeout(self._answer_timeout_s):
-                await upstream.send(request)
-        except TimeoutError as error:
-            upstream.close()
-            raise UpstreamSilent(f"it did not answer within {self._answer_timeout_s:g} s") from error
-        except BaseException:
-            upstream.close()
-            raise
-        return upstream
-
-    async def _connect(self, address: tuple[str, int]) -> Upstream:
-        async with asyncio.timeout(self._connect_timeout_s):
-            _, upstream = await asyncio.get_running_loop().create_connection(Upstream, *address)
-        return upstream
-
-
-@lru_cache(maxsize=4096)
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    return parts.hostname or "", parts.port or 80
-
-
-def _request(
-    method: str,
-    address: tuple[str, int],
-    path: str,
-    *,
-    key: str,
-    body: bytes,
-    request_id: str,
-    headers: Mapping[str, str],
-) -> bytes:
-    host, port = address
-    host = f"[{host}]" if ":" in host else host
-    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    head = (
-        f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nAccept: text/event-stream\r\nX-Request-Id: {request_id}\r\n"
-        f"{more}Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode("latin-1") + body

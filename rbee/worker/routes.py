@@ -74,13 +74,13 @@ async def health(worker: Worker) -> WorkerHealth:
         worker_id=settings.worker_id,
         state=service.state,
         slots_total=settings.slots,
-        slots_available=service.slots_available,
+        slots_available=service.running.slots_available,
         model_ref=settings.name,
         backend=settings.backend,
         device=settings.device,
         context_length=service.context_length,
-        idle_s=round(service.idle_s, 3),
-        stalled_s=round(service.stalled_s, 3),
+        idle_s=round(service.running.idle_s, 3),
+        stalled_s=round(service.running.stalled_s, 3),
         memory_bytes=resident_bytes(),
     )
 
@@ -105,14 +105,14 @@ async def infer(worker: Worker, body: InferenceRequest, request: Request) -> Inf
     began = time.monotonic()
     service = worker.service
     request_id = body.request_id or errors.request_id_of(request) or ""
-    (generation,) = await service.begin([wish_of(body)], request_id, deadline_s=deadline_of(request))
-    return InferenceStream(generation, cancel=lambda: service.cancel(request_id), began=began)
+    (generation,) = await service.running.begin([wish_of(body)], request_id, deadline_s=deadline_of(request))
+    return InferenceStream(generation, cancel=lambda: service.running.cancel(request_id), began=began)
 
 
 @routes.delete("/v1/inference/{request_id}")
 async def cancel(worker: Worker, request_id: str) -> None:
     """Stop a generation; once more, or one that is over, is fine."""
-    worker.service.cancel(request_id)
+    worker.service.running.cancel(request_id)
 
 
 @routes.get("/v1/slots")

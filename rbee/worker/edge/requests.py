@@ -112,7 +112,7 @@ async def embeddings(service: Service, request: Request) -> Response:
     """Embed texts."""
     wish = await _read(request, EmbeddingRequest)
     _check_model(service, request, wish.model)
-    vectors = await service.embed(embedding.texts_of(wish), _id(request))
+    vectors = await service.running.embed(embedding.texts_of(wish), _id(request))
     name = wish.model or service.settings.name
 
     async def whole() -> bytes:
@@ -126,7 +126,7 @@ async def rerank(service: Service, request: Request) -> Response:
     wish = await _read(request, RerankRequest)
     _check_model(service, request, wish.model)
     request_id, name = _id(request), wish.model or service.settings.name
-    outputs = await service.embed(reranking.pairs_of(wish), request_id)
+    outputs = await service.running.embed(reranking.pairs_of(wish), request_id)
 
     async def whole() -> bytes:
         relevances = [relevance for (relevance,) in await outputs.result()]
@@ -168,11 +168,11 @@ async def _begun(
     echo: Sequence[str] = (),
 ) -> Response:
     request_id = _id(request)
-    generations = await service.begin(wishes, request_id, deadline_s=deadline_of(request))
+    generations = await service.running.begin(wishes, request_id, deadline_s=deadline_of(request))
     answer = Answer(generations, form=form, each=each, echo=echo)
 
     def cancel() -> None:
-        service.cancel(request_id)
+        service.running.cancel(request_id)
 
     async def whole() -> bytes:
         return dialect.whole(await answer.outcomes(), answer.usage)

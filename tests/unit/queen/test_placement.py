@@ -11,8 +11,9 @@ from rbee.contracts.control import Closing, Hello
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import Quarantine, WorkerState
-from rbee.queen.placement import AwaitWorker, Decision, Fleet, Refusal, SpawnWorker, UseWorker, Wish, compatible, place
+from rbee.queen.placement import AwaitWorker, Decision, Fleet, SpawnWorker, UseWorker, Wish, compatible, place
 from rbee.queen.prefixes import Prefixes
+from rbee.queen.refusals import Refusal
 from rbee.queen.registry import Registry
 from tests.unit.queen.fleet import GB, MODEL, VERSION, device, entry, hello, link
 

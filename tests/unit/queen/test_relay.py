@@ -15,7 +15,8 @@ from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.queen.relay import StreamWatch, relay
-from rbee.queen.upstream import HIGH_WATER_BYTES, Upstream, UpstreamBroken, UpstreamPool, UpstreamSilent
+from rbee.queen.upstream import HIGH_WATER_BYTES, Upstream, UpstreamBroken, UpstreamSilent
+from rbee.queen.upstream_pool import UpstreamPool
 from tests.unit.queen.upstreams import HEAD, Exchange, Script, TinyWorker, tiny_worker
 
 GOOD = (
