@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-# Of what a step of the streams alone takes: a running stream then waits 2.4 times as long as usual, of the 3 that are
+# Of what a step of the streams alone takes: a running stream then waits 2.2 times as long as usual, of the 3 that are
 # promised; the rest is for steps that take longer than the last ones did.
-_PROMPTS_SHARE: Final = 1.4
+_PROMPTS_SHARE: Final = 1.2
 _FIRST: Final = 16
-_LEAST: Final = 8  # a batch of fewer costs nearly as much
+_LEAST: Final = 4  # a batch of fewer costs nearly as much
 _SMOOTHING: Final = 0.2
 _SLOWER, _FASTER = 0.25, 1.25
 

@@ -30,7 +30,7 @@ def test_a_round_comes_to_take_what_streams_may_wait(step_s: float, fixed_s: flo
 
     factor = wait(pace, step_s=step_s, fixed_s=fixed_s, token_s=token_s, rounds=30)
 
-    assert 2.0 < factor < 2.8
+    assert 1.9 < factor < 2.6
 
 
 def test_a_round_that_was_too_long_is_not_repeated() -> None:
@@ -51,4 +51,4 @@ def test_there_is_always_something_and_never_too_much(rounds: list[tuple[float, 
     for streams_s, prompts_s, tokens in rounds:
         pace.took(streams_s, prompts_s, tokens)
 
-        assert min(8, most) <= pace.tokens <= most
+        assert min(4, most) <= pace.tokens <= most
