@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from tests.support.waiting import eventually
 pytestmark = pytest.mark.process
 STARTS = 100
 AT_ONCE = 4
+# An event loop starts threads for blocking work until it has as many as it may; one for each start would be 100.
+POOL = min(32, (os.cpu_count() or 1) + 4)
 
 
 @pytest.fixture(name="machine")
@@ -71,7 +74,7 @@ def test_a_hundred_starts_and_stops_leak_nothing(machine: Machine, tmp_path: Pat
             assert now.children == first.children
             assert now.ports == first.ports
             assert now.descriptors <= first.descriptors + 2, f"{now.descriptors}, {first.descriptors} before"
-            assert now.threads <= first.threads + 1
+            assert now.threads <= first.threads + POOL
         return True
 
     eventually(as_before, within=10, because="what the last one used is given back")
