@@ -170,7 +170,8 @@ class Hive:
             self._models_seen = await self.catalogue.all()
         except RbeeError as error:
             log.error("no catalogue", extra={"fields": {"code": error.code.value, "reason": error.message}})
-            return
+            # Who waits to hear which models are here must not wait for ever.
+            self._models_seen = self._models_seen or []
         self.channels.publish(ModelsChanged(models=self._models_seen))
 
     def _in_background(self, work: object, name: str) -> None:

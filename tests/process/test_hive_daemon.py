@@ -130,6 +130,18 @@ def test_a_queen_is_told_everything_and_then_every_change(start_hive: StartHive,
             assert [row.reference for row in hello.models or ()] == [model]
 
 
+def test_a_hive_without_a_catalogue_says_so_too(start_hive: StartHive, tmp_path: Path) -> None:
+    """A database that cannot be used leaves no queen waiting to hear which models there are."""
+    hive = start_hive(models_db=f"sqlite:///{tmp_path / 'nowhere' / 'models.db'}")
+
+    with hive.queen() as queen:
+        hello = queen.next()
+        assert hello.kind == "hello"
+        told = hello.models if hello.models is not None else queen.until("models_changed").models
+
+    assert told == []
+
+
 def test_the_hive_beats(start_hive: StartHive) -> None:
     """A queen that is connected hears a beat every 2 s."""
     hive = start_hive()
