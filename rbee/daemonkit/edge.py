@@ -10,7 +10,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rbee.contracts.errors import ErrorCode
@@ -89,8 +88,6 @@ class Edge:
             await (app or self._app)(scope, self._bounded(receive), send_out)
         except RbeeError as error:
             await error_response(error, request_id)(scope, receive, send_out)
-        except HTTPException:
-            await error_response(self._too_large(), request_id)(scope, receive, send_out)
         except Exception:
             log.exception("BUG: unhandled error", extra={"fields": {"path": scope["path"]}})
             if not status:
@@ -118,8 +115,7 @@ class Edge:
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 if seen > self._max_body_bytes:
-                    # FastAPI lets only this type out of its reading of a body.
-                    raise HTTPException(413, self._too_large().message)
+                    raise self._too_large()
             return message
 
         return receive_in
