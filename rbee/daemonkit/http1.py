@@ -1,11 +1,10 @@
-"""HTTP/1.1 with a bound on a request's head, our error body for what is no HTTP at all, and a way to write at once."""
+"""HTTP/1.1 with a bound on a request's head, our error body for what is no HTTP at all, and a wire below ASGI."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -14,10 +13,8 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-Write = Callable[[bytes], bool]
-"""Writes a piece of a streamed body at once; False, with nothing written, where the client has to be waited for."""
 
-_EXTENSION: Final = "rbee.write"
+_EXTENSION: Final = "rbee.wire"
 _REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
 
@@ -26,11 +23,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = False
+    _wires: tuple[Wire, ...] = ()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the connection, also of one that was reset, whose timer uvicorn would keep until it is due."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
+        wires, self._wires = self._wires, ()
+        for wire in wires:
+            wire.hang_up()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and stop where a head grows too large."""
@@ -54,7 +55,10 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         # A request for another protocol than HTTP has no cycle.
         if getattr(self.cycle, "scope", None) is self.scope:
-            self.scope["extensions"] = {_EXTENSION: {"write": partial(_write, self.cycle)}}
+            wire = Wire(self.cycle)
+            # One that is not answered yet stays beside the new one, which was sent without waiting for the answer.
+            self._wires = (*(before for before in self._wires if not before.answered), wire)
+            self.scope["extensions"] = {_EXTENSION: {"wire": wire}}
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be a request, and hang up."""
@@ -75,21 +79,75 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-def writing(scope: Scope) -> Write:
-    """Give the way to write at once for the request of *scope*; where its server has none, one that never does."""
-    extensions = scope.get("extensions") or {}
-    return cast("Write", extensions[_EXTENSION]["write"]) if _EXTENSION in extensions else _never
+class Wire:
+    """What the connection of one request can do beyond ASGI, without the coroutines around each of its messages."""
 
+    __slots__ = ("_cycle", "_left")
 
-def _write(cycle: RequestResponseCycle, data: bytes) -> bool:
-    """Do what uvicorn does for a piece of a body, without the coroutines around it."""
-    if cycle.disconnected:
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._left: Callable[[], object] | None = None
+
+    @property
+    def answered(self) -> bool:
+        """Tell whether the whole answer was written."""
+        return self._cycle.response_complete
+
+    def write(self, data: bytes) -> bool:
+        """Write a piece of a streamed body; False, with nothing written, where the client has to be waited for."""
+        cycle = self._cycle
+        if cycle.disconnected:
+            return True
+        if cycle.flow.write_paused or not cycle.chunked_encoding:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
-    if cycle.flow.write_paused or not cycle.chunked_encoding:
-        return False
-    cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-    return True
+
+    def hold_head(self) -> None:
+        """Let the head of the answer leave together with the first piece of its body: one write instead of two."""
+        self._cycle.transport = cast("Any", _HeadHeld(self._cycle))
+
+    def when_left(self, call: Callable[[], object] | None) -> None:
+        """Have *call*, and nothing else, called if the client leaves, or has left, before its answer is whole."""
+        self._left = call
+        if call is not None and self._cycle.disconnected:
+            call()
+
+    def hang_up(self) -> None:
+        """Note that the connection is gone."""
+        cycle = self._cycle
+        if cycle.response_complete:
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if self._left is not None:
+            self._left()
 
 
-def _never(_data: bytes) -> bool:
-    return False
+class _HeadHeld:
+    """A transport of which the first write waits for the second one."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head: bytes | None = None
+
+    def write(self, data: bytes) -> None:
+        if self._head is None:
+            self._head = data
+            return
+        self._cycle.transport = self._transport
+        self._transport.write(self._head + data)
+
+    def close(self) -> None:
+        self._cycle.transport = self._transport
+        self._transport.write(self._head or b"")
+        self._transport.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+
+def wire_of(scope: Scope) -> Wire:
+    """Give the wire of the request of *scope*, which `BoundedHttp` has received."""
+    return cast("Wire", scope["extensions"][_EXTENSION]["wire"])

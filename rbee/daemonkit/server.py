@@ -11,7 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -23,6 +23,7 @@ from rbee.lifeline import Hold
 
 log = logging.getLogger(__name__)
 CONNECTIONS_END_S = 5
+_COLLECTED_AFTER: Final = 10_000  # more new objects than gone ones
 
 
 class Server(uvicorn.Server):
@@ -133,8 +134,10 @@ def serve(
         )
         await Server(config, drain_of(), on_serving, successor=successor).serve(sockets=[sock])
 
-    # What is there now stays: no later collection looks at it.
+    # What is there now stays: no later collection looks at it. The usual threshold has the collector look again and
+    # again at the few hundred objects of requests that are under way, which took 8 % of the queen's time.
     gc.freeze()
+    gc.set_threshold(_COLLECTED_AFTER, 10, 10)
     gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())

@@ -19,7 +19,14 @@ from rbee.errors import RbeeError
 PING_INTERVAL_S = 15.0
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 DONE = f"data: {SSE_DONE}\n\n".encode()
-PING = b": ping\n\n"
+
+
+def comment(text: str) -> bytes:
+    """Write what every reader of a stream passes over, on one line."""
+    return b": " + " ".join(text.split()).encode() + b"\n\n"
+
+
+PING = comment("ping")
 
 
 def encode(data: BaseModel | dict[str, Any], event: str | None = None) -> bytes:

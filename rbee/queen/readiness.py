@@ -14,7 +14,7 @@ from rbee.queen.local_hive import LocalHive
 from rbee.queen.placement import Wish
 from rbee.queen.refusals import Refusal
 from rbee.queen.registry import Hive
-from rbee.queen.story import narration
+from rbee.queen.story import Event, narration
 
 FIRST_TRY_S = 6.0
 
@@ -36,7 +36,11 @@ class Readiness:
         """Tell whether placing *wish* now gives an answer that a moment's waiting would not change."""
         return not self._needs_local(wish) and not self._untried(wish)
 
-    async def events(self, wish: Wish) -> AsyncIterator[bytes]:
+    def ready(self, wish: Wish) -> bool:
+        """Tell whether nothing at all is to be waited for before *wish* is placed."""
+        return self.settled(wish) and self._all_listed()
+
+    async def events(self, wish: Wish) -> AsyncIterator[Event]:
         """Do what *wish* needs, with the narration of it. Raises RbeeError where it must have the local hive."""
         async for event in self._reached(wish):
             yield event
@@ -46,13 +50,13 @@ class Readiness:
 
     async def listed(self) -> None:
         """Wait until every connected hive has said which models it has."""
-        if all(hive.listed for hive in self._connected()):
+        if self._all_listed():
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_TRY_S):
-                await self._fleet.until(lambda: all(hive.listed for hive in self._connected()) or None)
+                await self._fleet.until(lambda: self._all_listed() or None)
 
-    async def _reached(self, wish: Wish) -> AsyncIterator[bytes]:
+    async def _reached(self, wish: Wish) -> AsyncIterator[Event]:
         if self._untried(wish):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_TRY_S):
@@ -79,8 +83,13 @@ class Readiness:
 
     async def met(self, wish: Wish) -> None:
         """Do the same for whoever has no use for the narration."""
+        if self.ready(wish):
+            return
         async for _ in self.events(wish):
             pass
+
+    def _all_listed(self) -> bool:
+        return all(hive.listed for hive in self._connected())
 
     def _connected(self) -> list[Hive]:
         return [hive for hive in self._fleet.registry.hives() if hive.connected]

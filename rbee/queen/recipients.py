@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from starlette.types import Send
 
+from rbee.contracts.queen import Progress
+from rbee.contracts.tasks import Narration
 from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.errors import send_error
-from rbee.daemonkit.http1 import Write
-from rbee.daemonkit.sse import HEADERS
+from rbee.daemonkit.http1 import Wire
+from rbee.daemonkit.sse import HEADERS, comment
 from rbee.errors import RbeeError
+from rbee.queen.story import Event, encoded
 
 STORY_AFTER_S: Final = 1.0
 _STREAM: Final = "text/event-stream; charset=utf-8"
@@ -21,18 +24,21 @@ class Outlet(Protocol):
     """Where the worker's answer goes: `write` does it at once or not at all, `send` waits for the client."""
 
     @property
-    def write(self) -> Write:
-        """Pass on a piece, if the client need not be waited for."""
+    def write(self) -> Callable[[bytes], bool]:
+        """Pass on a piece and give True, if the client need not be waited for."""
 
     async def send(self, data: bytes) -> None:
         """Pass on a piece as soon as the client takes it."""
 
 
 class Recipient(Outlet, Protocol):
-    """The client's side of a task. To call it tells an event of the story."""
+    """The client's side of a task."""
 
-    async def __call__(self, event: bytes) -> None:
+    async def tell(self, event: Event) -> None:
         """Tell what happens on the way."""
+
+    async def comment(self, text: str) -> None:
+        """Say something that no program reads."""
 
     async def begin(self) -> None:
         """Note that a worker has taken the request."""
@@ -47,32 +53,36 @@ class Recipient(Outlet, Protocol):
 class EventRecipient:
     """A client of `/v2/tasks`: everything is an event of one stream."""
 
-    def __init__(self, send: Send, write: Write) -> None:
-        self.write = write
+    def __init__(self, send: Send, wire: Wire) -> None:
+        self.write = wire.write
         self._send = send
         self._begun = False
 
-    async def __call__(self, event: bytes) -> None:
+    async def tell(self, event: Event) -> None:
         """Send the event."""
-        if not self._begun:
-            self._begun = True
-            await self._send(_head(200, _STREAM))
-        await self._send({"type": "http.response.body", "body": event, "more_body": True})
+        await self.send(encoded(event))
+
+    async def comment(self, text: str) -> None:
+        """Send the comment."""
+        await self.send(comment(text))
 
     async def begin(self) -> None:
         """Do nothing: an event of the task tells it."""
 
     async def send(self, data: bytes) -> None:
-        """Send it."""
-        await self(data)
+        """Send it, after the head."""
+        if not self._begun:
+            self._begun = True
+            await self._send(_head(200, _STREAM))
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def fail(self, error: RbeeError, request_id: str | None) -> None:
         """Send the last event."""
-        await self(encode_failure(Dialect.OWN, error, request_id))
+        await self.send(encode_failure(Dialect.OWN, error, request_id))
 
     async def end(self) -> None:
         """End the stream."""
-        await self(b"")
+        await self.send(b"")
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -87,31 +97,33 @@ class EdgeRecipient:
         now: seconds, for the moment.
     """
 
-    def __init__(self, send: Send, write: Write, dialect: Dialect, *, stream: bool, now: float, clock: Any) -> None:
-        self.write = write
+    def __init__(
+        self, send: Send, wire: Wire, dialect: Dialect, *, stream: bool, now: float, clock: Callable[[], float]
+    ) -> None:
+        self.write = wire.write
         self._send = send
+        self._wire = wire
         self._dialect = dialect
         self._stream = stream
         self._clock = clock
         self._since = now
-        self._story: list[bytes] = []
+        self._story: list[Event | str] = []
         self._begun = False
         self._over = False
 
-    async def __call__(self, event: bytes) -> None:
+    async def tell(self, event: Event) -> None:
         """Tell the story as comments, if the client reads a stream."""
-        if not self._stream:
-            return
-        self._story.append(event)
-        if self._clock() - self._since >= STORY_AFTER_S:
-            await self.begin()
-            story, self._story = b"".join(map(_comment, self._story)), []
-            await self.send(story)
+        await self._told(event)
+
+    async def comment(self, text: str) -> None:
+        """Put a comment into the story."""
+        await self._told(text)
 
     async def begin(self) -> None:
         """Send the head."""
         if not self._begun:
             self._begun = True
+            self._wire.hold_head()
             await self._send(_head(200, _STREAM if self._stream else "application/json"))
 
     async def send(self, data: bytes) -> None:
@@ -134,6 +146,15 @@ class EdgeRecipient:
         if not self._over:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _told(self, event: Event | str) -> None:
+        if not self._stream:
+            return
+        self._story.append(event)
+        if self._clock() - self._since >= STORY_AFTER_S:
+            await self.begin()
+            story, self._story = b"".join(map(_as_comment, self._story)), []
+            await self.send(story)
+
 
 def _head(status: int, media_type: str) -> dict[str, Any]:
     headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
@@ -144,17 +165,10 @@ def _head(status: int, media_type: str) -> dict[str, Any]:
     }
 
 
-def _comment(event: bytes) -> bytes:
-    """Write an event as a comment, which every reader of streams passes over: what it says to a person, if anything."""
-    if event.startswith(b":"):
-        return event
-    name, _, data = event.partition(b"\ndata: ")
-    try:
-        told = json.loads(data)
-    except ValueError:
-        return b""
-    words = told.get("human") if name == b"event: narration" else None
-    if words is None and name != b"event: progress":
-        return b""
-    text = str(words) if words is not None else json.dumps(told)
-    return b": " + " ".join(text.split()).encode() + b"\n\n"
+def _as_comment(event: Event | str) -> bytes:
+    """Write as a comment what an event says to a person, if anything."""
+    if isinstance(event, Narration):
+        return comment(event.human)
+    if isinstance(event, Progress):
+        return comment(event.model_dump_json(exclude_none=True))
+    return comment(event) if isinstance(event, str) else b""

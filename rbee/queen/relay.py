@@ -7,13 +7,13 @@ never lands in the middle of a worker's event.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
-from rbee.daemonkit.http1 import Write
 from rbee.errors import RbeeError
 from rbee.queen.recipients import Outlet, Recipient
 from rbee.queen.upstream import Upstream, UpstreamBroken
@@ -133,7 +133,9 @@ async def relay(upstream: Upstream, out: Outlet, watch: StreamWatch, *, stall_s:
 class _Passage:
     """The way of one stream's pieces to its client; `held` is the one that the client has to be waited for with."""
 
-    def __init__(self, upstream: Upstream, write: Write, watch: StreamWatch, guard: StallGuard) -> None:
+    def __init__(
+        self, upstream: Upstream, write: Callable[[bytes], bool], watch: StreamWatch, guard: StallGuard
+    ) -> None:
         self.held = b""
         self._upstream = upstream
         self._write = write
@@ -151,7 +153,7 @@ class _Passage:
             self.held = lines
             return False
         if watch.held_bytes > MAX_LINE_BYTES:
-            self._upstream.abandon("it sent a line without end")
+            self._upstream.abandon(UpstreamBroken("it sent a line without end"))
         return True
 
 
@@ -199,7 +201,7 @@ class StallGuard:
             self._timer = self._loop.call_later(left, self._look)
             return
         self.stalled = True
-        self._upstream.abandon("it stalled")
+        self._upstream.abandon(UpstreamBroken("it stalled"))
 
 
 def _begins_line(data: bytes, mark: bytes) -> bool:

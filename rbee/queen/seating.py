@@ -111,7 +111,7 @@ class Seating:
             if not isinstance(decision, UseWorker):
                 link, warm = await self._started(decision, out), False
                 if not turn.is_first:
-                    await out(narration("queen-rbee", "queue", f"place {turn.place} of {turn.of} in line", "🎫"))
+                    await out.tell(narration("queen-rbee", "queue", f"place {turn.place} of {turn.of} in line", "🎫"))
             else:
                 link = decision.link
             worker = link.worker
@@ -119,7 +119,7 @@ class Seating:
                 await self._slot(out, turn, waits, worker, None, patient=not warm)
                 continue
             if isinstance(decision, UseWorker):
-                await out(narration("queen-rbee", "reuse", _reusing(decision), "🔥"))
+                await out.tell(narration("queen-rbee", "reuse", _reusing(decision), "🔥"))
             try:
                 seat = await self._asked(link, warm=warm)
             except (OSError, TimeoutError) as error:
@@ -142,8 +142,9 @@ class Seating:
 
     async def _decision(self, out: Recipient) -> UseWorker | AwaitWorker | SpawnWorker:
         """Choose a place. Raises RbeeError where there is none."""
-        async for event in self._means.readiness.events(self._order.wish):
-            await out(event)
+        if not self._means.readiness.ready(self._order.wish):
+            async for event in self._means.readiness.events(self._order.wish):
+                await out.tell(event)
         decision = self._means.fleet.place(self._order.wish)
         metrics.QUEEN_PLACEMENTS.add(1, _DECISIONS[type(decision)])
         if isinstance(decision, Refusal):
@@ -157,7 +158,7 @@ class Seating:
         node, backend = decision.node, decision.backend
         which = "" if self._order.wish.backend is not None else ", the best it has"
         human = f"no worker runs {short(self._order.wish.model)}: starting one on {node} ({backend.value}{which})"
-        await out(narration("queen-rbee", "place", human, "🧭"))
+        await out.tell(narration("queen-rbee", "place", human, "🧭"))
         return await _followed(self._means.starts.for_wish(self._order.wish, decision), out)
 
     async def _slot(
@@ -270,7 +271,7 @@ class Seating:
 
 async def _followed(start: Undertaking[WorkerLink], out: Recipient) -> WorkerLink:
     async for event in start.events():
-        await out(event)
+        await out.tell(event)
     return await start.result()
 
 
@@ -278,7 +279,7 @@ async def _said(out: Recipient, reason: str, waits: list[float], of: int) -> flo
     """Say why and for how long the task waits now; give the seconds."""
     wait = waits.pop(0)
     human = f"{reason}; trying again in {wait:.1f} s (retry {of - len(waits)} of {of})"
-    await out(narration("queen-rbee", "retry", human, "🔁"))
+    await out.tell(narration("queen-rbee", "retry", human, "🔁"))
     return wait
 
 

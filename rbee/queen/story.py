@@ -1,4 +1,4 @@
-"""The story of a task or a spawn: narration and progress, for however many clients are waiting for it."""
+"""The story of a task or a spawn: what is told of it, and how it is kept for however many clients wait for it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,32 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
+from typing import Final
 
 from rbee.contracts.models import DownloadProgress, LoadingProgress
 from rbee.contracts.queen import Progress
-from rbee.contracts.tasks import Narration
+from rbee.contracts.tasks import Narration, TaskAccepted, TaskPlaced
 from rbee.daemonkit.sse import encode
 
 log = logging.getLogger(__name__)
+Event = TaskAccepted | TaskPlaced | Narration | Progress
+_NAMES: Final[dict[type[Event], str]] = {
+    TaskAccepted: "task",
+    TaskPlaced: "placed",
+    Narration: "narration",
+    Progress: "progress",
+}
 
 
-def narration(actor: str, action: str, human: str, emoji: str = "") -> bytes:
-    """Write one line of the story as an event, and into the log."""
+def encoded(event: Event) -> bytes:
+    """Write an event as one of a stream."""
+    return encode(event, _NAMES[type(event)])
+
+
+def narration(actor: str, action: str, human: str, emoji: str = "") -> Narration:
+    """Make one line of the story, and write it into the log."""
     log.info("narration", extra={"fields": {"actor": actor, "action": action, "human": human}})
-    return encode(Narration(actor=actor, action=action, human=human, emoji=emoji), "narration")
+    return Narration(actor=actor, action=action, human=human, emoji=emoji)
 
 
 class Story:
@@ -28,8 +41,8 @@ class Story:
     """
 
     def __init__(self) -> None:
-        self._told: list[bytes] = []
-        self._progress: bytes | None = None
+        self._told: list[Event] = []
+        self._progress: Progress | None = None
         self._listeners: set[_Listener] = set()
         self._over = False
 
@@ -39,7 +52,7 @@ class Story:
         self._told.append(event)
         self._progress = None
         for listener in self._listeners:
-            listener.put(event, is_progress=False)
+            listener.put(event)
 
     def download(self, progress: DownloadProgress) -> None:
         """Show how far a download is."""
@@ -55,18 +68,18 @@ class Story:
         for listener in self._listeners:
             listener.wake.set()
 
-    async def listen(self) -> AsyncIterator[bytes]:
+    async def listen(self) -> AsyncIterator[Event]:
         """Give each event, from the beginning of the story to its end."""
         listener = _Listener()
         for event in self._told:
-            listener.put(event, is_progress=False)
+            listener.put(event)
         if self._progress is not None:
-            listener.put(self._progress, is_progress=True)
+            listener.put(self._progress)
         self._listeners.add(listener)
         try:
             while True:
                 while listener.events:
-                    yield listener.events.popleft()[0]
+                    yield listener.events.popleft()
                 if self._over:
                     return
                 listener.wake.clear()
@@ -75,19 +88,19 @@ class Story:
             self._listeners.discard(listener)
 
     def _show(self, progress: Progress) -> None:
-        event = self._progress = encode(progress, "progress")
+        self._progress = progress
         for listener in self._listeners:
-            listener.put(event, is_progress=True)
+            listener.put(progress)
 
 
 class _Listener:
     def __init__(self) -> None:
-        self.events: deque[tuple[bytes, bool]] = deque()
+        self.events: deque[Event] = deque()
         self.wake = asyncio.Event()
 
-    def put(self, event: bytes, *, is_progress: bool) -> None:
+    def put(self, event: Event) -> None:
         """Queue an event; progress takes the place of progress that nobody has seen yet."""
-        if is_progress and self.events and self.events[-1][1]:
+        if isinstance(event, Progress) and self.events and isinstance(self.events[-1], Progress):
             self.events.pop()
-        self.events.append((event, is_progress))
+        self.events.append(event)
         self.wake.set()

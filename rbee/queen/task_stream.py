@@ -8,49 +8,50 @@ import contextlib
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rbee.daemonkit.http1 import writing
+from rbee.daemonkit.http1 import Wire, wire_of
 from rbee.queen.board import TaskBoard
 from rbee.queen.recipients import EventRecipient, Recipient
 from rbee.queen.tasks import Task
 
 
 class TaskStream(Response):
-    """Perform *task* while its client listens, and take it off *board* afterwards.
-
-    *recipient* is the client's side, by default one of `/v2/tasks`.
-    """
+    """Perform *task* while its client listens, and take it off *board* afterwards."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, task: Task, board: TaskBoard, recipient: Recipient | None = None) -> None:
+    def __init__(self, task: Task, board: TaskBoard) -> None:
         super().__init__()
         self._task = task
         self._board = board
-        self._recipient = recipient
-        self._left = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until the task has ended or its client has left."""
-        recipient = self._recipient or EventRecipient(send, writing(scope))
-        performing = asyncio.current_task()
-        assert performing is not None
-        leaving = asyncio.create_task(self._leave(receive, performing), name=f"client of {self._task.id}")
-        try:
-            await self._task.perform(recipient, scope.get("state", {}).get("request_id"))
-        except asyncio.CancelledError:
-            if not self._left:
-                raise
-            performing.uncancel()
-            return
-        finally:
-            leaving.cancel()
-            self._board.done(self._task)
-        with contextlib.suppress(OSError):
-            await recipient.end()
+        del receive
+        wire = wire_of(scope)
+        await perform(self._task, self._board, EventRecipient(send, wire), wire, scope["state"]["request_id"])
 
-    async def _leave(self, receive: Receive, performing: asyncio.Task[None]) -> None:
-        """End the task when its client leaves."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._left = True
+
+async def perform(task: Task, board: TaskBoard, recipient: Recipient, wire: Wire, request_id: str) -> None:
+    """Have *recipient* told what becomes of *task*, until it has ended or its client has left."""
+    performing = asyncio.current_task()
+    assert performing is not None
+    left = False
+
+    def leave() -> None:
+        nonlocal left
+        left = True
         performing.cancel()
+
+    wire.when_left(leave)
+    try:
+        await task.perform(recipient, request_id)
+    except asyncio.CancelledError:
+        if not left:
+            raise
+        performing.uncancel()
+        return
+    finally:
+        wire.when_left(None)
+        board.done(task)
+    with contextlib.suppress(OSError):
+        await recipient.end()

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
-from rbee.daemonkit.sse import PING, PING_INTERVAL_S, encode
+from rbee.daemonkit.sse import PING_INTERVAL_S
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 from rbee.queen.broken_off import crash, free_slot, where
@@ -20,6 +20,7 @@ from rbee.queen.recipients import Recipient
 from rbee.queen.relay import StreamWatch, relay, relay_whole
 from rbee.queen.seating import Means, Order, Seat, Seating
 from rbee.queen.turns import Turn
+from rbee.queen.upstream import UpstreamBroken
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Task:
         try:
             if self._cause is not None:
                 raise self._cause
-            await out(encode(TaskAccepted(task_id=self.id), "task"))
+            await out.tell(TaskAccepted(task_id=self.id))
             kind = (self.wish.model, self.wish.node, self.wish.backend, self.wish.device)
             with self._means.turns.waiting(kind, self.client, self._priority) as turn:
                 async with _pings(out, turn):
@@ -116,7 +117,7 @@ class Task:
         )
         try:
             with seat.use:
-                await out(encode(placed, "placed"))
+                await out.tell(placed)
                 if errand.stream:
                     await out.begin()
                     await relay(seat.upstream, out, watch, stall_s=self._means.no_token_timeout_s)
@@ -144,7 +145,7 @@ class Task:
 
         async def watch() -> None:
             await fleet.until(lambda: fleet.registry.worker(worker_id) is None or None)
-            seat.upstream.abandon("its worker is gone")
+            seat.upstream.abandon(UpstreamBroken("its worker is gone"))
 
         watching = asyncio.create_task(watch(), name=f"worker of {self.id}")
         try:
@@ -166,10 +167,10 @@ async def _pings(out: Recipient, turn: Turn) -> AsyncIterator[None]:
         for count in itertools.count(1):
             now = (turn.place, turn.of)
             if turn.of > 1 and now != told:
-                await out(f": place {turn.place} of {turn.of} in line\n\n".encode())
+                await out.comment(f"place {turn.place} of {turn.of} in line")
                 told = now
             elif count % _PLACES_A_PING == 0:
-                await out(PING)
+                await out.comment("ping")
             await asyncio.sleep(PLACE_INTERVAL_S)
 
     pinging: list[asyncio.Task[None]] = []

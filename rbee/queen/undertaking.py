@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
-from rbee.queen.story import Story
+from rbee.queen.story import Event, Story
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -34,7 +34,7 @@ class Undertaking(Generic[R]):
         background.start(undertaking._perform(work, after), name=name)
         return undertaking
 
-    def events(self) -> AsyncIterator[bytes]:
+    def events(self) -> AsyncIterator[Event]:
         """Give the story from its beginning to its end."""
         return self._story.listen()
 

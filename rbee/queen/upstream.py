@@ -40,7 +40,7 @@ class Upstream(asyncio.Protocol):
         self._paused = False
         self._answered = False
         self._complete = True
-        self._broken: str | None = None
+        self._broken: UpstreamBroken | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._taker: Taker | None = None
         self._full = False
@@ -50,17 +50,26 @@ class Upstream(asyncio.Protocol):
         """Tell whether the last answer came whole and the connection is still good."""
         return self._complete and self._broken is None and not self._pieces
 
-    async def send(self, request: bytes) -> int:
-        """Send one request and wait for the answer's head; give its status. Raises UpstreamBroken."""
+    async def send(self, request: bytes, *, within_s: float) -> int:
+        """Send one request and wait for the answer's head, for *within_s* seconds at most; give its status.
+
+        Raises UpstreamSilent where it did not come in time, and UpstreamBroken.
+        """
         self._parser = httptools.HttpResponseParser(self)
         self._answered = self._complete = False
-        if self._transport is None or self._broken is not None:
-            raise UpstreamBroken(self._broken or "not connected")
+        self._check()
+        if self._transport is None:
+            raise UpstreamBroken("not connected")
+        silence = UpstreamSilent(f"it did not answer within {within_s:g} s")
+        # A timer of its own costs half of what a context of asyncio's does.
+        timer = asyncio.get_running_loop().call_later(within_s, self.abandon, silence)
         self._transport.write(request)
-        while not self._answered:
-            if self._broken is not None:
-                raise UpstreamBroken(self._broken)
-            await self._wait()
+        try:
+            while not self._answered:
+                self._check()
+                await self._wait()
+        finally:
+            timer.cancel()
         return self.status
 
     async def read(self) -> bytes:
@@ -68,8 +77,7 @@ class Upstream(asyncio.Protocol):
         while not self._pieces:
             if self._complete:
                 return b""
-            if self._broken is not None:
-                raise UpstreamBroken(self._broken)
+            self._check()
             await self._wait()
         return self._take()
 
@@ -89,8 +97,7 @@ class Upstream(asyncio.Protocol):
             while not self._full:
                 if self._complete:
                     return False
-                if self._broken is not None:
-                    raise UpstreamBroken(self._broken)
+                self._check()
                 await self._wait()
             return True
         finally:
@@ -108,9 +115,9 @@ class Upstream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def abandon(self, reason: str) -> None:
-        """Give up on the answer: `send` and `read` raise UpstreamBroken with *reason*."""
-        self._break(reason)
+    def abandon(self, why: UpstreamBroken) -> None:
+        """Give up on the answer: `send`, `read` and `pass_on` raise *why*."""
+        self._break(why)
         self.close()
 
     # asyncio.Protocol
@@ -125,13 +132,13 @@ class Upstream(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self.abandon(f"it does not speak HTTP ({error})")
+            self.abandon(UpstreamBroken(f"it does not speak HTTP ({error})"))
         if self._taker is not None and self._pieces:
             self._give(self._taker)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end of the connection."""
-        self._break(str(exc) if exc is not None else "it closed the connection")
+        self._break(UpstreamBroken(str(exc) if exc is not None else "it closed the connection"))
 
     # httptools
 
@@ -156,7 +163,7 @@ class Upstream(asyncio.Protocol):
         """Note that the answer came whole."""
         self._complete = True
         if not self._parser.should_keep_alive():
-            self._broken = "it does not keep the connection"
+            self._broken = UpstreamBroken("it does not keep the connection")
         self._wake()
 
     def _give(self, taker: Taker) -> None:
@@ -173,10 +180,14 @@ class Upstream(asyncio.Protocol):
             self._paused = False
         return data
 
-    def _break(self, reason: str) -> None:
+    def _break(self, why: UpstreamBroken) -> None:
         if self._broken is None:
-            self._broken = reason
+            self._broken = why
         self._wake()
+
+    def _check(self) -> None:
+        if self._broken is not None:
+            raise self._broken
 
     async def _wait(self) -> None:
         self._waiter = asyncio.get_running_loop().create_future()

@@ -96,11 +96,7 @@ class UpstreamPool:
 
     async def _answered(self, upstream: Upstream, request: bytes) -> Upstream:
         try:
-            async with asyncio.timeout(self._answer_timeout_s):
-                await upstream.send(request)
-        except TimeoutError as error:
-            upstream.close()
-            raise UpstreamSilent(f"it did not answer within {self._answer_timeout_s:g} s") from error
+            await upstream.send(request, within_s=self._answer_timeout_s)
         except BaseException:
             upstream.close()
             raise

@@ -16,7 +16,7 @@ from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import whole_body
 from rbee.daemonkit.dialects import EDGE
-from rbee.daemonkit.http1 import writing
+from rbee.daemonkit.http1 import wire_of
 from rbee.daemonkit.operations import Operation, Routes, checked
 from rbee.errors import RbeeError
 from rbee.queen import direct
@@ -26,7 +26,7 @@ from rbee.queen.names import SCHEMES, cards, resolve
 from rbee.queen.placement import Wish
 from rbee.queen.prefixes import marks_of
 from rbee.queen.recipients import EdgeRecipient
-from rbee.queen.task_stream import TaskStream
+from rbee.queen.task_stream import perform
 
 routes = Routes[Queen]()
 _HOW: Final = {
@@ -69,10 +69,9 @@ class Relayed(Response):
                 await direct.redirect(link, asked.path, send)
                 return
         task = queen.board.accept(asked, scope["state"]["client"], draining=queen.drain.draining.is_set())
-        recipient = EdgeRecipient(
-            send, writing(scope), DIALECTS[asked.path], stream=asked.stream, now=began, clock=clock
-        )
-        await TaskStream(task, queen.board, recipient)(scope, receive, send)
+        wire = wire_of(scope)
+        recipient = EdgeRecipient(send, wire, DIALECTS[asked.path], stream=asked.stream, now=began, clock=clock)
+        await perform(task, queen.board, recipient, wire, scope["state"]["request_id"])
 
     async def _asked(self, path: str, body: bytes, headers: dict[bytes, bytes]) -> EdgeRequest:
         """Look at the few fields that matter here. Raises RbeeError INVALID_REQUEST or MODEL_NOT_FOUND."""

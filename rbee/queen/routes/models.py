@@ -10,6 +10,7 @@ from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream
 from rbee.queen.daemon import Queen
 from rbee.queen.placement import Wish
+from rbee.queen.story import encoded
 
 routes = Routes[Queen]("/v2/models")
 
@@ -47,9 +48,9 @@ async def download(queen: Queen, body: NodeModel) -> EventStream:
 async def _fetching(queen: Queen, request: NodeModel) -> AsyncIterator[bytes]:
     model = queen.board.reference(request.model)
     async for event in queen.readiness.events(Wish(model, request.node)):
-        yield event
+        yield encoded(event)
     fetching = queen.starts.fetched(request.node, model)
     async for event in fetching.events():
-        yield event
+        yield encoded(event)
     await fetching.result()
     yield DONE

@@ -25,6 +25,7 @@ from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
 from rbee.queen.placement import Wish
+from rbee.queen.story import encoded
 from rbee.queen.upstream import UpstreamBroken
 
 routes = Routes[Queen]("/v2/workers")
@@ -68,11 +69,11 @@ async def shutdown(queen: Queen, body: WorkerStop) -> WorkerStopReceipt:
 async def _spawning(queen: Queen, request: SpawnTask) -> AsyncIterator[bytes]:
     model = queen.board.reference(request.model)
     async for event in queen.readiness.events(Wish(model, request.node, request.backend, request.device)):
-        yield event
+        yield encoded(event)
     asked = SpawnRequest.model_validate(request.model_dump(exclude={"node"}) | {"model": model})
     start = queen.starts.explicit(request.node, asked)
     async for event in start.events():
-        yield event
+        yield encoded(event)
     yield encode(WorkerSpawned(worker=(await start.result()).worker))
     yield DONE
 
