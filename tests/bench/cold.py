@@ -46,7 +46,7 @@ def _through_all(home: Path) -> float:
         f'queen_url = "http://127.0.0.1:{free_port()}"\n\n[queen]\nlocal_hive_port = {free_port()}\n', encoding="utf-8"
     )
     command = [str(Path(sys.executable).with_name("rbee-keeper")), "infer", "--node", "localhost", "--model", "demo"]
-    command += ["--prompt", _PROMPT, "--max-tokens", "2", "--quiet"]
+    command += ["--prompt", _PROMPT, "--max-tokens", "2", "--temperature", "0", "--quiet"]
     began = time.perf_counter()
     with subprocess.Popen(
         command,
@@ -69,7 +69,7 @@ def _through_all(home: Path) -> float:
 def _worker_alone() -> float:
     with running(ours(_SLOTS, _CONTEXT)) as worker:
         began = time.perf_counter()
-        body = json.dumps({"prompt": _PROMPT, "max_tokens": 2})
+        body = json.dumps({"prompt": _PROMPT, "max_tokens": 2, "temperature": 0})
         connection = http.client.HTTPConnection("127.0.0.1", worker.port, timeout=_WITHIN_S)
         connection.request("POST", worker.route, body, {**worker.headers, "Content-Type": "application/json"})
         answer = connection.getresponse()
