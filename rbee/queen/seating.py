@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from rbee.client.retry import BUSY_WORKER, HTTP_CONNECT
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.workers import WorkerInfo, WorkerLink
 from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
 from rbee.observe import metrics
-from rbee.queen.broken_off import crash, free_slot, where
-from rbee.queen.errand import Errand
+from rbee.queen.asking import Asking, Order, Seat
+from rbee.queen.broken_off import where
 from rbee.queen.fleet_watch import FleetWatch
-from rbee.queen.placement import AwaitWorker, SpawnWorker, UseWorker, Wish
+from rbee.queen.placement import AwaitWorker, SpawnWorker, UseWorker
 from rbee.queen.readiness import Readiness
 from rbee.queen.recipients import Recipient
 from rbee.queen.refusals import Refusal
@@ -26,10 +24,8 @@ from rbee.queen.starts import Starts, short
 from rbee.queen.story import narration
 from rbee.queen.turns import Turn, Turns
 from rbee.queen.undertaking import Undertaking
-from rbee.queen.upstream import Upstream, UpstreamBroken, UpstreamSilent
 from rbee.queen.upstream_pool import UpstreamPool
 
-ERROR_BODY_BYTES = 64 * 1024
 _DECISIONS = {UseWorker: "warm", AwaitWorker: "loading", SpawnWorker: "spawn", Refusal: "refused"}
 _TRY_LATER = (ErrorCode.ALL_SLOTS_BUSY, ErrorCode.WORKER_LOADING, ErrorCode.DRAINING)
 
@@ -46,37 +42,6 @@ class Means:
     turns: Turns
     no_token_timeout_s: float
     queue_timeout_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a worker is to be asked: the request's id, where it may run, its errand, and by when it must be done.
-
-    `arrived` is a time of the event loop, `deadline_s` the seconds from then on. One that is `held` waits for a slot
-    even where nothing is started for it.
-    """
-
-    id: str
-    wish: Wish
-    errand: Errand
-    arrived: float
-    deadline_s: float | None
-    held: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A worker that was given the request, the connection on which it answers, and our count of its use."""
-
-    link: WorkerLink
-    upstream: Upstream
-    warm: bool
-    use: contextlib.ExitStack
-
-    @property
-    def worker(self) -> WorkerInfo:
-        """Give the worker."""
-        return self.link.worker
 
 
 @dataclass(slots=True)
@@ -101,6 +66,7 @@ class Seating:
     def __init__(self, order: Order, means: Means) -> None:
         self._order = order
         self._means = means
+        self._asking = Asking(order, means.fleet, means.pool, means.background)
 
     async def take(self, out: Recipient, turn: Turn) -> Seat:
         """Find or start a worker and get it to take the request: when it is its turn, and with the retries due."""
@@ -121,7 +87,7 @@ class Seating:
             if isinstance(decision, UseWorker):
                 await out.tell(narration("queen-rbee", "reuse", _reusing(decision), "🔥"))
             try:
-                seat = await self._asked(link, warm=warm)
+                seat = await self._asking.ask(link, warm=warm)
             except (OSError, TimeoutError) as error:
                 reason = f"worker {worker.worker_id} at {worker.url} does not answer"
                 if not waits.unreachable:
@@ -135,7 +101,7 @@ class Seating:
             if seat.upstream.status == 200:
                 self._means.fleet.reads(worker, self._order.wish)
                 return seat
-            refusal = await self._refusal(seat)
+            refusal = await self._asking.refusal(seat)
             if refusal.code not in _TRY_LATER:
                 raise refusal
             await self._slot(out, turn, waits, worker, refusal, patient=not warm)
@@ -213,60 +179,6 @@ class Seating:
         """Tell whether it is worth trying again: a slot seems free, or there is something else to do than to wait."""
         decision = self._means.fleet.place(self._order.wish)
         return not isinstance(decision, UseWorker) or decision.free > 0
-
-    async def _asked(self, link: WorkerLink, *, warm: bool) -> Seat:
-        """Send the request to the worker and wait for the head of its answer."""
-        worker = link.worker
-        with contextlib.ExitStack() as use:
-            use.enter_context(self._means.fleet.using(worker.worker_id))
-            try:
-                upstream = await self._sent(link)
-            except UpstreamSilent as error:
-                await free_slot(self._means.pool, self._means.background, link, self._order.id)
-                raise RbeeError(
-                    ErrorCode.WORKER_STALLED,
-                    f"Worker {worker.worker_id} on {worker.node} took the request, but {error}.",
-                    details=where(worker),
-                ) from error
-            except UpstreamBroken as error:
-                raise await crash(self._means.fleet, worker, 0, str(error)) from error
-            return Seat(link, upstream, warm, use.pop_all())
-
-    async def _sent(self, link: WorkerLink) -> Upstream:
-        errand = self._order.errand
-        headers = dict(errand.headers)
-        if self._order.deadline_s is not None:
-            left = self._order.arrived + self._order.deadline_s - asyncio.get_running_loop().time()
-            headers[DEADLINE_HEADER] = f"{max(0.001, left):.3f}"
-        return await self._means.pool.send(
-            "POST",
-            link.worker.url,
-            errand.path,
-            key=link.api_key,
-            request_id=self._order.id,
-            body=errand.body,
-            headers=headers,
-        )
-
-    async def _refusal(self, seat: Seat) -> RbeeError:
-        """Read why the worker did not take the request."""
-        worker, upstream = seat.worker, seat.upstream
-        try:
-            body = await upstream.read_all(ERROR_BODY_BYTES)
-        except UpstreamBroken as error:
-            return await crash(self._means.fleet, worker, 0, str(error))
-        finally:
-            self._means.pool.release(worker.url, upstream)
-            seat.use.close()
-        with contextlib.suppress(ValueError):
-            error_ = RbeeError.from_body(json.loads(body))
-            if error_ is not None:
-                return error_
-        return RbeeError(
-            ErrorCode.INVALID_RESPONSE,
-            f"{worker.url} answered HTTP {upstream.status}, but not as a worker does.",
-            details={**where(worker), "status": upstream.status},
-        )
 
 
 async def _followed(start: Undertaking[WorkerLink], out: Recipient) -> WorkerLink:

@@ -14,11 +14,12 @@ from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
 from rbee.daemonkit.sse import PING_INTERVAL_S
 from rbee.errors import RbeeError
 from rbee.observe import metrics
+from rbee.queen.asking import Order, Seat
 from rbee.queen.broken_off import crash, free_slot, where
 from rbee.queen.errand import EdgeRequest, errand_of, wish_of
 from rbee.queen.recipients import Recipient
 from rbee.queen.relay import StreamWatch, relay, relay_whole
-from rbee.queen.seating import Means, Order, Seat, Seating
+from rbee.queen.seating import Means, Seating
 from rbee.queen.turns import Turn
 from rbee.queen.upstream import UpstreamBroken
 
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 PLACE_INTERVAL_S = 1.0
 _PLACES_A_PING = round(PING_INTERVAL_S / PLACE_INTERVAL_S)
-_TRY_LATER = (ErrorCode.ALL_SLOTS_BUSY, ErrorCode.WORKER_LOADING, ErrorCode.DRAINING)
 
 
 class Task:
