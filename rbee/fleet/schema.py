@@ -14,7 +14,8 @@ from typing import Any, Final
 from rbee.errors import ConfigError
 from rbee.fleet.assets import Assets
 from rbee.fleet.credentials import NODE_NAME
-from rbee.fleet.inventory import HIVES, QUEEN, Inventory, load
+from rbee.fleet.inventory import Inventory, load
+from rbee.fleet.layout import HIVES, QUEEN
 from rbee.fleet.yamltext import Entry, YamlText
 
 # The variables of the whole fleet, which the roles' defaults take up (inventory/README.md explains them).
