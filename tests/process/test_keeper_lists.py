@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_worker_list(queen: StandInQueen) -> None:
 
     table, data = rbee("worker", "list"), rbee("workers", "list", "--node", "n 1", "--json")
 
-    assert table.out.splitlines() == [
+    assert table.stdout.splitlines() == [
         "ID        NODE       MODEL             ON     STATE  SLOTS FREE  LAST USED",
         "worker-1  localhost  package:a/b.gguf  cpu:0  idle   3 of 4      never",
     ]
@@ -72,8 +73,8 @@ def test_no_workers(queen: StandInQueen) -> None:
 
     ran = rbee("worker", "list")
 
-    assert (ran.code, ran.out) == (0, "")
-    assert "No workers" in ran.err
+    assert (ran.code, ran.stdout) == (0, "")
+    assert "No workers" in ran.stderr
 
 
 @pytest.mark.B60
@@ -88,8 +89,8 @@ def test_worker_health(queen: StandInQueen) -> None:
     ran = rbee("worker", "health", "--node", "a")
 
     assert ran.code == 1
-    assert "w1  a     alive" in ran.out
-    assert "no answer within 10 s" in ran.out
+    assert "w1  a     alive" in ran.stdout
+    assert "no answer within 10 s" in ran.stdout
 
 
 @pytest.mark.B61
@@ -101,8 +102,8 @@ def test_worker_stop(queen: StandInQueen) -> None:
 
     first, second = rbee("worker", "stop", "--id", "w1"), rbee("workers", "shutdown", "--id", "w1")
 
-    assert (first.code, first.out) == (0, "w1 stopped after 0.2 s, 94.0 MB of memory returned\n")
-    assert (second.code, "still there" in second.out) == (1, True)
+    assert (first.code, first.stdout) == (0, "w1 stopped after 0.2 s, 94.0 MB of memory returned\n")
+    assert (second.code, "still there" in second.stdout) == (1, True)
     assert queen.requests("POST", "/v2/workers/shutdown")[0].body == {"worker_id": "w1"}
 
 
@@ -120,9 +121,9 @@ def test_worker_start(queen: StandInQueen) -> None:
 
     ran = rbee("worker", "start", "--node", "localhost", "--model", "demo", "--slots", "2")
 
-    assert (ran.code, ran.out) == (0, "worker-1\n")
-    assert "Spawning" in ran.err
-    assert "100%  32 of 32 layers" in ran.err
+    assert (ran.code, ran.stdout) == (0, "worker-1\n")
+    assert "Spawning" in ran.stderr
+    assert "100%  32 of 32 layers" in ran.stderr
     assert queen.requests("POST", "/v2/workers/spawn")[0].body["slots"] == 2
 
 
@@ -139,16 +140,16 @@ def test_models_pull(queen: StandInQueen) -> None:
 
     plain, data = rbee("models", "pull", "hf:a/b"), rbee("models", "pull", "hf:a/b", "--json")
 
-    assert (plain.code, plain.out) == (0, "/m/b.gguf\n")
-    assert "50%  50 B of 100 B, 1.0 MB/s" in plain.err
-    assert [line["event"] for line in data.lines] == ["progress", "progress", "progress", "complete"]
+    assert (plain.code, plain.stdout) == (0, "/m/b.gguf\n")
+    assert "50%  50 B of 100 B, 1.0 MB/s" in plain.stderr
+    assert [line["event"] for line in data.json_lines] == ["progress", "progress", "progress", "complete"]
 
 
 def test_models_pull_that_stops_short(queen: StandInQueen) -> None:
     """A stream that breaks off is an error."""
     queen.stream("POST", "/v2/models/download", event({"download": {"stage": "queued"}}, "progress"))
 
-    assert rbee("models", "pull", "hf:a/b", "--json").lines[-1]["error"]["code"] == "INVALID_RESPONSE"
+    assert rbee("models", "pull", "hf:a/b", "--json").json_lines[-1]["error"]["code"] == "INVALID_RESPONSE"
 
 
 def test_models_list_show_and_rm(queen: StandInQueen) -> None:
@@ -159,9 +160,9 @@ def test_models_list_show_and_rm(queen: StandInQueen) -> None:
 
     listed, shown, removed = rbee("models", "list"), rbee("models", "show", "demo"), rbee("models", "rm", "demo")
 
-    assert "package:a/b.gguf [vanished]" in listed.out
-    assert "94.0 MB (94000000 bytes)" in shown.out
-    assert "layers" in shown.out
+    assert "package:a/b.gguf [vanished]" in listed.stdout
+    assert "94.0 MB (94000000 bytes)" in shown.stdout
+    assert "layers" in shown.stdout
     assert removed.code == 0
     assert "SmolLM2" in queen.requests("DELETE", "/v2/models")[0].path
 
@@ -172,11 +173,15 @@ def test_logs_are_followed_until_ctrl_c(queen: StandInQueen, tmp_path: Path) -> 
     queen.stream("GET", "/v2/logs", event({"source": "rbee-hive", "line": "serving"}), hang=True)
 
     with running("logs", "--node", "localhost", "--follow", folder=tmp_path / "run") as command:
-        eventually(lambda: command.out == "rbee-hive  serving\n", within=10, because="lines come as they are written")
-        command.interrupt()
+        eventually(
+            lambda: command.stdout.read_text() == "rbee-hive  serving\n",
+            within=10,
+            because="lines come as they are written",
+        )
+        command.signal(signal.SIGINT)
 
-        assert command.wait(5) == 130
-        assert "Traceback" not in command.err
+        assert command.wait(5).code == 130
+        assert "Traceback" not in command.stderr.read_text()
     assert "follow=true" in queen.requests("GET", "/v2/logs")[0].path
 
 
@@ -194,7 +199,7 @@ def test_config_list_nodes(queen: StandInQueen) -> None:
     }
     queen.answer("GET", "/v2/registry/beehives/list", {"beehives": [node]})
 
-    line = rbee("config", "list-nodes").out.splitlines()[1]
+    line = rbee("config", "list-nodes").stdout.splitlines()[1]
 
     for part in ("gpu1", "10.0.0.5", "reachable", "d ago", "/opt/rbee", "cuda x2, cpu x1"):
         assert part in line
@@ -221,8 +226,8 @@ def test_no_queen_names_the_command_that_starts_one() -> None:
     ran = rbee("worker", "list", env={"RBEE_QUEEN_URL": "http://127.0.0.1:9"})
 
     assert ran.code == 1
-    assert "http://127.0.0.1:9" in ran.err
-    assert "rbee-keeper daemon start" in ran.err
+    assert "http://127.0.0.1:9" in ran.stderr
+    assert "rbee-keeper daemon start" in ran.stderr
 
 
 @pytest.mark.B44
@@ -236,8 +241,8 @@ def test_a_key_that_others_can_read_is_refused(queen: StandInQueen, tmp_path: Pa
     ran = rbee("worker", "list", env={"RBEE_API_KEY": ""})
 
     assert ran.code == 1
-    assert f"chmod 600 {key}" in ran.err
-    assert "secret-key-text" not in ran.err
+    assert f"chmod 600 {key}" in ran.stderr
+    assert "secret-key-text" not in ran.stderr
 
 
 @pytest.mark.B56
@@ -255,7 +260,7 @@ def test_config_show_names_the_sources_and_masks_the_key(tmp_path: Path) -> None
     assert first.json["queen_url"] == {"value": "http://127.0.0.1:1111", "source": f"{named}:1"}
     assert other.json["queen_url"]["value"] == "http://127.0.0.1:2222"
     assert first.json["api_key"] == {"value": "********", "source": "RBEE_API_KEY"}
-    assert "very-secret" not in first.out + first.err
+    assert "very-secret" not in first.stdout + first.stderr
 
 
 def test_config_check_names_key_file_and_line(tmp_path: Path) -> None:
@@ -268,7 +273,7 @@ def test_config_check_names_key_file_and_line(tmp_path: Path) -> None:
 
     for ran in (checked, used):
         assert ran.code == 1
-        assert f"{file}:3: unknown key 'quen_url'" in ran.err
+        assert f"{file}:3: unknown key 'quen_url'" in ran.stderr
 
 
 def test_config_check_asks_the_daemons(tmp_path: Path) -> None:
@@ -279,8 +284,8 @@ def test_config_check_asks_the_daemons(tmp_path: Path) -> None:
     ran = rbee("config", "check", str(file), "--json")
 
     assert (ran.code, ran.json["error"]["code"]) == (1, "CONFIG_INVALID")
-    assert f"{file}:2" in ran.err
-    assert "prot" in ran.err
+    assert f"{file}:2" in ran.stderr
+    assert "prot" in ran.stderr
 
 
 def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -293,5 +298,5 @@ def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     ran = rbee("daemon", "start", "--json", env={"RBEE_QUEEN_URL": "http://127.0.0.1:9"})
 
     assert (ran.code, ran.json["error"]["code"]) == (1, "PERMISSION_DENIED")
-    assert str(blocked) in ran.err
+    assert str(blocked) in ran.stderr
     assert stat.S_ISREG(blocked.stat().st_mode)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.support.machine import Result
+from tests.support.commands import Result
 
 
 class RigError(Exception):

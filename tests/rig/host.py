@@ -13,7 +13,7 @@ from tests.rig.keys import make_key
 from tests.rig.mounts import remove_tree
 from tests.rig.network import Network
 from tests.rig.spec import HostSpec, prepare
-from tests.support.machine import Result
+from tests.support.commands import Result
 from tests.support.waiting import eventually
 
 _SSH_FAILED = 255

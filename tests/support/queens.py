@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.support.commands import Running
 from tests.support.gguf_files import write_gguf
-from tests.support.machine import Machine, Running
+from tests.support.machine import Machine
 from tests.support.waiting import eventually
 
 Event = tuple[str, Any]

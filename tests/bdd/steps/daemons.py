@@ -12,7 +12,8 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from rbee import __version__
-from tests.support.machine import Machine, Running
+from tests.support.commands import Running
+from tests.support.machine import Machine
 from tests.support.waiting import eventually
 
 HIVE_KEY = "key-of-the-hive-under-test"

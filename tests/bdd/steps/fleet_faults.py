@@ -12,9 +12,9 @@ from pytest_bdd import given, parsers, then, when
 from rbee.client.queen import QueenClient
 from tests.bdd.steps.fleet import Operator
 from tests.bdd.steps.hub import FILE, MIB, REPO
+from tests.support.commands import Running
 from tests.support.gguf_files import write_gguf
 from tests.support.hub import Hub, Slow
-from tests.support.machine import Running
 from tests.support.waiting import eventually
 
 _HUB = "/etc/systemd/system/rbee-hive.service.d/hub.conf"

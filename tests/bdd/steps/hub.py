@@ -6,9 +6,10 @@ from pathlib import Path
 
 from pytest_bdd import given, parsers, then, when
 
+from tests.support.commands import Result
 from tests.support.gguf_files import write_gguf
 from tests.support.hub import Hub, Reset, Slow
-from tests.support.machine import Machine, Result
+from tests.support.machine import Machine
 
 REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
 MIB = 1024 * 1024

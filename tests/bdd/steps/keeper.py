@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from pytest_bdd import given, parsers, then, when
 
-from tests.support.machine import Machine, Result, Running
+from tests.support.commands import Result, Running
+from tests.support.machine import Machine
 from tests.support.waiting import eventually, slowness
 
 

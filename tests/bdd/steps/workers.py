@@ -6,7 +6,8 @@ from typing import Any
 
 from pytest_bdd import given, parsers, then, when
 
-from tests.support.machine import Machine, Result
+from tests.support.commands import Result
+from tests.support.machine import Machine
 from tests.support.waiting import eventually
 
 

@@ -52,9 +52,9 @@ def test_every_command_explains_itself(path: list[str]) -> None:
     """Lazy loading hides no broken import: every command prints its help."""
     ran = rbee(*path, "--help")
 
-    assert ran.code == 0, ran.err
-    assert ran.out.startswith("Usage: rbee-keeper")
-    assert not path or "--json" in ran.out or "Commands:" in ran.out
+    assert ran.code == 0, ran.stderr
+    assert ran.stdout.startswith("Usage: rbee-keeper")
+    assert not path or "--json" in ran.stdout or "Commands:" in ran.stdout
 
 
 def test_the_table_of_commands_tells_the_truth() -> None:

@@ -30,7 +30,7 @@ def test_a_users_install(tmp_path: Path) -> None:
     assert mode(tmp_path / "home/.rbee") == 0o700
     assert mode(tmp_path / "home/.rbee/secrets") == 0o700
     assert "[models]" in (tmp_path / "home/.rbee/config.toml").read_text()
-    assert "export PATH=" in first.out
+    assert "export PATH=" in first.stdout
     assert second.json["changed"] == []
 
 
@@ -39,7 +39,7 @@ def test_a_systems_install(tmp_path: Path) -> None:
     """With --system the places are /usr/local/bin, /etc/rbee and /var/lib/rbee, here below another root."""
     ran = rbee("install", "--system", "--root", str(tmp_path))
 
-    assert ran.code == 0, ran.err
+    assert ran.code == 0, ran.stderr
     assert (tmp_path / "usr/local/bin/rbee-hive").is_symlink()
     assert (tmp_path / "etc/rbee/config.toml").is_file()
     assert mode(tmp_path / "var/lib/rbee/models") == 0o755
