@@ -1,7 +1,8 @@
 """Tie a child process to its owner, so that neither outlives or outwaits the other unnoticed.
 
 Owner and child share one socket pair. The child writes JSON lines into it: first that its port is bound or why it
-could not start, later whatever its owner wants to know at once. End-of-file tells each side that the other is dead.
+could not start, later whatever its owner wants to know at once. An owner who starts a child before knowing what for
+writes one line as well: the child's orders. End-of-file tells each side that the other is dead.
 On Linux the kernel ends the child as well (PR_SET_PDEATHSIG), which covers a child that is stuck in native code.
 The signal follows the thread that spawned: owners spawn from their main thread.
 """
@@ -16,12 +17,15 @@ import signal
 import socket
 import sys
 import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import asyncio
 
 LIFELINE_FD: Final = "RBEE_LIFELINE_FD"
+ORDERED: Final = "--await-orders"
+"""The only argument of a program whose arguments come as orders."""
 MAX_LINE_BYTES: Final = 1024 * 1024
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -45,6 +49,11 @@ class Lifeline:
     def spawned(self) -> None:
         """Close the child's end here, so that its death is seen as end-of-file."""
         self._theirs.close()
+
+    def order(self, orders: dict[str, Any]) -> None:
+        """Tell a child that waits for orders; that it is gone is noticed elsewhere."""
+        with contextlib.suppress(OSError):
+            self._ours.sendall(_line(orders))
 
     def read(self, timeout_s: float) -> dict[str, Any] | None:
         """Wait for the child's next line; None at end-of-file. Raises TimeoutError after *timeout_s* seconds."""
@@ -96,6 +105,9 @@ class Hold:
     def __init__(self, sock: socket.socket | None) -> None:
         self._sock = sock
         self._lock = threading.Lock()
+        self._heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        if sock is not None:
+            threading.Thread(target=self._listen, args=(sock,), name="lifeline", daemon=True).start()
 
     @property
     def owned(self) -> bool:
@@ -106,9 +118,22 @@ class Hold:
         """Send one line to the owner; an owner that is gone is not an error here."""
         if self._sock is None:
             return
-        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
         with self._lock, contextlib.suppress(OSError):
-            self._sock.sendall(data)
+            self._sock.sendall(_line(message))
+
+    def orders(self) -> dict[str, Any]:
+        """Wait for the owner's orders; without an owner there are none."""
+        return {} if self._sock is None else self._heard.get()
+
+    def _listen(self, sock: socket.socket) -> None:
+        """Take in lines until the owner's end closes, then end this process."""
+        rest = b""
+        with contextlib.suppress(OSError):
+            while data := sock.recv(4096):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._heard.put(_parse(line) or {})
+        os._exit(1)
 
 
 def hold() -> Hold:
@@ -126,17 +151,11 @@ def hold() -> Hold:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    sock = socket.socket(fileno=fd)
-    threading.Thread(target=_end_with_owner, args=(sock,), name="lifeline", daemon=True).start()
-    return Hold(sock)
+    return Hold(socket.socket(fileno=fd))
 
 
-def _end_with_owner(sock: socket.socket) -> None:
-    """Block until the owner's end closes, then end this process."""
-    with contextlib.suppress(OSError):
-        while sock.recv(4096):
-            pass
-    os._exit(1)
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 import httpx  # noqa: E402
 
 # It would import these amid its first request, for which a cold start waits; before, a queen only waits for her hive.
-for _name in ("httpcore", "anyio.streams.stapled", "anyio.streams.tls"):
+for _name in ("httpcore", "anyio.lowlevel", "anyio.streams.memory", "anyio.streams.stapled", "anyio.streams.tls"):
     import_module(_name)
 
 __all__ = ["httpx"]

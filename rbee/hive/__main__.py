@@ -31,7 +31,21 @@ def main() -> None:
     argv = sys.argv[1:]
     if argv[:1] == ["detect"]:
         sys.exit(detect(argv[1:]))
-    serve(argv, hold)
+    serve(ordered(hold) if argv == [lifeline.ORDERED] else argv, hold)
+
+
+def ordered(hold: lifeline.Hold) -> list[str]:
+    """Import what it takes to serve, wait until the owner tells where and how, and give the arguments for that."""
+    from rbee.hive import app, daemon, settings  # noqa: F401
+
+    orders = hold.orders()
+    if not orders:
+        sys.exit(f"rbee-hive: {lifeline.ORDERED} is for a queen who starts a hive; see rbee-hive --help")
+    os.environ.update(orders["env"])
+    with open(orders["log"], "ab") as log:  # noqa: PTH123
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log.fileno(), stream.fileno())
+    return list(orders["argv"])
 
 
 def detect(argv: list[str]) -> int:

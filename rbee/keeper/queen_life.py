@@ -140,6 +140,7 @@ def wait_until_gone(settings: Settings, limit_s: float) -> bool:
 def _start_own(session: Session) -> OwnQueen:
     session.out.say(f"No queen runs at {session.settings.queen_url}; starting one for this command", "👑")
     own = OwnQueen(session.settings)
+    session.queen()  # imports what it takes to ask her while she starts
     try:
         own.wait_until_serving()
     except BaseException:

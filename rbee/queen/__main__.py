@@ -1,6 +1,7 @@
 """The program `queen-rbee`.
 
-The local hive is launched before the queen's own imports, so that both start at the same time.
+The local hive is begun before anything else where a keeper waits for both, and launched before most of the queen's own
+imports in any case, so that both start at the same time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from rbee import lifeline
 
 if TYPE_CHECKING:
     from rbee.config.paths import Paths
+    from rbee.queen.hive_begun import HiveBegun
     from rbee.queen.hive_process import HiveLauncher, HiveProcess
     from rbee.queen.settings import QueenSettings
 
@@ -23,6 +25,7 @@ def main() -> None:
     hold = lifeline.hold()
     # Until it serves: the collector would go through all that is being imported, again and again.
     gc.disable()
+    begun = _begun(hold)
 
     from rbee.config.paths import Paths
     from rbee.daemonkit.command import EXIT_CONFIG, fail
@@ -32,14 +35,23 @@ def main() -> None:
     settings = PROGRAM.parse(sys.argv[1:], os.environ, hold)
     paths = Paths(settings.home.expanduser().absolute()) if settings.home else Paths.of(os.environ)
     try:
-        _serve(settings, paths, hold)
+        _serve(settings, paths, hold, begun)
     except ConfigError as error:
         fail(PROGRAM.name, error, hold, EXIT_CONFIG)
     except RbeeError as error:
         fail(PROGRAM.name, error, hold)
 
 
-def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
+def _begun(hold: lifeline.Hold) -> HiveBegun | None:
+    """Begin a hive for a queen whose keeper waits; any other may have no use for one, and has time."""
+    if not hold.owned:
+        return None
+    from rbee.queen.hive_begun import begun_early
+
+    return begun_early(os.environ)
+
+
+def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold, begun: HiveBegun | None) -> None:
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
     from rbee.daemonkit.home_lock import HomeLock
@@ -54,7 +66,9 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold) -> None:
     lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.kept(settings.host, settings.port) or bind(settings.host, settings.port)
     launcher = _launcher(paths) if settings.local_hive else None
-    launched = _launched(launcher, settings.local_hive_port) if launcher is not None else None
+    launched = _launched(launcher, settings.local_hive_port, begun) if launcher is not None else None
+    if launcher is None and begun is not None:
+        begun.call_off()
 
     import asyncio
 
@@ -85,13 +99,15 @@ def _launcher(paths: Paths) -> HiveLauncher:
     return HiveLauncher(paths, new_key(), os.environ)
 
 
-def _launched(launcher: HiveLauncher, port: int) -> HiveProcess | None:
+def _launched(launcher: HiveLauncher, port: int, begun: HiveBegun | None) -> HiveProcess | None:
     from rbee.errors import RbeeError
     from rbee.queen.hive_process import free_port
 
     try:
-        return launcher.launch(free_port(port))
+        return launcher.launch(free_port(port), begun)
     except RbeeError as error:
+        if begun is not None:
+            begun.call_off()
         # The queen serves other nodes all the same; whoever needs this one hears the reason then.
         print(f"queen-rbee: {error.message}", file=sys.stderr)  # noqa: T201
         return None

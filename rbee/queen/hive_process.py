@@ -1,7 +1,6 @@
 """The process of the hive on the queen's own machine: what it takes to launch one.
 
-It is launched before the queen's own imports, so that both start at the same time: here is nothing that takes long to
-import.
+It is launched before the rest of the queen's own imports: here is nothing that takes long to import.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from rbee.config.paths import Paths, storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.lifeline import Lifeline, LifelineReader
+from rbee.queen.hive_begun import PROGRAM, HiveBegun
 
 HOST = "127.0.0.1"
 PORTS_TRIED = 100
 TAIL_LINES = 8
-_HIDDEN = ("RBEE_API_KEY", "RBEE_QUEEN_")
 
 
 @dataclass(slots=True)
@@ -43,7 +42,7 @@ class HiveLauncher:
 
     Args:
         key: the key that will open it.
-        environ: what it inherits; the queen's own key and settings are left out.
+        environ: what it inherits, but for the queen's own.
     """
 
     paths: Paths
@@ -55,53 +54,32 @@ class HiveLauncher:
         """Give the file that it logs to."""
         return self.paths.logs / "rbee-hive.log"
 
-    def launch(self, port: int) -> HiveProcess:
-        """Start it and do not wait; call from the main thread.
+    def launch(self, port: int, begun: HiveBegun | None = None) -> HiveProcess:
+        """Start it, or let *begun* go on, and do not wait; call from the main thread.
 
         Raises RbeeError WORKER_BINARY_NOT_FOUND, DISK_FULL or PERMISSION_DENIED.
         """
-        line = Lifeline()
         try:
-            log_start, process = self._spawn(port, line)
-        except BaseException:
-            line.close()
-            raise
-        line.spawned()
-        return HiveProcess(process, line, port, log_start)
-
-    def _spawn(self, port: int, line: Lifeline) -> tuple[int, subprocess.Popen[bytes]]:
-        environ = {
-            **{name: value for name, value in self.environ.items() if not name.startswith(_HIDDEN)},
-            **line.env(),
-            "RBEE_HOME": str(self.paths.home),
-            "RBEE_HIVE_API_KEY": self.key,
-        }
-        program = hive_program()
-        self.paths.make(self.paths.logs)
-        try:
+            self.paths.make(self.paths.logs)
             with self.log_path.open("ab") as log_file:
-                process = subprocess.Popen(
-                    [program, "--host", HOST, "--port", str(port)],
-                    env=environ,
-                    pass_fds=(line.child_fd,),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log_file,
-                    stderr=log_file,
-                    start_new_session=True,
-                )
-                return log_file.tell(), process
+                log_start = log_file.tell()
+                begun = begun or HiveBegun(hive_program(), self.environ, log_file)
         except OSError as error:
             raise storage_error(error, self.log_path) from error
+        home = str(self.paths.home)
+        arguments, env = ["--host", HOST, "--port", str(port)], {"RBEE_HOME": home, "RBEE_HIVE_API_KEY": self.key}
+        begun.order(arguments, env, str(self.log_path))
+        return HiveProcess(begun.process, begun.line, port, log_start)
 
 
 def hive_program() -> str:
     """Find `rbee-hive`: beside this interpreter, else on the path. Raises RbeeError with the install command."""
-    beside = Path(sys.executable).parent / "rbee-hive"
-    found = str(beside) if beside.is_file() else shutil.which("rbee-hive")
+    beside = Path(sys.executable).parent / PROGRAM
+    found = str(beside) if beside.is_file() else shutil.which(PROGRAM)
     if found is None:
         raise RbeeError(
             ErrorCode.WORKER_BINARY_NOT_FOUND,
-            f"The program rbee-hive is neither beside {sys.executable} nor on the path.",
+            f"The program {PROGRAM} is neither beside {sys.executable} nor on the path.",
             hint="Install it: pip install 'rbee[local]'; or run the queen with --local-hive false.",
         )
     return found

@@ -149,7 +149,8 @@ class LocalHive:
             ErrorCode.CONNECTION_TIMEOUT,
             f"The hive on {LOCALHOST_NODE} could not be started: {reason}.",
             details={"log": str(self.log_path), "log_tail": lines},
-            hint=f"Its log says why: {self.log_path}",
+            # One that was begun early wrote into the queen's log until it had its orders.
+            hint=f"Its log says why: {self.log_path}" if lines else "The log of the queen says why.",
         )
 
     async def _watch(self, life: HiveProcess) -> None:

@@ -199,6 +199,24 @@ def test_a_child_does_not_outlive_its_owner(tmp_path: Path, how: str) -> None:
     assert time.monotonic() - began < 2
 
 
+def test_a_child_gets_its_orders_whole() -> None:
+    """What an owner orders arrives as it was said, also where it is longer than one read."""
+    line = Lifeline()
+    child = subprocess.Popen(
+        [sys.executable, "-c", "from rbee import lifeline; hold = lifeline.hold(); hold.tell(hold.orders())"],
+        env={**os.environ, **line.env()},
+        pass_fds=(line.child_fd,),
+    )
+    line.spawned()
+    orders = {"bees": "ü" * 10_000, "argv": ["--port", "0"]}
+
+    line.order(orders)
+
+    assert line.read(15) == orders
+    line.close()
+    child.wait(10)
+
+
 def has_ended(pid: int) -> bool:
     """Tell whether a process runs no more; who inherits it may be slow to reap it."""
     try:

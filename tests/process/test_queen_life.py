@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rbee.lifeline import Lifeline
+from rbee.lifeline import ORDERED, Lifeline
 from tests.support.machine import BIN, Machine
 from tests.support.queens import QueenProcess, count, ended_well, machine_with_fake, named, told
 from tests.support.waiting import eventually
@@ -108,16 +108,7 @@ def test_nothing_outlives_a_queen_that_is_killed(machine: Machine) -> None:
 
 def test_an_ephemeral_queen_ends_with_her_owner(machine: Machine) -> None:
     """A queen on a lifeline announces her port, says that she is ephemeral, and ends when the line is cut."""
-    line = Lifeline()
-    pid = os.posix_spawn(
-        BIN / "queen-rbee",
-        ["queen-rbee", "--port", "0"],
-        {**machine.environ(), **line.env()},
-        file_actions=[(os.POSIX_SPAWN_DUP2, line.child_fd, line.child_fd)],
-    )
-    line.spawned()
-    words = line.read(20)
-    assert words is not None
+    line, pid, words = _owned(machine)
     assert words["pid"] == pid
     eventually(lambda: len(machine.processes()) == 2, within=10, because="queen and hive run")
 
@@ -125,6 +116,62 @@ def test_an_ephemeral_queen_ends_with_her_owner(machine: Machine) -> None:
 
     os.waitpid(pid, 0)
     eventually(lambda: machine.processes() == [], within=2, because="nothing outlives the owner")
+
+
+def test_a_hive_that_was_begun_too_early_is_called_off(machine: Machine) -> None:
+    """An ephemeral queen begins a hive before she knows her settings; where they want none there is none."""
+    line, pid, words = _owned(machine, "--local-hive", "false")
+    assert words["pid"] == pid
+
+    assert machine.processes("rbee-hive") == []
+    line.close()
+    os.waitpid(pid, 0)
+
+
+def test_a_hive_that_was_begun_ends_with_a_queen_who_cannot_start(machine: Machine) -> None:
+    """Wrong settings of the queen leave nothing behind that waits for orders."""
+    line, pid, words = _owned(machine, "--max-tasks", "none")
+    assert words["error"]["code"] == "CONFIG_INVALID"
+
+    os.waitpid(pid, 0)
+    eventually(lambda: machine.processes() == [], within=2, because="nothing waits for orders")
+    line.close()
+
+
+def test_a_begun_hive_keeps_the_secrets_of_its_orders_to_itself(machine: Machine) -> None:
+    """Its key is in no command line and in no environment that another process may read."""
+    line, pid, _ = _owned(machine)
+    eventually(lambda: "serving" in machine.log("rbee-hive.log"), within=20, because="the hive serves")
+    hive = machine.process("rbee-hive")
+
+    assert hive.cmdline()[-1] == ORDERED
+    assert "RBEE_HIVE_API_KEY" not in hive.environ()
+    line.close()
+    os.waitpid(pid, 0)
+    eventually(lambda: machine.processes() == [], within=2, because="nothing outlives the owner")
+
+
+def test_a_hive_without_an_owner_gets_no_orders(machine: Machine) -> None:
+    """Who types the argument that only queens use is told so at once."""
+    result = machine.run("rbee-hive", ORDERED)
+
+    assert result.code == 1
+    assert "is for a queen" in result.stderr
+
+
+def _owned(machine: Machine, *arguments: str) -> tuple[Lifeline, int, dict[str, Any]]:
+    """Start a queen as a keeper does; gives the line to her, her process id and her first words."""
+    line = Lifeline()
+    pid = os.posix_spawn(
+        BIN / "queen-rbee",
+        ["queen-rbee", "--port", "0", *arguments],
+        {**machine.environ(), **line.env()},
+        file_actions=[(os.POSIX_SPAWN_DUP2, line.child_fd, line.child_fd)],
+    )
+    line.spawned()
+    words = line.read(20)
+    assert words is not None
+    return line, pid, words
 
 
 def test_a_local_hive_that_dies_is_started_again_when_it_is_needed(machine: Machine) -> None:
