@@ -173,9 +173,9 @@ def listed_idle(hive: HiveUnderTest, seconds: int) -> None:
     target_fixture="answer",
 )
 def asked(machine: Machine, daemon: str, request_name: str) -> httpx.Response:
-    key, port = queen_key(machine), machine.queen_port
-    if daemon == "the hive":
-        key, port = hive_key(machine), machine.hive_port
+    key, port = HIVE_KEY, machine.hive_port
+    if daemon == "the queen":
+        key, port = queen_key(machine), machine.queen_port
     requests: dict[str, tuple[str, str, Any]] = {
         "a missing route": ("GET", "/v1/nowhere", None),
         "a wrong method": ("PUT", "/health" if daemon == "the queen" else "/v1/health", None),
@@ -209,9 +209,3 @@ def _listens(port: int) -> bool:
 
 def queen_key(machine: Machine) -> str:
     return (machine.home / "secrets" / "api-key").read_text().strip()
-
-
-def hive_key(machine: Machine) -> str:
-    """Take the key that the queen gave to its local hive from where it was handed over."""
-    environ: dict[str, str] = machine.process("rbee-hive").environ()
-    return environ["RBEE_HIVE_API_KEY"]
