@@ -17,7 +17,6 @@ import signal
 import socket
 import sys
 import threading
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -105,7 +104,8 @@ class Hold:
     def __init__(self, sock: socket.socket | None) -> None:
         self._sock = sock
         self._lock = threading.Lock()
-        self._heard: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._orders: dict[str, Any] = {}
+        self._ordered = threading.Event()
         if sock is not None:
             threading.Thread(target=self._listen, args=(sock,), name="lifeline", daemon=True).start()
 
@@ -123,16 +123,20 @@ class Hold:
 
     def orders(self) -> dict[str, Any]:
         """Wait for the owner's orders; without an owner there are none."""
-        return {} if self._sock is None else self._heard.get()
+        if self._sock is not None:
+            self._ordered.wait()
+        return self._orders
 
     def _listen(self, sock: socket.socket) -> None:
-        """Take in lines until the owner's end closes, then end this process."""
-        rest = b""
+        """Take in the orders, if any come, until the owner's end closes; then end this process."""
+        heard = b""
         with contextlib.suppress(OSError):
-            while data := sock.recv(4096):
-                *lines, rest = (rest + data).split(b"\n")
-                for line in lines:
-                    self._heard.put(_parse(line) or {})
+            while data := sock.recv(65536):
+                if not self._ordered.is_set():
+                    heard += data
+                    if heard.endswith(b"\n"):
+                        self._orders = _parse(heard) or {}
+                        self._ordered.set()
         os._exit(1)
 
 
