@@ -34,6 +34,7 @@ from rbee.hive.supervision import Supervision
 
 log = logging.getLogger(__name__)
 CATALOGUE_WITHIN_S = 0.5
+CATALOGUE_AFTER_A_SPAWN_S = 1.5
 
 
 class Hive:
@@ -153,13 +154,14 @@ class Hive:
             await asyncio.to_thread(leftovers.prune_logs, self.paths.logs, living)
 
     async def _open_catalogue(self) -> None:
-        """Load the catalogue, after the first worker of a cold start has been launched: that wants the processor more.
+        """Load the catalogue, but not beside the start of the first worker: that wants the processor more.
 
         Who connects before sees the models a moment later.
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CATALOGUE_WITHIN_S):
                 await self._spawned.wait()
+            await asyncio.sleep(CATALOGUE_AFTER_A_SPAWN_S)
         await self._tell_models()
 
     def _models_changed(self) -> None:

@@ -1,4 +1,4 @@
-"""The program llm-worker-rbee: the model begins to load while the web server is still being imported."""
+"""The program llm-worker-rbee: the model begins to load while settings and web server are still being imported."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def main() -> NoReturn:
     # Until it serves: the collector would go through all that is being imported, again and again.
     gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
+    from rbee.worker.engine import early
+
+    model = early.begin(sys.argv[1:], os.environ)
+    if model is not None:
+        model.wait_begun()
     from rbee.daemonkit.command import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs
@@ -37,7 +42,7 @@ def main() -> NoReturn:
     )
     settings = program.parse(sys.argv[1:], os.environ, hold)
     logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
-    thread = EngineThread(settings.engine, settings.engine_options())
+    thread = EngineThread(settings.engine, settings.engine_options(), model)
     # Let the engine's few imports through first: its native work then runs beside our many.
     thread.progress.wait_begun(ENGINE_FIRST_S)
     from rbee.worker.app import run

@@ -72,7 +72,7 @@ class Catalogue:
         self._known: dict[str, tuple[CatalogEntry, int]] = {}
         self._peaks: dict[str, int] = {}
         self._wanted = False
-        self._until_wanted: list[CatalogEntry] = []
+        self._until_wanted: list[Callable[[], bool]] = []
 
     async def all(self) -> list[CatalogEntry]:
         """Give all models, sorted by reference, each with what is wrong with its file now.
@@ -102,14 +102,9 @@ class Catalogue:
     def put_soon(self, entry: CatalogEntry) -> None:
         """Store a model that is used in place, without waiting: whoever asks for the catalogue later sees it.
 
-        A database that cannot be used is logged; such a model serves without a row. One that nobody has asked for yet
-        is not loaded for this.
+        A database that cannot be used is logged; such a model serves without a row.
         """
-        if not self._wanted:
-            self._until_wanted.append(entry)
-            return
-        stored = asyncio.get_running_loop().run_in_executor(self._thread, self._put_if_new, entry)
-        stored.add_done_callback(self._stored)
+        self._soon(lambda: self._put_if_new(entry))
 
     def peak_known(self, loaded: LoadedModel) -> int | None:
         """Give the most bytes that such a load took, as far as is known without waiting for the database."""
@@ -124,10 +119,7 @@ class Catalogue:
     def note_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> None:
         """Keep what a load took if that is more than before, without waiting."""
         if peak_bytes > self._peaks.get(loaded.id, 0):
-            stored = asyncio.get_running_loop().run_in_executor(
-                self._thread, self._put_peak, loaded, peak_bytes, at_unix
-            )
-            stored.add_done_callback(self._stored)
+            self._soon(lambda: self._put_peak(loaded, peak_bytes, at_unix))
 
     async def remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
         """Forget a model; *with_files* deletes its files as well, unless another row uses them too."""
@@ -135,10 +127,20 @@ class Catalogue:
         self._on_change()
 
     async def close(self) -> None:
-        """Close the database."""
+        """Close the database, with all in it that was to come soon."""
+        if self._until_wanted:
+            with contextlib.suppress(RbeeError):
+                await self._run(self._opened)
         if self._rows is not None:
             await self._run(self._rows.close)
         self._thread.shutdown(wait=False)
+
+    def _soon(self, work: Callable[[], bool]) -> None:
+        """Do *work* without waiting for it; a database that nobody has asked for yet is not loaded for this."""
+        if not self._wanted:
+            self._until_wanted.append(work)
+            return
+        asyncio.get_running_loop().run_in_executor(self._thread, work).add_done_callback(self._stored)
 
     async def _run(self, work: Callable[[], T]) -> T:
         self._wanted = True
@@ -152,9 +154,9 @@ class Catalogue:
             self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in rows.all()}
             self._peaks = rows.peaks()
             self._rows = rows
-            for entry in self._until_wanted:
-                self._try_to_put(entry)
-            self._until_wanted.clear()
+            waiting, self._until_wanted = self._until_wanted, []
+            for work in waiting:
+                _tried(work)
         return self._rows
 
     def _all(self) -> list[CatalogEntry]:
@@ -184,12 +186,6 @@ class Catalogue:
         self._put(entry)
         return True
 
-    def _try_to_put(self, entry: CatalogEntry) -> None:
-        try:
-            self._put_if_new(entry)
-        except (RbeeError, OSError) as error:
-            log.error("not catalogued", extra={"fields": {"model": entry.reference, "reason": str(error)}})
-
     def _put_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> bool:
         rows = self._opened()
         if peak_bytes > self._peaks.get(loaded.id, 0):
@@ -213,6 +209,13 @@ class Catalogue:
         if with_files and not shared:
             for part in parts_of(Path(entry.local_path)):
                 part.unlink(missing_ok=True)
+
+
+def _tried(work: Callable[[], bool]) -> None:
+    try:
+        work()
+    except (RbeeError, OSError) as error:
+        log.error("not catalogued", extra={"fields": {"reason": str(error)}})
 
 
 def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:

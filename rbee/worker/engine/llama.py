@@ -1,23 +1,17 @@
-"""The one door to llama_cpp: its low-level functions without its Python layers, its log, its devices.
-
-llama_cpp's package imports numpy, jinja2 and more for its high-level class, which the worker does not use; only its
-module of foreign functions is imported here, which saves a third of a second of every worker's start.
-"""
+"""The one door to llama.cpp: its functions, its log, its devices, its threads."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import logging
 import re
-import sys
-import types
 from collections import deque
 from typing import Any, Final
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.worker.engine import library
 
 log = logging.getLogger("llama.cpp")
 
@@ -38,14 +32,13 @@ class Llama:
     """
 
     def __init__(self) -> None:
-        self.lib = _functions()
+        self.lib = library.functions()
         self.errors: deque[str] = deque(maxlen=8)
         self.offloaded: tuple[int, int] | None = None
         self._level = logging.DEBUG
         self._line = ""
         self._listener = self.lib.llama_log_callback(self._on_log)
-        # `abs` ignores all but its first argument and changes nothing: a log callback without Python.
-        self._nobody = self.lib.llama_log_callback(ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value)
+        self._nobody = library.nobody(self.lib)
         self.listen(wanted=True)
         self.lib.llama_backend_init()
 
@@ -140,21 +133,3 @@ def _unusable(backend: Backend, *, built_for_gpus: bool) -> RbeeError:
             "to run it on the CPU, ask for that: --backend cpu"
         ),
     )
-
-
-def _functions() -> Any:
-    """Import llama_cpp's module of foreign functions without running the package's own `__init__`."""
-    if "llama_cpp" not in sys.modules:
-        spec = importlib.util.find_spec("llama_cpp")
-        if spec is None or spec.submodule_search_locations is None:
-            raise RbeeError(
-                ErrorCode.WORKER_START_FAILED,
-                "llama-cpp-python is not installed here.",
-                hint="Install it: pip install 'rbee[worker]'",
-            )
-        package = types.ModuleType("llama_cpp")
-        package.__path__ = list(spec.submodule_search_locations)
-        sys.modules["llama_cpp"] = package
-    import llama_cpp.llama_cpp
-
-    return llama_cpp.llama_cpp

@@ -15,6 +15,8 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.worker.engine import model_file
+from rbee.worker.engine.early import EarlyModel
+from rbee.worker.engine.library import PROGRESS_WORTH_BYTES, model_params
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
@@ -24,8 +26,6 @@ DEFAULT_CONTEXT: Final = 4096
 # From 64 rows on, flash attention on a CPU goes another way that rounds differently: below, the tokens of a prompt do
 # not depend on how it was cut and what of it was cached. Measured: 245 instead of 300 tokens/s of a prompt.
 CPU_PIECE_TOKENS: Final = 63
-PROGRESS_WORTH_BYTES: Final = 512 * 1024 * 1024  # a smaller model is there before anybody has looked twice
-ALL_LAYERS: Final = 10_000
 _OFFLOADED_SHARE: Final = 0.5  # of the model's bytes that a GPU has taken at least; embeddings may stay outside
 _MB: Final = 1024 * 1024
 _GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
@@ -38,15 +38,15 @@ _EXHAUSTED: Final = {
 }
 
 
-def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
-    """Load model and context. Raises RbeeError that says what is wrong with file, memory or device."""
+def load(options: EngineOptions, progress: LoadProgress, early: EarlyModel | None = None) -> LlamaEngine:
+    """Load the model, unless *early* has, and its context. Raises RbeeError for a wrong file, memory or device."""
     model_file.check(options.model_path)
     llama = Llama()
     gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
     free_before = _free_bytes(llama, gpu)
     # On a GPU the count of layers is listened to; on a CPU the log only costs time.
     llama.listen(wanted=gpu is not None or log.isEnabledFor(logging.DEBUG))
-    model = _load_model(llama, options, gpu, free_before, progress)
+    model = _load_model(llama, options, gpu, free_before, progress, early)
     embedding, ranks = _pooled(llama, model)
     context = _make_context(llama, options, model, gpu, whole=bool(embedding))
     llama.listen(wanted=True)
@@ -71,15 +71,16 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     return engine
 
 
-def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_before: int, progress: LoadProgress) -> int:
+def _load_model(
+    llama: Llama,
+    options: EngineOptions,
+    gpu: int | None,
+    free_before: int,
+    progress: LoadProgress,
+    early: EarlyModel | None,
+) -> int:
     lib = llama.lib
-    params = lib.llama_model_default_params()
-    # A list that names the one device, or none: llama.cpp would otherwise spread over all it finds.
-    devices = (ctypes.c_void_p * 2)(gpu, None)
-    params.devices = ctypes.addressof(devices)
-    params.n_gpu_layers = 0 if gpu is None else ALL_LAYERS
-    params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-    params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if options.mmap else lib.LLAMA_LOAD_MODE_NONE
+    params, _devices = model_params(lib, gpu, mmap=options.mmap)
     layers = model_file.layers(options.model_path)
     size = options.model_path.stat().st_size
     wanted = True
@@ -92,7 +93,9 @@ def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_befo
     if on_progress(0.0, None) and size >= PROGRESS_WORTH_BYTES:
         params.progress_callback = lib.llama_progress_callback(on_progress)
     path = os.fsencode(options.model_path)
-    model = lib.llama_model_load_from_file(path, params) if wanted else None
+    model = _taken(llama, early, options, gpu)
+    if not model and wanted:
+        model = lib.llama_model_load_from_file(path, params)
     if model and on_progress(1.0, None):
         return int(model)
     if not wanted:
@@ -106,6 +109,18 @@ def _load_model(llama: Llama, options: EngineOptions, gpu: int | None, free_befo
     if size > free_before:
         raise _exhausted(options, size, free_before, "the model")
     raise model_file.invalid(options.model_path, f"llama.cpp says: {_last_errors(llama)}")
+
+
+def _taken(llama: Llama, early: EarlyModel | None, options: EngineOptions, gpu: int | None) -> int | None:
+    """Give the model that is there already if it is just what is wanted, and let go of it otherwise."""
+    model = early.take() if early is not None else None
+    if early is None or model is None:
+        return None
+    unheard = not log.isEnabledFor(logging.DEBUG)  # what llama.cpp says of the model is wanted then
+    if early.path == options.model_path and gpu is None and options.mmap and unheard:
+        return model
+    llama.lib.llama_model_free(model)
+    return None
 
 
 def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | None, *, whole: bool) -> int:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
+from rbee.worker.engine.early import EarlyModel
 from rbee.worker.engine.protocol import Engine, EngineOptions
 
 Outcome = Engine | Exception
@@ -44,12 +45,14 @@ class EngineThread:
     Args:
         kind: which engine.
         options: how to load.
+        early: the model, if its loading has begun already.
     """
 
-    def __init__(self, kind: Literal["llama", "fake"], options: EngineOptions) -> None:
+    def __init__(self, kind: Literal["llama", "fake"], options: EngineOptions, early: EarlyModel | None = None) -> None:
         self.progress = Progress()
         self._kind = kind
         self._options = options
+        self._early = early
         self._work: queue.SimpleQueue[Callable[[Outcome], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -83,4 +86,4 @@ class EngineThread:
             return fake.load(self._options, self.progress.advance)
         from rbee.worker.engine import llama_load
 
-        return llama_load.load(self._options, self.progress.advance)
+        return llama_load.load(self._options, self.progress.advance, self._early)

@@ -10,12 +10,15 @@ from typing import TypeVar
 
 import pytest
 
+from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, Provider
 from rbee.errors import RbeeError
+from rbee.hive.memory import Load, LoadedModel
 from rbee.hive.models.catalog import Catalogue, check_database_file, model_id
 
 T = TypeVar("T")
+LOADED = LoadedModel("bees", 100, Load(Backend.CPU, 1, 64))
 
 
 def within(path: Path, work: Callable[[Catalogue], Awaitable[T]]) -> T:
@@ -51,6 +54,21 @@ def _model(tmp_path: Path) -> Path:
     path = tmp_path / "m.gguf"
     path.write_bytes(b"x" * 100)
     return path
+
+
+def test_what_nobody_asked_for_is_stored_at_the_end(tmp_path: Path, model: Path) -> None:
+    """A cold start does not load the database, and yet loses nothing that it found out."""
+
+    async def found_out(catalogue: Catalogue) -> None:
+        catalogue.put_soon(entry(model))
+        catalogue.note_peak(LOADED, 700, 1700000000)
+
+    async def known(catalogue: Catalogue) -> tuple[list[CatalogEntry], int | None]:
+        return await catalogue.all(), await catalogue.peak(LOADED)
+
+    within(tmp_path / "models.db", found_out)
+
+    assert within(tmp_path / "models.db", known) == ([entry(model)], 700)
 
 
 @pytest.mark.B18
