@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +14,8 @@ from rbee.errors import ConfigError
 
 def new_key() -> str:
     """Make a key of 256 random bits."""
+    import secrets  # with hashlib and more, which whoever only reads keys has no use for
+
     return secrets.token_urlsafe(32)
 
 

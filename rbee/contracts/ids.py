@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Final
 
 API_VERSION: Final = "v1"
@@ -16,4 +16,4 @@ DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds that are left for a reques
 
 def new_id(prefix: str) -> str:
     """Make an identifier such as `worker-3f9c2a7b51d0`: 48 random bits after *prefix*."""
-    return f"{prefix}-{secrets.token_hex(6)}"
+    return f"{prefix}-{os.urandom(6).hex()}"
