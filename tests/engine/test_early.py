@@ -12,7 +12,7 @@ import pytest
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.worker.engine import early, library, llama_load
+from rbee.worker.engine import early, llama_library, llama_load
 from rbee.worker.engine.protocol import EngineOptions
 from tests.support.models import smollm2_path
 
@@ -30,7 +30,7 @@ def options(path: Path) -> EngineOptions:
 @pytest.fixture(name="loads")
 def _loads(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """Count the files that llama.cpp has loaded."""
-    lib = library.functions()
+    lib = llama_library.functions()
     load = lib.llama_model_load_from_file
     count = 0
 
@@ -109,6 +109,6 @@ def test_nothing_begins_early_on_a_doubt(arguments: list[str], environ: dict[str
 
 def test_a_large_model_shows_its_progress_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes long is loaded by whoever tells how far it is, and can be called off."""
-    monkeypatch.setattr(library, "PROGRESS_WORTH_BYTES", 1000)
+    monkeypatch.setattr(llama_library, "PROGRESS_WORTH_BYTES", 1000)
 
     assert early.begin(argv(smollm2_path()), {}) is None

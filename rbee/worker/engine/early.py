@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from rbee.errors import RbeeError
-from rbee.worker.engine import library, model_file
+from rbee.worker.engine import llama_library, model_file
 
 _ENGINE: Final = "RBEE_WORKER_ENGINE"
 _BEGUN_WITHIN_S: Final = 1.0
@@ -46,9 +46,9 @@ class EarlyModel:
     def _run(self) -> None:
         with contextlib.suppress(RbeeError, ImportError):
             model_file.check(self.path)
-            lib = library.functions()
-            params, devices = library.model_params(lib, None, mmap=True)
-            self._kept = library.nobody(lib), devices
+            lib = llama_library.functions()
+            params, devices = llama_library.model_params(lib, None, mmap=True)
+            self._kept = llama_library.nobody(lib), devices
             lib.llama_log_set(self._kept[0], None)
             lib.llama_backend_init()
             self._begun.set()
@@ -63,7 +63,7 @@ def begin(argv: Sequence[str], environ: Mapping[str, str]) -> EarlyModel | None:
     if named.get("--backend") != "cpu" or "--engine" in named or _ENGINE in environ:
         return None
     try:
-        small = path.stat().st_size < library.PROGRESS_WORTH_BYTES
+        small = path.stat().st_size < llama_library.PROGRESS_WORTH_BYTES
     except OSError:
         return None
     return EarlyModel(path) if small else None

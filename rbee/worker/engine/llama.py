@@ -11,7 +11,7 @@ from typing import Any, Final
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.worker.engine import library
+from rbee.worker.engine import llama_library
 
 log = logging.getLogger("llama.cpp")
 
@@ -32,13 +32,13 @@ class Llama:
     """
 
     def __init__(self) -> None:
-        self.lib = library.functions()
+        self.lib = llama_library.functions()
         self.errors: deque[str] = deque(maxlen=8)
         self.offloaded: tuple[int, int] | None = None
         self._level = logging.DEBUG
         self._line = ""
         self._listener = self.lib.llama_log_callback(self._on_log)
-        self._nobody = library.nobody(self.lib)
+        self._nobody = llama_library.nobody(self.lib)
         self.listen(wanted=True)
         self.lib.llama_backend_init()
 

@@ -16,9 +16,9 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.worker.engine import model_file
 from rbee.worker.engine.early import EarlyModel
-from rbee.worker.engine.library import PROGRESS_WORTH_BYTES, model_params
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
+from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
 from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
 
 log = logging.getLogger("llama.cpp")
