@@ -42,7 +42,7 @@ def ordered(hold: lifeline.Hold) -> list[str]:
     if not orders:
         sys.exit(f"rbee-hive: {lifeline.ORDERED} is for a queen who starts a hive; see rbee-hive --help")
     os.environ.update(orders["env"])
-    with open(orders["log"], "ab") as log:  # noqa: PTH123
+    with Path(orders["log"]).open("ab") as log:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(log.fileno(), stream.fileno())
     return list(orders["argv"])

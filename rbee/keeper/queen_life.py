@@ -140,8 +140,8 @@ def wait_until_gone(settings: Settings, limit_s: float) -> bool:
 def _start_own(session: Session) -> OwnQueen:
     session.out.say(f"No queen runs at {session.settings.queen_url}; starting one for this command", "👑")
     own = OwnQueen(session.settings)
-    session.queen()  # imports what it takes to ask her while she starts
     try:
+        session.queen()  # imports what it takes to ask her while she starts
         own.wait_until_serving()
     except BaseException:
         own.cut()

@@ -1,15 +1,14 @@
-"""Notice when a machine's own host withholds its processors (steal time in /proc/stat), which no software can help."""
+"""Notice when a machine's own host withholds its processors (steal time), which no software can help."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 
+import psutil
+
 _EVERY_S = 0.02
-_STEAL_COLUMN = 8  # proc(5): in ticks, since the boot
 _LEAST_S = 0.02
 
 
@@ -32,8 +31,8 @@ class Stolen:
         self._watching.join()
 
     def seconds(self, begin: float, end: float) -> float:
-        """Sum up what was taken between two times of the monotonic clock."""
-        return sum(taken for first, last, taken in self._spans if first < end and begin < last)
+        """Sum up what was taken between two times of the monotonic clock, at most."""
+        return sum(max(0.0, min(taken, min(end, last) - max(begin, first))) for first, last, taken in self._spans)
 
     def _watch(self) -> None:
         looked, before = time.monotonic(), _stolen_s()
@@ -46,6 +45,5 @@ class Stolen:
 
 
 def _stolen_s() -> list[float]:
-    lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
-    ticks = os.sysconf("SC_CLK_TCK")
-    return [int(line.split()[_STEAL_COLUMN]) / ticks for line in lines if line.startswith("cpu")][1:]
+    """Give it for each processor since the boot; only Linux tells."""
+    return [getattr(processor, "steal", 0.0) for processor in psutil.cpu_times(percpu=True)]

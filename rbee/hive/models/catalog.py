@@ -129,8 +129,10 @@ class Catalogue:
     async def close(self) -> None:
         """Close the database, with all in it that was to come soon."""
         if self._until_wanted:
-            with contextlib.suppress(RbeeError):
+            try:
                 await self._run(self._opened)
+            except RbeeError as error:
+                log.error("not catalogued", extra={"fields": {"code": error.code.value, "reason": error.message}})
         if self._rows is not None:
             await self._run(self._rows.close)
         self._thread.shutdown(wait=False)

@@ -113,8 +113,7 @@ def _load_model(
 
 def _taken(llama: Llama, early: EarlyModel | None, options: EngineOptions, gpu: int | None) -> int | None:
     """Give the model that is there already if it is just what is wanted, and let go of it otherwise."""
-    model = early.take() if early is not None else None
-    if early is None or model is None:
+    if early is None or (model := early.take()) is None:
         return None
     unheard = not log.isEnabledFor(logging.DEBUG)  # what llama.cpp says of the model is wanted then
     if early.path == options.model_path and gpu is None and options.mmap and unheard:

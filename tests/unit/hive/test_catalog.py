@@ -71,6 +71,20 @@ def test_what_nobody_asked_for_is_stored_at_the_end(tmp_path: Path, model: Path)
     assert within(tmp_path / "models.db", known) == ([entry(model)], 700)
 
 
+def test_what_cannot_be_stored_at_the_end_is_said(
+    tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A database that nobody has looked at until then may be unusable: the log tells, and the end goes on."""
+    (tmp_path / "models.db").write_bytes(b"bees" * 4096)
+
+    async def found_out(catalogue: Catalogue) -> None:
+        catalogue.put_soon(entry(model))
+
+    within(tmp_path / "models.db", found_out)
+
+    assert [record.message for record in caplog.records] == ["not catalogued"]
+
+
 @pytest.mark.B18
 def test_rows_survive_a_restart(tmp_path: Path, model: Path) -> None:
     """What was stored is there after a restart, field by field, found by id and by reference."""
