@@ -34,7 +34,7 @@ from rbee.hive.supervision import Supervision
 
 log = logging.getLogger(__name__)
 CATALOGUE_WITHIN_S = 0.5
-CATALOGUE_AFTER_A_SPAWN_S = 1.5
+CATALOGUE_AFTER_A_SPAWN_S = 0.6  # a small model has given its first token by then
 
 
 class Hive:

@@ -11,7 +11,7 @@ from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.errors import RbeeError
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.local_hive import LocalHive
-from rbee.queen.placement import Wish
+from rbee.queen.placement import UseWorker, Wish
 from rbee.queen.refusals import Refusal
 from rbee.queen.registry import Hive
 from rbee.queen.story import Event, narration
@@ -44,8 +44,8 @@ class Readiness:
         """Do what *wish* needs, with the narration of it. Raises RbeeError where it must have the local hive."""
         async for event in self._reached(wish):
             yield event
-        # Which of several has the model decides; where there is but one, it is asked soon enough.
-        if wish.node is None and len(self._connected()) > 1:
+        # Which of several has the model decides, unless a worker has it loaded; one alone is asked soon enough.
+        if wish.node is None and len(self._connected()) > 1 and not isinstance(self._fleet.place(wish), UseWorker):
             await self.listed()
 
     async def listed(self) -> None:

@@ -10,7 +10,7 @@ from rbee.contracts.control import ModelsChanged
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.placement import Wish
 from rbee.queen.readiness import Readiness
-from tests.unit.queen.fleet import entry, hello
+from tests.unit.queen.fleet import entry, hello, link
 
 MODEL = "hf:bees/honey"
 
@@ -46,6 +46,16 @@ async def waits(fleet: FleetWatch, wish: Wish) -> bool:
 def test_a_choice_waits_until_all_have_listed_their_models(nodes: tuple[str, ...], wish: Wish, waiting: bool) -> None:
     """Where the model may decide the place, no hive is passed over because it has not looked yet."""
     assert asyncio.run(waits(fleet_of(*nodes), wish)) is waiting
+
+
+def test_nobody_waits_for_lists_where_a_worker_has_the_model() -> None:
+    """A hive that has just started holds up only who might need it."""
+    fleet = fleet_of("attic", "cellar")
+    serving = hello(link("worker-a", model=MODEL))
+    fleet.apply("attic", serving.model_copy(update={"models": None, "hive_id": "hive-of-attic"}))
+
+    assert asyncio.run(waits(fleet, Wish(MODEL))) is False
+    assert asyncio.run(waits(fleet_of("attic", "cellar"), Wish("hf:bees/wax"))) is True
 
 
 def test_a_hive_that_starts_again_keeps_its_models_until_it_says_otherwise() -> None:
