@@ -98,7 +98,7 @@ class LifelineReader:
         self._writer.close()
 
 
-class Hold:
+class OwnerLink:
     """The child's end; without an owner (started by hand or by systemd) every method does nothing."""
 
     def __init__(self, sock: socket.socket | None) -> None:
@@ -140,7 +140,7 @@ class Hold:
         os._exit(1)
 
 
-def hold() -> Hold:
+def attach() -> OwnerLink:
     """Bind this process's life to its owner's, if the environment names a lifeline.
 
     Call it first in `main`, before anything slow. When the owner dies this process ends at once, without clean-up.
@@ -148,14 +148,14 @@ def hold() -> Hold:
     """
     text = os.environ.pop(LIFELINE_FD, None)
     if text is None:
-        return Hold(None)
+        return OwnerLink(None)
     fd = int(text)
     fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return Hold(socket.socket(fileno=fd))
+    return OwnerLink(socket.socket(fileno=fd))
 
 
 def _line(message: dict[str, Any]) -> bytes:

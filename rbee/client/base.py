@@ -57,7 +57,7 @@ class AsyncDaemonClient:
     ) -> Any:
         """Send a request and give the answer's JSON; None for 204."""
         request = self._http.build_request(
-            method, path, json=body, params=_given(params), timeout=patience, headers=trace.passed_on()
+            method, path, json=body, params=_given(params), timeout=patience, headers=trace.inject()
         )
         response = await self._connected(request, on_retry, stream=False)
         return answer(self.name, self.url, response)
@@ -75,7 +75,7 @@ class AsyncDaemonClient:
     ) -> AsyncIterator[httpx.Response]:
         """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
         request = self._http.build_request(
-            method, path, json=body, params=_given(params), timeout=patience, headers=trace.passed_on()
+            method, path, json=body, params=_given(params), timeout=patience, headers=trace.inject()
         )
         response = await self._connected(request, on_retry, stream=True)
         try:

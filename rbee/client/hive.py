@@ -11,7 +11,7 @@ from rbee.client.retry import GRACEFUL_STOP_S
 from rbee.contracts.hives import HiveHealth, ShutdownReceipt
 from rbee.contracts.models import CatalogEntry, DownloadProgress, ModelDetails
 from rbee.contracts.queen import LogLine
-from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerStopReceipt
+from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerStopReceipt
 
 
 class HiveClient:
@@ -59,12 +59,12 @@ class HiveClient:
         """Remove a model from the catalogue, and its file if the hive downloaded it."""
         await self._daemon.json("DELETE", f"/v1/models/{model_id}")
 
-    async def spawn(self, request: SpawnRequest) -> WorkerLink:
+    async def spawn(self, request: SpawnRequest) -> WorkerAccess:
         """Start a worker; answered when its process exists."""
         answer = await self._daemon.json(
             "POST", "/v1/workers/spawn", body=request.model_dump(mode="json"), patience=WAITING_TIMEOUT
         )
-        return WorkerLink.model_validate(answer)
+        return WorkerAccess.model_validate(answer)
 
     async def stop(self, worker_id: str) -> WorkerStopReceipt:
         """Stop a worker; answered when it is gone."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from rbee.config.paths import Paths, storage_error
+from rbee.config.atomic_write import atomic_write
+from rbee.config.paths import Paths
 from rbee.errors import ConfigError
 
 
@@ -64,23 +63,9 @@ def read_key(path: Path) -> str:
 
 
 def store_key(path: Path, key: str, *, replace: bool) -> str:
-    """Write a key, mode 0600, whole or not at all; without *replace* a key that is there stays and is given back."""
+    """Write a key, mode 0600, whole or not at all; without *replace* a key that is there stays and is returned."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(key + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                Path(name).replace(path)
-                return key
-            try:
-                os.link(name, path)
-            except FileExistsError:
-                return read_key(path)
-            return key
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(error, path) from error
+        atomic_write(path, key + "\n", replace=replace)
+    except FileExistsError:
+        return read_key(path)
+    return key

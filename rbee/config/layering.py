@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class SourcedValue:
     """A setting's raw value, and where it was found in words (`--port`, `RBEE_HIVE_PORT`, `config.toml:7`)."""
 
     value: Any
@@ -43,7 +43,7 @@ def merge(
     credentials: Mapping[str, str] | None = None,
     foreign_env: Iterable[str] = (),
     foreign_keys: Iterable[str] = (),
-) -> dict[str, Value]:
+) -> dict[str, SourcedValue]:
     """Give for each of *fields* the value of the first layer that has one; fields without any are left out.
 
     Args:
@@ -58,7 +58,7 @@ def merge(
     Raises:
         ConfigError: an unknown key.
     """
-    found: dict[str, Value] = {}
+    found: dict[str, SourcedValue] = {}
     in_file = file.data if table is None else file.table(table)
     for key in in_file:
         if key not in fields and key not in foreign_keys:
@@ -68,12 +68,12 @@ def merge(
             raise file.error(f"unknown key '{key}' {where}; known are: {known}.", *path)
         if key in fields:
             line = file.line(key) if table is None else file.line(table, key)
-            found[key] = Value(in_file[key], f"{file.path}:{line}" if line else str(file.path))
+            found[key] = SourcedValue(in_file[key], f"{file.path}:{line}" if line else str(file.path))
     folder = environ.get("CREDENTIALS_DIRECTORY")
     for key, name in (credentials or {}).items():
         path_ = Path(folder) / name if folder else None
         if path_ is not None and path_.is_file():
-            found[key] = Value(path_.read_text(encoding="utf-8").strip(), f"credential {name}")
+            found[key] = SourcedValue(path_.read_text(encoding="utf-8").strip(), f"credential {name}")
     foreign = set(foreign_env)
     for name, text in environ.items():
         if not name.startswith(env_prefix) or name in foreign:
@@ -81,14 +81,14 @@ def merge(
         key = name.removeprefix(env_prefix).lower()
         if key not in fields:
             raise ConfigError(f"unknown setting {name} in the environment; unset it or correct its name.")
-        found[key] = Value(text, name)
+        found[key] = SourcedValue(text, name)
     for key, value in flags.items():
         if value is not None:
-            found[key] = Value(value, "--" + key.replace("_", "-"))
+            found[key] = SourcedValue(value, "--" + key.replace("_", "-"))
     return found
 
 
-def validate(model: type[S], values: Mapping[str, Value], file: ConfigFile, table: str | None = None) -> S:
+def validate(model: type[S], values: Mapping[str, SourcedValue], file: ConfigFile, table: str | None = None) -> S:
     """Build the settings. Raises ConfigError that names key, reason and source of the first wrong value."""
     from pydantic import ValidationError
 
@@ -107,7 +107,7 @@ def validate(model: type[S], values: Mapping[str, Value], file: ConfigFile, tabl
         raise ConfigError(f"{key}: {message} (from {value.source}).") from error
 
 
-def sources(model: type[BaseModel], values: Mapping[str, Value]) -> dict[str, str]:
+def sources(model: type[BaseModel], values: Mapping[str, SourcedValue]) -> dict[str, str]:
     """Give the source of every setting, `default` for those that no layer has."""
     return {key: values[key].source if key in values else "default" for key in model.model_fields}
 
@@ -117,7 +117,7 @@ def environment() -> dict[str, str]:
     return dict(os.environ)
 
 
-def _decode(model: type[BaseModel], key: str, value: Value) -> Any:
+def _decode(model: type[BaseModel], key: str, value: SourcedValue) -> Any:
     """Read JSON from the environment where the field is a list or a table; all else is pydantic's job."""
     annotation = str(model.model_fields[key].annotation)
     if isinstance(value.value, str) and annotation.startswith(("list[", "dict[", "tuple[")):

@@ -14,7 +14,7 @@ from rbee.contracts.devices import Detection
 from rbee.contracts.error_body import ErrorDetail
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.workers import Quarantine, WorkerLink
+from rbee.contracts.workers import Quarantine, WorkerAccess
 
 BEAT_INTERVAL_S = 2.0
 SILENCE_LIMIT_S = 10.0
@@ -32,7 +32,7 @@ class Hello(BaseModel):
     api_version: str = API_VERSION
     detection: Detection
     models: list[CatalogEntry] | None
-    workers: list[WorkerLink]
+    workers: list[WorkerAccess]
     quarantined: list[Quarantine] = Field(default_factory=list)
 
 
@@ -40,7 +40,7 @@ class WorkerChanged(BaseModel):
     """A worker is new or changed state."""
 
     kind: Literal["worker_changed"] = "worker_changed"
-    link: WorkerLink
+    link: WorkerAccess
 
 
 class WorkerGone(BaseModel):
@@ -78,7 +78,7 @@ class QuarantineChanged(BaseModel):
     quarantined: list[Quarantine]
 
 
-class Beat(BaseModel):
+class Heartbeat(BaseModel):
     """The hive lives."""
 
     kind: Literal["beat"] = "beat"
@@ -98,7 +98,7 @@ class Lease(BaseModel):
 
 
 HiveMessage = Annotated[
-    Hello | WorkerChanged | WorkerGone | ModelsChanged | DevicesChanged | QuarantineChanged | Beat | Closing,
+    Hello | WorkerChanged | WorkerGone | ModelsChanged | DevicesChanged | QuarantineChanged | Heartbeat | Closing,
     Field(discriminator="kind"),
 ]
 HIVE_MESSAGE: TypeAdapter[HiveMessage] = TypeAdapter(HiveMessage)

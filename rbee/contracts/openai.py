@@ -120,7 +120,7 @@ class StreamOptions(OpenModel):
     include_usage: bool | None = None
 
 
-class Wishes(OpenModel):
+class BaseGenerationRequest(OpenModel):
     """What all requests for text have in common; None means the server's own default."""
 
     model: str | None = Field(default=None, max_length=2048)
@@ -154,7 +154,7 @@ class Wishes(OpenModel):
         return value
 
 
-class ChatRequest(Wishes):
+class ChatRequest(BaseGenerationRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
@@ -173,7 +173,7 @@ class ChatRequest(Wishes):
         return self
 
 
-class CompletionRequest(Wishes):
+class CompletionRequest(BaseGenerationRequest):
     """`POST /v1/completions`: a prompt as text or tokens, or several of them."""
 
     prompt: (

@@ -56,7 +56,7 @@ class TextFormat(OpenModel):
     strict: bool | None = None
 
 
-class TextWish(OpenModel):
+class TextConfig(OpenModel):
     """How the text of the answer is wished."""
 
     format: TextFormat | None = None
@@ -73,7 +73,7 @@ class ResponsesRequest(OpenModel):
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, ge=0.0, le=1.0)
     top_k: int | None = Field(default=None, ge=0, le=100_000)
-    text: TextWish | None = None
+    text: TextConfig | None = None
     tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
     parallel_tool_calls: bool | None = None

@@ -52,7 +52,7 @@ class WorkerInfo(BaseModel):
     detail: str = ""
 
 
-class WorkerLink(BaseModel):
+class WorkerAccess(BaseModel):
     """A worker with the key that opens it: only ever sent on the control channel and to its spawner."""
 
     worker: WorkerInfo

@@ -10,8 +10,8 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from rbee.daemonkit import errors
-from rbee.daemonkit.auth import Gate
-from rbee.daemonkit.edge import Edge
+from rbee.daemonkit.auth import Authenticator
+from rbee.daemonkit.middleware import RequestMiddleware
 from rbee.daemonkit.operations import Operation, served
 
 Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 def create_app(
     title: str,
     *,
-    gate: Gate,
+    gate: Authenticator,
     operations: Sequence[Operation],
     more: Sequence[BaseRoute] = (),
     lifespan: Lifespan | None = None,
@@ -38,4 +38,4 @@ def create_app(
     """
     app = Starlette(routes=[*served(operations, title), *more], lifespan=lifespan)
     errors.install(app)
-    return Edge(app, gate=gate, max_body_bytes=max_body_bytes, first=first)
+    return RequestMiddleware(app, gate=gate, max_body_bytes=max_body_bytes, first=first)

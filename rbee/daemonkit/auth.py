@@ -18,14 +18,14 @@ TICKET = "ticket"
 KeyCheck = Callable[[str, str], str | None]
 
 
-class Gate:
+class Authenticator:
     """Let a request through by its path and bearer key.
 
     Args:
         daemon: its name and address, for messages.
         key: the key that opens every route.
         open_paths: paths that need no key (health).
-        also: opens single routes with other keys: (path, key) -> whose it is, None for nobody's.
+        client_key_lookup: opens single routes with other keys: (path, key) -> whose it is, None for nobody's.
         tickets: lets single requests in without a key.
     """
 
@@ -35,13 +35,13 @@ class Gate:
         key: str,
         *,
         open_paths: Collection[str],
-        also: KeyCheck | None = None,
+        client_key_lookup: KeyCheck | None = None,
         tickets: Tickets | None = None,
     ) -> None:
         self._daemon = daemon
         self._key = key.encode()
         self._open_paths = frozenset(open_paths)
-        self._also = also
+        self._client_key_lookup = client_key_lookup
         self._tickets = tickets
 
     def check(self, path: str, authorization: bytes | None, query: bytes = b"") -> str | None:
@@ -60,7 +60,7 @@ class Gate:
         key = key.strip()
         if hmac.compare_digest(key, self._key):
             return OPERATOR
-        owner = self._also(path, key.decode("latin-1")) if self._also is not None else None
+        owner = self._client_key_lookup(path, key.decode("latin-1")) if self._client_key_lookup is not None else None
         if owner is not None:
             return owner
         raise RbeeError(ErrorCode.INVALID_API_KEY, f"{self._daemon} does not accept this API key.")

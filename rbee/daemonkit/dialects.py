@@ -21,7 +21,7 @@ class Dialect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeRoute:
+class CompatRoute:
     """A route that queen and worker have for other people's clients; `body` is `module:Model` of what it takes."""
 
     path: str
@@ -30,31 +30,33 @@ class EdgeRoute:
     body: str
 
 
-EDGE: Final = (
-    EdgeRoute("/v1/chat/completions", "Chat, as with OpenAI", Dialect.OPENAI, "rbee.contracts.openai:ChatRequest"),
-    EdgeRoute(
+COMPAT_ROUTES: Final = (
+    CompatRoute("/v1/chat/completions", "Chat, as with OpenAI", Dialect.OPENAI, "rbee.contracts.openai:ChatRequest"),
+    CompatRoute(
         "/v1/completions",
         "Continue a text, as with OpenAI",
         Dialect.OPENAI,
         "rbee.contracts.openai:CompletionRequest",
     ),
-    EdgeRoute(
+    CompatRoute(
         "/v1/embeddings", "Embed texts, as with OpenAI", Dialect.OPENAI, "rbee.contracts.openai:EmbeddingRequest"
     ),
-    EdgeRoute(
+    CompatRoute(
         "/v1/rerank",
         "Sort documents by a query, as with Jina or Cohere",
         Dialect.OPENAI,
         "rbee.contracts.rerank:RerankRequest",
     ),
-    EdgeRoute(
+    CompatRoute(
         "/v1/responses",
         "Respond, as with OpenAI",
         Dialect.RESPONSES,
         "rbee.contracts.responses:ResponsesRequest",
     ),
-    EdgeRoute("/v1/messages", "Chat, as with Anthropic", Dialect.ANTHROPIC, "rbee.contracts.anthropic:MessagesRequest"),
-    EdgeRoute(
+    CompatRoute(
+        "/v1/messages", "Chat, as with Anthropic", Dialect.ANTHROPIC, "rbee.contracts.anthropic:MessagesRequest"
+    ),
+    CompatRoute(
         "/v1/messages/count_tokens",
         "Count tokens, as with Anthropic",
         Dialect.ANTHROPIC,

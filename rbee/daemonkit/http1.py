@@ -23,7 +23,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = False
-    _wires: tuple[Wire, ...] = ()
+    _wires: tuple[ClientConnection, ...] = ()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the connection, also of one that was reset, whose timer uvicorn would keep until it is due."""
@@ -55,7 +55,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         # A request for another protocol than HTTP has no cycle.
         if getattr(self.cycle, "scope", None) is self.scope:
-            wire = Wire(self.cycle)
+            wire = ClientConnection(self.cycle)
             # One that is not answered yet stays beside the new one, which was sent without waiting for the answer.
             self._wires = (*(before for before in self._wires if not before.answered), wire)
             self.scope["extensions"] = {_EXTENSION: {"wire": wire}}
@@ -79,7 +79,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-class Wire:
+class ClientConnection:
     """What the connection of one request can do beyond ASGI, without the coroutines around each of its messages."""
 
     __slots__ = ("_cycle", "_left")
@@ -103,11 +103,11 @@ class Wire:
         cycle.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
         return True
 
-    def hold_head(self) -> None:
+    def coalesce_head(self) -> None:
         """Let the head of the answer leave together with the first piece of its body: one write instead of two."""
         self._cycle.transport = cast("Any", _HeadHeld(self._cycle))
 
-    def when_left(self, call: Callable[[], object] | None) -> None:
+    def on_disconnect(self, call: Callable[[], object] | None) -> None:
         """Have *call*, and nothing else, called if the client leaves, or has left, before its answer is whole."""
         self._left = call
         if call is not None and self._cycle.disconnected:
@@ -148,6 +148,6 @@ class _HeadHeld:
         return self._transport.is_closing()
 
 
-def wire_of(scope: Scope) -> Wire:
-    """Give the wire of the request of *scope*, which `BoundedHttp` has received."""
-    return cast("Wire", scope["extensions"][_EXTENSION]["wire"])
+def connection_of(scope: Scope) -> ClientConnection:
+    """Return the connection of the request of *scope*, which `BoundedHttp` has received."""
+    return cast("ClientConnection", scope["extensions"][_EXTENSION]["wire"])

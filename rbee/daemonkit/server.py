@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.http1 import BoundedHttp
 from rbee.daemonkit.systemd import notify
-from rbee.lifeline import Hold
+from rbee.lifeline import OwnerLink
 
 log = logging.getLogger(__name__)
 CONNECTIONS_END_S = 5
@@ -95,7 +95,7 @@ def serve(
     app: ASGIApp,
     sock: socket.socket,
     drain_of: Callable[[], Drain[Any]],
-    hold: Hold,
+    owner: OwnerLink,
     *,
     then: Callable[[], None] | None = None,
     successor: bool = False,
@@ -111,7 +111,7 @@ def serve(
     port = sock.getsockname()[1]
 
     def on_serving() -> None:
-        hold.tell({"port": port, "pid": os.getpid()})
+        owner.tell({"port": port, "pid": os.getpid()})
         notify("READY=1")
         log.info("serving", extra={"fields": {"port": port}})
         if then is not None:

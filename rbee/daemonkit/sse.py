@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rbee.contracts.ids import SSE_DONE
+from rbee.daemonkit.disconnect import wait_for_disconnect
 from rbee.daemonkit.errors import internal_error
 from rbee.errors import RbeeError
 
@@ -61,7 +62,7 @@ class EventStream(Response):
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         request_id = scope.get("state", {}).get("request_id")
         sending = asyncio.ensure_future(self._send_all(send, request_id))
-        leaving = asyncio.ensure_future(_client_leaves(receive))
+        leaving = asyncio.ensure_future(wait_for_disconnect(receive))
         waits: set[asyncio.Future[Any]] = {sending, leaving}
         if self._until is not None:
             waits.add(asyncio.ensure_future(self._until.wait()))
@@ -117,8 +118,3 @@ async def _next(iterator: AsyncIterator[bytes]) -> bytes:
         return await iterator.__anext__()
     except StopAsyncIteration:
         raise _EndError from None
-
-
-async def _client_leaves(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

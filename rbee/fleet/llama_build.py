@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Literal
 
-from rbee.config.turns import turn
+from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet import pins
@@ -91,7 +91,7 @@ def build(
     """
     folder = wheel_folder(kind)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with turn(folder.with_name(f".{kind.folder}.lock"), waiting):
+    with file_lock(folder.with_name(f".{kind.folder}.lock"), waiting):
         # Another process may have built it while this one waited.
         return locate(kind) or _build(kind, found, folder, compiling)
 

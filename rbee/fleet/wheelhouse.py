@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rbee.config.turns import turn
+from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet import llama_build, pins
@@ -104,7 +104,7 @@ def ensure(wish: Wish) -> dict[str, Any]:
     key = _digest(direct, sorted(pin.lines for pin in found.values()), platforms(wish.machine), wish.packages, wheel)
     archive = _folder() / f"{key}.tar"
     # Ten machines of one kind cause one download.
-    with turn(_lock(key)):
+    with file_lock(_lock(key)):
         if archive.exists():
             archive.touch()
             return {"archive": str(archive), "changed": False, "build": None}
@@ -199,7 +199,7 @@ def _pack(files: Path, archive: Path) -> Path:
 def _build_on_host(wish: Wish, kind: Kind, found: Mapping[str, Pin]) -> dict[str, Any]:
     key = _digest("kit", kind.folder, platforms(wish.machine), wish.machine["python"]["version"])
     kit = _folder() / f"{key}.tar"
-    with turn(_lock(key)), tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
+    with file_lock(_lock(key)), tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
         if not kit.exists():
             files = Path(name) / "wheels"
             _download(wish, files, [*llama_build.BUILDERS, "uv"], found)

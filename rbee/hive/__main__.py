@@ -23,7 +23,7 @@ GIL_SWITCH_S = 0.0005
 
 def main() -> None:
     """Run the program."""
-    hold = lifeline.hold()
+    owner = lifeline.attach()
     # Until it serves: the collector would go through all that is being imported, again and again.
     gc.disable()
     # The database is loaded in a thread beside the first requests, which would wait 5 ms for their turn each time.
@@ -31,14 +31,14 @@ def main() -> None:
     argv = sys.argv[1:]
     if argv[:1] == ["detect"]:
         sys.exit(detect(argv[1:]))
-    serve(ordered(hold) if argv == [lifeline.ORDERED] else argv, hold)
+    serve(ordered(owner) if argv == [lifeline.ORDERED] else argv, owner)
 
 
-def ordered(hold: lifeline.Hold) -> list[str]:
+def ordered(owner: lifeline.OwnerLink) -> list[str]:
     """Import what it takes to serve, wait until the owner tells where and how, and give the arguments for that."""
     from rbee.hive import app, daemon, settings  # noqa: F401
 
-    orders = hold.orders()
+    orders = owner.orders()
     if not orders:
         sys.exit(f"rbee-hive: {lifeline.ORDERED} is for a queen who starts a hive; see rbee-hive --help")
     os.environ.update(orders["env"])
@@ -62,10 +62,10 @@ def detect(argv: list[str]) -> int:
     return 0
 
 
-def serve(argv: list[str], hold: lifeline.Hold) -> None:
+def serve(argv: list[str], owner: lifeline.OwnerLink) -> None:
     """Serve until a signal, the shutdown route or the loss of every queen ends the hive."""
     from rbee.config.paths import Paths
-    from rbee.daemonkit.command import Program, fail
+    from rbee.daemonkit.cli import Program, fail
     from rbee.errors import ConfigError, RbeeError
     from rbee.hive.settings import HiveSettings
 
@@ -78,17 +78,17 @@ def serve(argv: list[str], hold: lifeline.Hold) -> None:
         credentials={"api_key": "hive-api-key"},
         foreign_env=("RBEE_HIVE_MARK",),
     )
-    settings = program.parse(argv, os.environ, hold)
+    settings = program.parse(argv, os.environ, owner)
     paths = Paths(Path(settings.home).expanduser().absolute()) if settings.home else Paths.of(os.environ)
     try:
-        _serve(settings, paths, hold)
+        _serve(settings, paths, owner)
     except ConfigError as error:
-        fail(program.name, error, hold, 78)
+        fail(program.name, error, owner, 78)
     except RbeeError as error:
-        fail(program.name, error, hold)
+        fail(program.name, error, owner)
 
 
-def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
+def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> None:
     from rbee.daemonkit import server
     from rbee.daemonkit.home_lock import HomeLock
     from rbee.daemonkit.sockets import bind
@@ -107,7 +107,7 @@ def _serve(settings: HiveSettings, paths: Paths, hold: lifeline.Hold) -> None:
     sock = bind(settings.host, settings.port)
     port = int(sock.getsockname()[1])
     hive = Hive(settings, paths, port=port, on_key=redactor.add)
-    server.serve(create_app(hive, key, f"{settings.host}:{port}"), sock, lambda: hive.drain, hold)
+    server.serve(create_app(hive, key, f"{settings.host}:{port}"), sock, lambda: hive.drain, owner)
     lock.release()
 
 

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocket
 
 from rbee.daemonkit.app import create_app as create_base
-from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.auth import Authenticator
 from rbee.hive.daemon import Hive
 from rbee.hive.routes import admin, backends, logs, models, workers
 
@@ -20,11 +20,13 @@ READY_PATH = "/v1/workers/ready"
 
 def create_app(hive: Hive, key: str, address: str) -> ASGIApp:
     """Give what is to be served. *address* is for messages."""
-    gate = Gate(
+    gate = Authenticator(
         f"the hive at {address}",
         key,
         open_paths=["/v1/health"],
-        also=lambda path, given: "worker" if path == READY_PATH and hive.crew.roster.opens_ready(given) else None,
+        client_key_lookup=lambda path, given: (
+            "worker" if path == READY_PATH and hive.crew.roster.opens_ready(given) else None
+        ),
     )
 
     @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from rbee.contracts.control import BEAT_INTERVAL_S, QUEEN_MESSAGE, SILENCE_LIMIT_S, Beat, Hello, HiveMessage
+from rbee.contracts.control import BEAT_INTERVAL_S, QUEEN_MESSAGE, SILENCE_LIMIT_S, Heartbeat, Hello, HiveMessage
 
 log = logging.getLogger(__name__)
 # A queen that does not read is cut off before what it has not read fills the memory.
@@ -75,7 +75,7 @@ class ControlChannels:
                     await websocket.close(_GOING_AWAY)
 
     async def _send(self, websocket: WebSocket, outbox: asyncio.Queue[str]) -> str:
-        beat = Beat().model_dump_json()
+        beat = Heartbeat().model_dump_json()
         try:
             await websocket.send_text((await self._hello()).model_dump_json())
             loop = asyncio.get_running_loop()

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from rbee.contracts.control import HiveMessage, WorkerChanged
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerStopReceipt
-from rbee.daemonkit.tasks import Background
+from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerStopReceipt
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.hive.hearing import Hearing
 from rbee.hive.member import LAST_WORDS_S, Member
@@ -69,7 +69,7 @@ class Crew:
     def __init__(
         self,
         supervision: Supervision,
-        background: Background,
+        background: BackgroundTasks,
         *,
         launch: Launch,
         next_port: Callable[[], int],
@@ -115,7 +115,7 @@ class Crew:
         need_bytes: int,
         loaded: LoadedModel,
         remark: str,
-    ) -> WorkerLink:
+    ) -> WorkerAccess:
         """Start a worker; it is loading when this returns. Raises RbeeError if its process cannot be started."""
         if self._supervision.draining:
             raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and starts no worker any more.")

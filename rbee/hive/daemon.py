@@ -15,10 +15,10 @@ from rbee.contracts.control import Closing, DevicesChanged, Hello, ModelsChanged
 from rbee.contracts.hives import ShutdownReceipt
 from rbee.contracts.ids import new_id
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.workers import SpawnRequest, WorkerLink
-from rbee.daemonkit import log_files
+from rbee.contracts.workers import SpawnRequest, WorkerAccess
+from rbee.daemonkit import log_rotation
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.drain import Drain
-from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
 from rbee.hive import leftovers
 from rbee.hive.control import ControlChannels
@@ -50,7 +50,7 @@ class Hive:
         self.paths = paths
         self.hive_id = new_id("hive")
         self.started_unix = time.time()
-        self.background = Background()
+        self.background = BackgroundTasks()
         self.drain: Drain[ShutdownReceipt] = Drain(self._end, name="The hive")
         self._tidy = asyncio.Event()
         self._pruning = asyncio.Lock()
@@ -100,12 +100,14 @@ class Hive:
             self._in_background(self._open_catalogue(), "catalogue")
             self._in_background(self.devices.watch(), "devices")
             self._in_background(self.crew.run(), "crew")
-            self._in_background(log_files.watch(self.paths.logs, "*.log", max_mb=self.settings.log_max_mb), "log files")
+            self._in_background(
+                log_rotation.watch(self.paths.logs, "*.log", max_mb=self.settings.log_max_mb), "log files"
+            )
             yield
         await self.downloads.close()
         await self.catalogue.close()
 
-    async def spawn(self, request: SpawnRequest) -> WorkerLink:
+    async def spawn(self, request: SpawnRequest) -> WorkerAccess:
         """Start a worker, see `SpawnDesk.spawn`."""
         try:
             return await self._desk.spawn(request, self.crew)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from rbee.daemonkit.log_files import BEFORE
 from rbee.hive.processes import MARK, mark_of
+from rbee.logfile import ROTATED_SUFFIX
 
 log = logging.getLogger(__name__)
 TERMINATE_S = 2.0
@@ -43,7 +43,7 @@ def prune_logs(folder: Path, living: Collection[str] = ()) -> None:
     gone = [path for path in folder.glob("worker-*.log") if path.stem not in living]
     logs = sorted(gone, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in logs[KEPT_LOGS:]:
-        for each in (path, path.with_name(path.name + BEFORE)):
+        for each in (path, path.with_name(path.name + ROTATED_SUFFIX)):
             each.unlink(missing_ok=True)
 
 

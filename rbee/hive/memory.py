@@ -14,7 +14,7 @@ from typing import Final
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.engine import CacheName, prompt_tokens
-from rbee.hive.models.gguf_header import GgufHeader
+from rbee.gguf.header import GgufHeader
 
 FILE_FACTOR: Final = 1.2
 # A worker that has only loaded has not touched all of its buffers yet: measured, up to 3 % are to come.

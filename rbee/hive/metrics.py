@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rbee.daemonkit import exposition
+from rbee.daemonkit import prometheus
 from rbee.observe import metrics
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ async def figures(hive: Hive) -> tuple[bytes, str]:
             memory[device.backend.value, str(device.index), kind] = value
     kept_out: Counter[tuple[str, ...]] = Counter({("model",): 0, ("device",): 0})
     kept_out.update(("device" if each.model_ref is None else "model",) for each in hive.quarantines.listed())
-    return exposition.exposition(
+    return prometheus.exposition(
         "hive",
         {
             metrics.HIVE_WORKERS: workers,

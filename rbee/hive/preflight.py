@@ -14,8 +14,8 @@ from rbee.contracts.devices import Backend, Detection, Device
 from rbee.contracts.engine import QUANTISED_BLOCK
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.gguf.header import GgufHeader
 from rbee.hive.memory import Load, memory_need
-from rbee.hive.models.gguf_header import GgufHeader
 
 MB: Final = 1024 * 1024
 Place = tuple[Backend, int]

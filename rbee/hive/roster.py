@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState
+from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerState
 from rbee.errors import RbeeError
 from rbee.hive.member import Member
 from rbee.hive.supervision import Supervision
@@ -39,22 +39,22 @@ class Roster:
                 taken[place] = taken.get(place, 0) + member.need_bytes
         return taken
 
-    def links(self) -> list[WorkerLink]:
+    def links(self) -> list[WorkerAccess]:
         """Give all workers with their keys, oldest first."""
         return [self.link(worker_id) for worker_id in self.members]
 
-    def link(self, worker_id: str) -> WorkerLink:
+    def link(self, worker_id: str) -> WorkerAccess:
         """Give one worker with its key. Raises RbeeError WORKER_NOT_FOUND."""
         member = self.member(worker_id)
         life = self._supervision.workers[worker_id]
         last_active_unix = self._wall_clock() - (self._clock() - life.active_at)
-        return WorkerLink(worker=member.info(life, last_active_unix), api_key=member.order.api_key)
+        return WorkerAccess(worker=member.info(life, last_active_unix), api_key=member.order.api_key)
 
     def uses(self, model_ref: str) -> list[str]:
         """Give the ids of the workers that have a model loaded."""
         return [name for name, member in self.members.items() if member.order.model_ref == model_ref]
 
-    def loading(self, request: SpawnRequest, model_ref: str) -> WorkerLink | None:
+    def loading(self, request: SpawnRequest, model_ref: str) -> WorkerAccess | None:
         """Give a worker that is loading a model where *request* wants it."""
         for link in self.links():
             worker = link.worker

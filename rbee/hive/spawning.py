@@ -14,14 +14,14 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.workers import SpawnRequest, WorkerLink, WorkerState
+from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerState
 from rbee.errors import RbeeError
+from rbee.gguf.header import GgufHeader, read_header
 from rbee.hive.crew import Crew
 from rbee.hive.inventory import Devices
 from rbee.hive.memory import Load, LoadedModel
 from rbee.hive.models.catalog import Catalogue
 from rbee.hive.models.downloads import Downloads
-from rbee.hive.models.gguf_header import GgufHeader, read_header
 from rbee.hive.models.reference import parse_reference
 from rbee.hive.ports import PortChoice, choose_port
 from rbee.hive.preflight import Clearance, clear
@@ -66,7 +66,7 @@ class SpawnDesk:
         self._on_key = on_key
         self._one_at_a_time = asyncio.Lock()
 
-    async def spawn(self, request: SpawnRequest, crew: Crew) -> WorkerLink:
+    async def spawn(self, request: SpawnRequest, crew: Crew) -> WorkerAccess:
         """Start a worker; it is loading when this returns.
 
         Raises RbeeError: INVALID_MODEL_REF, whatever fetching and preflight find wrong, WORKER_START_FAILED.
@@ -82,7 +82,7 @@ class SpawnDesk:
             self._quarantines.admit(request, entry.reference)
             return await self._spawn(request, entry, header, crew)
 
-    async def _spawn(self, request: SpawnRequest, entry: CatalogEntry, header: GgufHeader, crew: Crew) -> WorkerLink:
+    async def _spawn(self, request: SpawnRequest, entry: CatalogEntry, header: GgufHeader, crew: Crew) -> WorkerAccess:
         slots = request.slots or self._settings.slots
         wanted = request.context_length or self._settings.context_length
         context_length = min(wanted, header.context_length or wanted)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from rbee.client.blocking import split_url
 from rbee.config.credentials import find_api_key
 from rbee.config.file import BUILT_IN_ALIASES, ConfigFile, find
-from rbee.config.layering import Value, merge
+from rbee.config.layering import SourcedValue, merge
 from rbee.config.paths import Paths
 from rbee.errors import ConfigError, RbeeError
 
@@ -148,7 +148,7 @@ def load(environ: Mapping[str, str], file: ConfigFile | None = None) -> Settings
     return Settings(file, Paths.of(environ), values, sources, _aliases(file), environ)
 
 
-def _read(setting: Setting, key: str, value: Value | None, file: ConfigFile) -> Any:
+def _read(setting: Setting, key: str, value: SourcedValue | None, file: ConfigFile) -> Any:
     if value is None:
         return setting.default
     try:

@@ -12,13 +12,13 @@ trace_id: Final[contextvars.ContextVar[str | None]] = contextvars.ContextVar("tr
 _FORM: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
-def taken(header: bytes | None) -> str:
+def extract(header: bytes | None) -> str:
     """Give the trace id that a header carries, a new one where it carries none."""
     match = _FORM.fullmatch(header) if header is not None else None
     return match[1].decode() if match else secrets.token_hex(16)
 
 
-def passed_on() -> dict[str, str]:
+def inject() -> dict[str, str]:
     """Give the header for a request that is part of the current trace; nothing outside of one."""
     current = trace_id.get()
     return {} if current is None else {HEADER: f"00-{current}-{secrets.token_hex(8)}-01"}

@@ -22,36 +22,36 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """Serve until a signal or the shutdown route ends the queen."""
-    hold = lifeline.hold()
+    owner = lifeline.attach()
     # Until it serves: the collector would go through all that is being imported, again and again.
     gc.disable()
-    begun = _begun(hold)
+    begun = _begun(owner)
 
     from rbee.config.paths import Paths
-    from rbee.daemonkit.command import EXIT_CONFIG, fail
+    from rbee.daemonkit.cli import EXIT_CONFIG, fail
     from rbee.errors import ConfigError, RbeeError
     from rbee.queen.settings import PROGRAM
 
-    settings = PROGRAM.parse(sys.argv[1:], os.environ, hold)
+    settings = PROGRAM.parse(sys.argv[1:], os.environ, owner)
     paths = Paths(settings.home.expanduser().absolute()) if settings.home else Paths.of(os.environ)
     try:
-        _serve(settings, paths, hold, begun)
+        _serve(settings, paths, owner, begun)
     except ConfigError as error:
-        fail(PROGRAM.name, error, hold, EXIT_CONFIG)
+        fail(PROGRAM.name, error, owner, EXIT_CONFIG)
     except RbeeError as error:
-        fail(PROGRAM.name, error, hold)
+        fail(PROGRAM.name, error, owner)
 
 
-def _begun(hold: lifeline.Hold) -> HiveBegun | None:
+def _begun(owner: lifeline.OwnerLink) -> HiveBegun | None:
     """Begin a hive for a queen whose keeper waits; any other may have no use for one, and has time."""
-    if not hold.owned:
+    if not owner.owned:
         return None
     from rbee.queen.hive_begun import begun_early
 
     return begun_early(os.environ)
 
 
-def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold, begun: HiveBegun | None) -> None:
+def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, begun: HiveBegun | None) -> None:
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
     from rbee.daemonkit.home_lock import HomeLock
@@ -86,9 +86,9 @@ def _serve(settings: QueenSettings, paths: Paths, hold: lifeline.Hold, begun: Hi
     secret = settings.database_url
     store = Store(secret.get_secret_value() if secret is not None else None, paths)
     asyncio.run(store.open())
-    queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=hold.owned, on_key=redactor.add)
+    queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add)
     address = f"{settings.host}:{sock.getsockname()[1]}"
-    serve(create_app(queen, key, address), sock, lambda: queen.drain, hold, successor=systemd.keep(sock))
+    serve(create_app(queen, key, address), sock, lambda: queen.drain, owner, successor=systemd.keep(sock))
     lock.release()
 
 

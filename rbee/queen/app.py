@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from rbee.daemonkit.app import create_app as create_base
-from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.auth import Authenticator
 from rbee.queen.daemon import Queen
 from rbee.queen.routes import admin, edge, hives, keys, logs, models, registry, tasks, workers
 
@@ -25,7 +25,9 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
 
     return create_base(
         "queen-rbee",
-        gate=Gate(f"the queen at {address}", key, open_paths=["/health"], also=queen.client_keys.owner),
+        gate=Authenticator(
+            f"the queen at {address}", key, open_paths=["/health"], client_key_lookup=queen.client_keys.owner
+        ),
         operations=[*(one for module in modules for one in module.routes.of(queen)), *edge.operations(queen)],
         lifespan=lifespan,
         first=edge.answers(queen),

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
-from rbee.contracts.workers import WorkerInfo, WorkerLink
-from rbee.daemonkit.tasks import Background
+from rbee.contracts.workers import WorkerAccess, WorkerInfo
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.broken_off import crash, free_slot, where
 from rbee.queen.errand import Errand
@@ -42,7 +42,7 @@ class Order:
 class Seat:
     """A worker that was given the request, the connection on which it answers, and our count of its use."""
 
-    link: WorkerLink
+    link: WorkerAccess
     upstream: Upstream
     warm: bool
     use: contextlib.ExitStack
@@ -56,13 +56,13 @@ class Seat:
 class Asking:
     """Asks for one order, whichever worker is thought of."""
 
-    def __init__(self, order: Order, fleet: FleetWatch, pool: UpstreamPool, background: Background) -> None:
+    def __init__(self, order: Order, fleet: FleetWatch, pool: UpstreamPool, background: BackgroundTasks) -> None:
         self._order = order
         self._fleet = fleet
         self._pool = pool
         self._background = background
 
-    async def ask(self, link: WorkerLink, *, warm: bool) -> Seat:
+    async def ask(self, link: WorkerAccess, *, warm: bool) -> Seat:
         """Send the request to the worker and wait for the head of its answer, whatever its status is.
 
         Raises:
@@ -105,7 +105,7 @@ class Asking:
             details={**where(worker), "status": upstream.status},
         )
 
-    async def _sent(self, link: WorkerLink) -> Upstream:
+    async def _sent(self, link: WorkerAccess) -> Upstream:
         errand = self._order.errand
         headers = dict(errand.headers)
         if self._order.deadline_s is not None:

@@ -8,8 +8,8 @@ import logging
 from typing import Any
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import WorkerInfo, WorkerLink
-from rbee.daemonkit.tasks import Background
+from rbee.contracts.workers import WorkerAccess, WorkerInfo
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.upstream import UpstreamBroken
@@ -20,7 +20,7 @@ FREE_SLOT_WITHIN_S = 5.0
 LAST_WORDS_WITHIN_S = 2.0
 
 
-async def free_slot(pool: UpstreamPool, background: Background, link: WorkerLink, request_id: str) -> None:
+async def free_slot(pool: UpstreamPool, background: BackgroundTasks, link: WorkerAccess, request_id: str) -> None:
     """Have the worker drop the request, and wait a little for its word that the slot is free."""
     freeing = background.start(_dropped(pool, link, request_id), name=f"cancel of {request_id}")
     await asyncio.wait({freeing}, timeout=FREE_SLOT_WITHIN_S)
@@ -46,7 +46,7 @@ def where(worker: WorkerInfo) -> dict[str, Any]:
     return {"worker_id": worker.worker_id, "node": worker.node}
 
 
-async def _dropped(pool: UpstreamPool, link: WorkerLink, request_id: str) -> None:
+async def _dropped(pool: UpstreamPool, link: WorkerAccess, request_id: str) -> None:
     worker = link.worker
     try:
         upstream = await pool.send(

@@ -16,7 +16,7 @@ from rbee.client.hive import HiveClient
 from rbee.client.retry import CONNECT_TIMEOUT_S
 from rbee.contracts.control import BEAT_INTERVAL_S, HIVE_MESSAGE, SILENCE_LIMIT_S, Hello, Lease
 from rbee.contracts.errors import ErrorCode
-from rbee.daemonkit.tasks import Background
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.fleet_watch import FleetWatch
 
@@ -48,7 +48,7 @@ class Channels:
     def __init__(
         self,
         fleet: FleetWatch,
-        background: Background,
+        background: BackgroundTasks,
         *,
         queen_id: str,
         on_reached: OnReached,

@@ -14,9 +14,9 @@ from rbee.contracts.control import Hello
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import CascadeReceipt, NodeInfo, NodeSpec
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
-from rbee.daemonkit import log_files
+from rbee.daemonkit import log_rotation
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.drain import Drain
-from rbee.daemonkit.tasks import Background
 from rbee.errors import RbeeError
 from rbee.queen.board import TaskBoard
 from rbee.queen.cascade import Cascade
@@ -69,7 +69,7 @@ class Queen:
         self._on_key = on_key
         self._now = now
         self._log_max_mb = settings.log_max_mb
-        background = self.background = Background()
+        background = self.background = BackgroundTasks()
         self.fleet = FleetWatch(now)
         self.channels = Channels(
             self.fleet, background, queen_id=new_id("queen"), on_reached=self._reached, on_lost=self._lost
@@ -112,7 +112,7 @@ class Queen:
         """Open the channels and the local hive, and close at the end whatever is still open."""
         async with self.background:
             self.background.start(
-                log_files.watch(self.paths.logs, "queen-rbee.log", max_mb=self._log_max_mb), name="log files"
+                log_rotation.watch(self.paths.logs, "queen-rbee.log", max_mb=self._log_max_mb), name="log files"
             )
             for node in await self._store.list():
                 await self._dial(node)

@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 
 from starlette.types import Send
 
-from rbee.contracts.workers import WorkerLink
+from rbee.contracts.workers import WorkerAccess
 from rbee.daemonkit import tickets
 from rbee.daemonkit.sockets import is_loopback
 from rbee.queen.daemon import Queen
@@ -24,7 +24,7 @@ def wished(headers: dict[bytes, bytes]) -> bool:
     return headers.get(HEADER, b"").lower() in _WISHED
 
 
-def worker_for(queen: Queen, asked: EdgeRequest, client_host: str) -> WorkerLink | None:
+def worker_for(queen: Queen, asked: EdgeRequest, client_host: str) -> WorkerAccess | None:
     """Give the worker that may be asked at once by a client at *client_host*; None where the queen has to see to it.
 
     That is so where a worker must be started, where all slots are taken or somebody waits for one, and where the worker
@@ -43,7 +43,7 @@ def worker_for(queen: Queen, asked: EdgeRequest, client_host: str) -> WorkerLink
     return decision.link
 
 
-async def redirect(link: WorkerLink, path: str, send: Send) -> None:
+async def redirect(link: WorkerAccess, path: str, send: Send) -> None:
     """Answer with the worker's address and a ticket for one request to it."""
     ticket = tickets.issue(link.api_key, path, now=time.time())
     location = f"{link.worker.url}{path}?{urlencode({tickets.PARAMETER: ticket})}"

@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rbee.contracts.devices import Backend
 from rbee.contracts.ids import ROUTED_HEADER
 from rbee.contracts.tasks import Deadline, Priority, TaskRequest
-from rbee.daemonkit.dialects import EDGE, Dialect
+from rbee.daemonkit.dialects import COMPAT_ROUTES, Dialect
 from rbee.queen.placement import Wish
 from rbee.queen.prefixes import Marks, marks_of
 
-DIALECTS: Final = {one.path: one.dialect for one in EDGE}
+DIALECTS: Final = {one.path: one.dialect for one in COMPAT_ROUTES}
 
 
 class Terms(BaseModel):

@@ -9,7 +9,7 @@ from rbee.client.worker import WorkerClient
 from rbee.contracts.control import WorkerGone
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import LoadingProgress
-from rbee.contracts.workers import WorkerInfo, WorkerLink
+from rbee.contracts.workers import WorkerAccess, WorkerInfo
 from rbee.errors import RbeeError
 from rbee.queen.fleet_watch import FleetWatch
 from rbee.queen.story import Story
@@ -32,8 +32,8 @@ class _Seen:
 
 
 async def until_it_serves(
-    fleet: FleetWatch, story: Story, node: str, link: WorkerLink, *, timeout_s: float
-) -> WorkerLink:
+    fleet: FleetWatch, story: Story, node: str, link: WorkerAccess, *, timeout_s: float
+) -> WorkerAccess:
     """Wait until the worker takes requests, with its progress in *story*.
 
     Raises:
@@ -84,7 +84,7 @@ def ended_error(node: str, worker_id: str, gone: WorkerGone) -> RbeeError:
     )
 
 
-def _serving(fleet: FleetWatch, node: str, worker: WorkerInfo) -> WorkerLink | None:
+def _serving(fleet: FleetWatch, node: str, worker: WorkerInfo) -> WorkerAccess | None:
     """Give the worker if it serves, None while it does not yet. Raises RbeeError if it never will."""
     gone = fleet.registry.gone(worker.worker_id)
     if gone is not None:
@@ -103,7 +103,7 @@ def _serving(fleet: FleetWatch, node: str, worker: WorkerInfo) -> WorkerLink | N
     return link if link.worker.state.serves else None
 
 
-async def _follow(link: WorkerLink, story: Story, seen: _Seen) -> None:
+async def _follow(link: WorkerAccess, story: Story, seen: _Seen) -> None:
     """Show the worker's progress; one that has not bound its port yet is asked again."""
     client = WorkerClient(link.worker.worker_id, link.worker.url, link.api_key)
     try:

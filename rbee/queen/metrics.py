@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rbee.daemonkit import exposition
+from rbee.daemonkit import prometheus
 from rbee.observe import metrics
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def figures(queen: Queen) -> tuple[bytes, str]:
         workers[worker.node, worker.state.value] += 1
         slots[worker.node, "yes"] += worker.slots_available
         slots[worker.node, "no"] += worker.slots_total - worker.slots_available
-    return exposition.exposition(
+    return prometheus.exposition(
         "queen",
         {
             metrics.QUEEN_HIVES: hives,

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rbee.contracts.devices import Backend, Device
-from rbee.contracts.workers import Quarantine, WorkerLink, WorkerState
+from rbee.contracts.workers import Quarantine, WorkerAccess, WorkerState
 from rbee.queen import refusals
 from rbee.queen.prefixes import Marks, Prefixes
 from rbee.queen.refusals import Refusal, Rejection
@@ -67,7 +67,7 @@ class UseWorker:
     """Send the request to this worker; `free` is the number of slots it seems to have left."""
 
     node: str
-    link: WorkerLink
+    link: WorkerAccess
     free: int
 
 
@@ -76,7 +76,7 @@ class AwaitWorker:
     """A matching worker is loading: wait for it."""
 
     node: str
-    link: WorkerLink
+    link: WorkerAccess
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class SpawnWorker:
     model_present: bool
 
 
-_Candidate = tuple[int, int, str, str, int, WorkerLink]
+_Candidate = tuple[int, int, str, str, int, WorkerAccess]
 """A worker that serves, in the order of choice: minus its free slots, conversations that it holds, node, id; then what
 runs there, and itself."""
 

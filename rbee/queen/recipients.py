@@ -11,7 +11,7 @@ from rbee.contracts.queen import Progress
 from rbee.contracts.tasks import Narration
 from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.errors import send_error
-from rbee.daemonkit.http1 import Wire
+from rbee.daemonkit.http1 import ClientConnection
 from rbee.daemonkit.sse import HEADERS, comment
 from rbee.errors import RbeeError
 from rbee.queen.story import Event, encoded
@@ -53,7 +53,7 @@ class Recipient(Outlet, Protocol):
 class EventRecipient:
     """A client of `/v2/tasks`: everything is an event of one stream."""
 
-    def __init__(self, send: Send, wire: Wire) -> None:
+    def __init__(self, send: Send, wire: ClientConnection) -> None:
         self.write = wire.write
         self._send = send
         self._begun = False
@@ -98,7 +98,14 @@ class EdgeRecipient:
     """
 
     def __init__(
-        self, send: Send, wire: Wire, dialect: Dialect, *, stream: bool, now: float, clock: Callable[[], float]
+        self,
+        send: Send,
+        wire: ClientConnection,
+        dialect: Dialect,
+        *,
+        stream: bool,
+        now: float,
+        clock: Callable[[], float],
     ) -> None:
         self.write = wire.write
         self._send = send
@@ -123,7 +130,7 @@ class EdgeRecipient:
         """Send the head."""
         if not self._begun:
             self._begun = True
-            self._wire.hold_head()
+            self._wire.coalesce_head()
             await self._send(_head(200, _STREAM if self._stream else "application/json"))
 
     async def send(self, data: bytes) -> None:

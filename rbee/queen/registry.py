@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from rbee.contracts.control import (
     SILENCE_LIMIT_S,
-    Beat,
     Closing,
     DevicesChanged,
+    Heartbeat,
     Hello,
     HiveMessage,
     ModelsChanged,
@@ -33,7 +33,7 @@ from rbee.contracts.devices import Detection
 from rbee.contracts.hives import HiveInfo
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.queen import NodeQuarantine
-from rbee.contracts.workers import Quarantine, WorkerInfo, WorkerLink
+from rbee.contracts.workers import Quarantine, WorkerAccess, WorkerInfo
 
 GONE_KEPT = 512
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
@@ -55,7 +55,7 @@ class Hive:
     detection: Detection = field(default_factory=lambda: Detection(devices=[]))
     models: tuple[CatalogEntry, ...] = ()
     listed: bool = False
-    workers: Mapping[str, WorkerLink] = field(default_factory=dict)
+    workers: Mapping[str, WorkerAccess] = field(default_factory=dict)
     quarantined: tuple[Quarantine, ...] = ()
     last_seen: float | None = None
     last_error: str | None = None
@@ -119,7 +119,7 @@ class Registry:
                 hive = replace(hive, quarantined=tuple(quarantined))
             case Closing():
                 hive = replace(hive, closing=True)
-            case WorkerChanged() | WorkerGone() | Beat():
+            case WorkerChanged() | WorkerGone() | Heartbeat():
                 pass
         self._hives[node] = hive
 
@@ -145,7 +145,7 @@ class Registry:
         """List all hives by name."""
         return list(self._hives.values())
 
-    def worker(self, worker_id: str) -> WorkerLink | None:
+    def worker(self, worker_id: str) -> WorkerAccess | None:
         """Give a worker with its key, or None."""
         return next((hive.workers[worker_id] for hive in self._hives.values() if worker_id in hive.workers), None)
 
@@ -221,7 +221,7 @@ class Registry:
             self._gone.popitem(last=False)
 
 
-def _seen_from_here(link: WorkerLink, hive: Hive) -> WorkerLink:
+def _seen_from_here(link: WorkerAccess, hive: Hive) -> WorkerAccess:
     """Put the queen's name for the node and the address at which she reaches it on a worker.
 
     A hive does not know what it is called, and a worker that listens everywhere has an address only seen from outside.

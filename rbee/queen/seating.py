@@ -9,8 +9,8 @@ from typing import Any
 
 from rbee.client.retry import BUSY_WORKER, HTTP_CONNECT
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.workers import WorkerInfo, WorkerLink
-from rbee.daemonkit.tasks import Background
+from rbee.contracts.workers import WorkerAccess, WorkerInfo
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 from rbee.queen.asking import Asking, Order, Seat
@@ -38,7 +38,7 @@ class Means:
     readiness: Readiness
     starts: Starts
     pool: UpstreamPool
-    background: Background
+    background: BackgroundTasks
     turns: Turns
     no_token_timeout_s: float
     queue_timeout_s: float
@@ -117,7 +117,7 @@ class Seating:
             raise decision.error()
         return decision
 
-    async def _started(self, decision: AwaitWorker | SpawnWorker, out: Recipient) -> WorkerLink:
+    async def _started(self, decision: AwaitWorker | SpawnWorker, out: Recipient) -> WorkerAccess:
         """Bring the worker up, together with everybody who waits for the same one."""
         if isinstance(decision, AwaitWorker):
             return await _followed(self._means.starts.joined(decision), out)
@@ -181,7 +181,7 @@ class Seating:
         return not isinstance(decision, UseWorker) or decision.free > 0
 
 
-async def _followed(start: Undertaking[WorkerLink], out: Recipient) -> WorkerLink:
+async def _followed(start: Undertaking[WorkerAccess], out: Recipient) -> WorkerAccess:
     async for event in start.events():
         await out.tell(event)
     return await start.result()

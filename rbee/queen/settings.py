@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from rbee.daemonkit.command import Program
+from rbee.daemonkit.cli import Program
 
 
 class QueenSettings(BaseModel):

@@ -14,8 +14,8 @@ from rbee.contracts.control import WorkerChanged
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.workers import SpawnRequest, WorkerLink
-from rbee.daemonkit.tasks import Background
+from rbee.contracts.workers import SpawnRequest, WorkerAccess
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.channels import Channels
 from rbee.queen.fleet_watch import FleetWatch
@@ -38,18 +38,18 @@ class Starts:
     """
 
     def __init__(
-        self, fleet: FleetWatch, channels: Channels, background: Background, *, loading_timeout_s: float
+        self, fleet: FleetWatch, channels: Channels, background: BackgroundTasks, *, loading_timeout_s: float
     ) -> None:
         self._fleet = fleet
         self._channels = channels
         self._background = background
         self._loading_timeout_s = loading_timeout_s
-        self._spawning: dict[_Place, Undertaking[WorkerLink]] = {}
-        self._awaited: dict[str, Undertaking[WorkerLink]] = {}
+        self._spawning: dict[_Place, Undertaking[WorkerAccess]] = {}
+        self._awaited: dict[str, Undertaking[WorkerAccess]] = {}
         # The workers that are this queen's own doing: the others were there before.
         self.spawned: set[str] = set()
 
-    def for_wish(self, wish: Wish, place: SpawnWorker) -> Undertaking[WorkerLink]:
+    def for_wish(self, wish: Wish, place: SpawnWorker) -> Undertaking[WorkerAccess]:
         """Start a worker for *wish* at *place*, or join the start that is under way there."""
         key = (place.node, wish.model, place.backend, place.device)
         if key not in self._spawning:
@@ -61,7 +61,7 @@ class Starts:
             )
         return self._spawning[key]
 
-    def joined(self, wait: AwaitWorker) -> Undertaking[WorkerLink]:
+    def joined(self, wait: AwaitWorker) -> Undertaking[WorkerAccess]:
         """Wait for a worker that is loading, whoever spawned it."""
         worker_id = wait.link.worker.worker_id
         if worker_id not in self._awaited:
@@ -73,10 +73,10 @@ class Starts:
             )
         return self._awaited[worker_id]
 
-    def explicit(self, node: str, request: SpawnRequest) -> Undertaking[WorkerLink]:
+    def explicit(self, node: str, request: SpawnRequest) -> Undertaking[WorkerAccess]:
         """Start a worker because somebody asked for exactly that: another one, even where one exists."""
 
-        async def work(story: Story) -> WorkerLink:
+        async def work(story: Story) -> WorkerAccess:
             await self._preflight(story, node)
             entry = await self._fetched(story, node, request.model)
             asked = {"model": entry.reference, "in_quarantine_too": True}
@@ -93,7 +93,7 @@ class Starts:
             after=lambda: None,
         )
 
-    async def _found_or_spawned(self, story: Story, wish: Wish, place: SpawnWorker) -> WorkerLink:
+    async def _found_or_spawned(self, story: Story, wish: Wish, place: SpawnWorker) -> WorkerAccess:
         await self._preflight(story, place.node)
         entry = await self._fetched(story, place.node, wish.model)
         # The hive has just said how the model is properly called: it may be running under that name.
@@ -171,7 +171,7 @@ class Starts:
         )
         return entry
 
-    async def _spawned(self, story: Story, node: str, request: SpawnRequest) -> WorkerLink:
+    async def _spawned(self, story: Story, node: str, request: SpawnRequest) -> WorkerAccess:
         link = await self._channels.client(node).spawn(request)
         # The channel says so too, perhaps a moment later; a death that it told already is not undone by this.
         self._fleet.apply(node, WorkerChanged(link=link))
@@ -186,7 +186,7 @@ class Starts:
         )
         return await self._loaded(story, node, link)
 
-    async def _loaded(self, story: Story, node: str, link: WorkerLink) -> WorkerLink:
+    async def _loaded(self, story: Story, node: str, link: WorkerAccess) -> WorkerAccess:
         worker = link.worker
         story.tell("llm-worker-rbee", "load", f"worker {worker.worker_id} is loading {short(worker.model_ref)}", "⏳")
         try:

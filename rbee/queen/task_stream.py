@@ -8,7 +8,7 @@ import contextlib
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from rbee.daemonkit.http1 import Wire, wire_of
+from rbee.daemonkit.http1 import ClientConnection, connection_of
 from rbee.queen.board import TaskBoard
 from rbee.queen.recipients import EventRecipient, Recipient
 from rbee.queen.tasks import Task
@@ -27,11 +27,11 @@ class TaskStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until the task has ended or its client has left."""
         del receive
-        wire = wire_of(scope)
+        wire = connection_of(scope)
         await perform(self._task, self._board, EventRecipient(send, wire), wire, scope["state"]["request_id"])
 
 
-async def perform(task: Task, board: TaskBoard, recipient: Recipient, wire: Wire, request_id: str) -> None:
+async def perform(task: Task, board: TaskBoard, recipient: Recipient, wire: ClientConnection, request_id: str) -> None:
     """Have *recipient* told what becomes of *task*, until it has ended or its client has left."""
     performing = asyncio.current_task()
     assert performing is not None
@@ -42,7 +42,7 @@ async def perform(task: Task, board: TaskBoard, recipient: Recipient, wire: Wire
         left = True
         performing.cancel()
 
-    wire.when_left(leave)
+    wire.on_disconnect(leave)
     try:
         await task.perform(recipient, request_id)
     except asyncio.CancelledError:
@@ -51,7 +51,7 @@ async def perform(task: Task, board: TaskBoard, recipient: Recipient, wire: Wire
         performing.uncancel()
         return
     finally:
-        wire.when_left(None)
+        wire.on_disconnect(None)
         board.done(task)
     with contextlib.suppress(OSError):
         await recipient.end()

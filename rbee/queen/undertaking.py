@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Generic, TypeVar
 
 from rbee.contracts.errors import ErrorCode
-from rbee.daemonkit.tasks import Background
+from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.story import Event, Story
 
@@ -27,7 +27,12 @@ class Undertaking(Generic[R]):
 
     @classmethod
     def begin(
-        cls, background: Background, work: Callable[[Story], Awaitable[R]], *, name: str, after: Callable[[], object]
+        cls,
+        background: BackgroundTasks,
+        work: Callable[[Story], Awaitable[R]],
+        *,
+        name: str,
+        after: Callable[[], object],
     ) -> Undertaking[R]:
         """Start *work*, which tells its story as it goes; *after* is called at its end, however it ends."""
         undertaking = cls(Story())

@@ -56,7 +56,7 @@ class UpstreamPool:
             key=key,
             body=body,
             request_id=request_id,
-            headers={**trace.passed_on(), **(headers or {})},
+            headers={**trace.inject(), **(headers or {})},
         )
         kept = self._take(address)
         if kept is not None:

@@ -17,7 +17,7 @@ ENGINE_FIRST_S: Final = 1.0
 
 def main() -> NoReturn:
     """Run one worker. Exit codes: 0 ended as asked, 1 failed, 78 wrong configuration."""
-    hold = lifeline.hold()
+    owner = lifeline.attach()
     # Until it serves: the collector would go through all that is being imported, again and again.
     gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
@@ -26,7 +26,7 @@ def main() -> NoReturn:
     model = early.begin(sys.argv[1:], os.environ)
     if model is not None:
         model.wait_begun()
-    from rbee.daemonkit.command import Program, fail
+    from rbee.daemonkit.cli import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs
     from rbee.worker.engine.thread import EngineThread
@@ -40,7 +40,7 @@ def main() -> NoReturn:
         description="Serve one model on one device.",
         credentials={"api_key": "worker-api-key"},
     )
-    settings = program.parse(sys.argv[1:], os.environ, hold)
+    settings = program.parse(sys.argv[1:], os.environ, owner)
     logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
     thread = EngineThread(settings.engine, settings.engine_options(), model)
     # Let the engine's few imports through first: its native work then runs beside our many.
@@ -48,9 +48,9 @@ def main() -> NoReturn:
     from rbee.worker.app import run
 
     try:
-        code = run(settings, thread, hold)
+        code = run(settings, thread, owner)
     except RbeeError as error:
-        fail(program.name, error, hold)
+        fail(program.name, error, owner)
     _leave(code)
 
 

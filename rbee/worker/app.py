@@ -11,11 +11,11 @@ from rbee.contracts.tasks import MAX_BODY_BYTES
 from rbee.contracts.workers import ReadyReport, WorkerState, WorkerStopReceipt
 from rbee.daemonkit import server
 from rbee.daemonkit.app import create_app
-from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.auth import Authenticator
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.sockets import bind
 from rbee.daemonkit.tickets import Tickets
-from rbee.lifeline import Hold
+from rbee.lifeline import OwnerLink
 from rbee.worker import routes
 from rbee.worker.callback import report_ready
 from rbee.worker.engine.thread import EngineThread
@@ -25,12 +25,12 @@ from rbee.worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 
-def run(settings: WorkerSettings, thread: EngineThread, hold: Hold) -> int:
+def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int:
     """Serve until the end; gives the exit code: 0, or 1 if the model or the engine failed.
 
     Raises RbeeError if the port cannot be had.
     """
-    service = Service(settings, thread, tell=hold.tell)
+    service = Service(settings, thread, tell=owner.tell)
     sock = bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
@@ -48,7 +48,7 @@ def run(settings: WorkerSettings, thread: EngineThread, hold: Hold) -> int:
         )
 
     drain = Drain(ending, name=f"Worker {settings.worker_id}")
-    gate = Gate(
+    gate = Authenticator(
         f"Worker {settings.worker_id} at {url}",
         settings.key,
         open_paths=("/v1/health",),
@@ -75,7 +75,7 @@ def run(settings: WorkerSettings, thread: EngineThread, hold: Hold) -> int:
             tasks.add(asyncio.ensure_future(report_ready(settings.callback_url, settings.key, report)))
 
     tasks: set[asyncio.Future[None]] = set()
-    server.serve(app, sock, lambda: drain, hold, then=begin)
+    server.serve(app, sock, lambda: drain, owner, then=begin)
     return 1 if service.state is WorkerState.CRASHED or service.stuck else 0
 
 

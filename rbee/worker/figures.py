@@ -30,7 +30,7 @@ def ended(generation: Generation, end: Ending | RbeeError, *, now: float) -> Non
 
 def figures(service: Service, memory_bytes: int) -> tuple[bytes, str]:
     """Give the text of all figures and its media type."""
-    from rbee.daemonkit.exposition import exposition  # nobody waits for it at the start
+    from rbee.daemonkit.prometheus import exposition  # nobody waits for it at the start
 
     status = service.slots()
     return exposition(

@@ -14,7 +14,7 @@ from rbee import __version__
 from rbee.contracts.tasks import InferenceRequest
 from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, WorkerStopReceipt
 from rbee.daemonkit import errors
-from rbee.daemonkit.dialects import EDGE
+from rbee.daemonkit.dialects import COMPAT_ROUTES
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.operations import Answer, Operation, Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
@@ -49,7 +49,7 @@ def operations(worker: Worker) -> list[Operation]:
         ),
         *(
             Operation("POST", one.path, one.summary, _later(worker, one.path), one.body, response=Response)
-            for one in EDGE
+            for one in COMPAT_ROUTES
         ),
     ]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from rbee.contracts.tasks import DoneEvent
+from rbee.daemonkit.disconnect import cancel_on_disconnect
 from rbee.daemonkit.sse import DONE, HEADERS, PING, PING_INTERVAL_S, encode, encode_error
 from rbee.errors import RbeeError
 from rbee.worker.generation import Ending, Event, Generation
@@ -41,9 +40,8 @@ class InferenceStream(Response):
         """Stream until the generation ends."""
         generation = self._generation
         request_id = scope.get("state", {}).get("request_id")
-        leaving = asyncio.ensure_future(self._cancel_when_client_leaves(receive))
         more = True
-        try:
+        async with cancel_on_disconnect(receive, self._cancel):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while more:
                 events = await generation.take(PING_INTERVAL_S)
@@ -51,17 +49,6 @@ class InferenceStream(Response):
                 more = not events or isinstance(events[-1], str)
                 message: Message = {"type": "http.response.body", "body": body, "more_body": more}
                 await send(message)
-        finally:
-            leaving.cancel()
-            if more:
-                self._cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await leaving
-
-    async def _cancel_when_client_leaves(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._cancel()
 
     def _encode(self, event: Event, request_id: str | None) -> bytes:
         if isinstance(event, str):

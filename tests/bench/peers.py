@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from rbee.config.turns import turn
+from rbee.config.file_lock import file_lock
 from rbee.fleet import llama_build
 from rbee.fleet.kinds import LLAMA, Kind, cache_home
 from rbee.fleet.pins import Pin
@@ -29,7 +29,7 @@ def llama_server() -> Path:
     peers = cache_home() / "peers"
     peers.mkdir(parents=True, exist_ok=True)
     program = peers / kind.folder / "llama-server"
-    with turn(peers / f".{kind.folder}.lock"):
+    with file_lock(peers / f".{kind.folder}.lock"):
         if not program.exists():
             _build(program, found, peers / f"{kind.folder}.log")
     return program

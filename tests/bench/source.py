@@ -15,9 +15,9 @@ import time
 import uvloop
 
 from rbee import __version__
-from rbee.contracts.control import Beat, Hello
+from rbee.contracts.control import Heartbeat, Hello
 from rbee.contracts.devices import Backend, Detection, Device
-from rbee.contracts.workers import WorkerInfo, WorkerLink, WorkerState
+from rbee.contracts.workers import WorkerAccess, WorkerInfo, WorkerState
 
 MODEL = "bench-model"
 KEY = "bench-key-of-worker-and-hive"
@@ -119,12 +119,12 @@ async def hive(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWr
         version=__version__,
         detection=Detection(devices=[device]),
         models=[],
-        workers=[WorkerLink(worker=worker, api_key=KEY)],
+        workers=[WorkerAccess(worker=worker, api_key=KEY)],
     )
     writer.write(_frame(hello.model_dump_json().encode()))
     while not writer.is_closing():
         await asyncio.sleep(_BEAT_S)
-        writer.write(_frame(Beat().model_dump_json().encode()))
+        writer.write(_frame(Heartbeat().model_dump_json().encode()))
 
 
 def _frame(text: bytes) -> bytes:

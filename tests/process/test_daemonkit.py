@@ -203,7 +203,7 @@ def test_a_child_gets_its_orders_whole() -> None:
     """What an owner orders arrives as it was said, also where it is longer than one read."""
     line = Lifeline()
     child = subprocess.Popen(
-        [sys.executable, "-c", "from rbee import lifeline; hold = lifeline.hold(); hold.tell(hold.orders())"],
+        [sys.executable, "-c", "from rbee import lifeline; owner = lifeline.attach(); owner.tell(owner.orders())"],
         env={**os.environ, **line.env()},
         pass_fds=(line.child_fd,),
     )

@@ -10,8 +10,8 @@ from typing import Literal
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.engine import CacheName
+from rbee.gguf.header import read_header
 from rbee.hive.memory import Load, estimate
-from rbee.hive.models.gguf_header import read_header
 from tests.support.models import smollm2_as, smollm2_path
 from tests.support.worker import worker
 

@@ -51,7 +51,7 @@ CHOICES = ["prompt-batch", "flash-attention"]
 class Worker:
     """What the worker says of itself."""
 
-    def __init__(self, options: argparse.Namespace, hold: lifeline.Hold) -> None:
+    def __init__(self, options: argparse.Namespace, hold: lifeline.OwnerLink) -> None:
         self.options = options
         self.hold = hold
         self.state = "loading"
@@ -137,7 +137,7 @@ def call_back(options: argparse.Namespace, port: int) -> None:
 
 def main() -> None:
     """Live as a worker does."""
-    hold = lifeline.hold()
+    hold = lifeline.attach()
     parser = argparse.ArgumentParser()
     for name in OPTIONS:
         parser.add_argument(f"--{name}", required=True)

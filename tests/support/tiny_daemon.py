@@ -13,7 +13,7 @@ from rbee import lifeline
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit import server, sockets, systemd
 from rbee.daemonkit.app import create_app
-from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.auth import Authenticator
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
@@ -95,7 +95,7 @@ async def _endless() -> AsyncIterator[bytes]:
 
 
 def main() -> None:
-    hold = lifeline.hold()
+    hold = lifeline.attach()
     logs.configure("tiny", secrets=(KEY,))
     drains: Drains = []
 
@@ -107,7 +107,7 @@ def main() -> None:
         drains.append(Drain(ending, name="tiny"))
         return drains[0]
 
-    gate = Gate("tiny", KEY, open_paths=("/health",))
+    gate = Authenticator("tiny", KEY, open_paths=("/health",))
     app = create_app("tiny", gate=gate, operations=routes.of(drains), max_body_bytes=1000)
     port = int(os.environ.get("TINY_PORT", "0"))
     sock = systemd.kept("127.0.0.1", port) or sockets.bind("127.0.0.1", port)

@@ -16,7 +16,7 @@ from rbee.hive.devices import nvidia
 
 def main() -> None:
     """Ask NVML; end with the hive that wants to know."""
-    lifeline.hold()
+    lifeline.attach()
     answer: dict[str, Any]
     try:
         if sys.argv[1:2] == ["holders"]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
 from rbee.errors import RbeeError
+from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
-from rbee.hive.models.gguf_header import parts_of
 
 if TYPE_CHECKING:
     from rbee.hive.models.rows import Rows

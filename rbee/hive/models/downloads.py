@@ -14,10 +14,10 @@ from rbee.client.retry import DOWNLOAD
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
+from rbee.gguf.header import GgufHeader, parts_of, read_header
 from rbee.hive.models import places
 from rbee.hive.models.catalog import Catalogue, model_id
 from rbee.hive.models.download import Download, counted
-from rbee.hive.models.gguf_header import GgufHeader, parts_of, read_header
 from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile
 

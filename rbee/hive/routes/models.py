@@ -12,9 +12,9 @@ from rbee.contracts.queen import ModelList
 from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
+from rbee.gguf.header import read_header
 from rbee.hive.daemon import Hive
 from rbee.hive.models.download import Download
-from rbee.hive.models.gguf_header import read_header
 from rbee.hive.models.reference import parse_reference
 
 routes = Routes[Hive]("/v1/models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from rbee.contracts.queen import NodeQuarantine, WorkerList
-from rbee.contracts.workers import ReadyAck, ReadyReport, SpawnRequest, WorkerLink, WorkerStopReceipt
+from rbee.contracts.workers import ReadyAck, ReadyReport, SpawnRequest, WorkerAccess, WorkerStopReceipt
 from rbee.daemonkit.operations import Routes
 from rbee.hive.daemon import Hive
 
@@ -20,7 +20,7 @@ async def list_workers(hive: Hive) -> WorkerList:
 
 
 @routes.post("/spawn")
-async def spawn(hive: Hive, body: SpawnRequest) -> WorkerLink:
+async def spawn(hive: Hive, body: SpawnRequest) -> WorkerAccess:
     """Start a worker; answered when its process exists, not when its model is loaded."""
     hive.drain.check()
     return await hive.spawn(body)

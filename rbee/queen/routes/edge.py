@@ -15,8 +15,8 @@ from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import whole_body
-from rbee.daemonkit.dialects import EDGE
-from rbee.daemonkit.http1 import wire_of
+from rbee.daemonkit.dialects import COMPAT_ROUTES
+from rbee.daemonkit.http1 import connection_of
 from rbee.daemonkit.operations import Operation, Routes, checked
 from rbee.errors import RbeeError
 from rbee.queen import direct
@@ -69,7 +69,7 @@ class Relayed(Response):
                 await direct.redirect(link, asked.path, send)
                 return
         task = queen.board.accept(asked, scope["state"]["client"], draining=queen.drain.draining.is_set())
-        wire = wire_of(scope)
+        wire = connection_of(scope)
         recipient = EdgeRecipient(send, wire, DIALECTS[asked.path], stream=asked.stream, now=began, clock=clock)
         await perform(task, queen.board, recipient, wire, scope["state"]["request_id"])
 
@@ -116,7 +116,7 @@ def operations(queen: Queen) -> list[Operation]:
     async def answer(_request: Request) -> Response:
         return relayed
 
-    return [Operation("POST", one.path, one.summary, answer, one.body, response=Response) for one in EDGE]
+    return [Operation("POST", one.path, one.summary, answer, one.body, response=Response) for one in COMPAT_ROUTES]
 
 
 def _terms(headers: dict[bytes, bytes]) -> Terms:

@@ -19,7 +19,7 @@ from rbee.contracts.queen import (
     WorkerSpawned,
     WorkerStop,
 )
-from rbee.contracts.workers import SpawnRequest, WorkerHealth, WorkerLink, WorkerStopReceipt
+from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerHealth, WorkerStopReceipt
 from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
@@ -78,7 +78,7 @@ async def _spawning(queen: Queen, request: SpawnTask) -> AsyncIterator[bytes]:
     yield DONE
 
 
-async def _health(queen: Queen, link: WorkerLink) -> WorkerHealthRow:
+async def _health(queen: Queen, link: WorkerAccess) -> WorkerHealthRow:
     """Ask one worker; what goes wrong is its row's error."""
     worker = link.worker
     row = WorkerHealthRow(node=worker.node, worker_id=worker.worker_id)

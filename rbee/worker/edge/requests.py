@@ -17,7 +17,7 @@ from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest, TokenC
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import ROUTED_HEADER, new_id
 from rbee.contracts.models import ModelCard, ModelCards
-from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest, Wishes
+from rbee.contracts.openai import BaseGenerationRequest, ChatRequest, CompletionRequest, EmbeddingRequest
 from rbee.contracts.rerank import RerankRequest
 from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit import errors
@@ -218,7 +218,7 @@ def _names(name: str) -> tuple[str, str, str]:
     return name, file, file.removesuffix(".gguf")
 
 
-def _usage(wish: Wishes) -> bool:
+def _usage(wish: BaseGenerationRequest) -> bool:
     return wish.stream_options is not None and bool(wish.stream_options.include_usage)
 
 

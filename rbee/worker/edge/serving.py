@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from rbee.daemonkit.dialects import Dialect as Kind
 from rbee.daemonkit.dialects import encode_failure
+from rbee.daemonkit.disconnect import cancel_on_disconnect
 from rbee.daemonkit.errors import internal_error, send_error
 from rbee.daemonkit.sse import HEADERS, PING
 from rbee.errors import RbeeError
@@ -32,26 +33,12 @@ class _Leavable(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer to the end."""
-        leaving = asyncio.ensure_future(self._cancel_when_client_leaves(receive))
-        over = False
-        try:
+        async with cancel_on_disconnect(receive, self._cancel):
             await self._answered(scope.get("state", {}).get("request_id"), send)
-            over = True
-        finally:
-            leaving.cancel()
-            if not over:
-                self._cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await leaving
 
     @abstractmethod
     async def _answered(self, request_id: str | None, send: Send) -> None:
         """Send everything."""
-
-    async def _cancel_when_client_leaves(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._cancel()
 
 
 class StreamedAnswer(_Leavable):

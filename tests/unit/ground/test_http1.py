@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from rbee.daemonkit.http1 import BoundedHttp, wire_of
+from rbee.daemonkit.http1 import BoundedHttp, connection_of
 from tests.support.waiting import eventually
 
 RESET = struct.pack("ii", 1, 0)
@@ -52,8 +52,8 @@ def test_a_held_head_leaves_with_the_first_piece_of_its_body() -> None:
     go_on = asyncio.Event()
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:
-        wire = wire_of(scope)
-        wire.hold_head()
+        wire = connection_of(scope)
+        wire.coalesce_head()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-bees", b"yes")]})
         await go_on.wait()
         assert wire.write(b"honey")
@@ -80,7 +80,7 @@ def test_a_held_head_is_not_lost_where_no_body_follows() -> None:
     """An answer that breaks off after its head still shows its status to who reads it."""
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:
-        wire_of(scope).hold_head()
+        connection_of(scope).coalesce_head()
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def story() -> None:
@@ -98,8 +98,8 @@ def test_a_stream_learns_that_its_client_left_although_another_request_is_there(
     left = asyncio.Event()
 
     async def app(scope: Any, _receive: Any, send: Any) -> None:
-        wire = wire_of(scope)
-        wire.when_left(left.set)
+        wire = connection_of(scope)
+        wire.on_disconnect(left.set)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         while not left.is_set():
             wire.write(b"bees")
@@ -123,7 +123,7 @@ def test_who_asks_too_late_learns_at_once_that_the_client_left() -> None:
     async def app(scope: Any, receive: Any, _send: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        wire_of(scope).when_left(told.set)
+        connection_of(scope).on_disconnect(told.set)
 
     async def story() -> None:
         async with _serving(app) as port:

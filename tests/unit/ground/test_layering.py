@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from rbee.config import file as config_file
 from rbee.config.file import ConfigFile
-from rbee.config.layering import Value, merge, sources, validate
+from rbee.config.layering import SourcedValue, merge, sources, validate
 from rbee.errors import ConfigError
 
 
@@ -30,7 +30,7 @@ def config(tmp_path: Path, text: str) -> ConfigFile:
     return config_file.read(path)
 
 
-def layers(tmp_path: Path, text: str, environ: dict[str, str], **flags: object) -> dict[str, Value]:
+def layers(tmp_path: Path, text: str, environ: dict[str, str], **flags: object) -> dict[str, SourcedValue]:
     return merge(
         FIELDS,
         flags=flags,
@@ -50,11 +50,11 @@ def test_the_first_layer_that_has_a_value_wins(tmp_path: Path) -> None:
     environ = {"RBEE_TEST_PORT": "20", "CREDENTIALS_DIRECTORY": str(folder)}
     text = "[test]\nport = 40\n"
 
-    assert layers(tmp_path, text, environ, port="10")["port"] == Value("10", "--port")
-    assert layers(tmp_path, text, environ)["port"] == Value("20", "RBEE_TEST_PORT")
+    assert layers(tmp_path, text, environ, port="10")["port"] == SourcedValue("10", "--port")
+    assert layers(tmp_path, text, environ)["port"] == SourcedValue("20", "RBEE_TEST_PORT")
     del environ["RBEE_TEST_PORT"]
-    assert layers(tmp_path, text, environ)["port"] == Value("30", "credential port")
-    assert layers(tmp_path, text, {})["port"] == Value(40, f"{tmp_path}/config.toml:2")
+    assert layers(tmp_path, text, environ)["port"] == SourcedValue("30", "credential port")
+    assert layers(tmp_path, text, {})["port"] == SourcedValue(40, f"{tmp_path}/config.toml:2")
     assert validate(Settings, layers(tmp_path, "", {}), ConfigFile(None)).port == 1
 
 

@@ -6,7 +6,7 @@ import math
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rbee.daemonkit.exposition import exposition
+from rbee.daemonkit.prometheus import exposition
 from rbee.observe import metrics
 from rbee.observe.metrics import Histogram
 

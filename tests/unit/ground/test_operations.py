@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from rbee.daemonkit.app import create_app
-from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.auth import Authenticator
 from rbee.daemonkit.operations import Routes
 
 KEY = "key"
@@ -69,7 +69,7 @@ async def forget(_garden: Garden, name: str, request: Request) -> None:
 
 def ask(method: str, path: str, **more: Any) -> httpx.Response:
     """Ask the garden."""
-    app = create_app("garden", gate=Gate("garden", KEY, open_paths=()), operations=routes.of(Garden()))
+    app = create_app("garden", gate=Authenticator("garden", KEY, open_paths=()), operations=routes.of(Garden()))
 
     async def send() -> httpx.Response:
         headers = {"Authorization": f"Bearer {KEY}"}

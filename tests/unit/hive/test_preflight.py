@@ -10,8 +10,8 @@ from rbee.contracts.devices import Backend, Detection, Device
 from rbee.contracts.engine import CacheName
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.gguf.header import GgufHeader
 from rbee.hive.memory import Load, memory_need
-from rbee.hive.models.gguf_header import GgufHeader
 from rbee.hive.preflight import Clearance, clear
 
 GB = 1024**3

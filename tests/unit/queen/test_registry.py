@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.contracts.control import (
-    Beat,
     Closing,
     DevicesChanged,
+    Heartbeat,
     Hello,
     HiveMessage,
     ModelsChanged,
@@ -31,7 +31,7 @@ messages: st.SearchStrategy[HiveMessage] = st.one_of(
     st.sampled_from(IDS).map(lambda worker_id: WorkerGone(worker_id=worker_id, reason="ended")),
     st.just(ModelsChanged(models=[entry()])),
     st.just(DevicesChanged(detection=Detection(devices=[device(free=1)]))),
-    st.just(Beat()),
+    st.just(Heartbeat()),
     st.just(Closing()),
 )
 steps = st.one_of(
@@ -157,7 +157,7 @@ def test_a_lost_hive_has_no_workers_and_says_why() -> None:
 def test_silence_is_counted_from_the_last_word() -> None:
     """A hive is silent only when more than the limit has passed since its latest message of any kind."""
     registry = registry_with(hello())
-    registry.apply("attic", Beat(), now=5.0)
+    registry.apply("attic", Heartbeat(), now=5.0)
 
     assert registry.silent(now=15.0) == []
     assert registry.silent(now=15.1) == ["attic"]

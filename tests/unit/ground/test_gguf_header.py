@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.gguf_header import parts_of, read_header
-from rbee.hive.models.gguf_types import BLOCKS, FILE_TYPES
+from rbee.gguf.header import parts_of, read_header
+from rbee.gguf.types import BLOCKS, FILE_TYPES
 from rbee.hive.models.places import locate_package
 from rbee.hive.models.reference import PackageRef
 from tests.support.gguf_files import write_gguf

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 EXIT_BUG = 70  # sysexits.h EX_SOFTWARE
 
 
-class Background:
+class BackgroundTasks:
     """Start tasks and end them together.
 
     Use as an async context manager: leaving it cancels what still runs. A task that fails is a bug: it is logged
@@ -29,7 +29,7 @@ class Background:
         task.add_done_callback(self._ended)
         return task
 
-    async def __aenter__(self) -> Background:
+    async def __aenter__(self) -> BackgroundTasks:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import REQUEST_ID_HEADER, new_id
-from rbee.daemonkit.auth import Gate
+from rbee.daemonkit.auth import Authenticator
 from rbee.daemonkit.errors import error_response, internal_error
 from rbee.errors import RbeeError
 from rbee.observe import logs, metrics, trace
@@ -25,7 +25,7 @@ _TRACE_HEADER = trace.HEADER.encode()
 _QUIET = ("/health", "/v1/health", "/v1/ready")
 
 
-class Edge:
+class RequestMiddleware:
     """Wrap the application.
 
     Args:
@@ -34,7 +34,7 @@ class Edge:
     """
 
     def __init__(
-        self, app: ASGIApp, *, gate: Gate, max_body_bytes: int, first: Mapping[str, ASGIApp] | None = None
+        self, app: ASGIApp, *, gate: Authenticator, max_body_bytes: int, first: Mapping[str, ASGIApp] | None = None
     ) -> None:
         self._app = app
         self._first = first or {}
@@ -49,7 +49,7 @@ class Edge:
         headers = dict(scope["headers"])
         request_id = _clean_id(headers.get(_ID_HEADER)) or new_id("req")
         logs.request_id.set(request_id)
-        trace.trace_id.set(trace.taken(headers.get(_TRACE_HEADER)))
+        trace.trace_id.set(trace.extract(headers.get(_TRACE_HEADER)))
         scope.setdefault("state", {})["request_id"] = request_id
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send, headers)

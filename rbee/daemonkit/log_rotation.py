@@ -13,10 +13,11 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from rbee.logfile import ROTATED_SUFFIX
+
 log = logging.getLogger(__name__)
 MB: Final = 1_000_000
 LOOK_EVERY_S: Final = 60.0
-BEFORE: Final = ".1"
 
 
 async def watch(folder: Path, pattern: str, *, max_mb: int, every_s: float = LOOK_EVERY_S) -> None:
@@ -33,9 +34,9 @@ def shorten(folder: Path, pattern: str, max_bytes: int) -> list[Path]:
         try:
             if path.stat().st_size <= max_bytes:
                 continue
-            aside = path.with_name(f".{path.name}{BEFORE}")
+            aside = path.with_name(f".{path.name}{ROTATED_SUFFIX}")
             shutil.copyfile(path, aside)
-            aside.replace(path.with_name(path.name + BEFORE))
+            aside.replace(path.with_name(path.name + ROTATED_SUFFIX))
             os.truncate(path, 0)
         except OSError as error:
             log.warning("log not shortened", extra={"fields": {"path": str(path), "reason": error.strerror}})

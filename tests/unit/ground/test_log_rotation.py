@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rbee.daemonkit.log_files import shorten
+from rbee.daemonkit.log_rotation import shorten
 
 
 def test_a_large_file_is_set_aside_and_begun_anew(tmp_path: Path) -> None:

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from rbee.config.turns import turn
+from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 
-def test_one_at_a_time_has_the_turn(tmp_path: Path) -> None:
+def test_one_at_a_time_holds_the_lock(tmp_path: Path) -> None:
     """Who finds the turn taken is told once that it waits, and goes on when the other is done."""
     lock = tmp_path / "lock"
     waits, story = threading.Event(), []
 
     def second() -> None:
-        with turn(lock, waits.set):
+        with file_lock(lock, waits.set):
             story.append("second")
 
     thread = threading.Thread(target=second)
-    with turn(lock, waiting=lambda: story.append("waited for nobody")):
+    with file_lock(lock, waiting=lambda: story.append("waited for nobody")):
         thread.start()
         assert waits.wait(5)
         story.append("first")
@@ -33,7 +33,7 @@ def test_one_at_a_time_has_the_turn(tmp_path: Path) -> None:
 
 def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     """A lock in a folder that is not there is an expected failure with its path."""
-    with pytest.raises(RbeeError, match="missing/lock") as raised, turn(tmp_path / "missing" / "lock"):
+    with pytest.raises(RbeeError, match="missing/lock") as raised, file_lock(tmp_path / "missing" / "lock"):
         pass
 
     assert raised.value.code is ErrorCode.PERMISSION_DENIED

@@ -16,7 +16,7 @@ from rbee import __version__
 from rbee.config import file as config_file
 from rbee.config import layering
 from rbee.errors import ConfigError, RbeeError
-from rbee.lifeline import Hold
+from rbee.lifeline import OwnerLink
 from rbee.observe.redaction import MASK
 
 S = TypeVar("S", bound=BaseModel)
@@ -39,7 +39,7 @@ class Program(Generic[S]):
     foreign_env: tuple[str, ...] = ()
     foreign_keys: tuple[str, ...] = ()
 
-    def parse(self, argv: list[str], environ: Mapping[str, str], hold: Hold) -> S:
+    def parse(self, argv: list[str], environ: Mapping[str, str], owner: OwnerLink) -> S:
         """Give the settings, or end: 0 after --print-config, --check-config and --version, 78 for a wrong one."""
         options = self._parser().parse_args(argv)
         try:
@@ -58,7 +58,7 @@ class Program(Generic[S]):
             )
             settings = layering.validate(self.settings, values, file, self.table)
         except ConfigError as error:
-            fail(self.name, error, hold, EXIT_CONFIG)
+            fail(self.name, error, owner, EXIT_CONFIG)
         if options.check_config:
             print(f"{options.check_config}: the settings of {self.name} are right", file=sys.stderr)  # noqa: T201
             sys.exit(0)
@@ -93,8 +93,8 @@ def shown(settings: BaseModel, sources: Mapping[str, str]) -> dict[str, dict[str
     }
 
 
-def fail(program: str, error: RbeeError, hold: Hold, code: int = 1) -> Any:
+def fail(program: str, error: RbeeError, owner: OwnerLink, code: int = 1) -> Any:
     """End a daemon that cannot start: tell its owner and standard error why, without a traceback."""
-    hold.tell(error.body())
+    owner.tell(error.body())
     print(f"{program}: {error.message}\n{program}: {error.hint}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.gguf_types import BLOCKS, FILE_TYPES, SCALARS
+from rbee.gguf.types import BLOCKS, FILE_TYPES, SCALARS
 
 MAGIC: Final = b"GGUF"
 MAX_HEADER_BYTES: Final = 256 * 1024 * 1024

@@ -14,7 +14,7 @@ from rbee.config.paths import storage_error
 
 
 @contextmanager
-def turn(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+def file_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the lock at *path*, whose folder must be there; wait for it as long as it takes.
 
     Args:

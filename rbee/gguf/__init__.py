@@ -1,0 +1,1 @@
+"""What GGUF model files say about themselves."""
