@@ -1,128 +1,177 @@
-"""Merge the layers that a setting can come from, and remember which one it came from.
+"""Read settings from the layers they can come from, and remember which one each value came from.
 
 Order, first wins: command line, environment, credentials directory, config file, default.
 A key that no setting has is refused in every layer, with the file and the line where there is one.
-Written here rather than taken from pydantic-settings because `config show` needs the source of each value,
-errors need the line of the file, and a command that only reads one URL should not pay for pydantic.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from rbee.config.file import ConfigFile
 from rbee.errors import ConfigError
 
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    S = TypeVar("S", bound=BaseModel)
-
 
 @dataclass(frozen=True, slots=True)
-class SourcedValue:
-    """A setting's raw value, and where it was found in words (`--port`, `RBEE_HIVE_PORT`, `config.toml:7`)."""
+class Layers:
+    """What one reading of settings looks at; *flags* are the options that were given on the command line."""
 
-    value: Any
-    source: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    file: ConfigFile = field(default_factory=lambda: ConfigFile(None))
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
 
-def merge(
-    fields: Collection[str],
-    *,
-    flags: Mapping[str, Any],
-    environ: Mapping[str, str],
-    env_prefix: str,
-    file: ConfigFile,
-    table: str | None,
-    credentials: Mapping[str, str] | None = None,
-    foreign_env: Iterable[str] = (),
-    foreign_keys: Iterable[str] = (),
-) -> dict[str, SourcedValue]:
-    """Give for each of *fields* the value of the first layer that has one; fields without any are left out.
+_layers: ContextVar[Layers | None] = ContextVar("layers", default=None)
 
-    Args:
-        fields: the settings' names, such as `port`.
-        flags: what the command line gave; None means not given.
-        env_prefix: `RBEE_HIVE_` finds `port` in `RBEE_HIVE_PORT`.
-        table: the file's table that holds the fields; None means its top level.
-        credentials: setting's name -> file name in `$CREDENTIALS_DIRECTORY`.
-        foreign_env: variables with the prefix that belong to somebody else.
-        foreign_keys: keys of the table that belong to somebody else.
 
-    Raises:
-        ConfigError: an unknown key.
+class LayeredSettings(BaseSettings):
+    """Settings of one program. `read` looks at all layers; the constructor takes its arguments and nothing else.
+
+    `table` is the table of the config file that holds the settings, None for the top level. `credentials` names the
+    file in the credentials directory for a setting. `foreign_keys` and `foreign_env` belong to somebody else though
+    they stand in the table, or have the prefix of the environment's variables (`env_prefix`); a name in `foreign_env`
+    that ends with `_` is a prefix itself.
     """
-    found: dict[str, SourcedValue] = {}
-    in_file = file.data if table is None else file.table(table)
-    for key in in_file:
-        if key not in fields and key not in foreign_keys:
-            where = "at the top level" if table is None else f"in [{table}]"
-            known = ", ".join(sorted([*fields, *foreign_keys]))
-            path = (key,) if table is None else (table, key)
-            raise file.error(f"unknown key '{key}' {where}; known are: {known}.", *path)
-        if key in fields:
-            line = file.line(key) if table is None else file.line(table, key)
-            found[key] = SourcedValue(in_file[key], f"{file.path}:{line}" if line else str(file.path))
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    for key, name in (credentials or {}).items():
-        path_ = Path(folder) / name if folder else None
-        if path_ is not None and path_.is_file():
-            found[key] = SourcedValue(path_.read_text(encoding="utf-8").strip(), f"credential {name}")
-    foreign = set(foreign_env)
-    for name, text in environ.items():
-        if not name.startswith(env_prefix) or name in foreign:
-            continue
-        key = name.removeprefix(env_prefix).lower()
-        if key not in fields:
-            raise ConfigError(f"unknown setting {name} in the environment; unset it or correct its name.")
-        found[key] = SourcedValue(text, name)
-    for key, value in flags.items():
-        if value is not None:
-            found[key] = SourcedValue(value, "--" + key.replace("_", "-"))
-    return found
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    table: ClassVar[str | None] = None
+    credentials: ClassVar[Mapping[str, str]] = {}
+    foreign_keys: ClassVar[tuple[str, ...]] = ()
+    foreign_env: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the layers as sources of the library."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        layers = _layers.get()
+        return (init_settings,) if layers is None else (*_sources(cls, layers), init_settings)
 
 
-def validate(model: type[S], values: Mapping[str, SourcedValue], file: ConfigFile, table: str | None = None) -> S:
-    """Build the settings. Raises ConfigError that names key, reason and source of the first wrong value."""
-    from pydantic import ValidationError
+S = TypeVar("S", bound=LayeredSettings)
 
-    raw = {key: _decode(model, key, value) for key, value in values.items()}
+
+def read(settings: type[S], layers: Layers) -> tuple[S, dict[str, str]]:
+    """Return the settings, and for each its source: `--port`, `RBEE_HIVE_PORT`, `credential port`, `FILE:7`, `default`.
+
+    Raises ConfigError for an unknown key, and for the first wrong value with its reason and source.
+    """
+    token = _layers.set(layers)
     try:
-        return model.model_validate(raw)
+        found = {key: source.origin(key) for source in reversed(_sources(settings, layers)) for key in source()}
+        return settings(), {key: found.get(key, "default") for key in settings.model_fields}
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = str(first["loc"][0]) if first["loc"] else ""
-        value = values.get(key)
-        message = first["msg"].removeprefix("Value error, ")
-        if value is None:
-            raise ConfigError(f"{key}: {message}" if key else message) from error
-        if file.path is not None and value.source.startswith(str(file.path)):
-            raise file.error(f"{key}: {message}.", *((table, key) if table else (key,))) from error
-        raise ConfigError(f"{key}: {message} (from {value.source}).") from error
+        raise _wrong_value(settings, layers, error, found) from error
+    except SettingsError as error:
+        raise ConfigError(f"{error}.") from error
+    finally:
+        _layers.reset(token)
 
 
-def sources(model: type[BaseModel], values: Mapping[str, SourcedValue]) -> dict[str, str]:
-    """Give the source of every setting, `default` for those that no layer has."""
-    return {key: values[key].source if key in values else "default" for key in model.model_fields}
+class _Flags(InitSettingsSource):
+    def __init__(self, settings: type[LayeredSettings], layers: Layers) -> None:
+        super().__init__(settings, {key: value for key, value in layers.flags.items() if value is not None})
+
+    def origin(self, key: str) -> str:
+        return "--" + key.replace("_", "-")
 
 
-def environment() -> dict[str, str]:
-    """Take a copy of the process's environment."""
-    return dict(os.environ)
+class _Environment(EnvSettingsSource):
+    def __init__(self, settings: type[LayeredSettings], layers: Layers) -> None:
+        self._environ = layers.environ
+        super().__init__(settings)
+        known = {self.origin(key) for key in settings.model_fields}
+        prefixes = tuple(name for name in settings.foreign_env if name.endswith("_"))
+        for name in layers.environ:
+            foreign = name in settings.foreign_env or name.startswith(prefixes)
+            if name.startswith(self.env_prefix) and name not in known and not foreign:
+                raise ConfigError(f"unknown setting {name} in the environment; unset it or correct its name.")
 
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in self._environ.items()}
 
-def _decode(model: type[BaseModel], key: str, value: SourcedValue) -> Any:
-    """Read JSON from the environment where the field is a list or a table; all else is pydantic's job."""
-    annotation = str(model.model_fields[key].annotation)
-    if isinstance(value.value, str) and annotation.startswith(("list[", "dict[", "tuple[")):
+    def prepare_field_value(self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool) -> Any:  # noqa: FBT001 -- the library's signature
         try:
-            return json.loads(value.value)
+            return super().prepare_field_value(field_name, field, value, value_is_complex)
         except ValueError as error:
-            raise ConfigError(f"{key}: not JSON (from {value.source}).") from error
-    return value.value
+            raise ConfigError(f"{field_name}: not JSON (from {self.origin(field_name)}).") from error
+
+    def origin(self, key: str) -> str:
+        return self.env_prefix + key.upper()
+
+
+class _Credentials(InitSettingsSource):
+    def __init__(self, settings: type[LayeredSettings], layers: Layers) -> None:
+        self._names = settings.credentials
+        folder = layers.environ.get("CREDENTIALS_DIRECTORY")
+        files = {key: Path(folder) / name for key, name in self._names.items()} if folder else {}
+        super().__init__(
+            settings, {key: file.read_text(encoding="utf-8").strip() for key, file in files.items() if file.is_file()}
+        )
+
+    def origin(self, key: str) -> str:
+        return f"credential {self._names[key]}"
+
+
+class _ConfigTable(InitSettingsSource):
+    def __init__(self, settings: type[LayeredSettings], layers: Layers) -> None:
+        self._file, self._table = layers.file, settings.table
+        values = self._file.data if self._table is None else self._file.table(self._table)
+        for key in values:
+            if key not in settings.model_fields and key not in settings.foreign_keys:
+                where = "at the top level" if self._table is None else f"in [{self._table}]"
+                known = ", ".join(sorted([*settings.model_fields, *settings.foreign_keys]))
+                raise self._file.error(f"unknown key '{key}' {where}; known are: {known}.", *_path(settings, key))
+        super().__init__(settings, {key: value for key, value in values.items() if key in settings.model_fields})
+
+    def origin(self, key: str) -> str:
+        line = self._file.line(key) if self._table is None else self._file.line(self._table, key)
+        return f"{self._file.path}:{line}" if line else str(self._file.path)
+
+
+_Source = _Flags | _Environment | _Credentials | _ConfigTable
+
+
+def _sources(settings: type[LayeredSettings], layers: Layers) -> list[_Source]:
+    """Return the layers, the first that wins first."""
+    return [source(settings, layers) for source in (_Flags, _Environment, _Credentials, _ConfigTable)]
+
+
+def _path(settings: type[LayeredSettings], key: str) -> tuple[str, ...]:
+    return (key,) if settings.table is None else (settings.table, key)
+
+
+def _wrong_value(
+    settings: type[LayeredSettings], layers: Layers, error: ValidationError, found: Mapping[str, str]
+) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0]) if first["loc"] else ""
+    message = first["msg"].removeprefix("Value error, ")
+    source = found.get(key)
+    if source is None:
+        return ConfigError(f"{key}: {message}" if key else message)
+    if layers.file.path is not None and source.startswith(str(layers.file.path)):
+        return layers.file.error(f"{key}: {message}.", *_path(settings, key))
+    return ConfigError(f"{key}: {message} (from {source}).")

@@ -1,41 +1,80 @@
-"""Make a daemon's application: its operations inside the edge."""
+"""Build a daemon's FastAPI application behind the middleware."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
-from starlette.applications import Starlette
-from starlette.routing import BaseRoute
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
+from rbee import __version__
+from rbee.contracts.error_body import ErrorBody
 from rbee.daemonkit import errors
 from rbee.daemonkit.auth import Authenticator
 from rbee.daemonkit.middleware import RequestMiddleware
-from rbee.daemonkit.operations import Operation, served
 
-Lifespan = Callable[[Starlette], AbstractAsyncContextManager[None]]
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 def create_app(
     title: str,
+    daemon: object,
     *,
-    gate: Authenticator,
-    operations: Sequence[Operation],
-    more: Sequence[BaseRoute] = (),
+    authenticator: Authenticator,
+    routers: Sequence[APIRouter],
     lifespan: Lifespan | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
-    first: Mapping[str, ASGIApp] | None = None,
+    fast_paths: Mapping[str, ASGIApp] | None = None,
 ) -> ASGIApp:
-    """Build what is to be served.
+    """Build the application.
 
     Args:
-        title: the daemon's name, for the description of its operations.
-        more: routes that are no operations, such as WebSockets.
-        first: the edge's.
+        title: the daemon's name, for the description of its routes.
+        daemon: what the routes work with, for their dependencies: `app.state.daemon`.
+        fast_paths: by path, what answers POST requests below FastAPI; the routers describe these paths all the same.
     """
-    app = Starlette(routes=[*served(operations, title), *more], lifespan=lifespan)
+    app = FastAPI(
+        title=title,
+        version=__version__,
+        lifespan=lifespan,
+        # A page that loads its scripts from another host is no part of a private service.
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+        # In place of FastAPI's own 422: every failure has one body.
+        responses={"default": {"model": ErrorBody, "description": "Any failure"}},
+    )
+    app.state.daemon = daemon
+    for router in routers:
+        app.include_router(router)
+    app.openapi = lambda: _describe(app, authenticator)  # type: ignore[method-assign]
     errors.install(app)
-    return RequestMiddleware(app, gate=gate, max_body_bytes=max_body_bytes, first=first)
+    return RequestMiddleware(app, authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths)
+
+
+def _operation_id(route: APIRoute) -> str:
+    words = [*sorted(route.methods or ()), *route.path_format.strip("/").split("/")]
+    return "_".join(word.strip("{}").lower() for word in words)
+
+
+def _describe(app: FastAPI, authenticator: Authenticator) -> dict[str, Any]:
+    """Return the OpenAPI document: docstrings as summaries, and the key that all but the open paths need."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        components = document.setdefault("components", {})
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                operation["summary"] = operation.get("description", operation["summary"]).partition("\n")[0].rstrip(".")
+                operation.pop("description", None)
+                if path in authenticator.open_paths:
+                    operation["security"] = []
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -40,7 +40,7 @@ class Authenticator:
     ) -> None:
         self._daemon = daemon
         self._key = key.encode()
-        self._open_paths = frozenset(open_paths)
+        self.open_paths = frozenset(open_paths)
         self._client_key_lookup = client_key_lookup
         self._tickets = tickets
 
@@ -49,7 +49,7 @@ class Authenticator:
 
         Raises RbeeError MISSING_API_KEY or INVALID_API_KEY for one that may not pass.
         """
-        if path in self._open_paths:
+        if path in self.open_paths:
             return None
         # Before the key: a client that was sent here may show the key of who sent it.
         if query and self._tickets is not None and self._tickets.take(path, query):

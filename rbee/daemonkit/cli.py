@@ -15,61 +15,44 @@ from pydantic import BaseModel, SecretStr
 from rbee import __version__
 from rbee.config import file as config_file
 from rbee.config import layering
+from rbee.config.layering import LayeredSettings, Layers
 from rbee.errors import ConfigError, RbeeError
 from rbee.lifeline import OwnerLink
 from rbee.observe.redaction import MASK
 
-S = TypeVar("S", bound=BaseModel)
+S = TypeVar("S", bound=LayeredSettings)
 EXIT_CONFIG = 78  # sysexits.h EX_CONFIG
 
 
 @dataclass(frozen=True, slots=True)
 class Program(Generic[S]):
-    """A daemon's name, its settings and where they come from.
-
-    Every field of *settings* is an option, except secrets, which come by environment or credentials only.
-    """
+    """A daemon's command line: every field of *settings* is an option, except secrets, which are never arguments."""
 
     name: str
     settings: type[S]
-    table: str
-    env_prefix: str
     description: str
-    credentials: Mapping[str, str] | None = None
-    foreign_env: tuple[str, ...] = ()
-    foreign_keys: tuple[str, ...] = ()
 
     def parse(self, argv: list[str], environ: Mapping[str, str], owner: OwnerLink) -> S:
-        """Give the settings, or end: 0 after --print-config, --check-config and --version, 78 for a wrong one."""
+        """Return the settings, or exit: 0 after --print-config, --check-config and --version, 78 for a wrong one."""
         options = self._parser().parse_args(argv)
         try:
             file = config_file.read(options.check_config) if options.check_config else config_file.find(environ)
             flags = {key: getattr(options, key, None) for key in self.settings.model_fields}
-            values = layering.merge(
-                self.settings.model_fields.keys(),
-                flags=flags,
-                environ=environ,
-                env_prefix=self.env_prefix,
-                file=file,
-                table=self.table,
-                credentials=self.credentials,
-                foreign_env=self.foreign_env,
-                foreign_keys=self.foreign_keys,
-            )
-            settings = layering.validate(self.settings, values, file, self.table)
+            settings, sources = layering.read(self.settings, Layers(environ, file, flags))
         except ConfigError as error:
             fail(self.name, error, owner, EXIT_CONFIG)
         if options.check_config:
-            print(f"{options.check_config}: the settings of {self.name} are right", file=sys.stderr)  # noqa: T201
+            print(f"{options.check_config}: the settings of {self.name} are valid", file=sys.stderr)  # noqa: T201
             sys.exit(0)
         if options.print_config:
-            print(json.dumps(shown(settings, layering.sources(self.settings, values)), indent=2))  # noqa: T201
+            print(json.dumps(shown(settings, sources), indent=2))  # noqa: T201
             sys.exit(0)
         return settings
 
     def _parser(self) -> argparse.ArgumentParser:
+        prefix = self.settings.model_config["env_prefix"]
         parser = argparse.ArgumentParser(
-            self.name, description=self.description, epilog=f"Each option can be set as {self.env_prefix}<NAME> too."
+            self.name, description=self.description, epilog=f"Each option can be set as {prefix}<NAME> too."
         )
         parser.add_argument("--version", action="version", version=f"{self.name} {__version__}")
         parser.add_argument("--check-config", type=Path, metavar="FILE", help="check FILE and end: 0 right, 78 wrong")
@@ -82,7 +65,7 @@ class Program(Generic[S]):
 
 
 def shown(settings: BaseModel, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Give every setting with its source, secrets masked."""
+    """Return every setting with its source, secrets masked."""
     plain = settings.model_dump(mode="json")
     return {
         key: {

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest
 from rbee.contracts.errors import ERRORS
+from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest
+from rbee.contracts.rerank import RerankRequest
+from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 
@@ -22,45 +28,41 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CompatRoute:
-    """A route that queen and worker have for other people's clients; `body` is `module:Model` of what it takes."""
+    """A route that queen and worker have for other people's clients."""
 
     path: str
     summary: str
     dialect: Dialect
-    body: str
+    body: type[BaseModel]
 
 
 COMPAT_ROUTES: Final = (
-    CompatRoute("/v1/chat/completions", "Chat, as with OpenAI", Dialect.OPENAI, "rbee.contracts.openai:ChatRequest"),
+    CompatRoute("/v1/chat/completions", "Chat, as with OpenAI", Dialect.OPENAI, ChatRequest),
     CompatRoute(
         "/v1/completions",
         "Continue a text, as with OpenAI",
         Dialect.OPENAI,
-        "rbee.contracts.openai:CompletionRequest",
+        CompletionRequest,
     ),
-    CompatRoute(
-        "/v1/embeddings", "Embed texts, as with OpenAI", Dialect.OPENAI, "rbee.contracts.openai:EmbeddingRequest"
-    ),
+    CompatRoute("/v1/embeddings", "Embed texts, as with OpenAI", Dialect.OPENAI, EmbeddingRequest),
     CompatRoute(
         "/v1/rerank",
         "Sort documents by a query, as with Jina or Cohere",
         Dialect.OPENAI,
-        "rbee.contracts.rerank:RerankRequest",
+        RerankRequest,
     ),
     CompatRoute(
         "/v1/responses",
         "Respond, as with OpenAI",
         Dialect.RESPONSES,
-        "rbee.contracts.responses:ResponsesRequest",
+        ResponsesRequest,
     ),
-    CompatRoute(
-        "/v1/messages", "Chat, as with Anthropic", Dialect.ANTHROPIC, "rbee.contracts.anthropic:MessagesRequest"
-    ),
+    CompatRoute("/v1/messages", "Chat, as with Anthropic", Dialect.ANTHROPIC, MessagesRequest),
     CompatRoute(
         "/v1/messages/count_tokens",
         "Count tokens, as with Anthropic",
         Dialect.ANTHROPIC,
-        "rbee.contracts.anthropic:CountTokensRequest",
+        CountTokensRequest,
     ),
 )
 

@@ -1,10 +1,13 @@
-"""Turn every failure into the one error body. Without FastAPI, which a worker's start does not wait for."""
+"""Turn every failure into the one error body."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -13,7 +16,9 @@ from starlette.types import Send
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
-_ROUTING = {
+_FIELD: Final = re.compile(r"[a-z_][a-z0-9_]*|[0-9]+")
+_UNION_MEMBERS: Final = frozenset({"str", "int", "list", "dict", "literal"})
+_ROUTING: Final = {
     404: ErrorCode.ROUTE_NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
     413: ErrorCode.PAYLOAD_TOO_LARGE,
@@ -35,9 +40,10 @@ async def send_error(error: RbeeError, request_id: str | None, send: Send) -> No
     await send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
 
 
-def install(app: Starlette) -> None:
+def install(app: FastAPI) -> None:
     """Register the handlers. A bug is answered here and raised on, for the edge to log."""
     app.add_exception_handler(RbeeError, _on_rbee_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_bug)
@@ -50,7 +56,7 @@ def internal_error() -> RbeeError:
 
 def validation_error(errors: list[Any]) -> RbeeError:
     """Make INVALID_REQUEST out of pydantic's findings: the first one is the message, all are in the details."""
-    found = [(_field(item["loc"]), _reason(item)) for item in errors]
+    found = [(_field(item), _reason(item)) for item in errors]
     field, reason = found[0] if found else ("", "invalid")
     return RbeeError(
         ErrorCode.INVALID_REQUEST,
@@ -65,8 +71,31 @@ async def _on_rbee_error(request: Request, error: Exception) -> Response:
     return error_response(error, request_id_of(request))
 
 
+async def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    # FastAPI puts in front where a field stands: in the body, the query, the path.
+    found = [{**item, "loc": item["loc"][1:]} for item in error.errors()]
+    if found and found[0]["type"] == "missing" and not found[0]["loc"]:
+        found[0]["msg"] = _empty_body()
+    return error_response(validation_error(found), request_id_of(request))
+
+
+def _empty_body() -> str:
+    """Return what pydantic says of a body without any JSON."""
+    try:
+        from_json(b"")
+    except ValueError as error:
+        return f"Invalid JSON: {error}"
+    raise AssertionError
+
+
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    # FastAPI hides behind its own exception what was raised while it read the body.
+    if isinstance(error.__cause__, RbeeError):
+        return await _on_rbee_error(request, error.__cause__)
+    if isinstance(error.__cause__, ClientDisconnect):
+        return await _on_disconnect(request, error.__cause__)
     code = _ROUTING.get(error.status_code, ErrorCode.INVALID_REQUEST)
     message = {
         ErrorCode.ROUTE_NOT_FOUND: f"There is no {request.url.path} here.",
@@ -91,8 +120,13 @@ def request_id_of(request: Request) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _field(loc: tuple[Any, ...]) -> str:
-    return ".".join(map(str, loc))[:200]
+def _field(item: dict[str, Any]) -> str:
+    """Return the path of a field, without what names a member of a union and is no field of the request."""
+    loc: tuple[int | str, ...] = item["loc"]
+    unknown = loc[-1:] if item["type"] == "extra_forbidden" else ()
+    known = [str(part) for part in loc[: len(loc) - len(unknown)]]
+    fields = [part for part in known if _FIELD.fullmatch(part) and part not in _UNION_MEMBERS]
+    return ".".join([*fields, *map(str, unknown)])[:200]
 
 
 def _reason(item: dict[str, Any]) -> str:

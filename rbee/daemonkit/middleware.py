@@ -29,16 +29,21 @@ class RequestMiddleware:
     """Wrap the application.
 
     Args:
-        first: by path, who answers POST requests itself: without routing and a framework's own steps, which cost a
-            short answer more than the answer does.
+        fast_paths: by path, what answers POST requests itself: without FastAPI's routing and dependencies, which cost
+            a short answer more than the answer does.
     """
 
     def __init__(
-        self, app: ASGIApp, *, gate: Authenticator, max_body_bytes: int, first: Mapping[str, ASGIApp] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        authenticator: Authenticator,
+        max_body_bytes: int,
+        fast_paths: Mapping[str, ASGIApp] | None = None,
     ) -> None:
         self._app = app
-        self._first = first or {}
-        self._gate = gate
+        self._fast_paths = fast_paths or {}
+        self._authenticator = authenticator
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +63,7 @@ class RequestMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         try:
-            self._gate.check(scope["path"], _key(headers))
+            self._authenticator.check(scope["path"], _key(headers))
         except RbeeError as error:
             await receive()
             # Starlette writes it as a plain HTTP answer (ASGI's websocket.http.response extension).
@@ -71,6 +76,7 @@ class RequestMiddleware:
     ) -> None:
         began = time.perf_counter()
         status = 0
+        routed = scope
 
         async def send_out(message: Message) -> None:
             nonlocal status
@@ -80,12 +86,15 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            scope["state"]["client"] = self._gate.check(scope["path"], _key(headers), scope["query_string"])
+            scope["state"]["client"] = self._authenticator.check(scope["path"], _key(headers), scope["query_string"])
             self._check_length(headers.get(b"content-length"))
-            app = self._first.get(scope["path"]) if scope["method"] == "POST" else None
-            if app is not None:
-                scope["endpoint"] = app
-            await (app or self._app)(scope, self._bounded(receive), send_out)
+            fast_path = self._fast_paths.get(scope["path"]) if scope["method"] == "POST" else None
+            if fast_path is not None:
+                scope["endpoint"] = fast_path
+                await fast_path(scope, self._bounded(receive), send_out)
+            else:
+                routed = _for_fastapi(scope)
+                await self._app(routed, self._bounded(receive), send_out)
         except RbeeError as error:
             await error_response(error, request_id)(scope, receive, send_out)
         except Exception:
@@ -93,7 +102,7 @@ class RequestMiddleware:
             if not status:
                 await error_response(internal_error(), request_id)(scope, receive, send_out)
         finally:
-            self._log(scope, status, time.perf_counter() - began)
+            self._log(routed, scope["method"], status, time.perf_counter() - began)
 
     def _check_length(self, text: bytes | None) -> None:
         if text is not None and text.isdigit() and int(text) > self._max_body_bytes:
@@ -120,18 +129,28 @@ class RequestMiddleware:
 
         return receive_in
 
-    def _log(self, scope: Scope, status: int, seconds: float) -> None:
+    def _log(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = _route(scope)
-        metrics.HTTP_REQUESTS.add(1, scope["method"], route, str(status))
+        metrics.HTTP_REQUESTS.add(1, method, route, str(status))
         metrics.HTTP_SECONDS.observe(seconds, route)
         level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
         fields: dict[str, Any] = {
-            "method": scope["method"],
+            "method": method,
             "path": scope["path"],
             "status": status,
             "ms": round(seconds * 1000, 1),
         }
         log.log(level, "request", extra={"fields": fields})
+
+
+def _for_fastapi(scope: Scope) -> Scope:
+    """Return the request as FastAPI is to see it.
+
+    HEAD is answered like GET, and the server leaves the body out. A body is JSON whatever its content type says
+    (`curl -d` says form): without one FastAPI leaves the parsing to `JsonBody`.
+    """
+    headers = [header for header in scope["headers"] if header[0] != b"content-type"]
+    return {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], "headers": headers}
 
 
 def _route(scope: Scope) -> str:

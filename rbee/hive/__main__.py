@@ -72,11 +72,7 @@ def serve(argv: list[str], owner: lifeline.OwnerLink) -> None:
     program = Program(
         name="rbee-hive",
         settings=HiveSettings,
-        table="hive",
-        env_prefix="RBEE_HIVE_",
         description="Serves this machine: detects devices, keeps models, runs workers. Subcommand: detect.",
-        credentials={"api_key": "hive-api-key"},
-        foreign_env=("RBEE_HIVE_MARK",),
     )
     settings = program.parse(argv, os.environ, owner)
     paths = Paths(Path(settings.home).expanduser().absolute()) if settings.home else Paths.of(os.environ)

@@ -185,7 +185,9 @@ class Hive:
 
 def database_url(settings: HiveSettings, paths: Paths) -> str:
     """Give the URL of the catalogue's database."""
-    return settings.models_db or f"sqlite:///{paths.home / 'models.db'}"
+    if settings.models_db is not None:
+        return settings.models_db.get_secret_value()
+    return f"sqlite:///{paths.home / 'models.db'}"
 
 
 def callback_host(host: str) -> str:

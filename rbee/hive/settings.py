@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
+from rbee.config.layering import LayeredSettings
 from rbee.contracts import engine
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.hive.supervision import Policy
 
 
-class HiveSettings(BaseModel):
+class HiveSettings(LayeredSettings):
     """The table `[hive]`, the variables `RBEE_HIVE_*` and the options of `rbee-hive`. Times in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RBEE_HIVE_")
+    table = "hive"
+    credentials: ClassVar[Mapping[str, str]] = {"api_key": "hive-api-key"}
+    foreign_env = ("RBEE_HIVE_MARK",)
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; workers listen there too")
     port: int = Field(default=9200, ge=0, le=65535, description="port to listen on; 0 means any free one")
@@ -22,7 +28,9 @@ class HiveSettings(BaseModel):
     home: str | None = Field(default=None, description="folder of catalogue, models and logs; default $RBEE_HOME")
     api_key: SecretStr | None = Field(default=None, description="key that the queen shows")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
-    models_db: str | None = Field(default=None, description="SQLAlchemy URL of the catalogue; default models.db")
+    models_db: SecretStr | None = Field(
+        default=None, description="SQLAlchemy URL of the catalog; default models.db in the home"
+    )
     worker_binary: str | None = Field(default=None, description="path of llm-worker-rbee; default: beside rbee-hive")
     first_worker_port: int = Field(
         default=8001, ge=0, le=65535, description="first port for workers; 0 means any free one"

@@ -86,7 +86,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _key(settings: Settings) -> Finding:
-    file = settings.key_file or api_key_file(settings.paths)
+    file = settings.keeper.api_key_file or api_key_file(settings.paths)
     try:
         if settings.api_key() is None:
             return Finding("api key", Verdict.RIGHT, "none yet; one is made with the first queen")

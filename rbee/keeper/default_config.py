@@ -6,7 +6,8 @@ import json
 import textwrap
 
 from rbee.config.file import BUILT_IN_ALIASES
-from rbee.keeper.settings import REMOTE, SETTINGS, Setting
+from rbee.config.layering import LayeredSettings
+from rbee.keeper.settings import KeeperSettings, RemoteSettings
 
 _WIDTH = 100
 
@@ -18,7 +19,7 @@ def text() -> str:
         "# A line that is commented out shows the default or an example. Check changes with: rbee-keeper config check",
         "# What is set in the environment (RBEE_QUEEN_URL, RBEE_HIVE_PORT, ...) wins over this file.",
         "",
-        *_lines(SETTINGS),
+        *_lines(KeeperSettings),
         "",
         "# Names for models: rbee-keeper infer --model NAME. Accepted: hf:org/repo[:quant or file],",
         "# file:///path/model.gguf, https://host/x.gguf#sha256=..., package:<python package>/<file>",
@@ -27,7 +28,7 @@ def text() -> str:
         "",
         "# Where things are on the other machines.",
         "[remote]",
-        *_lines(REMOTE),
+        *_lines(RemoteSettings),
         "",
         "# Settings of the daemons; each prints its own with --print-config and explains them with --help.",
         "[queen]",
@@ -39,9 +40,10 @@ def text() -> str:
     return "\n".join(parts) + "\n"
 
 
-def _lines(settings: dict[str, Setting]) -> list[str]:
+def _lines(settings: type[LayeredSettings]) -> list[str]:
     lines: list[str] = []
-    for key, setting in settings.items():
-        lines += [f"# {line}" for line in textwrap.wrap(setting.help, _WIDTH)]
-        lines.append(f"# {key} = {json.dumps(setting.default or setting.example)}")
+    for key, field in settings.model_fields.items():
+        lines += [f"# {line}" for line in textwrap.wrap(field.description or "", _WIDTH)]
+        shown = field.examples[0] if field.examples else field.default
+        lines.append(f"# {key} = {json.dumps(shown)}")
     return lines

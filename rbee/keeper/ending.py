@@ -22,13 +22,13 @@ def stop_queen(session: Session, pid: int | None) -> Receipt:
     own = client.status().get("pid")
     pids = [one for one in (pid, own) if isinstance(one, int)]
     session.out.say("Stopping the queen, her hives and their workers", "🧹")
-    answer = client.shutdown(when_idle=False, patience_s=session.settings.values["stop_timeout_s"])
+    answer = client.shutdown(when_idle=False, patience_s=session.settings.keeper.stop_timeout_s)
     return verify(answer, *pids)
 
 
 def end_silent_queen(session: Session, pid: int) -> list[str]:
     """End a queen that does not answer: SIGTERM, then SIGKILL, which her hive notices. Give what is left, in words."""
-    limit = session.settings.values["stop_timeout_s"]
+    limit = session.settings.keeper.stop_timeout_s
     session.out.say(f"The queen (process {pid}) does not answer; sending SIGTERM and waiting up to {limit:.0f} s", "🧹")
     try:
         os.kill(pid, signal.SIGTERM)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def inventory_path(settings: Settings) -> Path:
     """Tell where the inventory is or will be."""
-    named = settings.values["inventory"]
+    named = settings.keeper.inventory
     return Path(named) if named else settings.paths.home / "inventory"
 
 

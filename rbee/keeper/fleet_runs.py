@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def remote_variables(settings: Settings) -> dict[str, str]:
     """Give the playbooks' variables for what `[remote]` of the config says, if it says anything."""
     named = {
-        "rbee_binary_path": settings.values["remote.binary_path"],
-        "rbee_checkout_path": settings.values["remote.git_repo_dir"],
+        "rbee_binary_path": settings.remote.binary_path,
+        "rbee_checkout_path": settings.remote.git_repo_dir,
     }
     return {name: value for name, value in named.items() if value}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
 from rbee.client.queen import QueenClient
-from rbee.config.layering import environment
 from rbee.keeper import interrupts
 from rbee.keeper.lazy import Flags
 from rbee.keeper.output import Output
@@ -17,7 +18,7 @@ class Session:
         interrupts.watch()
         flags.node = node
         self.out = Output(flags)
-        self.settings: Settings = load(environment())
+        self.settings: Settings = load(dict(os.environ))
 
     def queen(self) -> QueenClient:
         """Give the client of a queen that is expected to run."""

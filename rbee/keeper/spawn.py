@@ -63,7 +63,7 @@ class OwnQueen:
 
     def wait_until_serving(self) -> None:
         """Wait for its announcement. Raises the RbeeError that it announces, or one with the end of its log."""
-        limit = self._settings.values["start_timeout_s"]
+        limit = self._settings.keeper.start_timeout_s
         try:
             told = self._lifeline.read(limit)
         except TimeoutError as error:
@@ -100,7 +100,7 @@ def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
     log = log_path(settings)
     began = log.stat().st_size if log.exists() else 0
     process = _popen(settings, None)
-    limit = settings.values["start_timeout_s"]
+    limit = settings.keeper.start_timeout_s
     deadline = time.monotonic() + limit
     try:
         while not answers():
@@ -143,7 +143,7 @@ def _popen(settings: Settings, lifeline: Lifeline | None) -> subprocess.Popen[by
             details={"url": settings.queen_url},
             hint="Start it on that machine, or set queen_url to http://127.0.0.1:PORT.",
         )
-    ensure_api_key(settings.paths, settings.environ, settings.key_file)
+    ensure_api_key(settings.paths, settings.environ, settings.keeper.api_key_file)
     log = log_path(settings)
     settings.paths.make(log.parent)
     # A new session, so that Ctrl-C at the terminal reaches the keeper alone, which then ends its queen in order.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.applications import Starlette
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from rbee.daemonkit.app import create_app as create_base
@@ -19,16 +19,17 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
     modules = (admin, registry, hives, workers, models, tasks, keys, logs, edge)
 
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with queen.running():
             yield
 
     return create_base(
         "queen-rbee",
-        gate=Authenticator(
+        queen,
+        authenticator=Authenticator(
             f"the queen at {address}", key, open_paths=["/health"], client_key_lookup=queen.client_keys.owner
         ),
-        operations=[*(one for module in modules for one in module.routes.of(queen)), *edge.operations(queen)],
+        routers=[module.router for module in modules],
         lifespan=lifespan,
-        first=edge.answers(queen),
+        fast_paths=edge.answers(queen),
     )

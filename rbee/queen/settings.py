@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
+from rbee.config.layering import LayeredSettings
 from rbee.daemonkit.cli import Program
 
 
-class QueenSettings(BaseModel):
-    """The queen's settings. Times in seconds."""
+class QueenSettings(LayeredSettings):
+    """The table `[queen]`, the variables `RBEE_QUEEN_*` and the options of `queen-rbee`. Times in seconds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RBEE_QUEEN_")
+    table = "queen"
+    credentials: ClassVar[Mapping[str, str]] = {"database_url": "database-url"}
+    foreign_env = ("RBEE_QUEEN_URL",)  # the keeper's own setting
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(default=8080, ge=0, le=65535, description="port to listen on; 0 takes any free one")
@@ -69,9 +75,5 @@ class QueenSettings(BaseModel):
 PROGRAM: Final = Program(
     name="queen-rbee",
     settings=QueenSettings,
-    table="queen",
-    env_prefix="RBEE_QUEEN_",
     description="The brain of rbee: registers nodes, places tasks on workers and relays their answers.",
-    credentials={"database_url": "database-url"},
-    foreign_env=("RBEE_QUEEN_URL",),  # the keeper's own setting
 )

@@ -30,16 +30,9 @@ def main() -> NoReturn:
     from rbee.errors import RbeeError
     from rbee.observe import logs
     from rbee.worker.engine.thread import EngineThread
-    from rbee.worker.settings import ENV_PREFIX, WorkerSettings
+    from rbee.worker.settings import WorkerSettings
 
-    program = Program(
-        "llm-worker-rbee",
-        WorkerSettings,
-        table="worker",
-        env_prefix=ENV_PREFIX,
-        description="Serve one model on one device.",
-        credentials={"api_key": "worker-api-key"},
-    )
+    program = Program("llm-worker-rbee", WorkerSettings, description="Serve one model on one device.")
     settings = program.parse(sys.argv[1:], os.environ, owner)
     logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
     thread = EngineThread(settings.engine, settings.engine_options(), model)

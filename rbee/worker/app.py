@@ -18,6 +18,8 @@ from rbee.daemonkit.tickets import Tickets
 from rbee.lifeline import OwnerLink
 from rbee.worker import routes
 from rbee.worker.callback import report_ready
+from rbee.worker.dependencies import Worker
+from rbee.worker.edge import requests
 from rbee.worker.engine.thread import EngineThread
 from rbee.worker.service import Service
 from rbee.worker.settings import WorkerSettings
@@ -48,7 +50,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
         )
 
     drain = Drain(ending, name=f"Worker {settings.worker_id}")
-    gate = Authenticator(
+    authenticator = Authenticator(
         f"Worker {settings.worker_id} at {url}",
         settings.key,
         open_paths=("/v1/health",),
@@ -56,8 +58,9 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
     )
     app = create_app(
         "llm-worker-rbee",
-        gate=gate,
-        operations=routes.operations(routes.Worker(service, drain)),
+        Worker(service, drain),
+        authenticator=authenticator,
+        routers=[routes.router, requests.router],
         max_body_bytes=MAX_BODY_BYTES,
     )
 

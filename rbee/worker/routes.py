@@ -5,68 +5,29 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
+from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from rbee import __version__
 from rbee.contracts.tasks import InferenceRequest
 from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, WorkerStopReceipt
 from rbee.daemonkit import errors
-from rbee.daemonkit.dialects import COMPAT_ROUTES
-from rbee.daemonkit.drain import Drain
-from rbee.daemonkit.operations import Answer, Operation, Routes
+from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.worker.deadline import deadline_of
+from rbee.worker.dependencies import WorkerDep
 from rbee.worker.figures import figures
 from rbee.worker.service import Service
 from rbee.worker.stream import InferenceStream
 from rbee.worker.wish import wish_of
 
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """What the routes work with."""
-
-    service: Service
-    drain: Drain[WorkerStopReceipt]
+router = APIRouter()
 
 
-routes = Routes[Worker]()
-
-
-def operations(worker: Worker) -> list[Operation]:
-    """List the routes of one worker."""
-    return [
-        *routes.of(worker),
-        Operation(
-            "GET",
-            "/v1/models",
-            "The model, as OpenAI's clients ask for it",
-            _later(worker, "/v1/models"),
-            response="rbee.contracts.models:ModelCards",
-        ),
-        *(
-            Operation("POST", one.path, one.summary, _later(worker, one.path), one.body, response=Response)
-            for one in COMPAT_ROUTES
-        ),
-    ]
-
-
-def _later(worker: Worker, path: str) -> Answer:
-    """Give what answers a route of the edge, imported at its first request: a start does not wait for it."""
-
-    async def answer(request: Request) -> Response:
-        from rbee.worker.edge import requests
-
-        return await requests.ANSWERS[path](worker.service, request)
-
-    return answer
-
-
-@routes.get("/v1/health")
-async def health(worker: Worker) -> WorkerHealth:
+@router.get("/v1/health")
+async def health(worker: WorkerDep) -> WorkerHealth:
     """Tell that the worker lives, in which state it is, and whether a request is stalled."""
     service, settings = worker.service, worker.service.settings
     return WorkerHealth(
@@ -85,22 +46,22 @@ async def health(worker: Worker) -> WorkerHealth:
     )
 
 
-@routes.get("/v1/ready")
-async def ready(worker: Worker, request: Request) -> ReadyStatus:
+@router.get("/v1/ready")
+async def ready(worker: WorkerDep, request: Request) -> ReadyStatus:
     """Tell whether the model is loaded, and where to follow its loading."""
     loaded = worker.service.state.serves
     url = None if loaded else str(request.url.replace(path="/v1/loading/progress", query=""))
     return ReadyStatus(ready=loaded, state=worker.service.state, model_loaded=loaded, progress_url=url)
 
 
-@routes.get("/v1/loading/progress")
-async def loading(worker: Worker) -> EventStream:
+@router.get("/v1/loading/progress", status_code=200, response_class=EventStream)
+async def loading(worker: WorkerDep) -> EventStream:
     """Follow the loading of the model."""
     return EventStream(_loading(worker.service), until=worker.drain.closed)
 
 
-@routes.post("/v1/inference")
-async def infer(worker: Worker, body: InferenceRequest, request: Request) -> InferenceStream:
+@router.post("/v1/inference", status_code=200, response_class=InferenceStream)
+async def infer(worker: WorkerDep, body: JsonBody[InferenceRequest], request: Request) -> InferenceStream:
     """Generate tokens."""
     began = time.monotonic()
     service = worker.service
@@ -109,27 +70,27 @@ async def infer(worker: Worker, body: InferenceRequest, request: Request) -> Inf
     return InferenceStream(generation, cancel=lambda: service.running.cancel(request_id), began=began)
 
 
-@routes.delete("/v1/inference/{request_id}")
-async def cancel(worker: Worker, request_id: str) -> None:
+@router.delete("/v1/inference/{request_id}", status_code=204, response_class=Response)
+async def cancel(worker: WorkerDep, request_id: str) -> None:
     """Stop a generation; once more, or one that is over, is fine."""
     worker.service.running.cancel(request_id)
 
 
-@routes.get("/v1/slots")
-async def slots(worker: Worker) -> SlotsStatus:
+@router.get("/v1/slots")
+async def slots(worker: WorkerDep) -> SlotsStatus:
     """Describe the slots."""
     return worker.service.slots()
 
 
-@routes.get("/metrics")
-async def metrics(worker: Worker) -> Response:
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(worker: WorkerDep) -> Response:
     """Give the worker's figures for Prometheus."""
     content, media_type = figures(worker.service, resident_bytes())
     return Response(content, media_type=media_type)
 
 
-@routes.post("/v1/admin/shutdown")
-async def shutdown(worker: Worker) -> WorkerStopReceipt:
+@router.post("/v1/admin/shutdown")
+async def shutdown(worker: WorkerDep) -> WorkerStopReceipt:
     """Finish what runs, free the model, end; answered when that is done."""
     return await worker.drain.finish()
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
+from rbee.config.layering import LayeredSettings
 from rbee.contracts import engine as choices
 from rbee.contracts.devices import Backend
 from rbee.worker.engine.protocol import EngineOptions
 
-ENV_PREFIX = "RBEE_WORKER_"
 
+class WorkerSettings(LayeredSettings):
+    """One model on one device: table `[worker]`, variables `RBEE_WORKER_*`, options of `llm-worker-rbee`.
 
-class WorkerSettings(BaseModel):
-    """One model on one device."""
+    Times in seconds.
+    """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
+    model_config = SettingsConfigDict(env_prefix="RBEE_WORKER_")
+    table = "worker"
+    credentials: ClassVar[Mapping[str, str]] = {"api_key": "worker-api-key"}
 
     worker_id: str = Field(
         default_factory=lambda: f"worker-{os.getpid()}", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="its name"

@@ -63,12 +63,12 @@ def tiny(tmp_path: Path) -> Iterator[Tiny]:
     ("method", "path", "body", "status", "code"),
     [
         ("GET", "/nowhere", None, 404, "ROUTE_NOT_FOUND"),
-        ("PUT", "/wish", None, 405, "METHOD_NOT_ALLOWED"),
-        ("POST", "/wish", b'{"count": 11}', 400, "INVALID_REQUEST"),
-        ("POST", "/wish", b'{"cuont": 1}', 400, "INVALID_REQUEST"),
-        ("POST", "/wish", b"{", 400, "INVALID_REQUEST"),
-        ("POST", "/wish", b"[" * 900, 400, "INVALID_REQUEST"),
-        ("POST", "/wish", b"x" * 1001, 413, "PAYLOAD_TOO_LARGE"),
+        ("PUT", "/count", None, 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/count", b'{"count": 11}', 400, "INVALID_REQUEST"),
+        ("POST", "/count", b'{"cuont": 1}', 400, "INVALID_REQUEST"),
+        ("POST", "/count", b"{", 400, "INVALID_REQUEST"),
+        ("POST", "/count", b"[" * 900, 400, "INVALID_REQUEST"),
+        ("POST", "/count", b"x" * 1001, 413, "PAYLOAD_TOO_LARGE"),
         ("GET", "/refused", None, 503, "ALL_SLOTS_BUSY"),
         ("GET", "/bug", None, 500, "INTERNAL"),
     ],
@@ -95,7 +95,7 @@ def test_a_refusal_for_now_says_when_to_return(tiny: Tiny) -> None:
 
 def test_a_body_of_unknown_length_is_bounded(tiny: Tiny) -> None:
     """A chunked body is cut off at the limit, not read to its end."""
-    response = tiny.http.post("/wish", content=(b"x" * 100 for _ in range(20)))
+    response = tiny.http.post("/count", content=(b"x" * 100 for _ in range(20)))
 
     assert response.status_code == 413
 
@@ -147,7 +147,7 @@ def test_sigterm_drains_and_ends_with_code_0(tiny: Tiny) -> None:
     answers = []
 
     def refused() -> bool:
-        answers.append(tiny.http.post("/wish", json={"count": 1}))
+        answers.append(tiny.http.post("/count", json={"count": 1}))
         return answers[-1].status_code == 503
 
     eventually(refused, within=2, because="new work is refused")

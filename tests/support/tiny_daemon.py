@@ -7,7 +7,9 @@ import logging
 import os
 from collections.abc import AsyncIterator
 
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
 
 from rbee import lifeline
 from rbee.contracts.errors import ErrorCode
@@ -15,7 +17,7 @@ from rbee.daemonkit import server, sockets, systemd
 from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Authenticator
 from rbee.daemonkit.drain import Drain
-from rbee.daemonkit.operations import Routes
+from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.observe import logs
@@ -23,14 +25,14 @@ from rbee.observe import logs
 KEY = "tiny-daemon-key"
 
 
-class Wish(BaseModel):
+class CountRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     count: int = Field(ge=1, le=10)
 
 
 Drains = list[Drain[str]]
-routes = Routes[Drains]()
+router = APIRouter()
 
 
 class Count(BaseModel):
@@ -41,35 +43,35 @@ class Status(BaseModel):
     status: str
 
 
-@routes.get("/health")
-async def health(_drains: Drains) -> Status:
+@router.get("/health")
+async def health() -> Status:
     return Status(status="alive")
 
 
-@routes.post("/wish")
-async def wish(drains: Drains, body: Wish) -> Count:
-    drains[0].check()
+@router.post("/count")
+async def count(request: Request, body: JsonBody[CountRequest]) -> Count:
+    request.app.state.daemon[0].check()
     return Count(count=body.count)
 
 
-@routes.get("/bug")
-async def bug(_drains: Drains) -> Status:
+@router.get("/bug")
+async def bug() -> Status:
     raise ValueError("secret inner workings")
 
 
-@routes.get("/refused")
-async def refused(_drains: Drains) -> Status:
+@router.get("/refused")
+async def refused() -> Status:
     raise RbeeError(ErrorCode.ALL_SLOTS_BUSY, "All 4 slots are busy.", details={"slots_total": 4})
 
 
-@routes.get("/stream/{ending}")
-async def stream(_drains: Drains, ending: str) -> EventStream:
+@router.get("/stream/{ending}", status_code=200, response_class=EventStream)
+async def stream(ending: str) -> EventStream:
     return EventStream(_events(ending))
 
 
-@routes.get("/endless")
-async def endless(drains: Drains) -> EventStream:
-    return EventStream(_endless(), until=drains[0].closed)
+@router.get("/endless", status_code=200, response_class=EventStream)
+async def endless(request: Request) -> EventStream:
+    return EventStream(_endless(), until=request.app.state.daemon[0].closed)
 
 
 async def _events(ending: str) -> AsyncIterator[bytes]:
@@ -95,7 +97,7 @@ async def _endless() -> AsyncIterator[bytes]:
 
 
 def main() -> None:
-    hold = lifeline.attach()
+    owner = lifeline.attach()
     logs.configure("tiny", secrets=(KEY,))
     drains: Drains = []
 
@@ -107,11 +109,11 @@ def main() -> None:
         drains.append(Drain(ending, name="tiny"))
         return drains[0]
 
-    gate = Authenticator("tiny", KEY, open_paths=("/health",))
-    app = create_app("tiny", gate=gate, operations=routes.of(drains), max_body_bytes=1000)
+    authenticator = Authenticator("tiny", KEY, open_paths=("/health",))
+    app = create_app("tiny", drains, authenticator=authenticator, routers=[router], max_body_bytes=1000)
     port = int(os.environ.get("TINY_PORT", "0"))
     sock = systemd.kept("127.0.0.1", port) or sockets.bind("127.0.0.1", port)
-    server.serve(app, sock, drain_of, hold, successor=systemd.keep(sock))
+    server.serve(app, sock, drain_of, owner, successor=systemd.keep(sock))
 
 
 if __name__ == "__main__":

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from starlette.responses import Response
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse, Response
 
 from rbee import __version__
 from rbee.contracts.hives import HiveHealth, ShutdownReceipt
-from rbee.daemonkit.operations import Routes
-from rbee.hive.daemon import Hive
 from rbee.hive.metrics import figures
+from rbee.hive.routes.dependencies import HiveDep
 
-routes = Routes[Hive]()
+router = APIRouter()
 
 
-@routes.get("/v1/health")
-async def health(_hive: Hive) -> HiveHealth:
+@router.get("/v1/health")
+async def health() -> HiveHealth:
     """Say that the hive lives, and its version."""
     return HiveHealth(version=__version__)
 
 
-@routes.post("/v1/admin/shutdown")
-async def shutdown(hive: Hive) -> ShutdownReceipt:
+@router.post("/v1/admin/shutdown")
+async def shutdown(hive: HiveDep) -> ShutdownReceipt:
     """End the hive; answered when its workers are gone. Asking twice gives the same receipt."""
     return await hive.drain.finish()
 
 
-@routes.get("/metrics")
-async def metrics(hive: Hive) -> Response:
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(hive: HiveDep) -> Response:
     """Give the figures of this hive for Prometheus."""
     body, media_type = await figures(hive)
     return Response(body, media_type=media_type)

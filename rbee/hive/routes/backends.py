@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from fastapi import APIRouter
+
 from rbee.contracts.hives import BackendList, WorkerBinary, WorkerBinaryList
-from rbee.daemonkit.operations import Routes
-from rbee.hive.daemon import Hive
 from rbee.hive.devices.report import describe
 from rbee.hive.processes import PROGRAM, find_program
+from rbee.hive.routes.dependencies import HiveDep
 
-routes = Routes[Hive]()
+router = APIRouter()
 
 
-@routes.get("/v1/backends/list")
-async def backends(hive: Hive) -> BackendList:
+@router.get("/v1/backends/list")
+async def backends(hive: HiveDep) -> BackendList:
     """List backends and devices with their memory now."""
     return describe(await hive.devices.look())
 
 
-@routes.get("/v1/worker-binaries/list")
-async def worker_binaries(hive: Hive) -> WorkerBinaryList:
+@router.get("/v1/worker-binaries/list")
+async def worker_binaries(hive: HiveDep) -> WorkerBinaryList:
     """List the worker programs; WORKER_BINARY_NOT_FOUND if there is none."""
     path = find_program(hive.settings.worker_binary)
     return WorkerBinaryList(binaries=[WorkerBinary(name=PROGRAM, path=str(path))])

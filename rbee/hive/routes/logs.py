@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from rbee.contracts.hives import LogsQuery
-from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
-from rbee.hive.daemon import Hive
 from rbee.hive.logs import LogFollower
+from rbee.hive.routes.dependencies import HiveDep
 
-routes = Routes[Hive]()
+router = APIRouter()
 
 
-@routes.get("/v1/logs")
-async def logs(hive: Hive, query: LogsQuery) -> EventStream:
+@router.get("/v1/logs", status_code=200, response_class=EventStream)
+async def logs(hive: HiveDep, query: Annotated[LogsQuery, Query()]) -> EventStream:
     """Give the last lines of each log; with *follow* also what comes, until the client or the hive goes."""
     follower = LogFollower(hive.paths.logs, since_unix=hive.started_unix)
     return EventStream(_events(follower, query.lines, follow=query.follow), until=hive.drain.closed)

@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress, DownloadRequest, ModelDetails, ModelQuery, Provider
 from rbee.contracts.queen import ModelList
-from rbee.daemonkit.operations import Routes
+from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.gguf.header import read_header
-from rbee.hive.daemon import Hive
 from rbee.hive.models.download import Download
 from rbee.hive.models.reference import parse_reference
+from rbee.hive.routes.dependencies import HiveDep
 
-routes = Routes[Hive]("/v1/models")
+router = APIRouter(prefix="/v1/models")
 # What is here already, or refused, is known within this time: then the answer says so, and nobody needs the stream.
 PROMPT_S = 0.3
 
 
-@routes.post("/download")
-async def download(hive: Hive, body: DownloadRequest) -> DownloadProgress:
+@router.post("/download")
+async def download(hive: HiveDep, body: JsonBody[DownloadRequest]) -> DownloadProgress:
     """Begin to have a model; answered at once, with `complete` if it is here."""
     hive.drain.check()
     ref = parse_reference(body.model)
@@ -36,33 +40,33 @@ async def download(hive: Hive, body: DownloadRequest) -> DownloadProgress:
     return started.progress
 
 
-@routes.get("/download/progress")
-async def progress(hive: Hive, query: ModelQuery) -> EventStream:
+@router.get("/download/progress", status_code=200, response_class=EventStream)
+async def progress(hive: HiveDep, query: Annotated[ModelQuery, Query()]) -> EventStream:
     """Follow a download to its end."""
     followed = hive.downloads.get(parse_reference(query.model).canonical)
     return EventStream(_events(followed), until=hive.drain.closed)
 
 
-@routes.get("/list")
-async def list_models(hive: Hive) -> ModelList:
+@router.get("/list")
+async def list_models(hive: HiveDep) -> ModelList:
     """List the catalogue, each model with what is wrong with its file now."""
     return ModelList(models=await hive.catalogue.all())
 
 
-@routes.get("/show")
-async def show(hive: Hive, query: ModelQuery) -> ModelDetails:
+@router.get("/show")
+async def show(hive: HiveDep, query: Annotated[ModelQuery, Query()]) -> ModelDetails:
     """Show a model of the catalogue with what its GGUF header says."""
     return await _details(await hive.catalogue.get(query.model))
 
 
-@routes.get("/{model_id}")
-async def show_by_id(hive: Hive, model_id: str) -> ModelDetails:
+@router.get("/{model_id}")
+async def show_by_id(hive: HiveDep, model_id: str) -> ModelDetails:
     """Show a model of the catalogue by its id."""
     return await _details(await hive.catalogue.get(model_id))
 
 
-@routes.delete("/{model:path}")
-async def remove(hive: Hive, model: str) -> None:
+@router.delete("/{model:path}", status_code=204, response_class=Response)
+async def remove(hive: HiveDep, model: str) -> None:
     """Forget a model by id or reference; a file that was fetched is deleted, one used in place is not touched."""
     entry = await hive.catalogue.get(model)
     workers = hive.crew.roster.uses(entry.reference)

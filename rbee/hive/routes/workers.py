@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+from fastapi import APIRouter
 from starlette.requests import Request
 
 from rbee.contracts.queen import NodeQuarantine, WorkerList
 from rbee.contracts.workers import ReadyAck, ReadyReport, SpawnRequest, WorkerAccess, WorkerStopReceipt
-from rbee.daemonkit.operations import Routes
-from rbee.hive.daemon import Hive
+from rbee.daemonkit.json_body import JsonBody
+from rbee.hive.routes.dependencies import HiveDep
 
-routes = Routes[Hive]("/v1/workers")
+router = APIRouter(prefix="/v1/workers")
 
 
-@routes.get("/list")
-async def list_workers(hive: Hive) -> WorkerList:
+@router.get("/list")
+async def list_workers(hive: HiveDep) -> WorkerList:
     """List the workers of this machine, without their keys."""
     quarantined = [NodeQuarantine(**each.model_dump()) for each in hive.quarantines.listed()]
     return WorkerList(workers=[link.worker for link in hive.crew.roster.links()], quarantined=quarantined)
 
 
-@routes.post("/spawn")
-async def spawn(hive: Hive, body: SpawnRequest) -> WorkerAccess:
+@router.post("/spawn")
+async def spawn(hive: HiveDep, body: JsonBody[SpawnRequest]) -> WorkerAccess:
     """Start a worker; answered when its process exists, not when its model is loaded."""
     hive.drain.check()
     return await hive.spawn(body)
 
 
-@routes.post("/ready")
-async def ready(hive: Hive, body: ReadyReport, request: Request) -> ReadyAck:
+@router.post("/ready")
+async def ready(hive: HiveDep, body: JsonBody[ReadyReport], request: Request) -> ReadyAck:
     """Take a worker's word that its port is bound; opened by that worker's own key only."""
     key = request.headers.get("Authorization", "").partition(" ")[2].strip()
     hive.crew.bound(body.worker_id, key)
     return ReadyAck(message=f"Worker {body.worker_id} is registered.", worker_id=body.worker_id)
 
 
-@routes.post("/{worker_id}/shutdown")
-async def shutdown(hive: Hive, worker_id: str) -> WorkerStopReceipt:
+@router.post("/{worker_id}/shutdown")
+async def shutdown(hive: HiveDep, worker_id: str) -> WorkerStopReceipt:
     """Stop a worker; answered when it is gone."""
     return await hive.crew.stop(worker_id, "asked to stop")

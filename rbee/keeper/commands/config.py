@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def show(flags: Flags, /) -> None:
         ("config file", str(settings.file.path) if settings.file.path else None, "first found"),
     ]
     rows += [(key, value, settings.sources[key]) for key, value in settings.values.items()]
-    key_source = "RBEE_API_KEY" if settings.environ.get("RBEE_API_KEY") else settings.key_file
+    key_source = "RBEE_API_KEY" if settings.environ.get("RBEE_API_KEY") else settings.keeper.api_key_file
     key_source = key_source or api_key_file(settings.paths)
     rows.append(("api_key", MASK if settings.api_key() else None, str(key_source)))
     for name, reference in settings.aliases.items():
@@ -55,14 +56,13 @@ def show(flags: Flags, /) -> None:
 def check(flags: Flags, /, file: Path | None) -> None:
     """Check the config file that is in force, or FILE, for the keeper and the daemons here; and the inventory."""
     from rbee.config.file import find, read
-    from rbee.config.layering import environment
     from rbee.errors import ConfigError
     from rbee.keeper.config_check import check_aliases, check_daemons, check_inventory
     from rbee.keeper.output import Output
     from rbee.keeper.settings import load
 
     out = Output(flags)
-    environ = environment()
+    environ = dict(os.environ)
     if file is not None and not file.is_file():
         raise ConfigError("there is no such file.", path=str(file))
     found = find(environ) if file is None else read(file)

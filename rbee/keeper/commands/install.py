@@ -22,7 +22,6 @@ def install(flags: Flags, /, *, system: bool, root: Path) -> None:
     """Put the programs on the path, make the folders and a first config file; a second time changes nothing."""
     import os
 
-    from rbee.config.layering import environment
     from rbee.config.paths import Paths
     from rbee.keeper.installing import PROGRAMS, system_target, user_target
     from rbee.keeper.installing import install as steps
@@ -31,7 +30,7 @@ def install(flags: Flags, /, *, system: bool, root: Path) -> None:
     if root != Path("/") and not system:
         raise click.UsageError("--root goes with --system.")
     out = Output(flags)
-    environ = environment()
+    environ = dict(os.environ)
     target = system_target(root.absolute()) if system else user_target(Path.home(), Paths.of(environ).home)
     changes = []
     for change in steps(target):

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 
-from starlette.responses import Response
+from fastapi import APIRouter
+from starlette.responses import PlainTextResponse, Response
 
 from rbee import __version__
 from rbee.contracts.hives import CascadeReceipt
 from rbee.contracts.queen import QueenHealth, QueenShutdown, QueenStatus
-from rbee.daemonkit.operations import Routes
-from rbee.queen.daemon import Queen
+from rbee.daemonkit.json_body import JsonBody
 from rbee.queen.metrics import figures
+from rbee.queen.routes.dependencies import QueenDep
 
-routes = Routes[Queen]()
+router = APIRouter()
 
 
-@routes.get("/health")
-async def health(_queen: Queen) -> QueenHealth:
+@router.get("/health")
+async def health() -> QueenHealth:
     """Say that the queen lives, and her version."""
     return QueenHealth(version=__version__)
 
 
-@routes.get("/v2/status")
-async def status(queen: Queen) -> QueenStatus:
+@router.get("/v2/status")
+async def status(queen: QueenDep) -> QueenStatus:
     """Give the figures that `daemon status` shows."""
     registry = queen.fleet.registry
     return QueenStatus(
@@ -38,15 +39,15 @@ async def status(queen: Queen) -> QueenStatus:
     )
 
 
-@routes.post("/v1/admin/shutdown")
-async def shutdown(queen: Queen, body: QueenShutdown | None) -> CascadeReceipt:
+@router.post("/v1/admin/shutdown")
+async def shutdown(queen: QueenDep, body: JsonBody[QueenShutdown | None] = None) -> CascadeReceipt:
     """End the queen, her hives and every worker; answered when they are gone."""
     wish = body or QueenShutdown()
     return await queen.end(when_idle=wish.when_idle, hives=wish.hives)
 
 
-@routes.get("/metrics")
-async def metrics(queen: Queen) -> Response:
+@router.get("/metrics", response_class=PlainTextResponse)
+async def metrics(queen: QueenDep) -> Response:
     """Give the queen's figures for Prometheus."""
     body, media_type = figures(queen)
     return Response(body, media_type=media_type)

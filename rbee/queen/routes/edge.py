@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Final
+from typing import Any, Final
 
-from starlette.requests import Request
+from fastapi import APIRouter
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,9 +15,9 @@ from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import whole_body
-from rbee.daemonkit.dialects import COMPAT_ROUTES
+from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
 from rbee.daemonkit.http1 import connection_of
-from rbee.daemonkit.operations import Operation, Routes, checked
+from rbee.daemonkit.json_body import JsonBody, parse_as
 from rbee.errors import RbeeError
 from rbee.queen import direct
 from rbee.queen.daemon import Queen
@@ -26,9 +26,10 @@ from rbee.queen.names import SCHEMES, cards, resolve
 from rbee.queen.placement import Wish
 from rbee.queen.prefixes import marks_of
 from rbee.queen.recipients import EdgeRecipient
+from rbee.queen.routes.dependencies import QueenDep
 from rbee.queen.task_stream import perform
 
-routes = Routes[Queen]()
+router = APIRouter()
 _HOW: Final = {
     "node": b"x-rbee-node",
     "backend": b"x-rbee-backend",
@@ -39,8 +40,8 @@ _HOW: Final = {
 _NO_TERMS: Final = Terms()
 
 
-@routes.get("/v1/models")
-async def models(queen: Queen) -> ModelCards:
+@router.get("/v1/models")
+async def models(queen: QueenDep) -> ModelCards:
     """List the models by the names that requests may use: aliases, and what is catalogued or served somewhere."""
     await queen.readiness.listed()
     hives = queen.fleet.registry.hives()
@@ -109,18 +110,24 @@ def answers(queen: Queen) -> dict[str, ASGIApp]:
     return dict.fromkeys(DIALECTS, Relayed(queen))
 
 
-def operations(queen: Queen) -> list[Operation]:
-    """Give the same as operations: requests are answered before it comes to routes, but these are described."""
-    relayed = Relayed(queen)
+def _describe(route: CompatRoute) -> None:
+    """Declare a route for the OpenAPI document; its requests are answered by `answers`, before it comes to routing."""
 
-    async def answer(_request: Request) -> Response:
-        return relayed
+    async def relay(queen: QueenDep, _body: Any) -> Response:
+        return Relayed(queen)
 
-    return [Operation("POST", one.path, one.summary, answer, one.body, response=Response) for one in COMPAT_ROUTES]
+    body: Any = JsonBody
+    relay.__annotations__["_body"] = body[route.body]
+    relay.__doc__ = route.summary
+    router.post(route.path, response_class=Response)(relay)
+
+
+for _route in COMPAT_ROUTES:
+    _describe(_route)
 
 
 def _terms(headers: dict[bytes, bytes]) -> Terms:
     said = {name: headers[header].decode("latin-1") for name, header in _HOW.items() if header in headers}
     if not said:
         return _NO_TERMS
-    return checked(Terms, said)
+    return parse_as(Terms, said)

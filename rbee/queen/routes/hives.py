@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from fastapi import APIRouter
+
 from rbee.contracts.queen import HiveList
-from rbee.daemonkit.operations import Routes
-from rbee.queen.daemon import Queen
+from rbee.queen.routes.dependencies import QueenDep
 
-routes = Routes[Queen]("/v2/hives")
+router = APIRouter(prefix="/v2/hives")
 
 
-@routes.get("/list")
-async def list_hives(queen: Queen) -> HiveList:
+@router.get("/list")
+async def list_hives(queen: QueenDep) -> HiveList:
     """List every hive with what it said of itself."""
     return HiveList(hives=[hive.info() for hive in queen.fleet.registry.hives()])

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 
+from fastapi import APIRouter
+from starlette.responses import Response
+
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.queen import ClientKey, ClientList, ClientName
-from rbee.daemonkit.operations import Routes
+from rbee.daemonkit.json_body import JsonBody
 from rbee.errors import RbeeError
-from rbee.queen.daemon import Queen
+from rbee.queen.routes.dependencies import QueenDep
 
-routes = Routes[Queen]("/v2/keys")
+router = APIRouter(prefix="/v2/keys")
 
 
-@routes.post("/add", status=201)
-async def add(queen: Queen, body: ClientName) -> ClientKey:
+@router.post("/add", status_code=201)
+async def add(queen: QueenDep, body: JsonBody[ClientName]) -> ClientKey:
     """Make a key for a client; it is shown this once."""
     return ClientKey(name=body.name, key=await asyncio.to_thread(queen.client_keys.add, body.name))
 
 
-@routes.get("/list")
-async def list_clients(queen: Queen) -> ClientList:
+@router.get("/list")
+async def list_clients(queen: QueenDep) -> ClientList:
     """List the clients that have a key."""
     return ClientList(clients=[ClientName(name=name) for name in queen.client_keys.names()])
 
 
-@routes.post("/remove")
-async def remove(queen: Queen, body: ClientName) -> None:
+@router.post("/remove", status_code=204, response_class=Response)
+async def remove(queen: QueenDep, body: JsonBody[ClientName]) -> None:
     """Take a client's key back."""
     if not await asyncio.to_thread(queen.client_keys.remove, body.name):
         known = ", ".join(queen.client_keys.names()) or "nobody"

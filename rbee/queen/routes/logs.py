@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.contracts.queen import LogLine, NodeLogsQuery
-from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
-from rbee.queen.daemon import Queen
 from rbee.queen.logs import merged, own_lines
 from rbee.queen.placement import Wish
+from rbee.queen.routes.dependencies import QueenDep
 
-routes = Routes[Queen]()
+router = APIRouter()
 
 
-@routes.get("/v2/logs")
-async def logs(queen: Queen, query: NodeLogsQuery) -> EventStream:
+@router.get("/v2/logs", status_code=200, response_class=EventStream)
+async def logs(queen: QueenDep, query: Annotated[NodeLogsQuery, Query()]) -> EventStream:
     """Give the last lines of each log; with *follow* also what comes, until the client or the queen goes."""
     await queen.readiness.met(Wish("", query.node))
     client = queen.channels.client(query.node)

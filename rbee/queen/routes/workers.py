@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Annotated
 
+from fastapi import APIRouter, Query
 from pydantic import ValidationError
 
 from rbee.contracts.errors import ErrorCode
@@ -20,28 +22,29 @@ from rbee.contracts.queen import (
     WorkerStop,
 )
 from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerHealth, WorkerStopReceipt
-from rbee.daemonkit.operations import Routes
+from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
 from rbee.queen.placement import Wish
+from rbee.queen.routes.dependencies import QueenDep
 from rbee.queen.story import encoded
 from rbee.queen.upstream import UpstreamBroken
 
-routes = Routes[Queen]("/v2/workers")
+router = APIRouter(prefix="/v2/workers")
 HEALTH_BYTES = 64 * 1024
 
 
-@routes.get("/list")
-async def list_workers(queen: Queen, query: MaybeNodeQuery) -> WorkerList:
+@router.get("/list")
+async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> WorkerList:
     """List the workers of the fleet, or of one node."""
     _check_node(queen, query.node)
     registry = queen.fleet.registry
     return WorkerList(workers=registry.workers(query.node), quarantined=registry.quarantined(query.node))
 
 
-@routes.get("/health")
-async def workers_health(queen: Queen, query: MaybeNodeQuery) -> WorkerHealthList:
+@router.get("/health")
+async def workers_health(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> WorkerHealthList:
     """Ask every worker how it is."""
     _check_node(queen, query.node)
     links = [queen.fleet.registry.worker(worker.worker_id) for worker in queen.fleet.registry.workers(query.node)]
@@ -49,16 +52,16 @@ async def workers_health(queen: Queen, query: MaybeNodeQuery) -> WorkerHealthLis
     return WorkerHealthList(workers=list(rows))
 
 
-@routes.post("/spawn")
-async def spawn(queen: Queen, body: SpawnTask) -> EventStream:
+@router.post("/spawn", status_code=200, response_class=EventStream)
+async def spawn(queen: QueenDep, body: JsonBody[SpawnTask]) -> EventStream:
     """Start a worker and tell how that goes; ends when the worker is ready."""
     queen.drain.check()
     _check_node(queen, body.node)
     return EventStream(_spawning(queen, body), until=queen.drain.closed)
 
 
-@routes.post("/shutdown")
-async def shutdown(queen: Queen, body: WorkerStop) -> WorkerStopReceipt:
+@router.post("/shutdown")
+async def shutdown(queen: QueenDep, body: JsonBody[WorkerStop]) -> WorkerStopReceipt:
     """Stop a worker; answered when it is gone."""
     link = queen.fleet.registry.worker(body.worker_id)
     if link is None:

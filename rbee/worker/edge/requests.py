@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,9 +21,11 @@ from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit import errors
 from rbee.daemonkit.auth import TICKET
 from rbee.daemonkit.dialects import Dialect as Kind
+from rbee.daemonkit.json_body import JsonBody
 from rbee.errors import RbeeError
 from rbee.worker import checks
 from rbee.worker.deadline import deadline_of
+from rbee.worker.dependencies import WorkerDep
 from rbee.worker.edge import chat as chats
 from rbee.worker.edge import completions as completing
 from rbee.worker.edge import embedding, reranking
@@ -38,113 +38,108 @@ from rbee.worker.edge.tools import CallForm
 from rbee.worker.service import Service
 from rbee.worker.wish import Wish
 
-M = TypeVar("M", bound=BaseModel)
-_FIELD: Final = re.compile(r"[a-z_][a-z0-9_]*|[0-9]+")
-_UNION_MEMBERS: Final = frozenset({"str", "int", "list", "dict", "literal"})
+router = APIRouter()
 
 
-async def models(service: Service, _request: Request) -> Response:
+@router.get("/v1/models")
+async def models(worker: WorkerDep) -> ModelCards:
     """List the one model."""
-    return _json(ModelCards(data=[ModelCard(id=service.settings.name, created=int(service.started_unix))]))
+    service = worker.service
+    return ModelCards(data=[ModelCard(id=service.settings.name, created=int(service.started_unix))])
 
 
-async def chat(service: Service, request: Request) -> Response:
+@router.post("/v1/chat/completions", response_class=Response)
+async def chat(worker: WorkerDep, body: JsonBody[ChatRequest], request: Request) -> Response:
     """Chat as OpenAI's clients do."""
-    wish = await _read(request, ChatRequest)
-    _check_model(service, request, wish.model)
-    ask = chats.ask_of(wish)
+    service = worker.service
+    _check_model(service, request, body.model)
+    ask = chats.ask_of(body)
     dialect = chats.ChatDialect(
         _id(request),
-        wish.model or service.settings.name,
+        body.model or service.settings.name,
         int(time.time()),
         choices=ask.choices,
-        include_usage=_usage(wish),
+        include_usage=_usage(body),
     )
-    return await _answered(service, request, ask, dialect, Kind.OPENAI, stream=bool(wish.stream))
+    return await _answered(service, request, ask, dialect, Kind.OPENAI, stream=bool(body.stream))
 
 
-async def completions(service: Service, request: Request) -> Response:
+@router.post("/v1/completions", response_class=Response)
+async def completions(worker: WorkerDep, body: JsonBody[CompletionRequest], request: Request) -> Response:
     """Continue a text as OpenAI's older clients do."""
-    wish = await _read(request, CompletionRequest)
-    _check_model(service, request, wish.model)
+    service = worker.service
+    _check_model(service, request, body.model)
     engine, _ = service.loaded()
-    wishes = completing.wishes_of(wish)
+    wishes = completing.wishes_of(body)
     checks.check_tokens(wishes, engine)
-    echo = completing.echoes(wish, lambda tokens: b"".join(map(engine.piece, tokens)).decode("utf-8", "replace"))
+    echo = completing.echoes(body, lambda tokens: b"".join(map(engine.piece, tokens)).decode("utf-8", "replace"))
     dialect = completing.CompletionDialect(
         _id(request),
-        wish.model or service.settings.name,
+        body.model or service.settings.name,
         int(time.time()),
         choices=len(wishes),
-        include_usage=_usage(wish),
+        include_usage=_usage(body),
     )
     return await _begun(
-        service, request, wishes, dialect, Kind.OPENAI, stream=bool(wish.stream), each=wish.n or 1, echo=echo
+        service, request, wishes, dialect, Kind.OPENAI, stream=bool(body.stream), each=body.n or 1, echo=echo
     )
 
 
-async def responses(service: Service, request: Request) -> Response:
+@router.post("/v1/responses", response_class=Response)
+async def responses(worker: WorkerDep, body: JsonBody[ResponsesRequest], request: Request) -> Response:
     """Respond as OpenAI's newer clients want it."""
-    wish = await _read(request, ResponsesRequest)
-    _check_model(service, request, wish.model)
-    dialect = responding.ResponsesDialect(_id(request), int(time.time()), wish)
-    return await _answered(service, request, responding.ask_of(wish), dialect, Kind.RESPONSES, stream=bool(wish.stream))
+    service = worker.service
+    _check_model(service, request, body.model)
+    dialect = responding.ResponsesDialect(_id(request), int(time.time()), body)
+    return await _answered(service, request, responding.ask_of(body), dialect, Kind.RESPONSES, stream=bool(body.stream))
 
 
-async def messages(service: Service, request: Request) -> Response:
+@router.post("/v1/messages", response_class=Response)
+async def messages(worker: WorkerDep, body: JsonBody[MessagesRequest], request: Request) -> Response:
     """Chat as Anthropic's clients do."""
-    wish = await _read(request, MessagesRequest)
-    _check_model(service, request, wish.model)
-    dialect = messaging.MessagesDialect(_id(request), wish.model or service.settings.name)
-    return await _answered(service, request, messaging.ask_of(wish), dialect, Kind.ANTHROPIC, stream=bool(wish.stream))
+    service = worker.service
+    _check_model(service, request, body.model)
+    dialect = messaging.MessagesDialect(_id(request), body.model or service.settings.name)
+    return await _answered(service, request, messaging.ask_of(body), dialect, Kind.ANTHROPIC, stream=bool(body.stream))
 
 
-async def count_tokens(service: Service, request: Request) -> Response:
+@router.post("/v1/messages/count_tokens")
+async def count_tokens(worker: WorkerDep, body: JsonBody[CountTokensRequest], request: Request) -> TokenCount:
     """Count the tokens of a conversation, without reading it."""
-    wish = await _read(request, CountTokensRequest)
-    _check_model(service, request, wish.model)
+    service = worker.service
+    _check_model(service, request, body.model)
     _, prompts = service.loaded()
-    wishes, _form = wishes_of(messaging.ask_of(wish), prompts.template)
-    return _json(TokenCount(input_tokens=len(await prompts.all_tokens(wishes[0]))))
+    wishes, _form = wishes_of(messaging.ask_of(body), prompts.template)
+    return TokenCount(input_tokens=len(await prompts.all_tokens(wishes[0])))
 
 
-async def embeddings(service: Service, request: Request) -> Response:
+@router.post("/v1/embeddings", response_class=Response)
+async def embeddings(worker: WorkerDep, body: JsonBody[EmbeddingRequest], request: Request) -> Response:
     """Embed texts."""
-    wish = await _read(request, EmbeddingRequest)
-    _check_model(service, request, wish.model)
-    vectors = await service.running.embed(embedding.texts_of(wish), _id(request))
-    name = wish.model or service.settings.name
+    service = worker.service
+    _check_model(service, request, body.model)
+    vectors = await service.running.embed(embedding.texts_of(body), _id(request))
+    name = body.model or service.settings.name
 
     async def whole() -> bytes:
-        return await asyncio.to_thread(embedding.body_of, wish, name, await vectors.result(), vectors.tokens)
+        return await asyncio.to_thread(embedding.body_of, body, name, await vectors.result(), vectors.tokens)
 
     return WholeAnswer(whole, cancel=vectors.cancel, early=ROUTED_HEADER in request.headers)
 
 
-async def rerank(service: Service, request: Request) -> Response:
+@router.post("/v1/rerank", response_class=Response)
+async def rerank(worker: WorkerDep, body: JsonBody[RerankRequest], request: Request) -> Response:
     """Sort documents by a query."""
-    wish = await _read(request, RerankRequest)
-    _check_model(service, request, wish.model)
-    request_id, name = _id(request), wish.model or service.settings.name
-    outputs = await service.running.embed(reranking.pairs_of(wish), request_id)
+    service = worker.service
+    _check_model(service, request, body.model)
+    request_id, name = _id(request), body.model or service.settings.name
+    outputs = await service.running.embed(reranking.pairs_of(body), request_id)
 
     async def whole() -> bytes:
         relevances = [relevance for (relevance,) in await outputs.result()]
-        return reranking.body_of(wish, request_id, name, relevances, outputs.tokens)
+        return reranking.body_of(body, request_id, name, relevances, outputs.tokens)
 
     return WholeAnswer(whole, cancel=outputs.cancel, early=ROUTED_HEADER in request.headers)
-
-
-ANSWERS: Final[dict[str, Callable[[Service, Request], Awaitable[Response]]]] = {
-    "/v1/models": models,
-    "/v1/chat/completions": chat,
-    "/v1/completions": completions,
-    "/v1/responses": responses,
-    "/v1/messages": messages,
-    "/v1/messages/count_tokens": count_tokens,
-    "/v1/embeddings": embeddings,
-    "/v1/rerank": rerank,
-}
 
 
 async def _answered(
@@ -182,21 +177,6 @@ async def _begun(
     return WholeAnswer(whole, cancel=cancel, early=ROUTED_HEADER in request.headers)
 
 
-async def _read(request: Request, model: type[M]) -> M:
-    try:
-        return model.model_validate_json(await request.body())
-    except ValidationError as error:
-        found: list[Any] = [
-            {**item, "loc": _plain(item["loc"])} for item in error.errors(include_url=False, include_context=False)
-        ]
-        raise errors.validation_error(found) from error
-
-
-def _plain(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Leave out what names a member of a union and no field of the request."""
-    return tuple(part for part in loc if _FIELD.fullmatch(str(part)) and part not in _UNION_MEMBERS)
-
-
 def _check_model(service: Service, request: Request, asked: str | None) -> None:
     """Refuse a name that is not this model's; who has found the worker by name has checked it already."""
     name = service.settings.name
@@ -224,7 +204,3 @@ def _usage(wish: BaseGenerationRequest) -> bool:
 
 def _id(request: Request) -> str:
     return errors.request_id_of(request) or new_id("req")
-
-
-def _json(model: BaseModel) -> Response:
-    return Response(model.model_dump_json(), media_type="application/json")

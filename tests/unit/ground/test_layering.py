@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from rbee.config import file as config_file
 from rbee.config.file import ConfigFile
-from rbee.config.layering import SourcedValue, merge, sources, validate
+from rbee.config.layering import LayeredSettings, Layers, read
 from rbee.errors import ConfigError
 
 
-class Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Settings(LayeredSettings):
+    model_config = SettingsConfigDict(env_prefix="RBEE_TEST_")
+    table = "test"
+    credentials: ClassVar[Mapping[str, str]] = {"port": "port"}
+    foreign_keys = ("foreign",)
+    foreign_env = ("RBEE_TEST_FOREIGN", "RBEE_TEST_OTHER_")
 
     port: int = Field(default=1, ge=0, le=65535)
     api_key: SecretStr | None = None
     names: list[str] = Field(default_factory=list)
-
-
-FIELDS = list(Settings.model_fields)
 
 
 def config(tmp_path: Path, text: str) -> ConfigFile:
@@ -30,79 +34,77 @@ def config(tmp_path: Path, text: str) -> ConfigFile:
     return config_file.read(path)
 
 
-def layers(tmp_path: Path, text: str, environ: dict[str, str], **flags: object) -> dict[str, SourcedValue]:
-    return merge(
-        FIELDS,
-        flags=flags,
-        environ=environ,
-        env_prefix="RBEE_TEST_",
-        file=config(tmp_path, text),
-        table="test",
-        credentials={"port": "port"},
-    )
+def layers(tmp_path: Path, text: str, environ: dict[str, str], **flags: object) -> Layers:
+    return Layers(environ, config(tmp_path, text), flags)
 
 
 def test_the_first_layer_that_has_a_value_wins(tmp_path: Path) -> None:
-    """Command line beats environment beats credentials beats file beats default."""
+    """Command line beats environment beats credentials beats file beats default, and each value has its source."""
     folder = tmp_path / "credentials"
     folder.mkdir()
     (folder / "port").write_text("30\n")
     environ = {"RBEE_TEST_PORT": "20", "CREDENTIALS_DIRECTORY": str(folder)}
     text = "[test]\nport = 40\n"
 
-    assert layers(tmp_path, text, environ, port="10")["port"] == SourcedValue("10", "--port")
-    assert layers(tmp_path, text, environ)["port"] == SourcedValue("20", "RBEE_TEST_PORT")
+    def port(environ: dict[str, str], text: str, **flags: object) -> tuple[int, str]:
+        settings, sources = read(Settings, layers(tmp_path, text, environ, **flags))
+        return settings.port, sources["port"]
+
+    assert port(environ, text, port="10") == (10, "--port")
+    assert port(environ, text, port=None) == (20, "RBEE_TEST_PORT")
     del environ["RBEE_TEST_PORT"]
-    assert layers(tmp_path, text, environ)["port"] == SourcedValue("30", "credential port")
-    assert layers(tmp_path, text, {})["port"] == SourcedValue(40, f"{tmp_path}/config.toml:2")
-    assert validate(Settings, layers(tmp_path, "", {}), ConfigFile(None)).port == 1
+    assert port(environ, text) == (30, "credential port")
+    assert port({}, text) == (40, f"{tmp_path}/config.toml:2")
+    assert port({}, "") == (1, "default")
 
 
-def test_every_value_has_a_source(tmp_path: Path) -> None:
+def test_every_setting_has_a_source(tmp_path: Path) -> None:
     """A setting that no layer has says that it is the default."""
-    values = layers(tmp_path, "[test]\nport = 40\n", {})
+    _, sources = read(Settings, layers(tmp_path, "[test]\nport = 40\n", {}))
 
-    assert sources(Settings, values) == {
-        "port": f"{tmp_path}/config.toml:2",
-        "api_key": "default",
-        "names": "default",
-    }
+    assert sources == {"port": f"{tmp_path}/config.toml:2", "api_key": "default", "names": "default"}
+
+
+def test_a_constructor_looks_at_no_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings that are made in code have the values that are given, whatever the environment says."""
+    monkeypatch.setenv("RBEE_TEST_PORT", "20")
+
+    assert (Settings().port, Settings(port=3).port) == (1, 3)
 
 
 def test_an_unknown_key_is_refused_with_file_and_line(tmp_path: Path) -> None:
-    """A key that no setting has is named with its file, its line and the keys there are."""
+    """A key that no setting has is named with its file, its line and the keys there are; foreign ones are let be."""
     with pytest.raises(
         ConfigError, match=r"config.toml:3: unknown key 'prot' in \[test\]; known are: .*port"
     ) as caught:
-        layers(tmp_path, "# a comment\n[test]\nprot = 40\n", {})
+        read(Settings, layers(tmp_path, "# a comment\n[test]\nprot = 40\n", {}))
 
     assert caught.value.line == 3
+    read(Settings, layers(tmp_path, "[test]\nforeign = 40\n", {}))
 
 
 def test_an_unknown_variable_is_refused(tmp_path: Path) -> None:
-    """A variable with the daemon's prefix that no setting has is named."""
+    """A variable with the program's prefix that no setting has is named; foreign ones are let be."""
     with pytest.raises(ConfigError, match="RBEE_TEST_PROT"):
-        layers(tmp_path, "", {"RBEE_TEST_PROT": "1"})
+        read(Settings, layers(tmp_path, "", {"RBEE_TEST_PROT": "1"}))
+    read(Settings, layers(tmp_path, "", {"RBEE_TEST_FOREIGN": "1", "RBEE_TEST_OTHER_THING": "1"}))
 
 
 def test_a_wrong_value_is_refused_with_its_source(tmp_path: Path) -> None:
     """A value out of bounds names the key, the reason and where it was set."""
-    file = config(tmp_path, "[test]\n\nport = 70000\n")
-    values = merge(FIELDS, flags={}, environ={}, env_prefix="RBEE_TEST_", file=file, table="test")
-
     with pytest.raises(ConfigError, match=r"config.toml:3: port: .*65535"):
-        validate(Settings, values, file, "test")
+        read(Settings, layers(tmp_path, "[test]\n\nport = 70000\n", {}))
     with pytest.raises(ConfigError, match=r"port: .*RBEE_TEST_PORT"):
-        validate(Settings, layers(tmp_path, "", {"RBEE_TEST_PORT": "many"}), ConfigFile(None))
+        read(Settings, layers(tmp_path, "", {"RBEE_TEST_PORT": "many"}))
 
 
 def test_lists_come_from_the_environment_as_json(tmp_path: Path) -> None:
     """A list in the environment is JSON, and anything else there is refused."""
-    values = layers(tmp_path, "", {"RBEE_TEST_NAMES": '["a", "b"]'})
+    settings, _ = read(Settings, layers(tmp_path, "", {"RBEE_TEST_NAMES": '["a", "b"]'}))
 
-    assert validate(Settings, values, ConfigFile(None)).names == ["a", "b"]
-    with pytest.raises(ConfigError, match="not JSON"):
-        validate(Settings, layers(tmp_path, "", {"RBEE_TEST_NAMES": "a,b"}), ConfigFile(None))
+    assert settings.names == ["a", "b"]
+    with pytest.raises(ConfigError, match=r"names: not JSON \(from RBEE_TEST_NAMES\)"):
+        read(Settings, layers(tmp_path, "", {"RBEE_TEST_NAMES": "a,b"}))
 
 
 def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
 
     assert settings.queen_url == "http://10.0.0.2:2"
     assert settings.sources["queen_url"] == "RBEE_QUEEN_URL"
-    assert settings.values["start_timeout_s"] == 5.0
+    assert settings.keeper.start_timeout_s == 5.0
     assert settings.sources["start_timeout_s"] == f"{tmp_path}/config.toml:2"
     assert settings.sources["inventory"] == "default"
 
@@ -40,9 +40,9 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(tmp_pa
         ("[remote]\nbinary = 'x'\n", 2, "unknown key 'binary' in [remote]"),
         ("queen_url = 'ftp://x'\n", 1, "must be an address"),
         ("queen_url = 'http://h:99999'\n", 1, "must be an address"),
-        ("start_timeout_s = 0\n", 1, "more than 0"),
+        ("start_timeout_s = 0\n", 1, "greater than 0"),
         ("start_timeout_s = true\n", 1, "a number of seconds"),
-        ("start_timeout_s = nan\n", 1, "more than 0"),
+        ("start_timeout_s = nan\n", 1, "greater than 0"),
         ("[models]\n\ntiny = 5\n", 3, "must be a model reference"),
         ("queen = 5\n", 1, "'queen' must be a table"),
         ("[models\n", 1, "is not TOML"),

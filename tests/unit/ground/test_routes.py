@@ -1,19 +1,20 @@
-"""Routes as they are declared: what comes in is checked, what goes out has its form, and both are described."""
+"""Routes of a daemon: what comes in is checked, what goes out has its form, and both are described."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 from rbee.daemonkit.app import create_app
 from rbee.daemonkit.auth import Authenticator
-from rbee.daemonkit.operations import Routes
+from rbee.daemonkit.json_body import JsonBody
 
 KEY = "key"
 
@@ -24,7 +25,7 @@ class Garden(BaseModel):
     bees: int = 3
 
 
-class Wish(BaseModel):
+class Swarm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     count: int = Field(ge=1)
@@ -37,39 +38,39 @@ class Filter(BaseModel):
     most: int = Field(default=10, ge=0)
 
 
-routes = Routes[Garden]("/v1/bees")
+router = APIRouter(prefix="/v1/bees")
 
 
-@routes.get("/list")
-async def bees(garden: Garden, query: Filter) -> Garden:
+@router.get("/list")
+async def bees(request: Request, query: Annotated[Filter, Query()]) -> Garden:
     """List the bees.
 
     This line is for readers of the code.
     """
-    return Garden(bees=min(garden.bees, query.most))
+    return Garden(bees=min(request.app.state.daemon.bees, query.most))
 
 
-@routes.post("/add", status=201)
-async def add(garden: Garden, body: Wish) -> Garden:
+@router.post("/add", status_code=201)
+async def add(request: Request, body: JsonBody[Swarm]) -> Garden:
     """Add bees."""
-    return Garden(bees=garden.bees + body.count)
+    return Garden(bees=request.app.state.daemon.bees + body.count)
 
 
-@routes.post("/end")
-async def end(_garden: Garden, body: Wish | None) -> PlainTextResponse:
+@router.post("/end", response_class=PlainTextResponse)
+async def end(body: JsonBody[Swarm | None] = None) -> PlainTextResponse:
     """End them."""
     return PlainTextResponse("all" if body is None else str(body.count))
 
 
-@routes.delete("/{name}")
-async def forget(_garden: Garden, name: str, request: Request) -> None:
+@router.delete("/{name}", status_code=204, response_class=Response)
+async def forget(name: str, request: Request) -> None:
     """Forget one."""
     assert request.path_params == {"name": name}
 
 
 def ask(method: str, path: str, **more: Any) -> httpx.Response:
     """Ask the garden."""
-    app = create_app("garden", gate=Authenticator("garden", KEY, open_paths=()), operations=routes.of(Garden()))
+    app = create_app("garden", Garden(), authenticator=Authenticator("garden", KEY, open_paths=()), routers=[router])
 
     async def send() -> httpx.Response:
         headers = {"Authorization": f"Bearer {KEY}"}
@@ -130,7 +131,7 @@ def test_the_routes_are_described() -> None:
         ("most", "query", False),
     ]
     assert paths["/v1/bees/add"]["post"]["requestBody"]["required"] is True
-    assert paths["/v1/bees/end"]["post"]["requestBody"]["required"] is False
+    assert paths["/v1/bees/end"]["post"]["requestBody"].get("required", False) is False
     assert set(paths["/v1/bees/add"]["post"]["responses"]) == {"201", "default"}
     assert set(paths["/v1/bees/{name}"]["delete"]["responses"]) == {"204", "default"}
     assert "text/plain" in paths["/v1/bees/end"]["post"]["responses"]["200"]["content"]
