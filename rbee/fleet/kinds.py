@@ -19,16 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 LLAMA: Final = "llama-cpp-python"
+# gcc before 11.5, 12.4, 13.3 and 14 (its bug 114098) drops most of what ggml writes into the configuration of AMX's
+# tiles, and the first token then ends the process with an illegal instruction.
+WITHOUT_AMX: Final = ("-DCMAKE_C_FLAGS=-U__AMX_INT8__", "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__")
 # Without OpenMP the wheel needs no libgomp on the machines it is copied to, at the same speed; the image parts are
 # never used.
-# Without AMX, because gcc before 11.5, 12.4, 13.3 and 14 (its bug 114098) drops most of what ggml writes into the
-# configuration of the tiles, and the first token then ends the process with an illegal instruction.
-FLAGS: Final = (
-    "-DGGML_OPENMP=OFF",
-    "-DLLAVA_BUILD=OFF",
-    "-DCMAKE_C_FLAGS=-U__AMX_INT8__",
-    "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__",
-)
+FLAGS: Final = ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=OFF", *WITHOUT_AMX)
 _BACKEND_FLAGS: Final = {"cuda": ("-DGGML_CUDA=ON",), "metal": (), "cpu": ()}
 _INSTRUCTION_SETS = re.compile(
     r"amx|avx|bmi|f16c|fma|sse|ssse|vnni"  # x86

@@ -12,13 +12,19 @@ from pathlib import Path
 
 from rbee.config.file_lock import file_lock
 from rbee.fleet import llama_build
-from rbee.fleet.kinds import LLAMA, Kind, cache_home
+from rbee.fleet.kinds import LLAMA, WITHOUT_AMX, Kind, cache_home
 from rbee.fleet.pins import Pin
 from tools import constraints
 from tools.longstep import long, quick, say
 
 # Its web page and TLS are of no use here; everything else is as its own makers ship it.
-FLAGS = ("-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=OFF", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF")
+FLAGS = (
+    "-DCMAKE_BUILD_TYPE=Release",
+    "-DBUILD_SHARED_LIBS=OFF",
+    "-DLLAMA_CURL=OFF",
+    "-DLLAMA_OPENSSL=OFF",
+    *WITHOUT_AMX,
+)
 PARTS = ("-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_UI=OFF", "-DGGML_CCACHE=OFF")
 
 
