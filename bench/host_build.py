@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.rows import Row
 from rbee.fleet.kinds import cache_home
 from tests.ansible.machines import Controller
-from tests.bench.rows import Row
 from tests.rig.commands import RigError, RigUnavailable
 from tests.rig.rig import Rig
 

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
 
-from tests.bench import source
-from tests.bench.relays import Relay, all_relays
-from tests.bench.rows import Row
+from bench import source
+from bench.relays import Relay, all_relays
+from bench.rows import Row
 
 STREAMS, EVENTS, RATE = 64, 100, 50
 FIRST_EVENTS, FIRST_ROUNDS = 2, 30  # to the first event is short, and varies

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable
 from statistics import median
 
-from tests.bench.rows import Row
-from tests.bench.servers import Server, ours, running, theirs
-from tests.bench.stolen import Stolen
+from bench.rows import Row
+from bench.servers import Server, ours, running, theirs
+from bench.stolen import Stolen
 
 PROMPT_WORDS = 1500  # of one token each
 STREAMS = 3

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from bench import source
+from bench.servers import free_port
 from rbee.fleet.kinds import cache_home
-from tests.bench import source
-from tests.bench.servers import free_port
 from tools.longstep import quick, say
 
 SGLANG_ROUTER = "sglang-router==0.3.2"
@@ -67,7 +67,7 @@ class Relay:
 def sourced() -> Iterator[tuple[Relay, int]]:
     """Run the source; gives it, reached directly, and the port of its hive."""
     port, hive_port = free_port(), free_port()
-    with _process([sys.executable, "-m", "tests.bench.source", str(port), str(hive_port)], port, "/health") as pid:
+    with _process([sys.executable, "-m", "bench.source", str(port), str(hive_port)], port, "/health") as pid:
         yield Relay(port, {}, (pid,)), hive_port
 
 

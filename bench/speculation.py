@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 from typing import Any, Final
 
-from tests.bench.rows import Row
-from tests.bench.servers import CONTEXT_PER_SLOT, Server, ours, running
+from bench.rows import Row
+from bench.servers import CONTEXT_PER_SLOT, Server, ours, running
 
 GUESSED: Final = 16
 TOKENS: Final = 80

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
-from tests.bench.servers import Server
+from bench.servers import Server
 
 _ROUND_WITHIN_S = 180.0
 

@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.bench.cold import cold
-from tests.bench.decisions import placement
-from tests.bench.host_build import host_build
-from tests.bench.load import Round, measure
-from tests.bench.long_prompt import long_prompt
-from tests.bench.memory import memory
-from tests.bench.provisioning import provisioning
-from tests.bench.relay import relays
-from tests.bench.rows import Row
-from tests.bench.servers import free_port, ours, running, theirs
-from tests.bench.speculation import speculation
-from tests.bench.steady import queue_full, relay_memory
+from bench.cold import cold
+from bench.decisions import placement
+from bench.host_build import host_build
+from bench.load import Round, measure
+from bench.long_prompt import long_prompt
+from bench.memory import memory
+from bench.provisioning import provisioning
+from bench.relay import relays
+from bench.rows import Row
+from bench.servers import free_port, ours, running, theirs
+from bench.speculation import speculation
+from bench.steady import queue_full, relay_memory
 
 TOKENS = 100
 COMMANDS_A_ROUND = 3
@@ -107,7 +107,7 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "relay": relays,
     "relay-memory": relay_memory,
     "queue-full": queue_full,
-    "placement": placement,
+    "decisions": placement,
     "provisioning": provisioning,
     "host-build": host_build,
 }

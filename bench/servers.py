@@ -17,7 +17,7 @@ from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
-from tests.bench.peers import llama_server
+from bench.peers import llama_server
 
 CONTEXT_PER_SLOT = 1024
 HEALTHY_WITHIN_S = 60.0

@@ -1,6 +1,6 @@
 """Where the streams of the relay benchmark come from: a worker that computes nothing, and its hive.
 
-`python -m tests.bench.source PORT HIVE_PORT`. A request for a chat is answered by `max_completion_tokens` events,
+`python -m bench.source PORT HIVE_PORT`. A request for a chat is answered by `max_completion_tokens` events,
 `seed` a second, each written by itself and carrying the time at which it was.
 """
 

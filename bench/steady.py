@@ -12,10 +12,10 @@ from statistics import quantiles
 
 import psutil
 
-from tests.bench import source
-from tests.bench.relay import EVENTS, RATE, STREAMS, measure
-from tests.bench.relays import Relay, queen, sourced
-from tests.bench.rows import Row
+from bench import source
+from bench.relay import EVENTS, RATE, STREAMS, measure
+from bench.relays import Relay, queen, sourced
+from bench.rows import Row
 
 _MINUTES = 10
 _WARM_UP_S = 60.0

@@ -6,10 +6,10 @@ import random
 import time
 from dataclasses import replace
 
+from bench.rows import Row
 from rbee.queen.placement import Fleet, Wish, place
 from rbee.queen.prefixes import Prefixes
 from rbee.queen.registry import Registry
-from tests.bench.rows import Row
 from tests.unit.queen.fleet import MODEL, VERSION, hello, link
 
 NODES, WORKERS_A_NODE = 100, 5

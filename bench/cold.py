@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from statistics import median
 
-from tests.bench.rows import Row
-from tests.bench.servers import free_port, ours, running
+from bench.rows import Row
+from bench.servers import free_port, ours, running
 
 ADDED_S = 0.3
 _WITHIN_S = 60

@@ -1,4 +1,4 @@
-"""Run the benchmark: `python -m tests.bench [PART...] [--rounds N] [--strict]`."""
+"""Run the benchmark: `python -m bench [PART...] [--rounds N] [--strict]`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 import subprocess
 import sys
 
+from bench.parts import DEFAULT, PARTS
+from bench.rows import Row, table, write
 from rbee.errors import RbeeError
-from tests.bench.parts import DEFAULT, PARTS
-from tests.bench.rows import Row, table, write
 from tests.support.checkout import ROOT
 from tools.longstep import StepError
 
@@ -17,7 +17,7 @@ LATEST = ROOT / ".bench" / "latest.json"
 
 def main() -> int:
     """Measure the parts that are named, print their table, write it as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Measure rbee against its peers.")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure rbee against its peers.")
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"any of: {', '.join(PARTS)}; without: {', '.join(DEFAULT)}"
     )

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import httpx
 
+from bench.rows import Row
 from rbee.fleet.events import HostTask
 from tests.ansible.machines import MODEL, Controller
-from tests.bench.rows import Row
 from tests.rig.commands import RigError, RigUnavailable
 from tests.rig.rig import Rig
 from tests.support.constant_load import ask

@@ -1,11 +1,11 @@
-"""Show how near the estimate of a load's memory is to what a worker takes: `python -m tests.bench memory`."""
+"""Show how near the estimate of a load's memory is to what a worker takes: `python -m bench memory`."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
 
-from tests.bench.rows import Row
+from bench.rows import Row
 from tests.support.memory_truth import CASES, Truth, measure
 
 _MIB = 1024 * 1024
