@@ -33,7 +33,7 @@ format: setup ## put the code into its standard form
 	@$(BIN)/ruff format
 
 bench: setup ## measure against the peers, print a table, write .bench/latest.json; ARGS="spawn" picks parts
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 chaos: setup ## kill daemons at random moments, under load, and print what it did to them; KILLS=200 SEED=7
 	@$(BIN)/python -m tests.chaos --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
@@ -49,4 +49,4 @@ rig-down: setup ## end the machines of `make rig`
 
 clean: ## remove what was made in this checkout; the caches outside it stay
 	rm -rf .venv .bench .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache build dist
-	find rbee tests tools -type d -name __pycache__ -prune -exec rm -rf {} +
+	find rbee bench tests tools -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Generator
 from importlib.metadata import version
 from pathlib import Path
@@ -16,14 +17,16 @@ pytest.register_assert_rewrite("tests.bdd.steps", "tests.support")
 # Real machines by the fixture `rig`, for tests of every kind.
 pytest_plugins = ["tests.rig.fixtures"]
 
-BEHAVIOURS = [f"B{number:02d}" for number in range(1, 72)]
+FEATURES = Path(__file__).parents[1] / "features"
+# The ids that features/README.md lists, in its order.
+BEHAVIOURS = re.findall(r"^\| (B\d+) \|", (FEATURES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 _UNSET = ("RBEE_", "HF_", "HUGGING_FACE_", "NVML_STUB_")
 _KEPT = ("RBEE_TEST_",)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the ids of the behaviours that product documents number; scenarios carry them as tags."""
+    """Register the ids of the promised behaviours, which scenarios carry as tags."""
     for behaviour in BEHAVIOURS:
         config.addinivalue_line("markers", f"{behaviour}: the behaviour of this number")
 

@@ -1,14 +1,14 @@
 @rig
-Feature: The way back out
-  Whoever installed rbee on machines can take it off again, and nothing of it stays
-  but what somebody asked to keep.
+Feature: Uninstalling
+  An operator removes rbee from machines, and nothing of it stays
+  except what the operator asked to keep.
 
   @B71
-  Scenario: A removal asks, and leaves nothing behind
+  Scenario: An uninstallation asks for confirmation, and leaves nothing behind
     Given hives on h1 and h2
     When the operator types "rbee-keeper hive uninstall --all"
     Then the exit code is 2
-    And standard error says "--yes"
+    And the keeper says "--yes"
     When the operator types "rbee-keeper hive uninstall --node h1 --yes --keep-models"
     Then the exit code is 0
     And only models are left on h1
@@ -18,7 +18,7 @@ Feature: The way back out
     And nothing of rbee is left on h2
 
   @B57 @B71
-  Scenario: Program and checkout are where the config says
+  Scenario: Program and checkout are installed where the config says
     Given an operator with the machine h1
     And the config names the hive program "/opt/rbee/current/bin/rbee-hive"
     And the config names the checkout "/opt/source-of-the-hive"
@@ -31,6 +31,6 @@ Feature: The way back out
     And nothing of rbee is left on h1
     And "/opt/source-of-the-hive" is not on h1
 
-  Scenario: No key is seen anywhere
+  Scenario: Keys appear in no output, in no file of a run and in no arguments
     Given an operator with the machines h1 and h2
-    Then no key is in what was printed, in what the runs left, and in arguments
+    Then no key appears in any output, in the files of the runs and in arguments

@@ -1,46 +1,46 @@
 @process
-Feature: A failure is told while it happens
-  Whoever waits for an answer sees what goes wrong as it goes wrong,
-  with figures, and with the next thing to do.
+Feature: Failures are reported while they happen
+  A person who waits for an answer sees what goes wrong at once,
+  with numbers and with the next step.
 
   Background:
-    Given a machine with the fake engine
+    Given a machine with the model "bee"
 
   @B37
-  Scenario: A download that fails is told attempt by attempt
+  Scenario: A download that fails is reported attempt by attempt
     Given a model hub with a model of 3 MiB
-    And the hub breaks off the file at 10 percent 99 times
+    And the hub closes the connection at 10 percent of the file 99 times
     And a running queen
-    When the operator runs "rbee-keeper infer --node localhost --model {hub_model} --prompt hello"
+    When the operator runs "rbee-keeper infer --node localhost --model hf:bees/tiny-GGUF --prompt hello"
     Then the exit code is 1
-    And standard error tells of 6 download attempts in order, each with its reason
-    And standard error says "DOWNLOAD_FAILED"
-    And standard error says "broke off 7 times"
-    And standard error says "running again resumes"
+    And the keeper reports 6 download attempts in order, each with its reason
+    And the keeper says "DOWNLOAD_FAILED"
+    And the keeper says "broke off 7 times"
+    And the keeper says "running again resumes"
     And there are 0 processes of llm-worker-rbee
 
   @B38
-  Scenario: A GPU with too little memory is told with what is needed, what is there, and advice
+  Scenario: A GPU with too little memory is refused with required memory, free memory and advice
     Given two GPUs of 8192 MB with 8190 MB in use
-    And a model file of 4 MiB
+    And bee is a file of 4 MiB
     And a running queen
-    When the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    When the operator runs "rbee-keeper infer --node localhost --model bee --prompt hello"
     Then the exit code is 1
     And it took less than 5 seconds
-    And standard error says "VRAM_EXHAUSTED"
-    And standard error says that more than 2 MB are needed and 2 MB are there
-    And standard error says "smaller quantisation"
-    And standard error says "--backend cpu"
+    And the keeper says "VRAM_EXHAUSTED"
+    And the keeper says that more than 2 MB are needed and 2 MB are free
+    And the keeper says "smaller quantisation"
+    And the keeper says "--backend cpu"
     And there are 0 processes of llm-worker-rbee
 
   @B42
-  Scenario: A model that takes too long to load is told layer by layer, then given up
-    Given the fake engine hangs after 28 of 32 layers
+  Scenario: A model that takes too long to load is reported layer by layer, then stopped
+    Given loading bee stops after 28 of 32 layers
     And the hive gives a worker 2 seconds to load
     And a running queen
-    When the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    When the operator runs "rbee-keeper infer --node localhost --model bee --prompt hello"
     Then the exit code is 1
-    And standard error tells in order
+    And the keeper reports in this order
       | what                        |
       | started worker worker       |
       | is loading                  |
@@ -49,34 +49,34 @@ Feature: A failure is told while it happens
       | had reached 28 of 32 layers |
       | LOADING_TIMEOUT             |
       | loading_timeout_s           |
-    And standard error names the log of the worker
+    And the keeper names the worker's log file
     And there are 0 processes of llm-worker-rbee
 
   @B43
-  Scenario: A hive of another version is told with both versions and the command that upgrades it
+  Scenario: A hive of another version is reported with both versions and the command that upgrades it
     Given the hive program is of version 9.9.0
     And a running queen
-    When the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    When the operator runs "rbee-keeper infer --node localhost --model bee --prompt hello"
     Then the exit code is 1
-    And standard error says "VERSION_MISMATCH"
-    And standard error says "9.9.0"
-    And standard error says this version of rbee
-    And standard error says "rbee-keeper hive upgrade --node localhost"
+    And the keeper says "VERSION_MISMATCH"
+    And the keeper says "9.9.0"
+    And the keeper says its own version
+    And the keeper says "rbee-keeper hive upgrade --node localhost"
     And there are 0 processes of llm-worker-rbee
 
-  Scenario: A model that crashes every worker is not tried for ever
-    Given the fake engine dies at the first token
+  Scenario: A model that crashed three workers in a row is quarantined
+    Given the worker of bee crashes at the first token
     And a running queen
-    When the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
-    And the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
-    And the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    When the operator runs "rbee-keeper infer --node localhost --model bee --prompt hello"
+    And the operator runs "rbee-keeper infer --node localhost --model bee --prompt hello"
+    And the operator runs "rbee-keeper infer --node localhost --model bee --prompt hello"
     Then the exit code is 1
-    And standard error says "WORKER_CRASHED"
-    When the operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello"
+    And the keeper says "WORKER_CRASHED"
+    When the operator runs "rbee-keeper infer --node localhost --model bee --prompt hello"
     Then the exit code is 1
     And it took less than 3 seconds
-    And standard error says "QUARANTINED"
-    And standard error says "3 workers crashed in a row"
-    And standard error says "rbee-keeper worker start --node localhost"
+    And the keeper says "QUARANTINED"
+    And the keeper says "3 workers crashed in a row"
+    And the keeper says "rbee-keeper worker start --node localhost"
     When the operator runs "rbee-keeper worker list"
-    Then standard error says "is quarantined"
+    Then the keeper says "is quarantined"

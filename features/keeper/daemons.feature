@@ -1,20 +1,20 @@
 @process
-Feature: The queen and her workers by hand
-  An operator starts, looks at and stops what rbee runs,
-  and can use every answer in a script.
+Feature: Managing the queen and the workers
+  An operator starts, inspects and stops what rbee runs,
+  and can use every output in a script.
 
   Background:
-    Given a machine with the fake engine
+    Given a machine with the model "bee"
 
   @B63
-  Scenario: The queen is started, looked at and stopped
+  Scenario: The queen is started, inspected and stopped
     When the operator runs "rbee-keeper daemon status --json"
     Then the JSON field "state" is "stopped"
     When the operator runs "rbee-keeper daemon start"
     Then the exit code is 0
     When the operator runs "rbee-keeper daemon start"
     Then the exit code is 0
-    And standard error says "already"
+    And the keeper says "already"
     When the operator runs "rbee-keeper daemon status --json"
     Then the JSON field "state" is "running"
     And there is 1 process of queen-rbee
@@ -25,7 +25,7 @@ Feature: The queen and her workers by hand
     Then the JSON field "state" is "stopped"
 
   @B63
-  Scenario: A PID file without a queen is called stale and does not hinder a start
+  Scenario: A PID file of a queen that is gone is called stale and does not prevent a start
     Given a PID file of a queen that is gone
     When the operator runs "rbee-keeper daemon status --json"
     Then the JSON field "state" is "stale"
@@ -36,23 +36,23 @@ Feature: The queen and her workers by hand
   @B65 @B59 @B61 @B10
   Scenario: A worker is started, listed and stopped
     Given a running queen
-    When the operator runs "rbee-keeper worker start --node localhost --model {model}"
+    When the operator runs "rbee-keeper worker start --node localhost --model bee"
     Then the exit code is 0
     When the operator runs "rbee-keeper worker list"
-    Then standard output says "localhost"
-    And standard output says "idle"
+    Then the output shows "localhost"
+    And the output shows "idle"
     When the operator stops the worker by its id
     Then the exit code is 0
     And there are no workers within 2 seconds
     And there are 0 processes of llm-worker-rbee
 
   @B60
-  Scenario: The health of the workers of a node
+  Scenario: The health of the workers of a node is shown
     Given a running queen
-    And a worker for the fake model on localhost
+    And a worker for bee on localhost
     When the operator runs "rbee-keeper worker health --node localhost --json"
     Then the exit code is 0
-    And the worker is said to be idle with 4 of 4 slots free
+    And the worker is shown as idle with 4 of 4 slots free
     When the operator runs "rbee-keeper workers health --node localhost"
     Then the exit code is 0
 
@@ -61,17 +61,17 @@ Feature: The queen and her workers by hand
     Given a running queen
     When the operator starts "rbee-keeper logs --node localhost --follow"
     And the output has a line of "rbee-hive"
-    And a worker is started for the fake model on localhost
+    And a worker is started for bee on localhost
     Then the output gets a line of the worker within 5 seconds
     When the operator presses Ctrl-C
     Then it ends with code 130 within 5 seconds
 
   @B44
-  Scenario: A wrong key is refused, and the place where keys are kept is named
+  Scenario: A wrong key is refused, with the place where the key is configured
     Given a running queen
     And the operator uses the key "not-the-right-key"
     When the operator runs "rbee-keeper worker list"
     Then the exit code is 1
-    And standard error says "INVALID_API_KEY"
-    And standard error says "api-key"
-    And standard error does not say "not-the-right-key"
+    And the keeper says "INVALID_API_KEY"
+    And the keeper says "api-key"
+    And the keeper does not say "not-the-right-key"

@@ -1,22 +1,22 @@
 @process
 Feature: Installation and settings
-  A new user puts rbee on the path, and finds out
-  which setting comes from where.
+  A new user installs rbee, and finds out
+  where each setting comes from.
 
   @B54
-  Scenario: Installing for one user
+  Scenario: rbee is installed for one user
     Given a machine
     When the operator runs "rbee-keeper install"
     Then the exit code is 0
     And the program "rbee-keeper" runs from the user's path
-    And the user has a config file that is right
+    And the user has a valid config file
     When the operator runs "rbee-keeper install"
     Then the exit code is 0
 
   @B55
-  Scenario: Installing for the whole system
+  Scenario: rbee is installed for the whole system
     Given a machine
-    When the operator installs for the system below another root
+    When the operator installs rbee for the system below another root
     Then the exit code is 0
     And the programs, the config and the data folder are where the system keeps them
 
@@ -34,13 +34,13 @@ Feature: Installation and settings
       | rbee-home |
 
   @B56
-  Scenario: A wrong key in the config file is named with its file and line
+  Scenario: An unknown key in the config file is reported with file and line
     Given a machine
     And the config file has the line "queen_ulr = 'x'"
     When the operator runs "rbee-keeper worker list"
     Then the exit code is 1
-    And standard error says "queen_ulr"
-    And standard error names the config file and a line
+    And the keeper says "queen_ulr"
+    And the keeper names the config file and the line
     When the operator runs "rbee-keeper config check"
     Then the exit code is 1
 
@@ -49,5 +49,5 @@ Feature: Installation and settings
     Given a machine
     And the variable "RBEE_QUEEN_URL" is "http://127.0.0.1:1"
     When the operator runs "rbee-keeper config show"
-    Then standard output says "http://127.0.0.1:1"
-    And standard output says "RBEE_QUEEN_URL"
+    Then the output shows "http://127.0.0.1:1"
+    And the output shows "RBEE_QUEEN_URL"

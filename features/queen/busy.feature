@@ -1,33 +1,33 @@
 @process
 Feature: More requests than slots
-  Whoever comes to a busy worker is told so, waits a little,
-  and is told what to do if it stays busy.
+  A person who finds a worker busy is told so, waits a little,
+  and gets advice if it stays busy.
 
   Background:
-    Given a machine with the fake engine
+    Given a machine with the model "bee"
     And workers have 1 slot
 
   @B11
-  Scenario: A busy worker is tried, and answers when its slot is free
-    Given the fake engine gives 20 tokens per second
+  Scenario: A busy worker is tried again, and answers when its slot is free
+    Given bee writes 20 tokens per second
     And a running queen
-    And a worker for the fake model on localhost
-    When the operator starts "rbee-keeper infer --node localhost --model {model} --prompt hello --max-tokens 30"
-    And some tokens have come
-    And another operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello --max-tokens 4"
+    And a worker for bee on localhost
+    When the operator starts "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 30"
+    And the first tokens have arrived
+    And another operator runs "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 4"
     Then the exit code is 0
-    And standard error says "busy"
+    And the keeper says "all slots are busy (1 of 1)"
     And there is 1 worker
 
   @B35 @B41
-  Scenario: A worker that stays busy is given up after three retries, each said
-    Given the fake engine gives 5 tokens per second
+  Scenario: A request to a worker that stays busy fails after three reported retries
+    Given bee writes 5 tokens per second
     And a running queen
-    And a worker for the fake model on localhost
-    When the operator starts "rbee-keeper infer --node localhost --model {model} --prompt hello --max-tokens 400"
-    And some tokens have come
-    And another operator runs "rbee-keeper infer --node localhost --model {model} --prompt hello --max-tokens 4"
+    And a worker for bee on localhost
+    When the operator starts "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 400"
+    And the first tokens have arrived
+    And another operator runs "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 4"
     Then the exit code is 1
-    And standard error says "ALL_SLOTS_BUSY"
-    And standard error tells of 3 retries with the slots in use
-    And standard error gives the next step
+    And the keeper says "ALL_SLOTS_BUSY"
+    And the keeper reports 3 retries, each with the slots in use
+    And the keeper says "rbee-keeper worker start --node localhost"

@@ -1,34 +1,34 @@
 @process
-Feature: A worker speaks with the clients that people have
-  Who writes a program with OpenAI's or Anthropic's own client
-  points it at a worker, and it works.
+Feature: A worker serves OpenAI's and Anthropic's clients
+  A program with OpenAI's or Anthropic's own client
+  works with the address of a worker.
 
   Background:
-    Given a machine with the fake engine
+    Given a machine with the model "bee"
     And a running hive
-    And a worker of that hive for the fake model
+    And a worker of that hive for bee
 
   Scenario: A chat is answered
     When OpenAI's client chats with it for 5 tokens
-    Then the client has 5 tokens of an answer, which ended by its length
+    Then the client gets an answer of 5 tokens that ends with "length"
 
-  Scenario: A chat is answered as it comes
-    When OpenAI's client follows a chat of 5 tokens
-    Then the client has 5 tokens of an answer, which ended by its length
+  Scenario: A chat is streamed
+    When OpenAI's client streams a chat of 5 tokens
+    Then the client gets an answer of 5 tokens that ends with "length"
 
-  Scenario: Anthropic's client is answered
+  Scenario: A chat of Anthropic's client is answered
     When Anthropic's client chats with it for 5 tokens
-    Then the client has 5 tokens of an answer, which ended by its length
+    Then the client gets an answer of 5 tokens that ends with "length"
 
-  Scenario Outline: What cannot be is refused in words
+  Scenario Outline: An impossible request is refused with the field that is wrong
     When OpenAI's client asks for <something impossible>
-    Then the client is refused with 400, and the field "<field>" is named
+    Then the client gets status 400 and an error that names the field "<field>"
 
     Examples:
-      | something impossible          | field          |
-      | a thousand answers            | n              |
-      | a grammar of nothing          | grammar        |
-      | a tool                        | tools          |
-      | a schema in a circle          | response_format |
-      | a token that is not there     | logit_bias     |
-      | an embedding                  | model          |
+      | something impossible           | field           |
+      | a thousand answers             | n               |
+      | an empty grammar               | grammar         |
+      | a tool                         | tools           |
+      | a schema that refers to itself | response_format |
+      | an unknown token               | logit_bias      |
+      | an embedding                   | model           |

@@ -1,27 +1,27 @@
 @process
-Feature: A worker sorts documents by a question
-  Who searches hands over a question and what was found,
-  and has the documents that answer it first.
+Feature: A worker reranks documents
+  A search program sends a question and the documents that it found,
+  and gets them back with the best answer first.
 
   Background:
-    Given a machine with the fake engine
+    Given a machine with the model "bee"
 
-  Scenario: The documents come the best first
-    Given the fake engine ranks documents
+  Scenario: The best documents come first
+    Given bee is a model for reranking
     And a running hive
-    And a worker of that hive for the fake model
-    When a client has "wasps sting", "bees dance" and "honey is made by bees" sorted by "bees honey"
-    Then the client has document 2 first, then 1
+    And a worker of that hive for bee
+    When a client reranks "wasps sting", "bees dance" and "honey is made by bees" for "bees honey"
+    Then document 2 is first, then document 1
 
-  Scenario: A model that was made to write sorts nothing
+  Scenario: A model for chat does not rerank
     Given a running hive
-    And a worker of that hive for the fake model
-    When a client has "wasps", "bees" and "honey" sorted by "bees"
-    Then the client is refused with 400, and the field "model" is named
+    And a worker of that hive for bee
+    When a client reranks "wasps", "bees" and "honey" for "bees"
+    Then the client gets status 400 and an error that names the field "model"
 
-  Scenario: A model that was made to sort writes nothing
-    Given the fake engine ranks documents
+  Scenario: A model for reranking does not chat
+    Given bee is a model for reranking
     And a running hive
-    And a worker of that hive for the fake model
+    And a worker of that hive for bee
     When OpenAI's client asks for a chat
-    Then the client is refused with 400, and the field "model" is named
+    Then the client gets status 400 and an error that names the field "model"

@@ -1,30 +1,29 @@
 @process
-Feature: A worker's model calls tools
-  Who writes an agent sees which tool is called as soon as the model has named it,
-  and the arguments while they are written.
+Feature: A model calls tools
+  An agent sees which tool is called as soon as the model has named it,
+  and the arguments while the model writes them.
 
   Background:
-    Given a machine with the fake engine
-    And the fake engine calls the tool "weather" for "Paris"
+    Given a machine with the model "bee"
+    And bee calls the tool "weather" for "Paris"
 
-  Scenario: A call is told while it is written
+  Scenario: A tool call is streamed while the model writes it
     Given a running hive
-    And a worker of that hive for the fake model
-    When OpenAI's client follows a chat with the tool "weather"
-    Then the client knows the tool "weather" before its arguments
-    And the arguments come in several pieces, which together say that "city" is "Paris"
-    And the answer ended with "tool_calls"
+    And a worker of that hive for bee
+    When OpenAI's client streams a chat with the tool "weather"
+    Then the client gets the name "weather" before the arguments
+    And the arguments come in several pieces and together give "Paris" as "city"
+    And the answer ends with "tool_calls"
 
-  Scenario: A call that is cut off is said to be
+  Scenario: A tool call that reaches the token limit ends with "length"
     Given a running hive
-    And a worker of that hive for the fake model
-    When OpenAI's client follows a chat with the tool "weather" for 5 tokens
-    Then the client knows the tool "weather" before its arguments
-    And the answer ended with "length"
+    And a worker of that hive for bee
+    When OpenAI's client streams a chat with the tool "weather" for 5 tokens
+    Then the client gets the name "weather" before the arguments
+    And the answer ends with "length"
 
-  Scenario: A client of the queen sees the same
-    Given the fake model is called "bee"
-    And a running queen
-    When OpenAI's client follows a call of "weather" by the queen's "bee"
-    Then the arguments come in several pieces, which together say that "city" is "Paris"
-    And the answer ended with "tool_calls"
+  Scenario: A tool call is streamed through the queen as well
+    Given a running queen
+    When OpenAI's client streams a chat with the tool "weather" from the queen's "bee"
+    Then the arguments come in several pieces and together give "Paris" as "city"
+    And the answer ends with "tool_calls"

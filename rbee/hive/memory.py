@@ -2,7 +2,7 @@
 
 Pure: what the header says and how the model is to be loaded go in, bytes come out.
 Measured on CPUs, over quantisations, contexts and slots: never below what a worker takes, and at most 15 % above
-(`python -m tests.bench memory` prints the table). What a load was measured to take goes before the formula.
+(`python -m bench memory` prints the table). What a load was measured to take goes before the formula.
 """
 
 from __future__ import annotations

@@ -6,10 +6,9 @@ import ast
 import re
 from collections import Counter
 
-from tests.conftest import BEHAVIOURS
+from tests.conftest import BEHAVIOURS, FEATURES
 from tests.support.checkout import ROOT, project, python_files
 
-FEATURES = sorted((ROOT / "features").rglob("*.feature"))
 STEP_KINDS = ("given", "when", "then")
 STEPS = sorted((ROOT / "tests" / "bdd" / "steps").glob("*.py"))
 
@@ -31,7 +30,7 @@ def test_every_tag_is_a_known_marker() -> None:
     """A tag in a feature is one of the registered markers or the number of a behaviour."""
     known = {line.split(":")[0].split("(")[0] for line in project()["tool"]["pytest"]["markers"]} | set(BEHAVIOURS)
     unknown = []
-    for path in FEATURES:
+    for path in sorted(FEATURES.rglob("*.feature")):
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.lstrip().startswith("@")]
         tags = {tag for line in lines for tag in re.findall(r"@(\S+)", line)}
         unknown += [f"{path.relative_to(ROOT)}: @{tag}" for tag in sorted(tags - known)]

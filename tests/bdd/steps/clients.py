@@ -1,4 +1,4 @@
-"""The official clients of OpenAI and Anthropic, as programs use them."""
+"""Steps with the official clients of OpenAI and Anthropic, as programs use them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CIRCLE = {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": {"$ref": "#/$
 TOOL: Any = {"type": "function", "function": {"name": "weather"}}
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "a thousand answers": {"n": 1000},
-    "a grammar of nothing": {"extra_body": {"grammar": " "}},
+    "an empty grammar": {"extra_body": {"grammar": " "}},
     "a chat": {},
     "a tool": {"tools": [TOOL]},
-    "a schema in a circle": {
+    "a schema that refers to itself": {
         "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CIRCLE}}
     },
-    "a token that is not there": {"logit_bias": {"9999999999": 1}},
+    "an unknown token": {"logit_bias": {"9999999999": 1}},
 }
 
 
@@ -59,19 +59,19 @@ def attempt(call: Callable[[], Answer]) -> Answer:
         return Answer(error=error)
 
 
-def chat(endpoint: Endpoint, model: str, **wish: Any) -> Answer:
+def chat(endpoint: Endpoint, model: str, **fields: Any) -> Answer:
     with endpoint.openai() as client:
-        got = client.chat.completions.create(model=model, messages=HELLO, **wish)
+        got = client.chat.completions.create(model=model, messages=HELLO, **fields)
     assert got.usage is not None
     return Answer(got.usage.completion_tokens, str(got.choices[0].finish_reason))
 
 
-def follow(endpoint: Endpoint, model: str, **wish: Any) -> Answer:
+def stream(endpoint: Endpoint, model: str, **fields: Any) -> Answer:
     answer = Answer()
     with endpoint.openai() as client:
         options: Any = {"include_usage": True}
         for chunk in client.chat.completions.create(
-            model=model, messages=HELLO, stream=True, stream_options=options, **wish
+            model=model, messages=HELLO, stream=True, stream_options=options, **fields
         ):
             answer.reason = (chunk.choices[0].finish_reason if chunk.choices else None) or answer.reason
             answer.tokens = chunk.usage.completion_tokens if chunk.usage else answer.tokens
@@ -83,17 +83,12 @@ def queen_of(machine: Machine) -> Endpoint:
     return Endpoint(f"http://127.0.0.1:{machine.queen_port}", key)
 
 
-@given(parsers.parse('the fake model is called "{name}"'))
-def fake_model_is_called(machine: Machine, model: str, name: str) -> None:
-    machine.configure("models", **{name: model})
-
-
-@given(parsers.parse("the fake engine dies after {count:d} tokens"))
+@given(parsers.parse("the worker of bee crashes after {count:d} tokens"))
 def fake_dies(machine: Machine, count: int) -> None:
     machine.fake(exit_after=count)
 
 
-@given("a worker of that hive for the fake model", target_fixture="endpoint")
+@given("a worker of that hive for bee", target_fixture="endpoint")
 def worker_of_hive(hive: HiveUnderTest, model: str) -> Endpoint:
     link = hive.spawn(model)
     eventually(lambda: hive.workers()[0]["state"] == "idle", within=15, because="the worker is idle")
@@ -105,9 +100,9 @@ def chats_with_it(endpoint: Endpoint, model: str, count: int) -> Answer:
     return chat(endpoint, model, max_tokens=count)
 
 
-@when(parsers.parse("OpenAI's client follows a chat of {count:d} tokens"), target_fixture="answer")
-def follows_it(endpoint: Endpoint, model: str, count: int) -> Answer:
-    return follow(endpoint, model, max_tokens=count)
+@when(parsers.parse("OpenAI's client streams a chat of {count:d} tokens"), target_fixture="answer")
+def streams_it(endpoint: Endpoint, model: str, count: int) -> Answer:
+    return stream(endpoint, model, max_tokens=count)
 
 
 @when(parsers.parse("Anthropic's client chats with it for {count:d} tokens"), target_fixture="answer")
@@ -136,7 +131,7 @@ def chats_with_queen(machine: Machine, name: str, count: int) -> Answer:
 
 
 @when(
-    parsers.parse("OpenAI's client asks the queen's \"{name}\" for the direct way, for {count:d} tokens"),
+    parsers.parse("OpenAI's client chats with the queen's \"{name}\" for {count:d} tokens and asks to be redirected"),
     target_fixture="answer",
 )
 def chats_directly(machine: Machine, name: str, count: int) -> Answer:
@@ -148,17 +143,17 @@ def chats_directly(machine: Machine, name: str, count: int) -> Answer:
 def nothing_relayed(machine: Machine) -> None:
     queen = queen_of(machine)
     headers = {"Authorization": f"Bearer {queen.key}"}
-    figures = httpx.get(f"{queen.url}/metrics", headers=headers, timeout=60, trust_env=False).text
-    assert "rbee_queen_relayed_tokens_total 0.0" in figures
+    metrics = httpx.get(f"{queen.url}/metrics", headers=headers, timeout=60, trust_env=False).text
+    assert "rbee_queen_relayed_tokens_total 0.0" in metrics
 
 
-@when(parsers.parse("OpenAI's client follows a chat with the queen's \"{name}\""), target_fixture="answer")
-def follows_queen(machine: Machine, name: str) -> Answer:
-    return attempt(lambda: follow(queen_of(machine), name, max_tokens=50))
+@when(parsers.parse("OpenAI's client streams a chat with the queen's \"{name}\""), target_fixture="answer")
+def streams_from_queen(machine: Machine, name: str) -> Answer:
+    return attempt(lambda: stream(queen_of(machine), name, max_tokens=50))
 
 
-@when(parsers.parse('a client follows a chat with the queen\'s "{name}"'), target_fixture="answer")
-def plain_client_follows(machine: Machine, name: str) -> Answer:
+@when(parsers.parse('a client streams a chat with the queen\'s "{name}"'), target_fixture="answer")
+def plain_client_streams(machine: Machine, name: str) -> Answer:
     queen = queen_of(machine)
     body = {"model": name, "messages": HELLO, "max_tokens": 5, "stream": True}
     headers = {"Authorization": f"Bearer {queen.key}"}
@@ -174,21 +169,21 @@ def lists_models(machine: Machine) -> Answer:
         return Answer(names=[card.id for card in client.models.list()])
 
 
-@then(parsers.parse("the client has {count:d} tokens of an answer, which ended by its length"))
-def has_answer(answer: Answer, count: int) -> None:
+@then(parsers.parse('the client gets an answer of {count:d} tokens that ends with "{reason}"'))
+def has_answer(answer: Answer, count: int, reason: str) -> None:
     assert answer.error is None
-    assert (answer.tokens, answer.reason) == (count, "length")
+    assert (answer.tokens, answer.reason) == (count, reason)
 
 
-@then(parsers.parse('the client is refused with {status:d}, and the field "{field}" is named'))
+@then(parsers.parse('the client gets status {status:d} and an error that names the field "{field}"'))
 def is_refused(answer: Answer, status: int, field: str) -> None:
     assert isinstance(answer.error, openai.APIStatusError)
     assert (answer.error.status_code, answer.error.param) == (status, field)
     assert len(answer.error.message) > len("Error code: 400 - ")
 
 
-@then(parsers.parse('the client is told {status:d}, and that there is "{name}"'))
-def is_told_what_there_is(answer: Answer, status: int, name: str) -> None:
+@then(parsers.parse('the client gets status {status:d} and a message that names "{name}"'))
+def gets_names(answer: Answer, status: int, name: str) -> None:
     assert isinstance(answer.error, openai.APIStatusError)
     assert answer.error.status_code == status
     assert name in answer.error.message
@@ -200,12 +195,12 @@ def raises(answer: Answer, words: str) -> None:
     assert words in answer.error.message
 
 
-@then("it is told of the load before the first token")
-def told_of_load(answer: Answer) -> None:
+@then("the stream reports the start of the worker before the first token")
+def start_is_reported(answer: Answer) -> None:
     first = next(number for number, line in enumerate(answer.lines) if line.startswith("data: "))
     assert any(line.startswith(": ") and "starting" in line for line in answer.lines[:first])
 
 
-@then(parsers.parse('"{name}" is one of them'))
+@then(parsers.parse('"{name}" is in the list'))
 def is_listed(answer: Answer, name: str) -> None:
     assert name in answer.names

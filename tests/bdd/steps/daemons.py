@@ -89,7 +89,7 @@ def in_catalogue(hive: HiveUnderTest, model: str) -> None:
     assert not models[0].get("problem")
 
 
-@when("the rbee-hive gets SIGTERM")
+@when("the rbee-hive is terminated")
 def hive_sigterm(hive: HiveUnderTest) -> None:
     assert hive.running is not None
     hive.running.signal(signal.SIGTERM)
@@ -106,12 +106,12 @@ def no_hive_workers(hive: HiveUnderTest) -> None:
     assert hive.workers() == []
 
 
-@when("the health of the hive is asked without a key", target_fixture="answer")
+@when("somebody without a key asks for the health of the hive", target_fixture="answer")
 def health_without_key(hive: HiveUnderTest) -> httpx.Response:
     return httpx.get(f"{hive.url}/v1/health", trust_env=False)
 
 
-@then(parsers.parse('it is alive, of this version, with API version "{api_version}"'))
+@then(parsers.parse('the hive is alive, of this version, with API version "{api_version}"'))
 def alive(answer: httpx.Response, api_version: str) -> None:
     assert answer.json() == {"status": "alive", "version": __version__, "api_version": api_version}
 
@@ -121,9 +121,9 @@ def spawned(hive: HiveUnderTest, model: str) -> dict[str, Any]:
     return hive.spawn(model)
 
 
-@then("the hive answers at once with a worker that is starting or loading, on its own port")
+@then("the hive answers at once with a worker that is loading, on its own port")
 def answered_loading(machine: Machine, link: dict[str, Any]) -> None:
-    assert link["worker"]["state"] in ("starting", "loading")
+    assert link["worker"]["state"] == "loading"
     assert int(link["worker"]["url"].rsplit(":", 1)[1]) >= machine.worker_port
 
 
@@ -140,7 +140,7 @@ def ask_ready(link: dict[str, Any]) -> dict[str, Any]:
     return status
 
 
-@then("the worker says that it is loading and where its progress is")
+@then("the worker says that it is loading and where its progress can be read")
 def worker_loading(link: dict[str, Any]) -> None:
     status = eventually(lambda: ask_ready(link), within=10, because="the worker's port is bound")
     assert status["ready"] is False
@@ -148,12 +148,12 @@ def worker_loading(link: dict[str, Any]) -> None:
     assert "/v1/loading/progress" in status["progress_url"]
 
 
-@then("the worker called back, so that the hive lists it as loading")
+@then("the hive lists the worker as loading")
 def listed_loading(hive: HiveUnderTest) -> None:
     eventually(lambda: hive.workers()[0]["state"] == "loading", within=5, because="the callback updated the list")
 
 
-@then(parsers.parse("the worker says within {seconds:d} seconds that it is ready and its model loaded"))
+@then(parsers.parse("the worker says within {seconds:d} seconds that it is ready and its model is loaded"))
 def worker_ready(link: dict[str, Any], seconds: int) -> None:
     status = eventually(
         lambda: (found := ask_ready(link)).get("ready", False) and found, within=seconds, because="the model is loaded"
@@ -163,7 +163,7 @@ def worker_ready(link: dict[str, Any], seconds: int) -> None:
     assert status["model_loaded"] is True
 
 
-@then(parsers.parse("the hive lists it as idle within {seconds:d} seconds"))
+@then(parsers.parse("the hive lists the worker as idle within {seconds:d} seconds"))
 def listed_idle(hive: HiveUnderTest, seconds: int) -> None:
     eventually(lambda: hive.workers()[0]["state"] == "idle", within=seconds, because="the hive knows it is idle")
 
@@ -177,21 +177,21 @@ def asked(machine: Machine, daemon: str, request_name: str) -> httpx.Response:
     if daemon == "the queen":
         key, port = queen_key(machine), machine.queen_port
     requests: dict[str, tuple[str, str, Any]] = {
-        "a missing route": ("GET", "/v1/nowhere", None),
+        "an unknown path": ("GET", "/v1/nowhere", None),
         "a wrong method": ("PUT", "/health" if daemon == "the queen" else "/v1/health", None),
-        "a task without model": ("POST", "/v2/tasks", {"prompt": "hello"}),
+        "a task with no model": ("POST", "/v2/tasks", {"prompt": "hello"}),
         "an unknown worker": ("POST", "/v2/workers/shutdown", {"worker_id": "worker-none"}),
-        "a model of nonsense": ("POST", "/v1/models/download", {"model": "nonsense"}),
-        "anything without key": ("GET", "/v1/workers/list", None),
+        "an invalid model name": ("POST", "/v1/models/download", {"model": "nonsense"}),
+        "a list without a key": ("GET", "/v1/workers/list", None),
     }
     method, path, body = requests[request_name]
-    headers = {} if request_name.endswith("without key") else {"Authorization": f"Bearer {key}"}
+    headers = {} if request_name.endswith("without a key") else {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=30) as client:
         eventually(lambda: _listens(port), within=20, because=f"{daemon} has bound its port")
         return client.request(method, path, json=body)
 
 
-@then(parsers.parse('it answers {status:d} with code "{code}", a message, details and a hint'))
+@then(parsers.parse('the answer has status {status:d}, code "{code}", a message, details and a hint'))
 def answers(answer: httpx.Response, status: int, code: str) -> None:
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]

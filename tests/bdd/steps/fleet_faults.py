@@ -10,7 +10,7 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from rbee.client.queen import QueenClient
-from tests.bdd.steps.fleet import Operator
+from tests.bdd.steps.fleet import NO_PROCESS, Operator
 from tests.bdd.steps.hub import FILE, MIB, REPO
 from tests.support.commands import Running
 from tests.support.gguf_files import write_gguf
@@ -22,13 +22,13 @@ _WORKERS = "pgrep -f /bin/llm-worker-rbee"
 
 
 def queen_of(operator: Operator) -> QueenClient:
-    """Give the operator's queen."""
+    """Return a client of the operator's queen."""
     key = (operator.machine.home / "secrets" / "api-key").read_text().strip()
     return QueenClient(f"http://127.0.0.1:{operator.machine.queen_port}", key)
 
 
-def heard(operator: Operator, name: str) -> bool:
-    """Tell whether the queen's channel to a machine's hive is up."""
+def is_connected(operator: Operator, name: str) -> bool:
+    """Return whether the queen is connected to a machine's hive."""
     return any(hive["connected"] for hive in queen_of(operator).hives() if hive["node"] == name)
 
 
@@ -48,8 +48,8 @@ def cut(operator: Operator, name: str, request: pytest.FixtureRequest) -> None:
     operator.host(name).cut_cable()
 
 
-@when(parsers.parse("the cable of {name} is mended"))
-def mended(operator: Operator, name: str) -> None:
+@when(parsers.parse("the cable of {name} is plugged in again"))
+def plugged_in(operator: Operator, name: str) -> None:
     operator.host(name).mend_cable()
 
 
@@ -66,12 +66,12 @@ def power_back(operator: Operator, name: str) -> None:
 
 @pytest.fixture(name="machines_hub")
 def hub_of_the_machines(operator: Operator) -> Iterator[Hub]:
-    """Have a hub that machines reach."""
+    """Yield a hub that machines reach."""
     with Hub(operator.rig.controller) as hub:
         yield hub
 
 
-@given(parsers.parse("the hive of {name} fetches from a slow hub"))
+@given(parsers.parse("the hive of {name} downloads from a slow hub"))
 def slow_hub(operator: Operator, name: str, machines_hub: Hub, request: pytest.FixtureRequest) -> None:
     machines_hub.add(REPO, FILE, write_gguf(operator.machine.root / "machines.gguf", size=60 * MIB).read_bytes())
     machines_hub.fail(REPO, FILE, Slow(bytes_per_s=5 * MIB), times=None)
@@ -93,25 +93,25 @@ def fast_hub(machines_hub: Hub) -> None:
     machines_hub.heal(REPO, FILE)
 
 
-@when(parsers.parse("the operator begins to fetch the hub's model to {name}"))
-def begins_to_fetch(operator: Operator, name: str) -> None:
+@when(parsers.parse("the operator starts to pull the hub's model to {name}"))
+def starts_to_pull(operator: Operator, name: str) -> None:
     operator.machine.start("rbee-keeper", "models", "pull", "--node", name, f"hf:{REPO}")
 
 
-@when(parsers.parse("at least {size:d} MiB of it are on {name}"), target_fixture="fetched")
-def fetched_so_far(operator: Operator, size: int, name: str) -> int:
+@when(parsers.parse("at least {size:d} MiB of it have reached {name}"), target_fixture="downloaded")
+def downloaded_so_far(operator: Operator, size: int, name: str) -> int:
     def there() -> int | None:
-        said = operator.shell(name, "find /var/lib/rbee/models -name '*.part' -exec stat -c %s {} +")
-        return int(said) if said and int(said) >= size * MIB else None
+        output = operator.shell(name, "find /var/lib/rbee/models -name '*.part' -exec stat -c %s {} +")
+        return int(output) if output and int(output) >= size * MIB else None
 
     return eventually(there, within=60, because=f"{size} MiB have come") or 0
 
 
-@then(parsers.parse("at most {size:d} MiB were fetched twice"))
-def fetched_twice(machines_hub: Hub, fetched: int, size: int) -> None:
+@then(parsers.parse("at most {size:d} MiB were downloaded twice"))
+def downloaded_twice(machines_hub: Hub, downloaded: int, size: int) -> None:
     last = machines_hub.ranges(REPO, FILE)[-1]
-    assert last is not None, "it was fetched from the beginning"
-    assert int(last.removeprefix("bytes=").split("-")[0]) >= fetched - size * MIB
+    assert last is not None, "it was downloaded from the beginning"
+    assert int(last.removeprefix("bytes=").split("-")[0]) >= downloaded - size * MIB
 
 
 @when(parsers.parse("the operator asks {name} for a long answer"), target_fixture="running")
@@ -134,16 +134,20 @@ def same_worker(operator: Operator, name: str, noted: tuple[str, str]) -> None:
 @then(parsers.parse("no worker runs on {name} within {seconds:d} seconds"))
 def fenced(operator: Operator, name: str, seconds: int) -> None:
     eventually(
-        lambda: not operator.host(name).inside(*_WORKERS.split(), check=False).stdout,
+        lambda: operator.host(name).inside(*_WORKERS.split(), check=False).code == NO_PROCESS,
         within=seconds,
         because="the hive has stopped its workers",
     )
 
 
-@then(parsers.re(r"the queen (?P<does>hears|does not hear) (?P<name>h\d) within (?P<seconds>\d+) seconds"))
-def channel(operator: Operator, does: str, name: str, seconds: str) -> None:
+@then(
+    parsers.re(r"the queen is (?P<how>connected|no longer connected) to (?P<name>h\d) within (?P<seconds>\d+) seconds")
+)
+def connection(operator: Operator, how: str, name: str, seconds: str) -> None:
     eventually(
-        lambda: heard(operator, name) == (does == "hears"), within=int(seconds), because=f"the queen {does} {name}"
+        lambda: is_connected(operator, name) == (how == "connected"),
+        within=int(seconds),
+        because=f"the queen is {how} to {name}",
     )
 
 

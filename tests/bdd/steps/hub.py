@@ -15,15 +15,14 @@ REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
 MIB = 1024 * 1024
 
 
-@given(parsers.parse("a model hub with a model of {size:d} MiB"), target_fixture="hub_model")
-def hub_with_model(machine: Machine, hub: Hub, size: int) -> str:
+@given(parsers.parse("a model hub with a model of {size:d} MiB"))
+def hub_with_model(machine: Machine, hub: Hub, size: int) -> None:
     content = write_gguf(machine.root / "on-the-hub.gguf", size=size * MIB).read_bytes()
     hub.add(REPO, FILE, content)
     machine.env.update(hub.environ(machine.root / "hf"))
-    return f"hf:{REPO}"
 
 
-@given(parsers.parse("the hub breaks off the file at {percent:d} percent {times:d} times"))
+@given(parsers.parse("the hub closes the connection at {percent:d} percent of the file {times:d} times"))
 def hub_breaks(hub: Hub, percent: int, times: int) -> None:
     hub.fail(REPO, FILE, Reset(at=percent / 100), times=times)
 
@@ -33,9 +32,9 @@ def hub_is_slow(hub: Hub, rate: int) -> None:
     hub.fail(REPO, FILE, Slow(bytes_per_s=rate * MIB))
 
 
-@given("the model of the hub was pulled")
-def pulled(machine: Machine, hub_model: str) -> None:
-    result = machine.run("rbee-keeper", "models", "pull", "--node", "localhost", hub_model)
+@given("the hub's model was pulled")
+def pulled(machine: Machine) -> None:
+    result = machine.run("rbee-keeper", "models", "pull", "--node", "localhost", f"hf:{REPO}")
     assert result.code == 0, result
 
 
@@ -52,7 +51,7 @@ def deleted(machine: Machine) -> None:
     Path(str(catalogued(machine)["local_path"])).unlink()
 
 
-@then("the file of the model is the hub's")
+@then("the file of the model is identical to the hub's")
 def same_file(machine: Machine) -> None:
     assert Path(str(catalogued(machine)["local_path"])).read_bytes() == (machine.root / "on-the-hub.gguf").read_bytes()
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tomllib
+from pathlib import Path
 
 import psutil
 import pytest
@@ -28,10 +29,18 @@ def a_machine_without_config(machine: Machine) -> str:
     return "demo"
 
 
-@given("a machine with the fake engine", target_fixture="model")
-def a_machine_with_the_fake_engine(machine: Machine) -> str:
+def called_bee(machine: Machine, path: Path) -> str:
+    """Name a model file "bee" in the config, and return its reference."""
+    reference = f"file://{path}"
+    machine.configure("models", bee=reference)
+    return reference
+
+
+@given('a machine with the model "bee"', target_fixture="model")
+def a_machine_with_bee(machine: Machine) -> str:
+    """Have a model that the fake engine pretends to run."""
     machine.configure("worker", engine="fake")
-    return f"file://{write_gguf(machine.root / 'tiny.gguf')}"
+    return called_bee(machine, write_gguf(machine.root / "tiny.gguf"))
 
 
 @given("a machine with a running queen", target_fixture="model")
@@ -42,12 +51,12 @@ def a_running_queen(machine: Machine) -> str:
     return "demo"
 
 
-@given(parsers.parse("the fake engine gives {rate:d} tokens per second"))
+@given(parsers.parse("bee writes {rate:d} tokens per second"))
 def fake_speed(machine: Machine, rate: int) -> None:
     machine.fake(tokens_per_s=rate)
 
 
-@given(parsers.parse("the fake engine takes {seconds:d} seconds to load"))
+@given(parsers.parse("bee takes {seconds:d} seconds to load"))
 def fake_load(machine: Machine, seconds: int) -> None:
     machine.fake(load_s=seconds)
 
@@ -57,7 +66,7 @@ def slots(machine: Machine, count: int) -> None:
     machine.configure("hive", slots=count)
 
 
-@given(parsers.parse("the hive stops workers after {seconds:d} second of idling"))
+@given(parsers.parse("the hive stops workers that were idle for {seconds:d} second"))
 def idle_timeout(machine: Machine, seconds: int) -> None:
     machine.configure("hive", idle_timeout_s=seconds)
 
@@ -92,25 +101,25 @@ def config_line(machine: Machine, line: str) -> None:
     machine.configure("", **{key: value})
 
 
-@given("a model file whose header asks for more memory than there is", target_fixture="model")
+@given("bee needs more memory than there is", target_fixture="model")
 def greedy_model(machine: Machine) -> str:
     path = write_gguf(machine.root / "greedy.gguf", layers=400, embedding=32768, heads=128, context=131072)
-    return f"file://{path}"
+    return called_bee(machine, path)
 
 
-@given(parsers.re(r"the demo model quantised as (?P<quantisation>Q4_1|Q8_0)"), target_fixture="model")
-def quantised(quantisation: str) -> str:
-    return f"file://{smollm2_path() if quantisation == 'Q4_1' else smollm2_q8_path()}"
+@given(parsers.re(r'the demo model quantised as (?P<quantisation>Q4_1|Q8_0) is called "bee"'), target_fixture="model")
+def quantised(machine: Machine, quantisation: str) -> str:
+    return called_bee(machine, {"Q4_1": smollm2_path, "Q8_0": smollm2_q8_path}[quantisation]())
 
 
-@given(parsers.re(r"a model file that is (?P<fault>no GGUF|empty|truncated|missing)"), target_fixture="model")
+@given(parsers.re(r"bee is a file that is (?P<fault>not GGUF|empty|truncated|missing)"), target_fixture="model")
 def faulty_model(machine: Machine, fault: str) -> str:
     path = machine.root / "faulty.gguf"
     whole = write_gguf(machine.root / "whole.gguf").read_bytes()
-    content = {"no GGUF": b"this is no model" * 100, "empty": b"", "truncated": whole[: len(whole) // 2]}
+    content = {"not GGUF": b"this is no model" * 100, "empty": b"", "truncated": whole[: len(whole) // 2]}
     if fault != "missing":
         path.write_bytes(content[fault])
-    return f"file://{path}"
+    return called_bee(machine, path)
 
 
 @given(
@@ -135,7 +144,9 @@ def config_files(machine: Machine, first: str) -> dict[str, str]:
 
 @when(parsers.re(r"the (?P<program>rbee-keeper|queen-rbee|rbee-hive|llm-worker-rbee) is killed"))
 def killed(machine: Machine, program: str) -> None:
-    for process in machine.processes(program):
+    found = machine.processes(program)
+    assert found, f"no {program} runs that could be killed"
+    for process in found:
         process.send_signal(signal.SIGKILL)
 
 
@@ -181,7 +192,7 @@ def one_queen(machine: Machine) -> None:
     assert len(starts) == 1
 
 
-@when("the operator installs for the system below another root", target_fixture="result")
+@when("the operator installs rbee for the system below another root", target_fixture="result")
 def install_system(machine: Machine) -> object:
     return machine.run("rbee-keeper", "install", "--system", "--root", str(machine.root / "system"))
 
@@ -200,7 +211,7 @@ def user_program(machine: Machine, program: str) -> None:
     assert psutil.Popen([str(path), "--version"], stdout=-3).wait(30) == 0
 
 
-@then("the user has a config file that is right")
+@then("the user has a valid config file")
 def user_config(machine: Machine) -> None:
     result = machine.run("rbee-keeper", "config", "check")
     assert result.code == 0, result

@@ -1,4 +1,4 @@
-"""Documents that a worker sorts by a question."""
+"""Steps of a client that has documents reranked."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.bdd.steps.clients import Answer, Endpoint
 from tests.support.machine import Machine
 
 
-@given("the fake engine ranks documents")
+@given("bee is a model for reranking")
 def fake_ranks(machine: Machine) -> None:
     machine.fake(ranks=True)
 
 
 @when(
-    parsers.parse('a client has "{one}", "{two}" and "{three}" sorted by "{query}"'),
+    parsers.parse('a client reranks "{one}", "{two}" and "{three}" for "{query}"'),
     target_fixture="answer",
 )
-def has_sorted(endpoint: Endpoint, model: str, one: str, two: str, three: str, query: str) -> Answer:
+def reranks(endpoint: Endpoint, model: str, one: str, two: str, three: str, query: str) -> Answer:
     body = {"model": model, "query": query, "documents": [one, two, three]}
     with endpoint.openai() as client:
         try:
@@ -30,6 +30,6 @@ def has_sorted(endpoint: Endpoint, model: str, one: str, two: str, three: str, q
     return Answer(names=[str(result["index"]) for result in got["results"]])
 
 
-@then(parsers.parse("the client has document {first:d} first, then {second:d}"))
-def has_first(answer: Answer, first: int, second: int) -> None:
+@then(parsers.parse("document {first:d} is first, then document {second:d}"))
+def is_first(answer: Answer, first: int, second: int) -> None:
     assert answer.names[:2] == [str(first), str(second)]

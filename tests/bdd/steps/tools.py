@@ -1,4 +1,4 @@
-"""Calls of tools, followed as they come."""
+"""Steps of a client that streams calls of tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEMPLATE = (Path(__file__).parents[2] / "support" / "tools.jinja").read_text()
 
 
 @dataclass
-class Followed:
+class StreamedCall:
     """What came of a call: its name, how many pieces came before it, the pieces, and why the answer ended."""
 
     name: str = ""
@@ -25,61 +25,61 @@ class Followed:
     reason: str = ""
 
 
-def follow_call(endpoint: Endpoint, model: str, tool: str, **wish: Any) -> Followed:
-    followed = Followed()
+def stream_call(endpoint: Endpoint, model: str, tool: str, **options: Any) -> StreamedCall:
+    streamed = StreamedCall()
     tools: Any = [{"type": "function", "function": {"name": tool, "parameters": {"type": "object"}}}]
     with endpoint.openai() as client:
-        stream = client.chat.completions.create(model=model, messages=HELLO, tools=tools, stream=True, **wish)
+        stream = client.chat.completions.create(model=model, messages=HELLO, tools=tools, stream=True, **options)
         for chunk in stream:
             (choice,) = chunk.choices
-            followed.reason = choice.finish_reason or followed.reason
+            streamed.reason = choice.finish_reason or streamed.reason
             for call in choice.delta.tool_calls or ():
                 assert call.function is not None
                 if call.function.name:
-                    followed.name, followed.before = call.function.name, len(followed.pieces)
+                    streamed.name, streamed.before = call.function.name, len(streamed.pieces)
                 if call.function.arguments:
-                    followed.pieces.append(call.function.arguments)
-    return followed
+                    streamed.pieces.append(call.function.arguments)
+    return streamed
 
 
-@given(parsers.parse('the fake engine calls the tool "{tool}" for "{city}"'))
+@given(parsers.parse('bee calls the tool "{tool}" for "{city}"'))
 def fake_calls(machine: Machine, tool: str, city: str) -> None:
     call = json.dumps({"name": tool, "arguments": {"city": city}})
     machine.fake(template=TEMPLATE, text=f"<tool_call> {call} </tool_call>", length=7)
 
 
-@when(parsers.parse('OpenAI\'s client follows a chat with the tool "{tool}"'), target_fixture="followed")
-def follows_tool(endpoint: Endpoint, model: str, tool: str) -> Followed:
-    return follow_call(endpoint, model, tool)
+@when(parsers.parse('OpenAI\'s client streams a chat with the tool "{tool}"'), target_fixture="call")
+def streams_call(endpoint: Endpoint, model: str, tool: str) -> StreamedCall:
+    return stream_call(endpoint, model, tool)
 
 
 @when(
-    parsers.parse('OpenAI\'s client follows a chat with the tool "{tool}" for {count:d} tokens'),
-    target_fixture="followed",
+    parsers.parse('OpenAI\'s client streams a chat with the tool "{tool}" for {count:d} tokens'),
+    target_fixture="call",
 )
-def follows_tool_briefly(endpoint: Endpoint, model: str, tool: str, count: int) -> Followed:
-    return follow_call(endpoint, model, tool, max_tokens=count)
+def streams_short_call(endpoint: Endpoint, model: str, tool: str, count: int) -> StreamedCall:
+    return stream_call(endpoint, model, tool, max_tokens=count)
 
 
 @when(
-    parsers.parse('OpenAI\'s client follows a call of "{tool}" by the queen\'s "{name}"'),
-    target_fixture="followed",
+    parsers.parse('OpenAI\'s client streams a chat with the tool "{tool}" from the queen\'s "{name}"'),
+    target_fixture="call",
 )
-def follows_tool_of_queen(machine: Machine, name: str, tool: str) -> Followed:
-    return follow_call(queen_of(machine), name, tool)
+def streams_call_of_queen(machine: Machine, name: str, tool: str) -> StreamedCall:
+    return stream_call(queen_of(machine), name, tool)
 
 
-@then(parsers.parse('the client knows the tool "{tool}" before its arguments'))
-def knows_tool(followed: Followed, tool: str) -> None:
-    assert (followed.name, followed.before) == (tool, 0)
+@then(parsers.parse('the client gets the name "{tool}" before the arguments'))
+def gets_name_first(call: StreamedCall, tool: str) -> None:
+    assert (call.name, call.before) == (tool, 0)
 
 
-@then(parsers.parse('the arguments come in several pieces, which together say that "{key}" is "{value}"'))
-def arguments_come(followed: Followed, key: str, value: str) -> None:
-    assert len(followed.pieces) > 1
-    assert json.loads("".join(followed.pieces)) == {key: value}
+@then(parsers.parse('the arguments come in several pieces and together give "{value}" as "{key}"'))
+def arguments_come(call: StreamedCall, key: str, value: str) -> None:
+    assert len(call.pieces) > 1
+    assert json.loads("".join(call.pieces)) == {key: value}
 
 
-@then(parsers.parse('the answer ended with "{reason}"'))
-def ended_with(followed: Followed, reason: str) -> None:
-    assert followed.reason == reason
+@then(parsers.parse('the answer ends with "{reason}"'))
+def ends_with_reason(call: StreamedCall, reason: str) -> None:
+    assert call.reason == reason

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.rows import Row, table, write
+from bench.rows import Row, table, write
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,7 @@ def test_equal_fleets_give_equal_answers() -> None:
 def test_a_decision_in_a_large_fleet_takes_less_than_a_millisecond() -> None:
     """Among 500 workers on 100 nodes, all of which have read something of the prompt, half of all take less than 1 ms.
 
-    That 99 of 100 do shows on a machine that does nothing else: `make bench ARGS=placement`.
+    That 99 of 100 do shows on a machine that does nothing else: `make bench ARGS=decisions`.
     """
     chance = random.Random(1)
     marks = tuple(range(300))
