@@ -22,18 +22,20 @@ def main() -> int:
         "parts", nargs="*", metavar="PART", help=f"any of: {', '.join(PARTS)}; without: {', '.join(DEFAULT)}"
     )
     parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
-    parser.add_argument("--rounds", type=int, default=5, help="turns that each takes; the medians count (default: 5)")
-    wish = parser.parse_args()
-    if unknown := set(wish.parts) - set(PARTS):
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="how often each is measured; the medians count (default: 5)"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
-    if wish.rounds < 1:
+    if arguments.rounds < 1:
         parser.error("--rounds must be 1 or more")
     rows: list[Row] = []
     failed = []
-    for name in wish.parts or DEFAULT:
+    for name in arguments.parts or DEFAULT:
         print(f"measuring {name} ...", flush=True)
         try:
-            for row in PARTS[name](wish.rounds):
+            for row in PARTS[name](arguments.rounds):
                 rows.append(row)
                 print(f"  {row.name}: {row.ours:.4g} {row.unit}", flush=True)
         except (AssertionError, OSError, RbeeError, RuntimeError, StepError, subprocess.SubprocessError) as failure:
@@ -43,7 +45,7 @@ def main() -> int:
     write(rows, LATEST)
     print(f"\n{table(rows)}\n\nwritten to {LATEST.relative_to(ROOT)}")
     missed = [row.name for row in rows if not row.kept]
-    return 1 if failed or (wish.strict and missed) else 0
+    return 1 if failed or (arguments.strict and missed) else 0
 
 
 if __name__ == "__main__":

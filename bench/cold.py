@@ -60,9 +60,9 @@ def _through_all(home: Path) -> float:
         first = keeper.stdout.read(1)
         took = time.perf_counter() - began
         keeper.stdout.read()
-        said = keeper.stderr.read()
+        errors = keeper.stderr.read()
         if keeper.wait(_WITHIN_S) or not first:
-            raise RuntimeError(f"rbee-keeper infer failed with {keeper.returncode}: {said[-500:]!r}")
+            raise RuntimeError(f"rbee-keeper infer failed with {keeper.returncode}: {errors[-500:]!r}")
     return took
 
 

@@ -36,7 +36,7 @@ def placement(rounds: int) -> list[Row]:
 
 
 def _p99_ms(fleet: Fleet, wish: Wish, rounds: int) -> float:
-    """Give the best round's p99 of this thread's own time: what other processes take is none of its cost."""
+    """Return the best round's p99 of this thread's own time: what other processes take is none of its cost."""
     best = []
     for _ in range(rounds):
         took = []

@@ -26,7 +26,7 @@ _BEFORE = 40
 
 
 def long_prompt(rounds: int) -> list[Row]:
-    """Give the largest gap between tokens while a prompt of 1,500 tokens is read, in multiples of the usual one."""
+    """Return the largest gap between tokens while a prompt of 1,500 tokens is read, in multiples of the usual one."""
     gaps: dict[str, tuple[float, float]] = {}
     for name, launch in (("ours", ours), ("theirs", theirs)):
         with running(launch(2 * STREAMS + 1, CONTEXT)) as server:  # those of the last round may still be ending

@@ -1,4 +1,4 @@
-"""The parts of the benchmark: each measures ours and the peer in turns and gives rows."""
+"""The parts of the benchmark: each measures ours and the peer in turns and returns rows."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _time(arguments: Sequence[str], env: dict[str, str]) -> float:
 
 
 def _medians(taken: dict[str, list[float]]) -> tuple[float, float]:
-    """The medians of ours and theirs, each without its first, which only warmed up."""
+    """Return the medians of ours and theirs, each without its first, which only warmed up."""
     return median(taken["ours"][1:]), median(taken["theirs"][1:])
 
 

@@ -29,7 +29,7 @@ PARTS = ("-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD
 
 
 def llama_server() -> Path:
-    """Give the llama-server of this kind of machine. Raises StepError or RbeeError if it cannot be built."""
+    """Return the llama-server of this kind of machine. Raises StepError or RbeeError if it cannot be built."""
     found = constraints.pinned()
     kind = Kind.of_this_machine(found[LLAMA].version)
     peers = cache_home() / "peers"

@@ -82,7 +82,7 @@ def _one_more(controller: Controller, one_s: float) -> Row:
 def _cascade(controller: Controller) -> list[Row]:
     """Measure how long one word to the queen takes to end all hives with two workers each; it ends the fleet.
 
-    Until she has accounted for all, and until every process is seen to be gone.
+    Until it has accounted for all, and until every process is seen to be gone.
     """
     key = (controller.home / "secrets" / "api-key").read_text(encoding="utf-8").strip()
     with httpx.Client(
@@ -90,12 +90,12 @@ def _cascade(controller: Controller) -> list[Row]:
     ) as queen:
         for host in controller.rig:
             for _ in range(_WORKERS_EACH):
-                said = queen.post("/v2/workers/spawn", json={"node": host.name, "model": MODEL}).text
-                if '"worker":' not in said:
-                    raise RuntimeError(f"{host.name}: {said[-500:]}")
+                answer = queen.post("/v2/workers/spawn", json={"node": host.name, "model": MODEL}).text
+                if '"worker":' not in answer:
+                    raise RuntimeError(f"{host.name}: {answer[-500:]}")
         began = time.perf_counter()
         receipt = queen.post("/v1/admin/shutdown", json={}).json()
-        told = time.perf_counter() - began
+        receipt_s = time.perf_counter() - began
     gone = sum(len(hive["workers"]) for hive in receipt["hives"])
     if gone < _WORKERS_EACH * len(controller.rig):
         raise RuntimeError(f"the receipt names {gone} workers: {receipt}")
@@ -107,7 +107,7 @@ def _cascade(controller: Controller) -> list[Row]:
         )
     ended = time.perf_counter() - began
     return [
-        Row("cascade_10x2_receipt", told, _CASCADE_S, _PROMISED, "s", "<=1.0"),
+        Row("cascade_10x2_receipt", receipt_s, _CASCADE_S, _PROMISED, "s", "<=1.0"),
         Row("cascade_10x2_gone", ended, _CASCADE_S, _PROMISED, "s", "<=1.0"),
     ]
 

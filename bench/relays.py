@@ -73,7 +73,7 @@ def sourced() -> Iterator[tuple[Relay, int]]:
 
 @contextmanager
 def queen(hive_port: int, *, max_tasks: int = 5000) -> Iterator[Relay]:
-    """Run our queen with the source's hive as her only node."""
+    """Run our queen with the source's hive as its only node."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="rbee-bench-") as home:
         command = [str(Path(sys.executable).with_name("queen-rbee")), "--port", str(port), "--local-hive", "false"]
@@ -120,7 +120,7 @@ def sglang_router(upstream: int) -> Iterator[Relay]:
 
 
 def all_relays(stack: ExitStack) -> dict[str, Relay]:
-    """Start everything in front of one source, which is among them; a peer that cannot be had is left out, and said."""
+    """Start everything in front of one source, which is among them; a missing peer is left out and reported."""
     upstream, hive_port = stack.enter_context(sourced())
     relays = {"source": upstream, "ours": stack.enter_context(queen(hive_port))}
     for name, start in (("nginx", nginx), ("sglang-router", sglang_router)):

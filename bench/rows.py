@@ -29,14 +29,14 @@ class Row:
 
     @property
     def kept(self) -> bool:
-        """Tell whether the ratio is what was promised."""
+        """Return whether the ratio is what was promised."""
         if not self.target:
             return True
         return _COMPARE[self.target[:2]](self.ratio, float(self.target[2:]))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Lay rows out for a person."""
+    """Format rows as a table."""
     lines = [("measure", "ours", "peer", "", "unit", "ratio", "target", "")]
     lines += [
         (

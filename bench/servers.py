@@ -35,7 +35,7 @@ class Server:
     healthy_after_s: float = 0.0
 
     def request(self, prompt: str, *, tokens: int, seed: int) -> dict[str, Any]:
-        """Make the body of one chat request; both servers sample the same way."""
+        """Build the body of one chat request; both servers sample the same way."""
         cuts = {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "repeat_penalty": 1.1}
         sampling = {"temperature": 0.7, **cuts, "seed": seed, "max_tokens": tokens}
         messages = [{"role": "user", "content": prompt}]

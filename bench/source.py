@@ -90,7 +90,7 @@ def _number(text: bytes, name: bytes) -> int:
 
 
 async def hive(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Tell a queen of the one worker, and then that we live."""
+    """Send a queen the one worker, and then a heartbeat now and then."""
     head = await reader.readuntil(b"\r\n\r\n")
     fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
     key = next((value for name, value in fields.items() if name.lower() == b"sec-websocket-key"), None)

@@ -67,8 +67,8 @@ _JSON = {"Content-Type": "application/json"}
 
 
 def _body(events: int) -> bytes:
-    wish = {"model": source.MODEL, "messages": [{"role": "user", "content": "bees"}], "stream": True}
-    return json.dumps({**wish, "max_completion_tokens": events, "seed": RATE}).encode()
+    fields = {"model": source.MODEL, "messages": [{"role": "user", "content": "bees"}], "stream": True}
+    return json.dumps({**fields, "max_completion_tokens": events, "seed": RATE}).encode()
 
 
 @contextmanager

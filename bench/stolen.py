@@ -45,5 +45,5 @@ class Stolen:
 
 
 def _stolen_s() -> list[float]:
-    """Give it for each processor since the boot; only Linux tells."""
+    """Return it for each processor since the boot; only Linux reports it."""
     return [getattr(processor, "steal", 0.0) for processor in psutil.cpu_times(percpu=True)]

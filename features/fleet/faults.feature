@@ -9,18 +9,18 @@ Feature: Machines that fail
     When the operator types "rbee-keeper daemon start"
     And the operator types "rbee-keeper infer --node h1 --model demo --prompt Hello --max-tokens 3"
     Then the exit code is 0
-    And the worker of h1 is noted
-    When the cable of h1 is cut
+    When the operator notes the worker of h1
+    And the cable of h1 is cut
     Then the queen is no longer connected to h1 within 12 seconds
     When the operator types "rbee-keeper infer --model demo --prompt Hello --max-tokens 3"
     Then the exit code is 0
     When the cable of h1 is plugged in again
     Then the queen is connected to h1 within 12 seconds
-    And h1 has the worker that was noted, and no other
+    And h1 has the noted worker and no other
     When the operator types "rbee-keeper infer --node h1 --model demo --prompt Hello --max-tokens 3"
     Then the exit code is 0
     And the keeper says "is warm"
-    And the operator stops the queen
+    And the operator can stop the queen
 
   @B67
   Scenario: After a long network failure the hive has stopped its workers and freed their memory
@@ -38,7 +38,7 @@ Feature: Machines that fail
     And the hive of h1 serves
     When the operator types "rbee-keeper infer --node h1 --model demo --prompt Hello --max-tokens 3"
     Then the exit code is 0
-    And the operator stops the queen
+    And the operator can stop the queen
 
   @B39
   Scenario: A machine that loses power during an answer fails the request and comes back
@@ -54,7 +54,7 @@ Feature: Machines that fail
     Then the queen is connected to h1 within 30 seconds
     When the operator types "rbee-keeper infer --node h1 --model demo --prompt Hello --max-tokens 3"
     Then the exit code is 0
-    And the operator stops the queen
+    And the operator can stop the queen
 
   @B17
   Scenario: A download resumes after the machine lost power
@@ -70,4 +70,4 @@ Feature: Machines that fail
     And the operator types "rbee-keeper models pull --node h1 hf:bees/tiny-GGUF"
     Then the exit code is 0
     And at most 8 MiB were downloaded twice
-    And the operator stops the queen
+    And the operator can stop the queen

@@ -24,6 +24,6 @@ Feature: A model calls tools
 
   Scenario: A tool call is streamed through the queen as well
     Given a running queen
-    When OpenAI's client streams a chat with the tool "weather" from the queen's "bee"
+    When OpenAI's client asks the queen's "bee" with the tool "weather"
     Then the arguments come in several pieces and together give "Paris" as "city"
     And the answer ends with "tool_calls"

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
 
 from tests.conftest import BEHAVIOURS, FEATURES
 from tests.support.checkout import ROOT, project, python_files
-
-STEP_KINDS = ("given", "when", "then")
-STEPS = sorted((ROOT / "tests" / "bdd" / "steps").glob("*.py"))
 
 
 def test_every_test_says_which_rule_it_protects() -> None:
@@ -36,15 +32,3 @@ def test_every_tag_is_a_known_marker() -> None:
         unknown += [f"{path.relative_to(ROOT)}: @{tag}" for tag in sorted(tags - known)]
 
     assert unknown == []
-
-
-def test_no_step_sentence_is_defined_twice() -> None:
-    """Two steps with one sentence would silently replace each other, so there are none."""
-    sentences: Counter[tuple[str, str]] = Counter()
-    for path in STEPS:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            # One function may be a fact for one scenario and a finding of another: that is no doublet.
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in STEP_KINDS and node.args:
-                sentences[ast.unparse(node.func), ast.unparse(node.args[0])] += 1
-
-    assert [sentence for sentence, count in sentences.items() if count > 1] == []

@@ -120,15 +120,15 @@ def long_answer(operator: Operator, name: str) -> Running:
     return operator.machine.start(*shlex.split(command))
 
 
-@then(parsers.parse("the worker of {name} is noted"), target_fixture="noted")
-def note_worker(operator: Operator, name: str) -> tuple[str, str]:
+@when(parsers.parse("the operator notes the worker of {name}"), target_fixture="noted")
+def notes_worker(operator: Operator, name: str) -> tuple[str, str]:
     (row,) = queen_of(operator).workers(name)
     return str(row["worker_id"]), operator.host(name).inside(*_WORKERS.split()).stdout
 
 
-@then(parsers.parse("{name} has the worker that was noted, and no other"))
+@then(parsers.parse("{name} has the noted worker and no other"))
 def same_worker(operator: Operator, name: str, noted: tuple[str, str]) -> None:
-    assert note_worker(operator, name) == noted
+    assert notes_worker(operator, name) == noted
 
 
 @then(parsers.parse("no worker runs on {name} within {seconds:d} seconds"))
@@ -151,7 +151,7 @@ def connection(operator: Operator, how: str, name: str, seconds: str) -> None:
     )
 
 
-@then("the operator stops the queen")
-def stops_queen(operator: Operator) -> None:
+@then("the operator can stop the queen")
+def can_stop_queen(operator: Operator) -> None:
     result = operator.type("rbee-keeper daemon stop")
     assert result.code == 0, result

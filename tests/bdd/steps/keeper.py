@@ -198,7 +198,6 @@ def address_from(result: Result, addresses: dict[str, str], first: str) -> None:
     assert result.json["queen_url"]["value"] == addresses[first], result
 
 
-@then(parsers.parse('the output has a line of "{source}"'))
 @when(parsers.parse('the output has a line of "{source}"'))
 def output_has(running: Running, source: str) -> None:
     eventually(lambda: source in running.stdout.read_text(), within=10, because=f"a line of {source} was printed")

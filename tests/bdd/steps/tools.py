@@ -62,7 +62,7 @@ def streams_short_call(endpoint: Endpoint, model: str, tool: str, count: int) ->
 
 
 @when(
-    parsers.parse('OpenAI\'s client streams a chat with the tool "{tool}" from the queen\'s "{name}"'),
+    parsers.parse('OpenAI\'s client asks the queen\'s "{name}" with the tool "{tool}"'),
     target_fixture="call",
 )
 def streams_call_of_queen(machine: Machine, name: str, tool: str) -> StreamedCall:
