@@ -50,7 +50,7 @@ def test_every_step_has_one_definition(file: str) -> None:
 
 
 def test_every_definition_is_used() -> None:
-    """A step that is defined is said by some scenario."""
+    """A step that is defined is used by some scenario."""
     steps = [step for file in FILES for step in steps_of(file)]
 
     assert [

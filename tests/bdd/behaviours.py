@@ -1,4 +1,4 @@
-"""Run the scenarios and tell for each promised behaviour whether it holds: `python -m tests.bdd.behaviours`.
+"""Run the scenarios and print for each promised behaviour whether it holds: `python -m tests.bdd.behaviours`.
 
 Writes `.bench/behaviours.json`: a list of `{id, scenarios, passed, skipped, failed}`. The exit code is 1 where a
 behaviour failed, has no scenario, or was not shown by any.
@@ -30,12 +30,12 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Tell whether it was shown, and by no scenario refuted."""
+        """Return whether a scenario has shown it, and none has refuted it."""
         return self.passed > 0 and not self.failed
 
 
 class Tally:
-    """Hears of every scenario that was run, in this process or by pytest-xdist in others."""
+    """Counts every scenario that was run, in this process or by pytest-xdist in others."""
 
     def __init__(self) -> None:
         self.rows = {behaviour: Row(behaviour) for behaviour in BEHAVIOURS}
@@ -58,7 +58,7 @@ class Tally:
 
 
 def table(tally: Tally) -> str:
-    """Lay the rows out for a person."""
+    """Format the rows as a table."""
     lines = [f"{'id':<5}{'scenarios':>10}{'passed':>8}{'skipped':>9}{'failed':>8}"]
     for row in tally.rows.values():
         remark = "; ".join(sorted(tally.reasons.get(row.id, ())))

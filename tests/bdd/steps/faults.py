@@ -67,7 +67,7 @@ def fake_dies_at_once(machine: Machine) -> None:
 
 @given(parsers.parse("the hive program is of version {version}"))
 def hive_version(machine: Machine, version: str) -> None:
-    """Let Python give the version to every process that runs as rbee-hive, before anything of it is imported."""
+    """Make Python set the version in every process that runs as rbee-hive, before anything of it is imported."""
     folder = machine.root / "another-version"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(

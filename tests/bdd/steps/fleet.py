@@ -42,12 +42,12 @@ all:
 
 
 class Operator:
-    """Somebody at a machine of their own, with the rig's hosts to work on; `said` is all that was ever printed."""
+    """Somebody at a machine of their own, with the rig's hosts to work on; `printed` is all output so far."""
 
     def __init__(self, machine: Machine, rig: Rig) -> None:
         self.machine = machine
         self.rig = rig
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self.installed: set[str] = set()
         self.before = ""
 
@@ -81,7 +81,7 @@ class Operator:
     def type(self, command: str) -> Result:
         """Run a command to its end."""
         result = self.machine.run(*map(self.on_the_rig, shlex.split(command)), within=300)
-        self.said += [result.stdout, result.stderr]
+        self.printed += [result.stdout, result.stderr]
         return result
 
     def begin(self, *names: str) -> None:
@@ -127,7 +127,7 @@ def with_machines(operator: Operator, names: str) -> None:
 
 @given("hives on h1 and h2")
 def hives(operator: Operator) -> None:
-    """Have them installed and running, by whatever scenario was first to need them."""
+    """Install and start them, unless a scenario before has done so."""
     operator.begin("h1", "h2")
     if operator.installed != {"h1", "h2"}:
         result = operator.type("rbee-keeper hive install --all")
@@ -343,5 +343,5 @@ def no_key_seen(operator: Operator) -> None:
     runs = [file for file in (operator.machine.home / "ansible").rglob("*") if file.is_file()]
     assert len(keys) >= 2
     assert runs
-    texts = {"output": "\n".join(operator.said), **{str(file): file.read_text(errors="replace") for file in runs}}
+    texts = {"output": "\n".join(operator.printed), **{str(file): file.read_text(errors="replace") for file in runs}}
     assert [where for where, text in texts.items() for key in keys if key in text] == []

@@ -38,7 +38,7 @@ def called_bee(machine: Machine, path: Path) -> str:
 
 @given('a machine with the model "bee"', target_fixture="model")
 def a_machine_with_bee(machine: Machine) -> str:
-    """Have a model that the fake engine pretends to run."""
+    """Write a model that the fake engine pretends to run."""
     machine.configure("worker", engine="fake")
     return called_bee(machine, write_gguf(machine.root / "tiny.gguf"))
 
