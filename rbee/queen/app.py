@@ -11,12 +11,12 @@ from starlette.types import ASGIApp
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Authenticator
 from rbee.queen.daemon import Queen
-from rbee.queen.routes import admin, edge, hives, keys, logs, models, registry, tasks, workers
+from rbee.queen.routes import admin, compat, hives, keys, logs, models, nodes, tasks, workers
 
 
 def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
     """Give what is to be served. *address* is for messages."""
-    modules = (admin, registry, hives, workers, models, tasks, keys, logs, edge)
+    modules = (admin, nodes, hives, workers, models, tasks, keys, logs, compat)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -28,7 +28,7 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
         gate=Authenticator(
             f"the queen at {address}", key, open_paths=["/health"], client_key_lookup=queen.client_keys.owner
         ),
-        operations=[*(one for module in modules for one in module.routes.of(queen)), *edge.operations(queen)],
+        operations=[*(one for module in modules for one in module.routes.of(queen)), *compat.operations(queen)],
         lifespan=lifespan,
-        first=edge.answers(queen),
+        first=compat.endpoints(queen),
     )

@@ -34,7 +34,7 @@ def test_a_cold_task_brings_up_what_it_needs_and_a_warm_one_reuses_it(machine: M
     for step in (
         "starting one on localhost (cpu",
         "alive, version",
-        "found in the catalogue",
+        "found in the catalog",
         "started worker",
         "ready",
     ):

@@ -11,5 +11,5 @@ routes = Routes[Queen]("/v2/hives")
 
 @routes.get("/list")
 async def list_hives(queen: Queen) -> HiveList:
-    """List every hive with what it said of itself."""
+    """List every hive with what it reported."""
     return HiveList(hives=[hive.info() for hive in queen.fleet.registry.hives()])

@@ -1,4 +1,4 @@
-"""The logs of a node: its hive's and workers', and on the queen's own machine hers too."""
+"""The logs of a node: its hive's and workers', and on the queen's own machine the queen's too."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from rbee.daemonkit.operations import Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.queen.daemon import Queen
 from rbee.queen.logs import merged, own_lines
-from rbee.queen.placement import Wish
 
 routes = Routes[Queen]()
 
 
 @routes.get("/v2/logs")
 async def logs(queen: Queen, query: NodeLogsQuery) -> EventStream:
-    """Give the last lines of each log; with *follow* also what comes, until the client or the queen goes."""
-    await queen.readiness.met(Wish("", query.node))
+    """Return the last lines of each log; with *follow* also new ones, until the client leaves or the queen ends."""
+    await queen.readiness.ensure_node(query.node)
     client = queen.channels.client(query.node)
     sources: list[AsyncIterator[LogLine]] = [client.logs(follow=query.follow, lines=query.lines)]
     if query.node == LOCALHOST_NODE:
