@@ -1,4 +1,4 @@
-"""Make the queen's application: her routes behind her key."""
+"""Make the queen's application: its routes behind its key."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rbee.queen.routes import admin, compat, hives, keys, logs, models, nodes, t
 
 
 def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
-    """Give what is to be served. *address* is for messages."""
+    """Return the application to serve. *address* is for messages."""
     modules = (admin, nodes, hives, workers, models, tasks, keys, logs, compat)
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""One control channel to each hive: dialled by the queen, kept open, dialled again when it breaks."""
+"""Keep one control channel to each hive open: the queen dials it, and dials again when it breaks."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class _Channel:
 
 
 class ControlChannels:
-    """Keep a channel to each node that was opened; what comes up it goes into *fleet*.
+    """Keep a channel to each node that was opened; what it receives goes into *fleet*.
 
     Args:
-        queen_id: who the leases are from.
-        on_reached, on_lost: told of each change, to keep it in the node registry.
-        rand: gives 0 to 1, for the jitter.
+        queen_id: the sender of the leases.
+        on_reached, on_lost: called on each change, to keep it in the node registry.
+        rand: returns 0 to 1, for the jitter.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class ControlChannels:
         self._channels: dict[str, _Channel] = {}
 
     async def open(self, node: str, url: str, key: str | None) -> None:
-        """Know of *node* and keep a channel to its hive; one that was open is replaced."""
+        """Add *node* and keep a channel to its hive; one that was open is replaced."""
         await self._close(node)
         self._fleet.add_node(node, url)
         client = HiveClient(node, url, key)
@@ -78,12 +78,12 @@ class ControlChannels:
         self._fleet.lost(node, reason)
 
     async def forget(self, node: str) -> None:
-        """Close the channel and forget the node."""
+        """Close the channel and remove the node."""
         await self._close(node)
         self._fleet.remove_node(node)
 
     async def hang_up(self) -> None:
-        """Stop listening on every channel; the hives can still be asked over HTTP."""
+        """Stop receiving on every channel; the hives can still be reached over HTTP."""
         tasks = [channel.task for channel in self._channels.values()]
         for task in tasks:
             task.cancel()
@@ -95,7 +95,7 @@ class ControlChannels:
             await self._close(node)
 
     def client(self, node: str) -> HiveClient:
-        """Give the HTTP client of *node*'s hive. Raises RbeeError NODE_NOT_FOUND, CONNECTION_TIMEOUT."""
+        """Return the HTTP client of *node*'s hive. Raises RbeeError NODE_NOT_FOUND, CONNECTION_TIMEOUT."""
         channel = self._channels.get(node)
         if channel is not None:
             return channel.client
@@ -103,7 +103,7 @@ class ControlChannels:
         if hive is None:
             raise RbeeError(ErrorCode.NODE_NOT_FOUND, f"There is no node named {node}.")
         because = f": {hive.last_error}" if hive.last_error else ""
-        raise RbeeError(ErrorCode.CONNECTION_TIMEOUT, f"The hive on {node} does not run{because}.")
+        raise RbeeError(ErrorCode.CONNECTION_TIMEOUT, f"The hive on {node} is not running{because}.")
 
     async def _close(self, node: str) -> None:
         channel = self._channels.pop(node, None)
@@ -114,23 +114,23 @@ class ControlChannels:
 
     async def _run(self, node: str, url: str, key: str | None) -> None:
         delay = FIRST_DELAY_S
-        said = ""
+        reported = ""
         while True:
             try:
                 async with self._dial(url, key) as socket:
                     await self._receive(node, socket)
                 reason = "its hive closed the channel"
-            # ValueError: a name that no resolver takes.
+            # ValueError: a name that no resolver accepts.
             except (OSError, TimeoutError, WebSocketException, ValidationError, ValueError) as error:
                 reason = _reason(error, url)
             hive = self._fleet.registry.hive(node)
             was_connected = hive is not None and hive.connected
             delay = FIRST_DELAY_S if was_connected else min(delay * 2, LAST_DELAY_S)
             self._fleet.lost(node, reason)
-            if reason != said or was_connected:
+            if reason != reported or was_connected:
                 log.warning("hive lost", extra={"fields": {"node": node, "reason": reason}})
                 await self._on_lost(node, reason)
-                said = reason
+                reported = reason
             await asyncio.sleep(delay * (0.5 + self._rand()))
 
     def _dial(self, url: str, key: str | None) -> connect:
@@ -146,7 +146,7 @@ class ControlChannels:
         )
 
     async def _receive(self, node: str, socket: ClientConnection) -> None:
-        """Listen until the channel closes or falls silent, with leases going down it all the while."""
+        """Apply messages until the channel closes or falls silent, and send leases meanwhile."""
         leasing = asyncio.create_task(self._renew(socket), name=f"lease of {node}")
         try:
             while True:
@@ -170,16 +170,16 @@ class ControlChannels:
 
 
 def _reason(error: Exception, url: str) -> str:
-    """Say in a few words why a channel broke or could not be opened."""
+    """Return in a few words why a channel broke or could not be opened."""
     match error:
         case TimeoutError():
-            return f"no word from {url} for {SILENCE_LIMIT_S:g} s"
+            return f"no message from {url} for {SILENCE_LIMIT_S:g} s"
         case InvalidStatus(response=response) if response.status_code == 401:
             return f"the hive at {url} does not accept the queen's key"
         case InvalidStatus(response=response):
             return f"{url} answered HTTP {response.status_code} to the control channel"
         case ValidationError():
-            return f"{url} speaks another language on the control channel: {error.errors()[0]['msg']}"
+            return f"{url} sent an invalid message on the control channel: {error.errors()[0]['msg']}"
         case OSError(strerror=str(text)):
             return f"{url}: {text.lower()}"
         case _:

@@ -15,43 +15,43 @@ SCHEMES: Final = ("hf:", "file://", "https://", "package:")
 MOST_LISTED: Final = 50
 
 
-def resolve(asked: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str:
-    """Give the reference. Raises RbeeError MODEL_NOT_FOUND, which lists what there is.
+def resolve(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str:
+    """Return the reference. Raises RbeeError MODEL_NOT_FOUND, which lists what there is.
 
-    What is written as a reference is one, known or not: its model is fetched where it is needed.
+    What is written as a reference is one, known or not: its model is downloaded where it is needed.
     """
     known = list(hives)
-    if asked in aliases:
-        return aliases[asked]
-    if asked.startswith(SCHEMES):
-        return asked
-    if any(asked == reference for hive in known for reference in _listed(hive)):
-        return asked
+    if name in aliases:
+        return aliases[name]
+    if name.startswith(SCHEMES):
+        return name
+    if any(name == reference for hive in known for reference in _listed(hive)):
+        return name
     references = _references(known)
-    named = {reference for reference, files in references.items() if asked in files}
-    if len(named) == 1:
-        return named.pop()
-    there = [card.id for card in model_cards(aliases, known, created=0)]
-    if named:
+    matching = {reference for reference, files in references.items() if name in files}
+    if len(matching) == 1:
+        return matching.pop()
+    available = [card.id for card in model_cards(aliases, known, created=0)]
+    if matching:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
-            f"{asked} is the name of several models' files: {', '.join(sorted(named))}.",
-            hint="Name one of them in full.",
+            f"{name} is the file name of several models: {', '.join(sorted(matching))}.",
+            hint="Use the full reference of one of them.",
             param="model",
-            details={"models": sorted(named)},
+            details={"models": sorted(matching)},
         )
-    listed = ", ".join(there[:MOST_LISTED]) or "none"
+    listed = ", ".join(available[:MOST_LISTED]) or "none"
     raise RbeeError(
         ErrorCode.MODEL_NOT_FOUND,
-        f"There is no model {asked!r}. There are: {listed}.",
-        hint="Name one of them, an alias of [models] in the config file, or a whole reference such as hf:org/repo.",
+        f"There is no model {name!r}. Available: {listed}.",
+        hint="Use one of them, an alias of [models] in the config file, or a full reference such as hf:org/repo.",
         param="model",
-        details={"models": there},
+        details={"models": available},
     )
 
 
 def model_cards(aliases: Mapping[str, str], hives: Iterable[Hive], *, created: int) -> list[ModelCard]:
-    """List the names that are taken: aliases, then what is catalogued or served somewhere."""
+    """List the names that are taken: aliases, then what is in a catalog or served somewhere."""
     known = list(hives)
     times = {entry.reference: entry.downloaded_at_unix for hive in known for entry in hive.models}
     names = [*sorted(aliases), *sorted(set(_references(known)) - set(aliases))]
@@ -59,13 +59,13 @@ def model_cards(aliases: Mapping[str, str], hives: Iterable[Hive], *, created: i
 
 
 def _listed(hive: Hive) -> Iterator[str]:
-    """Give the references that a hive has catalogued or serves."""
+    """Yield the references that a hive has in its catalog or serves."""
     yield from (entry.reference for entry in hive.models)
     yield from (link.worker.model_ref for link in hive.workers.values())
 
 
 def _references(hives: Iterable[Hive]) -> dict[str, set[str]]:
-    """Give the references that are catalogued or served, each with the names of its file."""
+    """Return the references that are in a catalog or served, each with the names of its file."""
     found: dict[str, set[str]] = {}
     for hive in hives:
         for entry in hive.models:

@@ -1,7 +1,7 @@
-"""Talk HTTP/1.1 to a worker at the least cost for each event: one connection, bytes as they come.
+"""Speak HTTP/1.1 to a worker at the least cost for each event: one connection, bytes as they come.
 
 A general client parses, wraps and times every chunk, which costs a relay several times what the relay itself does.
-This one sends one kind of request and hands the body over as it arrives, with the reading paused while nobody takes it.
+This one sends one kind of request and delivers the body as it arrives, with reading paused while nobody consumes it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ HIGH_WATER_BYTES = 256 * 1024
 
 
 ChunkConsumer = Callable[[bytes], bool]
-"""Takes a piece of a body at once, and tells whether it can take another one."""
+"""Consumes a chunk of a body at once, and returns whether it can consume another one."""
 
 
 class UpstreamError(Exception):
-    """Raised when a connection ended, or said what is no HTTP, before its answer was complete."""
+    """Raised when a connection ended, or sent what is no HTTP, before its answer was complete."""
 
 
 class UpstreamTimeout(UpstreamError):  # noqa: N818 -- named as asyncio names its own
-    """Raised when a worker took a request and did not begin to answer in time."""
+    """Raised when a worker received a request and did not begin to answer in time."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -47,11 +47,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """Tell whether the last answer came whole and the connection is still good."""
+        """Return whether the last answer came whole and the connection is still usable."""
         return self._complete and self._broken is None and not self._chunks
 
     async def send(self, request: bytes, *, within_s: float) -> int:
-        """Send one request and wait for the answer's head, for *within_s* seconds at most; give its status.
+        """Send one request and wait for the answer's head, for *within_s* seconds at most; return its status.
 
         Raises UpstreamSilent where it did not come in time, and UpstreamBroken.
         """
@@ -60,9 +60,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._check()
         if self._transport is None:
             raise UpstreamError("not connected")
-        silence = UpstreamTimeout(f"it did not answer within {within_s:g} s")
+        timeout = UpstreamTimeout(f"it did not answer within {within_s:g} s")
         # A timer of its own costs half of what a context of asyncio's does.
-        timer = asyncio.get_running_loop().call_later(within_s, self.abort, silence)
+        timer = asyncio.get_running_loop().call_later(within_s, self.abort, timeout)
         self._transport.write(request)
         try:
             while not self._answered:
@@ -73,7 +73,7 @@ class UpstreamConnection(asyncio.Protocol):
         return self.status
 
     async def read(self) -> bytes:
-        """Wait for more of the body and give all there is; empty at its end. Raises UpstreamBroken."""
+        """Wait for more of the body and return all there is; empty at its end. Raises UpstreamBroken."""
         while not self._chunks:
             if self._complete:
                 return b""
@@ -82,18 +82,18 @@ class UpstreamConnection(asyncio.Protocol):
         return self._take()
 
     async def pipe_to(self, consume: ChunkConsumer) -> bool:
-        """Give *taker* the body as it comes, inside the read itself, which spares waking a task for each piece.
+        """Pass the body to *consume* as it comes, inside the read itself, which spares waking a task for each chunk.
 
         Returns:
-            False at the body's end; True where *taker* said that it takes no more for now: what comes is held until
-            the next call.
+            False at the body's end; True where *consume* accepts no more for now: what comes is held until the next
+            call.
 
         Raises UpstreamBroken.
         """
         self._consume, self._full = consume, False
         try:
             if self._chunks:
-                self._give(consume)
+                self._deliver(consume)
             while not self._full:
                 if self._complete:
                     return False
@@ -111,12 +111,12 @@ class UpstreamConnection(asyncio.Protocol):
         return body
 
     def close(self) -> None:
-        """Cut the connection: a worker that still generates notices and stops."""
+        """Close the connection: a worker that still generates notices and stops."""
         if self._transport is not None:
             self._transport.abort()
 
     def abort(self, why: UpstreamError) -> None:
-        """Give up on the answer: `send`, `read` and `pass_on` raise *why*."""
+        """Abort the answer: `send`, `read` and `pipe_to` raise *why*."""
         self._break(why)
         self.close()
 
@@ -134,25 +134,25 @@ class UpstreamConnection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self.abort(UpstreamError(f"it does not speak HTTP ({error})"))
         if self._consume is not None and self._chunks:
-            self._give(self._consume)
+            self._deliver(self._consume)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end of the connection."""
+        """Record the end of the connection."""
         self._break(UpstreamError(str(exc) if exc is not None else "it closed the connection"))
 
     # httptools
 
     def on_headers_complete(self) -> None:
-        """Let `send` go on."""
+        """Wake `send`."""
         self.status = self._parser.get_status_code()
         self._answered = True
         self._wake()
 
     def on_body(self, data: bytes) -> None:
-        """Hold a piece of the body until it is taken, and stop reading where too much is held."""
+        """Hold a chunk of the body until it is consumed, and stop reading where too much is held."""
         self._chunks.append(data)
         if self._consume is not None:
-            return  # it is taken when the rest of what came has been looked at
+            return  # it is consumed when the rest of what came has been parsed
         self._held += len(data)
         if self._held > HIGH_WATER_BYTES and not self._paused and self._transport is not None:
             self._transport.pause_reading()
@@ -160,13 +160,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._wake()
 
     def on_message_complete(self) -> None:
-        """Note that the answer came whole."""
+        """Record that the answer is complete."""
         self._complete = True
         if not self._parser.should_keep_alive():
             self._broken = UpstreamError("it does not keep the connection")
         self._wake()
 
-    def _give(self, consume: ChunkConsumer) -> None:
+    def _deliver(self, consume: ChunkConsumer) -> None:
         if not consume(self._take()):
             self._consume, self._full = None, True
             self._wake()

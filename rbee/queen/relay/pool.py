@@ -1,4 +1,4 @@
-"""Keep connections to workers, and send a request on one that is there or on a new one."""
+"""Keep connections to workers, and send a request on a kept one or on a new one."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class UpstreamPool:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> UpstreamConnection:
-        """Send a request to the worker at *url*; gives a connection whose answer's head is there.
+        """Send a request to the worker at *url*; return a connection whose answer's head is there.
 
-        A kept connection may have died in its sleep: then the request goes out once more on a new one.
-        Hand the connection to `release` afterwards, whatever became of it.
+        A kept connection may have been closed meanwhile: then the request goes out once more on a new one.
+        Pass the connection to `release` afterwards, whatever became of it.
 
         Raises:
             OSError, TimeoutError: the worker cannot be reached.

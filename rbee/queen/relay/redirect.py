@@ -1,4 +1,4 @@
-"""Direct mode: send a client to the worker itself, so that its tokens do not pass through the queen."""
+"""Redirect a client to the worker itself, so that its tokens do not pass through the queen."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from rbee.queen.scheduling.placement import UseWorker
 from rbee.queen.tasks.upstream_request import CompatRequest, placement_request
 
 HEADER: Final = b"x-rbee-direct"
-_WISHED: Final = (b"true", b"1", b"yes")
+_TRUE: Final = (b"true", b"1", b"yes")
 
 
 def is_requested(headers: dict[bytes, bytes]) -> bool:
-    """Tell whether the client asks for it."""
-    return headers.get(HEADER, b"").lower() in _WISHED
+    """Return whether the client asks for it."""
+    return headers.get(HEADER, b"").lower() in _TRUE
 
 
-def find_worker(queen: Queen, asked: CompatRequest, client_host: str) -> WorkerAccess | None:
-    """Give the worker that may be asked at once by a client at *client_host*; None where the queen has to see to it.
+def find_worker(queen: Queen, request: CompatRequest, client_host: str) -> WorkerAccess | None:
+    """Return the worker to which a client at *client_host* may be redirected; None where the queen must relay.
 
     That is so where a worker must be started, where all slots are taken or somebody waits for one, and where the worker
     listens only on its own machine and the client is on another one.
     """
-    wish = placement_request(asked)
-    if queen.drain.draining.is_set() or queen.tasks.waiting or not queen.readiness.is_settled(wish):
+    placement = placement_request(request)
+    if queen.drain.draining.is_set() or queen.tasks.waiting or not queen.readiness.is_settled(placement):
         return None
-    decision = queen.fleet.place(wish)
+    decision = queen.fleet.place(placement)
     if not isinstance(decision, UseWorker) or not decision.free:
         return None
     worker = decision.link.worker
     if is_loopback(urlsplit(worker.url).hostname or "") and not is_loopback(client_host):
         return None
-    queen.fleet.record_prompt(worker, wish)
+    queen.fleet.record_prompt(worker, placement)
     return decision.link
 
 

@@ -1,6 +1,6 @@
-"""Pass a worker's stream on to the client as it comes: count, watch for the end and for a break, parse nothing.
+"""Relay a worker's stream to the client as it comes: count tokens, detect its end or its break, parse nothing.
 
-Only whole lines are passed on, so that what the queen has to say itself, such as the error that ends a broken stream,
+Only whole lines are relayed, so that what the queen itself adds, such as the error that ends a broken stream,
 never lands in the middle of a worker's event.
 """
 
@@ -25,10 +25,10 @@ _DONE_MARK = f"data: {SSE_DONE}".encode()
 
 @dataclass(frozen=True, slots=True)
 class StreamMarkers:
-    """What tells in a stream that a token came (anywhere), that it ended well or badly, and its very last line.
+    """The bytes that mark a token in a stream (anywhere), its good or bad end, and its very last line.
 
-    Quotes and line ends inside a text are escaped in JSON, so what begins a line is never something that the model
-    said, and neither is a bare quote.
+    Quotes and line ends inside a text are escaped in JSON, so what begins a line is never text of the model,
+    and neither is a bare quote.
     """
 
     token: bytes
@@ -42,7 +42,7 @@ STREAM_MARKERS: Final = {
     Dialect.OPENAI: StreamMarkers(b"data: {", (_DONE_MARK,), b'data: {"error":'),
     Dialect.ANTHROPIC: StreamMarkers(b"event: content_block_delta", (b"event: message_stop",), b"event: error"),
     Dialect.RESPONSES: StreamMarkers(
-        b".delta\n",  # ends the line that names an event: a piece of a text or of a call's arguments
+        b".delta\n",  # ends the line that names an event: a part of a text or of a call's arguments
         (b"event: response.completed", b"event: response.incomplete"),
         b"event: error",
     ),
@@ -50,23 +50,23 @@ STREAM_MARKERS: Final = {
 
 
 class StreamObserver:
-    """Follow a stream from its bytes: count its tokens, see how it ends."""
+    """Observe a stream by its bytes: count its tokens, detect how it ends."""
 
     def __init__(self, dialect: Dialect = Dialect.OWN) -> None:
         self.tokens = 0
         self.done = False
         self.failed = False
-        self.closed = False
+        self.terminator_seen = False
         self._markers = STREAM_MARKERS[dialect]
         self._rest = b""
 
     @property
     def ended(self) -> bool:
-        """Tell whether the stream said how it ended, well or not."""
+        """Return whether the stream reported its end, good or bad."""
         return self.done or self.failed
 
     def feed(self, data: bytes) -> bytes:
-        """Take in a piece of the stream; give the whole lines that may be passed on."""
+        """Observe a chunk of the stream; return the whole lines that may be relayed."""
         if self._rest:
             data = self._rest + data
         cut = data.rfind(b"\n") + 1
@@ -83,20 +83,20 @@ class StreamObserver:
         if markers.failed in data and _begins_line(data, markers.failed):
             self.failed = True
         if self.done and (markers.last is None or markers.last in data):
-            self.closed = True
+            self.terminator_seen = True
         return data
 
     @property
     def held_bytes(self) -> int:
-        """Count the bytes of a line that has not ended yet."""
+        """Return the size of a line that has not ended yet."""
         return len(self._rest)
 
 
 async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObserver, *, stall_s: float) -> None:
-    """Pass *upstream*'s body on to *out* until the stream has ended and said so.
+    """Relay *upstream*'s body to *out* until the stream has ended and reported it.
 
-    Each piece goes out in the read that brought it. As soon as the client has to be waited for, no more is taken, so a
-    slow client slows its worker and nothing piles up here.
+    Each chunk is written in the read that brought it. While the client must be waited for nothing more is read, so a
+    slow client slows its worker and nothing accumulates here.
 
     Args:
         watch: counts tokens; the caller reads it afterwards, also where this raises.
@@ -117,7 +117,7 @@ async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObs
         if guard.stalled:
             raise RbeeError(
                 ErrorCode.WORKER_STALLED,
-                f"The worker gave no token for {stall_s:g} s, after {observer.tokens} tokens.",
+                f"The worker sent no token for {stall_s:g} s, after {observer.tokens} tokens.",
                 details={"tokens": observer.tokens},
             ) from error
         if not observer.ended:
@@ -125,13 +125,13 @@ async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObs
     finally:
         guard.cancel()
     if not observer.ended:
-        raise _stream_broken(observer, "it ended its stream without saying so")
-    if observer.done and not observer.closed:
+        raise _stream_broken(observer, "the stream ended without its last event")
+    if observer.done and not observer.terminator_seen:
         await out.send(_DONE_LINE)
 
 
 class _Pump:
-    """The way of one stream's pieces to its client; `held` is the one that the client has to be waited for with."""
+    """Write one stream's chunks to its client; `held` is the chunk for which the client must be waited for."""
 
     def __init__(
         self, upstream: UpstreamConnection, write: Callable[[bytes], bool], observer: StreamObserver, guard: StallGuard
@@ -143,7 +143,7 @@ class _Pump:
         self._guard = guard
 
     def take(self, data: bytes) -> bool:
-        """Write a piece; False where that has to wait."""
+        """Write a chunk; return False where that must wait."""
         observer = self._observer
         before = observer.tokens
         lines = observer.feed(data)
@@ -153,12 +153,12 @@ class _Pump:
             self.held = lines
             return False
         if observer.held_bytes > MAX_LINE_BYTES:
-            self._upstream.abort(UpstreamError("it sent a line without end"))
+            self._upstream.abort(UpstreamError("it sent a line that is too long"))
         return True
 
 
 async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer: StreamObserver) -> None:
-    """Pass an answer on that is no stream, from its first byte on.
+    """Relay an answer that is no stream, from its first byte on.
 
     Raises RbeeError WORKER_CRASHED where it broke off; where nothing had come, the client can still be told.
     """
@@ -172,10 +172,10 @@ async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer:
 
 
 class StallGuard:
-    """Abandon *upstream* when it has given no token for *stall_s* seconds.
+    """Abort *upstream* when it has sent no token for *stall_s* seconds.
 
-    One timer a stream, which looks now and then: a timer for each token would cost more than relaying the token.
-    While a piece is being sent the client is the slow one, and time does not count against the worker.
+    One timer a stream, which checks now and then: a timer for each token would cost more than relaying the token.
+    While a chunk is being sent the client is the slow one, and time does not count against the worker.
     """
 
     def __init__(self, upstream: UpstreamConnection, stall_s: float) -> None:
@@ -185,20 +185,20 @@ class StallGuard:
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
-        self._timer = self._loop.call_later(stall_s, self._look)
+        self._timer = self._loop.call_later(stall_s, self._check)
 
     def token(self) -> None:
-        """Note that a token came."""
+        """Restart the time."""
         self._last = self._loop.time()
 
     def cancel(self) -> None:
-        """Stop looking."""
+        """Stop the timer."""
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         left = self._stall_s if self.sending else self._last + self._stall_s - self._loop.time()
         if left > 0:
-            self._timer = self._loop.call_later(left, self._look)
+            self._timer = self._loop.call_later(left, self._check)
             return
         self.stalled = True
         self._upstream.abort(UpstreamError("it stalled"))

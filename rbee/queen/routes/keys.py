@@ -1,4 +1,4 @@
-"""Keys of clients: make, list, take back."""
+"""Keys of clients: add, list, remove."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ routes = Routes[Queen]("/v2/keys")
 
 @routes.post("/add", status=201)
 async def add(queen: Queen, body: ClientName) -> ClientKey:
-    """Make a key for a client; it is shown this once."""
+    """Create a key for a client; it is shown only this once."""
     return ClientKey(name=body.name, key=await asyncio.to_thread(queen.client_keys.add, body.name))
 
 
@@ -27,7 +27,7 @@ async def list_clients(queen: Queen) -> ClientList:
 
 @routes.post("/remove")
 async def remove(queen: Queen, body: ClientName) -> None:
-    """Take a client's key back."""
+    """Remove a client's key."""
     if not await asyncio.to_thread(queen.client_keys.remove, body.name):
-        known = ", ".join(queen.client_keys.names()) or "nobody"
-        raise RbeeError(ErrorCode.KEY_NOT_FOUND, f"There is no key for {body.name}; there are keys for: {known}.")
+        known = ", ".join(queen.client_keys.names()) or "none"
+        raise RbeeError(ErrorCode.KEY_NOT_FOUND, f"There is no key for {body.name}. Existing keys: {known}.")

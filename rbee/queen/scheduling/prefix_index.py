@@ -1,8 +1,8 @@
-"""Know which worker has read the beginning of a prompt before: it need not be evaluated there again.
+"""Find the workers that have read the beginning of a prompt, which they need not evaluate again.
 
 Pure, and bounded: a worker keeps as many conversations as it has slots, so as many are remembered of it, the longest
-unused forgotten first. What is remembered are marks, the hashes of ever longer beginnings of a prompt: two prompts
-have a mark in common only if they begin alike up to there.
+unused forgotten first. What is remembered are the hashes of ever longer prefixes of a prompt: two prompts have
+a hash in common only if they are equal up to there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FIELDS: Final = ("tools", "instructions", "system", "messages", "prompt", "inpu
 
 
 def prefix_hashes(fields: Mapping[str, Any]) -> PrefixHashes:
-    """Give the marks of a request's prompt."""
+    """Return the hashes of the prefixes of a request's prompt."""
     text = ""
     for name in _FIELDS:
         value = fields.get(name)
@@ -40,9 +40,9 @@ def prefix_hashes(fields: Mapping[str, Any]) -> PrefixHashes:
 
 
 class PrefixIndex:
-    """What workers have read.
+    """The prompts that workers have read.
 
-    Invariant (`check_invariants`): a worker is filed under a mark as often as its conversations have the mark.
+    Invariant (`check_invariants`): a worker is filed under a hash as often as its conversations have it.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class PrefixIndex:
         self._ends: dict[int, set[str]] = {}
 
     def remember(self, worker_id: str, hashes: PrefixHashes, *, slots: int) -> None:
-        """Note that a worker with so many slots reads a prompt now; it goes on with the conversation it is part of."""
+        """Record that a worker with so many slots reads a prompt now, which continues its conversation."""
         if not hashes:
             return
         known = self._of_worker.setdefault(worker_id, OrderedDict())
@@ -76,14 +76,14 @@ class PrefixIndex:
             self.forget(worker_id)
 
     def match_lengths(self, hashes: Sequence[int]) -> dict[str, int]:
-        """Tell for each worker how many of *marks* it has read.
+        """Return for each worker how many of *hashes* it has read.
 
         Those that have read nothing are left out, and those that have read less than enough others.
         """
         match_lengths: dict[str, int] = {}
         for number in range(len(hashes), 0, -1):
             workers = self._by_hash.get(hashes[number - 1], ())
-            # Who has read more has read less too: as many as before are the same.
+            # A worker that has read more has read less too: as many as before are the same.
             if len(workers) > len(match_lengths):
                 for worker_id in workers:
                     match_lengths.setdefault(worker_id, number)
@@ -92,11 +92,11 @@ class PrefixIndex:
         return match_lengths
 
     def sticky_workers(self, hashes: Sequence[int]) -> Collection[str]:
-        """Name the workers that hold the conversation which a prompt with these marks continues."""
+        """Return the workers that hold the conversation which a prompt with these hashes continues."""
         return next((self._ends[hash_] for hash_ in reversed(hashes) if hash_ in self._ends), ())
 
     def conversations(self) -> Mapping[str, Collection[object]]:
-        """Give the conversations of each worker, to be counted: the next one may cost it one of them."""
+        """Return the conversations of each worker, to be counted: the next one may cost it one of them."""
         return self._of_worker
 
     def check_invariants(self) -> None:

@@ -1,4 +1,4 @@
-"""Tell a client whose request waits for a slot its position in the queue."""
+"""Send a client whose request waits for a slot its position in the queue."""
 
 from __future__ import annotations
 

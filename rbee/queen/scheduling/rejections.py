@@ -1,6 +1,6 @@
-"""Say why a task runs nowhere: what is wrong with each candidate that was passed over, and the refusal of them all.
+"""Describe why a task cannot run: the rejection of each candidate, and the refusal that sums them up.
 
-Pure: `placement` finds what is wrong, the words and figures for it are made here. They reach the user.
+Pure: `placement` finds what is wrong, its message and details are made here. They reach the user.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rbee.queen.fleet.registry import Hive
 
 _MB = 1024 * 1024  # as the hives count
 
-# A refusal of a whole fleet speaks with the voice of the candidate that came closest.
+# A refusal of a whole fleet has the code of the candidate that came closest.
 _CLOSENESS = (
     ErrorCode.QUARANTINED,
     ErrorCode.RAM_EXHAUSTED,
@@ -42,7 +42,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Nobody can run it; says why, candidate by candidate."""
+    """No node can run it: the reason for each candidate."""
 
     code: ErrorCode
     message: str
@@ -50,7 +50,7 @@ class Refusal:
     model: str = ""
 
     def error(self) -> RbeeError:
-        """Give the form that reaches the user: the figures of the closest candidate, the reasons of all."""
+        """Return the form that reaches the user: the details of the closest candidate, the reasons of all."""
         closest = next((r for r in self.rejected if r.code is self.code), None)
         details: dict[str, object] = {} if closest is None else dict(closest.details)
         details["rejected"] = [{"node": r.node, "code": r.code.value, "why": r.reason} for r in self.rejected]
@@ -59,8 +59,8 @@ class Refusal:
             hint = f"Upgrade the hive: rbee-keeper hive upgrade --node {closest.node}"
         if self.code is ErrorCode.QUARANTINED and closest is not None:
             hint = (
-                f"Look at the log (rbee-keeper logs --node {closest.node}); it is tried again by itself later, or now "
-                f"by hand: rbee-keeper worker start --node {closest.node} --model {self.model}"
+                f"See the log (rbee-keeper logs --node {closest.node}); it is retried later; to retry now: "
+                f"rbee-keeper worker start --node {closest.node} --model {self.model}"
             )
         return RbeeError(self.code, self.message, details=details, hint=hint)
 
@@ -68,7 +68,7 @@ class Refusal:
 def no_node(node: str | None) -> Refusal:
     """Refuse because *node* is not known, or with None because no node is."""
     if node is None:
-        return Refusal(ErrorCode.NODE_NOT_FOUND, "No node is registered, so there is nowhere to run anything.")
+        return Refusal(ErrorCode.NODE_NOT_FOUND, "No node is registered.")
     return Refusal(ErrorCode.NODE_NOT_FOUND, f"There is no node named {node}.")
 
 
@@ -118,7 +118,7 @@ def backend_missing(hive: Hive, backend: Backend | None) -> Rejection:
 
 
 def device_missing(hive: Hive, backend: Backend, device: int, available: list[int]) -> Rejection:
-    """Reject a node whose devices of *backend*, those *there*, are others than the one that was asked for."""
+    """Reject a node whose devices of *backend*, those *there*, do not include the requested one."""
     return Rejection(
         hive.node,
         ErrorCode.INVALID_DEVICE,

@@ -332,7 +332,7 @@ async def _follow(job: SharedJob[WorkerAccess], sink: ResponseSink) -> WorkerAcc
 
 
 async def _announce_retry(sink: ResponseSink, reason: str, waits: list[float], of: int) -> float:
-    """Tell the client why and for how long the request waits now; return the seconds."""
+    """Announce to the client why and for how long the request waits now; return the seconds."""
     wait = waits.pop(0)
     human = f"{reason}; retrying in {wait:.1f} s (retry {of - len(waits)} of {of})"
     await sink.emit(narration("queen-rbee", "retry", human, "🔁"))

@@ -1,4 +1,4 @@
-"""Who gets what a task gives: the story before, the worker's bytes, and the end, in the form that its client reads."""
+"""Send a client what its task yields: progress, the worker's bytes, and the end, in the form that it reads."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from rbee.daemonkit.sse import HEADERS, comment
 from rbee.errors import RbeeError
 from rbee.queen.progress import Event, encode_event
 
-STORY_AFTER_S: Final = 1.0
+COMMENTS_AFTER_S: Final = 1.0
 _STREAM: Final = "text/event-stream; charset=utf-8"
 
 
 class ByteSink(Protocol):
-    """Where the worker's answer goes: `write` does it at once or not at all, `send` waits for the client."""
+    """Where the worker's answer goes: `write` never waits for the client, `send` does."""
 
     @property
     def write(self) -> Callable[[bytes], bool]:
-        """Pass on a piece and give True, if the client need not be waited for."""
+        """Write a chunk and return True, if the client need not be waited for."""
 
     async def send(self, data: bytes) -> None:
-        """Pass on a piece as soon as the client takes it."""
+        """Write a chunk as soon as the client accepts it."""
 
 
 class ResponseSink(ByteSink, Protocol):
     """The client's side of a task."""
 
     async def emit(self, event: Event) -> None:
-        """Tell what happens on the way."""
+        """Report an event of the task."""
 
     async def comment(self, text: str) -> None:
-        """Say something that no program reads."""
+        """Send a comment, which no program reads."""
 
     async def start(self) -> None:
-        """Note that a worker has taken the request."""
+        """Start the answer: a worker has accepted the request."""
 
     async def fail(self, error: RbeeError, request_id: str | None) -> None:
-        """Tell that there will be no (whole) answer."""
+        """Report that there will be no complete answer."""
 
     async def end(self) -> None:
         """End the response."""
@@ -53,8 +53,8 @@ class ResponseSink(ByteSink, Protocol):
 class TaskEventSink:
     """A client of `/v2/tasks`: everything is an event of one stream."""
 
-    def __init__(self, send: Send, wire: ClientConnection) -> None:
-        self.write = wire.write
+    def __init__(self, send: Send, connection: ClientConnection) -> None:
+        self.write = connection.write
         self._send = send
         self._started = False
 
@@ -67,10 +67,10 @@ class TaskEventSink:
         await self.send(comment(text))
 
     async def start(self) -> None:
-        """Do nothing: an event of the task tells it."""
+        """Do nothing: an event of the task reports it."""
 
     async def send(self, data: bytes) -> None:
-        """Send it, after the head."""
+        """Send a chunk, after the head."""
         if not self._started:
             self._started = True
             await self._send(_head(200, _STREAM))
@@ -87,80 +87,80 @@ class TaskEventSink:
 
 
 class CompatSink:
-    """Another people's client: it gets the worker's answer as it is.
+    """An OpenAI- or Anthropic-compatible client: it gets the worker's answer unchanged.
 
-    While a stream waits the story is told in comments, but not before it has waited for a moment: as long as nothing
-    is sent, what is refused has its HTTP status.
+    While a stream waits, progress is sent as comments, but not in the first second: as long as nothing is sent, a
+    refusal has its HTTP status.
 
     Args:
-        dialect: how a stream that breaks says so.
-        now: seconds, for the moment.
+        dialect: the form of the error that ends a broken stream.
+        now: when the request arrived, by *clock*.
     """
 
     def __init__(
         self,
         send: Send,
-        wire: ClientConnection,
+        connection: ClientConnection,
         dialect: Dialect,
         *,
         stream: bool,
         now: float,
         clock: Callable[[], float],
     ) -> None:
-        self.write = wire.write
+        self.write = connection.write
         self._send = send
-        self._wire = wire
+        self._connection = connection
         self._dialect = dialect
         self._stream = stream
         self._clock = clock
         self._since = now
-        self._story: list[Event | str] = []
+        self._pending: list[Event | str] = []
         self._started = False
-        self._over = False
+        self._closed = False
 
     async def emit(self, event: Event) -> None:
-        """Tell the story as comments, if the client reads a stream."""
-        await self._told(event)
+        """Send the event as a comment, if the client reads a stream."""
+        await self._comment(event)
 
     async def comment(self, text: str) -> None:
-        """Put a comment into the story."""
-        await self._told(text)
+        """Send the comment, if the client reads a stream."""
+        await self._comment(text)
 
     async def start(self) -> None:
         """Send the head."""
         if not self._started:
             self._started = True
-            self._wire.coalesce_head()
+            self._connection.coalesce_head()
             await self._send(_head(200, _STREAM if self._stream else "application/json"))
 
     async def send(self, data: bytes) -> None:
-        """Send it as it is."""
+        """Send a chunk."""
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def fail(self, error: RbeeError, request_id: str | None) -> None:
-        """Answer with the error, or end the stream with it, or break off: half a body cannot say anything."""
+        """Answer with the error, or end the stream with it, or cut the body, which cannot carry an error."""
         if not self._started:
             self._started = True
-            self._over = True
+            self._closed = True
             await send_error(error, request_id, self._send)
         elif self._stream:
             await self.send(encode_failure(self._dialect, error, request_id))
         else:
-            self._over = True
+            self._closed = True
 
     async def end(self) -> None:
-        """End the response. An answer that was cut is left without its end, which the client notices."""
-        if not self._over:
+        """End the response. An answer that was cut gets no end, which the client notices."""
+        if not self._closed:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _told(self, event: Event | str) -> None:
+    async def _comment(self, event: Event | str) -> None:
         if not self._stream:
             return
-        self._story.append(event)
-        if self._clock() - self._since >= STORY_AFTER_S:
+        self._pending.append(event)
+        if self._clock() - self._since >= COMMENTS_AFTER_S:
             await self.start()
-            story, self._story = b"".join(map(_as_comment, self._story)), []
-            await self.send(story)
+            pending, self._pending = b"".join(map(_as_comment, self._pending)), []
+            await self.send(pending)
 
 
 def _head(status: int, media_type: str) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _head(status: int, media_type: str) -> dict[str, Any]:
 
 
 def _as_comment(event: Event | str) -> bytes:
-    """Write as a comment what an event says to a person, if anything."""
+    """Encode as a comment what an event tells a person, if anything."""
     if isinstance(event, Narration):
         return comment(event.human)
     if isinstance(event, Progress):
