@@ -15,8 +15,8 @@ from rbee import lifeline
 
 if TYPE_CHECKING:
     from rbee.config.paths import Paths
-    from rbee.queen.hive_begun import HiveBegun
-    from rbee.queen.hive_process import HiveLauncher, HiveProcess
+    from rbee.queen.local_hive.prestart import PrestartedHive
+    from rbee.queen.local_hive.process import HiveLauncher, HiveProcess
     from rbee.queen.settings import QueenSettings
 
 
@@ -42,16 +42,16 @@ def main() -> None:
         fail(PROGRAM.name, error, owner)
 
 
-def _begun(owner: lifeline.OwnerLink) -> HiveBegun | None:
+def _begun(owner: lifeline.OwnerLink) -> PrestartedHive | None:
     """Begin a hive for a queen whose keeper waits; any other may have no use for one, and has time."""
     if not owner.owned:
         return None
-    from rbee.queen.hive_begun import begun_early
+    from rbee.queen.local_hive.prestart import prestart
 
-    return begun_early(os.environ)
+    return prestart(os.environ)
 
 
-def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, begun: HiveBegun | None) -> None:
+def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, begun: PrestartedHive | None) -> None:
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
     from rbee.daemonkit.home_lock import HomeLock
@@ -68,15 +68,15 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
     launcher = _launcher(paths) if settings.local_hive else None
     launched = _launched(launcher, settings.local_hive_port, begun) if launcher is not None else None
     if launcher is None and begun is not None:
-        begun.call_off()
+        begun.abort()
 
     import asyncio
 
     from rbee.daemonkit.server import serve
     from rbee.queen.app import create_app
     from rbee.queen.daemon import Queen
-    from rbee.queen.local_hive import LocalHive
-    from rbee.queen.store import Store
+    from rbee.queen.fleet.node_store import NodeStore
+    from rbee.queen.local_hive.supervisor import LocalHive
 
     local = None
     if launcher is not None:
@@ -84,7 +84,7 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
             launcher, launched, port=settings.local_hive_port, start_timeout_s=settings.hive_start_timeout_s
         )
     secret = settings.database_url
-    store = Store(secret.get_secret_value() if secret is not None else None, paths)
+    store = NodeStore(secret.get_secret_value() if secret is not None else None, paths)
     asyncio.run(store.open())
     queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add)
     address = f"{settings.host}:{sock.getsockname()[1]}"
@@ -94,20 +94,20 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
 
 def _launcher(paths: Paths) -> HiveLauncher:
     from rbee.config.credentials import new_key
-    from rbee.queen.hive_process import HiveLauncher
+    from rbee.queen.local_hive.process import HiveLauncher
 
     return HiveLauncher(paths, new_key(), os.environ)
 
 
-def _launched(launcher: HiveLauncher, port: int, begun: HiveBegun | None) -> HiveProcess | None:
+def _launched(launcher: HiveLauncher, port: int, begun: PrestartedHive | None) -> HiveProcess | None:
     from rbee.errors import RbeeError
-    from rbee.queen.hive_process import free_port
+    from rbee.queen.local_hive.process import free_port
 
     try:
         return launcher.launch(free_port(port), begun)
     except RbeeError as error:
         if begun is not None:
-            begun.call_off()
+            begun.abort()
         # The queen serves other nodes all the same; whoever needs this one hears the reason then.
         print(f"queen-rbee: {error.message}", file=sys.stderr)  # noqa: T201
         return None

@@ -1,4 +1,4 @@
-"""Make the queen's application: her routes behind her key."""
+"""Make the queen's application: its routes behind its key."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from starlette.types import ASGIApp
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Authenticator
 from rbee.queen.daemon import Queen
-from rbee.queen.routes import admin, edge, hives, keys, logs, models, registry, tasks, workers
+from rbee.queen.routes import admin, compat, hives, keys, logs, models, nodes, tasks, workers
 
 
 def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
-    """Give what is to be served. *address* is for messages."""
-    modules = (admin, registry, hives, workers, models, tasks, keys, logs, edge)
+    """Return the application to serve. *address* is for messages."""
+    modules = (admin, nodes, hives, workers, models, tasks, keys, logs, compat)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -31,5 +31,5 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
         ),
         routers=[module.router for module in modules],
         lifespan=lifespan,
-        fast_paths=edge.answers(queen),
+        fast_paths=compat.endpoints(queen),
     )

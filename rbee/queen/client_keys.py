@@ -1,4 +1,4 @@
-"""Keys for clients that may ask for tokens and for nothing else: one for each person or program, kept as hashes."""
+"""Keep keys for clients that may run inference and nothing else: one for each person or program, as hashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rbee.contracts.ids import CLIENT_NAME
 from rbee.daemonkit.auth import OPERATOR
 from rbee.errors import RbeeError
 
-# What a client may ask: tokens, and what there is to get them from.
+# What a client may call: inference, and the list of models.
 _OPEN: Final = ("/v1/", "/v2/tasks")
 _CLOSED: Final = ("/v1/admin/",)
 
@@ -37,11 +37,11 @@ class ClientKeys:
         return sorted(self._hashes)
 
     def add(self, name: str) -> str:
-        """Make a key for *name* and give it. Raises RbeeError INVALID_REQUEST for a name that is taken or reserved."""
+        """Create a key for *name* and return it. Raises RbeeError INVALID_REQUEST for a taken or reserved name."""
         if name in self._hashes or name == OPERATOR:
             raise RbeeError(
                 ErrorCode.INVALID_REQUEST,
-                f"There is a key for {name} already.",
+                f"There is already a key for {name}.",
                 hint=f"Choose another name, or remove that key first: rbee-keeper keys remove {name}",
                 param="name",
             )
@@ -51,16 +51,16 @@ class ClientKeys:
         return key
 
     def remove(self, name: str) -> bool:
-        """Let the key of *name* open nothing any more; tell whether there was one."""
+        """Revoke the key of *name*; return whether there was one."""
         (self._folder / name).unlink(missing_ok=True)
         return self._hashes.pop(name, None) is not None
 
     def owner(self, path: str, key: str) -> str | None:
-        """Tell whose *key* it is if it opens *path*."""
+        """Return the client whose *key* it is if it opens *path*."""
         if not path.startswith(_OPEN) or path.startswith(_CLOSED):
             return None
         given = _hashed(key)
-        # Every one is looked at: how long that takes says nothing about them.
+        # Every hash is compared, so that the time reveals nothing about them.
         owners = [name for name, known in self._hashes.items() if hmac.compare_digest(known, given)]
         return owners[0] if owners else None
 

@@ -1,4 +1,4 @@
-"""The queen herself: what she is made of, how she starts and how she ends."""
+"""Assemble the queen from its parts, start it and stop it."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ from rbee.daemonkit import log_rotation
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.drain import Drain
 from rbee.errors import RbeeError
-from rbee.queen.board import TaskBoard
-from rbee.queen.cascade import Cascade
-from rbee.queen.channels import Channels
+from rbee.net import host_port
 from rbee.queen.client_keys import ClientKeys
-from rbee.queen.fleet_watch import FleetWatch
-from rbee.queen.local_hive import LocalHive
-from rbee.queen.readiness import Readiness
-from rbee.queen.seating import Means
+from rbee.queen.fleet.control_channels import ControlChannels
+from rbee.queen.fleet.node_store import HiveKeys, NodeStore
+from rbee.queen.fleet.readiness import Readiness
+from rbee.queen.fleet.shutdown import FleetShutdown
+from rbee.queen.fleet.state import FleetState
+from rbee.queen.fleet.worker_start import WorkerStarter
+from rbee.queen.local_hive.supervisor import LocalHive
+from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.scheduling.scheduler import Scheduler
 from rbee.queen.settings import QueenSettings
-from rbee.queen.starts import Starts
-from rbee.queen.store import HiveKeys, Store
-from rbee.queen.turns import Turns
-from rbee.queen.upstream_pool import UpstreamPool
+from rbee.queen.tasks.registry import TaskRegistry
+from rbee.queen.tasks.task import QueenServices
 
 log = logging.getLogger(__name__)
 
 
 class Queen:
-    """Everything a route may need, made of its parts.
+    """The parts of the queen, for its routes.
 
     Args:
-        local: the local hive, launched or not; None where she has none.
+        local: the local hive, launched or not; None where it has none.
         aliases: short names for model references.
-        ephemeral: whether she ends with the keeper that spawned her.
-        on_key: told of every key that must not be logged.
+        ephemeral: whether it ends with the keeper that spawned it.
+        on_key: called with every key that must not be logged.
         now: seconds since the epoch.
     """
 
@@ -50,7 +51,7 @@ class Queen:
         self,
         settings: QueenSettings,
         paths: Paths,
-        store: Store,
+        store: NodeStore,
         local: LocalHive | None,
         *,
         aliases: Mapping[str, str],
@@ -70,46 +71,45 @@ class Queen:
         self._now = now
         self._log_max_mb = settings.log_max_mb
         background = self.background = BackgroundTasks()
-        self.fleet = FleetWatch(now)
-        self.channels = Channels(
+        self.fleet = FleetState(now)
+        self.channels = ControlChannels(
             self.fleet, background, queen_id=new_id("queen"), on_reached=self._reached, on_lost=self._lost
         )
-        self.starts = Starts(self.fleet, self.channels, background, loading_timeout_s=settings.loading_timeout_s)
+        self.starter = WorkerStarter(
+            self.fleet, self.channels, background, loading_timeout_s=settings.loading_timeout_s
+        )
         self.pool = UpstreamPool(CONNECT_TIMEOUT_S, settings.no_token_timeout_s)
         readiness = Readiness(self.fleet, local, local_timeout_s=settings.hive_start_timeout_s)
-        self.turns = Turns()
-        means = Means(
+        scheduler = Scheduler(
             self.fleet,
             readiness,
-            self.starts,
+            self.starter,
             self.pool,
             background,
-            self.turns,
-            no_token_timeout_s=settings.no_token_timeout_s,
             queue_timeout_s=settings.queue_timeout_s,
         )
-        self.board = TaskBoard(
-            means,
+        self.tasks = TaskRegistry(
+            QueenServices(scheduler, self.fleet, self.pool, background, settings.no_token_timeout_s),
             aliases=aliases,
             max_tasks=settings.max_tasks,
             max_tasks_per_client=settings.max_tasks_per_client,
         )
         self.readiness = readiness
-        self._cascade = Cascade(
+        self._shutdown = FleetShutdown(
             self.fleet,
             self.channels,
-            self.board,
+            self.tasks,
             local,
-            spawned=self.starts.spawned,
+            spawned=self.starter.spawned,
             drain_timeout_s=settings.drain_timeout_s,
         )
         if settings.leave_hives_on_signal:
-            self._cascade.leave_hives()
-        self.drain: Drain[CascadeReceipt] = Drain(self._cascade, name="the queen")
+            self._shutdown.leave_hives()
+        self.drain: Drain[CascadeReceipt] = Drain(self._shutdown, name="the queen")
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Open the channels and the local hive, and close at the end whatever is still open."""
+        """Open the channels and start the local hive; close at the end whatever is still open."""
         async with self.background:
             self.background.start(
                 log_rotation.watch(self.paths.logs, "queen-rbee.log", max_mb=self._log_max_mb), name="log files"
@@ -119,7 +119,7 @@ class Queen:
             if self.local is not None:
                 self.fleet.add_node(LOCALHOST_NODE, "")
                 self.local.attach(self._local_up, self._local_down)
-                self.background.start(self._local_begun(), name="local hive")
+                self.background.start(self._start_local(), name="local hive")
             try:
                 yield
             finally:
@@ -128,19 +128,19 @@ class Queen:
                 await self._store.close()
 
     async def end(self, *, when_idle: bool, hives: list[str] | None = None) -> CascadeReceipt:
-        """End the queen and everything of hers; *when_idle* lets running tasks take as long as they need.
+        """End the queen and everything that it owns; *when_idle* lets running tasks take as long as they need.
 
-        *hives* are the machines whose hives end with her, None for all. Who asks for more than the one before wins.
+        *hives* are the machines whose hives end with it, None for all. Of several calls, the one that ends more wins.
         """
-        begun = self.drain.draining.is_set()
+        stopping = self.drain.draining.is_set()
         if hives is None:
-            self._cascade.end_all_hives()
-        elif not begun:
-            self._cascade.end_hives(hives)
+            self._shutdown.end_all_hives()
+        elif not stopping:
+            self._shutdown.end_hives(hives)
         if not when_idle:
-            self._cascade.limit()
-        elif not begun:
-            self._cascade.wait_for_tasks()
+            self._shutdown.limit()
+        elif not stopping:
+            self._shutdown.wait_for_tasks()
         return await self.drain.finish()
 
     async def nodes(self) -> list[NodeInfo]:
@@ -152,7 +152,7 @@ class Queen:
         if spec.node_name == LOCALHOST_NODE and self.local is not None:
             raise RbeeError(
                 ErrorCode.NODE_EXISTS,
-                f"{LOCALHOST_NODE} is this queen's own machine and is always there.",
+                f"{LOCALHOST_NODE} is this queen's own machine, which needs no registration.",
                 hint="Choose another name, or run the queen with --local-hive false.",
             )
         info = await self._store.add(spec)
@@ -162,7 +162,7 @@ class Queen:
         return info
 
     async def remove_node(self, node: str) -> None:
-        """Forget a node, its key and its channel; its hive goes on. Raises RbeeError NODE_NOT_FOUND."""
+        """Remove a node, its key and its channel; its hive keeps running. Raises RbeeError NODE_NOT_FOUND."""
         await self._store.remove(node)
         await asyncio.to_thread(self._keys.remove, node)
         await self.channels.forget(node)
@@ -171,10 +171,9 @@ class Queen:
         key = await asyncio.to_thread(self._keys.read, node.node_name)
         if key:
             self._on_key(key)
-        host = f"[{node.ssh_host}]" if ":" in node.ssh_host else node.ssh_host
-        await self.channels.open(node.node_name, f"http://{host}:{node.hive_port}", key)
+        await self.channels.open(node.node_name, f"http://{host_port(node.ssh_host, node.hive_port)}", key)
 
-    async def _local_begun(self) -> None:
+    async def _start_local(self) -> None:
         assert self.local is not None
         try:
             await self.local.ensure()
@@ -192,13 +191,13 @@ class Queen:
     async def _reached(self, node: str, hello: Hello) -> None:
         for link in hello.workers:
             self._on_key(link.api_key)
-        await self._noted(self._store.reached(node, hello.detection, now=self._now()))
+        await self._log_failure(self._store.record_reached(node, hello.detection, now=self._now()))
 
     async def _lost(self, node: str, reason: str) -> None:
-        await self._noted(self._store.lost(node, reason))
+        await self._log_failure(self._store.record_lost(node, reason))
 
-    async def _noted(self, change: Awaitable[None]) -> None:
-        """Write to the registry what is only for people to see: a database that fails then is logged, not fatal."""
+    async def _log_failure(self, change: Awaitable[None]) -> None:
+        """Write to the node registry what is only shown to people: a database that fails then is logged, not fatal."""
         try:
             await change
         except RbeeError as error:

@@ -31,7 +31,7 @@ async def own_lines(path: Path, *, last: int, follow: bool) -> AsyncIterator[Log
 
 
 async def merged(sources: Sequence[AsyncIterator[LogLine]]) -> AsyncIterator[LogLine]:
-    """Give the lines of all *sources* as they come, to the end of the last. Raises what one of them raises."""
+    """Yield the lines of all *sources* as they come, to the end of the last. Raises what one of them raises."""
     lines: asyncio.Queue[LogLine | RbeeError | None] = asyncio.Queue(1000)
 
     async def pump(source: AsyncIterator[LogLine]) -> None:

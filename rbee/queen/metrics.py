@@ -1,4 +1,4 @@
-"""The queen's figures for Prometheus, read when they are asked for."""
+"""Render the queen's metrics for Prometheus, read when they are asked for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rbee.queen.daemon import Queen
 
 
-def figures(queen: Queen) -> tuple[bytes, str]:
-    """Give the text of all figures and its media type."""
+def render_metrics(queen: Queen) -> tuple[bytes, str]:
+    """Return the text of all metrics and its media type."""
     hives: Counter[tuple[str, ...]] = Counter({("yes",): 0, ("no",): 0})
     workers: Counter[tuple[str, ...]] = Counter()
     slots: Counter[tuple[str, ...]] = Counter()
@@ -29,7 +29,7 @@ def figures(queen: Queen) -> tuple[bytes, str]:
             metrics.QUEEN_HIVES: hives,
             metrics.QUEEN_WORKERS: workers,
             metrics.QUEEN_SLOTS: slots,
-            metrics.QUEEN_WAITING: len(queen.turns),
-            metrics.QUEEN_RUNNING: len(queen.board),
+            metrics.QUEEN_WAITING: queen.tasks.waiting,
+            metrics.QUEEN_RUNNING: len(queen.tasks),
         },
     )

@@ -37,7 +37,7 @@ def starts(asides: dict[str, Aside]) -> list[str]:
 
 
 def test_fifty_requests_from_cold_make_one_load_and_are_all_answered(machine: Machine) -> None:
-    """Who waits for a cold start is held until a slot is free, whatever that takes, and told the place in line."""
+    """A request that waits for a cold start is held until a slot is free, and told its position in the queue."""
     machine.configure("hive", slots=4)
     machine.fake(load_s=2, tokens_per_s=50)
     queen = QueenProcess(machine)
@@ -46,12 +46,12 @@ def test_fifty_requests_from_cold_make_one_load_and_are_all_answered(machine: Ma
 
     assert all(ended_well(aside.ended()) for aside in asides)
     assert len(list((machine.home / "logs").glob("worker-*.log"))) == 1
-    assert any("in line" in told(aside.events) for aside in asides)
+    assert any("in the queue" in told(aside.events) for aside in asides)
 
 
 @contextmanager
 def slot_taken(queen: QueenProcess) -> Iterator[None]:
-    """Have the only slot taken until everybody stands in line."""
+    """Have the only slot taken until everybody waits in the queue."""
     first = queen.aside(max_tokens=4000)
     first.tokens(1)
     yield

@@ -144,7 +144,7 @@ def test_models_are_fetched_shown_and_removed(machine: Machine) -> None:
     queen = QueenProcess(machine)
     with queen.streaming("/v2/models/download", {"node": "localhost", "model": queen.model}) as stream:
         events = list(stream)
-    assert "found in the catalogue" in told(events) or "fetched and catalogued" in told(events)
+    assert "found in the catalog" in told(events)
     assert events[-1] == ("message", "[DONE]")
 
     (entry,) = queen.get("/v2/models/list", node="localhost")["models"]
@@ -206,7 +206,7 @@ def test_the_queen_has_one_error_body(machine: Machine) -> None:
 
 
 def test_metrics_count_hives_and_tasks(machine: Machine) -> None:
-    """The figures are there for Prometheus."""
+    """The metrics are there for Prometheus."""
     machine.configure("queen", local_hive=False)
     queen = QueenProcess(machine)
 

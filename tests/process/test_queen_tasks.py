@@ -34,7 +34,7 @@ def test_a_cold_task_brings_up_what_it_needs_and_a_warm_one_reuses_it(machine: M
     for step in (
         "starting one on localhost (cpu",
         "alive, version",
-        "found in the catalogue",
+        "found in the catalog",
         "started worker",
         "ready",
     ):
@@ -152,7 +152,7 @@ def test_a_load_that_takes_too_long_says_where_it_stuck(machine: Machine) -> Non
     error = named(stuck, "error")[0]["error"]
     assert error["code"] == "LOADING_TIMEOUT"
     assert error["details"]["progress"]["stage"] == "loading_to_ram"
-    assert "layers are loaded" in error["message"] or "it is at 'loading_to_ram'" in error["message"]
+    assert "15 of 32 layers are loaded" in error["message"]
     assert error["details"]["log"].endswith(".log")
     eventually(lambda: not queen.workers(), within=35, because="the stuck worker is stopped")
 

@@ -1,4 +1,4 @@
-"""The queen herself: health, status, figures, her end."""
+"""The queen itself: health, status, metrics, shutdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbee import __version__
 from rbee.contracts.hives import CascadeReceipt
 from rbee.contracts.queen import QueenHealth, QueenShutdown, QueenStatus
 from rbee.daemonkit.json_body import JsonBody
-from rbee.queen.metrics import figures
+from rbee.queen.metrics import render_metrics
 from rbee.queen.routes.dependencies import QueenDep
 
 router = APIRouter()
@@ -19,13 +19,13 @@ router = APIRouter()
 
 @router.get("/health")
 async def health() -> QueenHealth:
-    """Say that the queen lives, and her version."""
+    """Return that the queen runs, and its version."""
     return QueenHealth(version=__version__)
 
 
 @router.get("/v2/status")
 async def status(queen: QueenDep) -> QueenStatus:
-    """Give the figures that `daemon status` shows."""
+    """Return what `daemon status` shows."""
     registry = queen.fleet.registry
     return QueenStatus(
         version=__version__,
@@ -34,20 +34,20 @@ async def status(queen: QueenDep) -> QueenStatus:
         ephemeral=queen.ephemeral,
         hives_connected=sum(1 for hive in registry.hives() if hive.connected),
         workers=len(registry.workers()),
-        tasks_running=len(queen.board),
-        tasks_waiting=queen.board.waiting,
+        tasks_running=len(queen.tasks),
+        tasks_waiting=queen.tasks.waiting,
     )
 
 
 @router.post("/v1/admin/shutdown")
 async def shutdown(queen: QueenDep, body: JsonBody[QueenShutdown | None] = None) -> CascadeReceipt:
-    """End the queen, her hives and every worker; answered when they are gone."""
-    wish = body or QueenShutdown()
-    return await queen.end(when_idle=wish.when_idle, hives=wish.hives)
+    """End the queen, its hives and every worker; the answer comes when they are gone."""
+    options = body or QueenShutdown()
+    return await queen.end(when_idle=options.when_idle, hives=options.hives)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(queen: QueenDep) -> Response:
-    """Give the queen's figures for Prometheus."""
-    body, media_type = figures(queen)
+    """Return the queen's metrics for Prometheus."""
+    body, media_type = render_metrics(queen)
     return Response(body, media_type=media_type)

@@ -12,5 +12,5 @@ router = APIRouter(prefix="/v2/hives")
 
 @router.get("/list")
 async def list_hives(queen: QueenDep) -> HiveList:
-    """List every hive with what it said of itself."""
+    """List every hive with what it reported."""
     return HiveList(hives=[hive.info() for hive in queen.fleet.registry.hives()])

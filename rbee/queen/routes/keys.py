@@ -1,4 +1,4 @@
-"""Keys of clients: make, list, take back."""
+"""Keys of clients: add, list, remove."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v2/keys")
 
 @router.post("/add", status_code=201)
 async def add(queen: QueenDep, body: JsonBody[ClientName]) -> ClientKey:
-    """Make a key for a client; it is shown this once."""
+    """Create a key for a client; it is shown only this once."""
     return ClientKey(name=body.name, key=await asyncio.to_thread(queen.client_keys.add, body.name))
 
 
@@ -30,7 +30,7 @@ async def list_clients(queen: QueenDep) -> ClientList:
 
 @router.post("/remove", status_code=204, response_class=Response)
 async def remove(queen: QueenDep, body: JsonBody[ClientName]) -> None:
-    """Take a client's key back."""
+    """Remove a client's key."""
     if not await asyncio.to_thread(queen.client_keys.remove, body.name):
-        known = ", ".join(queen.client_keys.names()) or "nobody"
-        raise RbeeError(ErrorCode.KEY_NOT_FOUND, f"There is no key for {body.name}; there are keys for: {known}.")
+        known = ", ".join(queen.client_keys.names()) or "none"
+        raise RbeeError(ErrorCode.KEY_NOT_FOUND, f"There is no key for {body.name}. Existing keys: {known}.")

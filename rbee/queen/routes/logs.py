@@ -1,4 +1,4 @@
-"""The logs of a node: its hive's and workers', and on the queen's own machine hers too."""
+"""The logs of a node: its hive's and workers', and on the queen's own machine the queen's too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.contracts.queen import LogLine, NodeLogsQuery
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.queen.logs import merged, own_lines
-from rbee.queen.placement import Wish
 from rbee.queen.routes.dependencies import QueenDep
 
 router = APIRouter()
@@ -19,8 +18,8 @@ router = APIRouter()
 
 @router.get("/v2/logs", status_code=200, response_class=EventStream)
 async def logs(queen: QueenDep, query: Annotated[NodeLogsQuery, Query()]) -> EventStream:
-    """Give the last lines of each log; with *follow* also what comes, until the client or the queen goes."""
-    await queen.readiness.met(Wish("", query.node))
+    """Return the last lines of each log; with *follow* also new ones, until the client leaves or the queen ends."""
+    await queen.readiness.ensure_node(query.node)
     client = queen.channels.client(query.node)
     sources: list[AsyncIterator[LogLine]] = [client.logs(follow=query.follow, lines=query.lines)]
     if query.node == LOCALHOST_NODE:

@@ -26,10 +26,10 @@ from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.placement import Wish
+from rbee.queen.progress import encode_event
+from rbee.queen.relay.connection import UpstreamError
 from rbee.queen.routes.dependencies import QueenDep
-from rbee.queen.story import encoded
-from rbee.queen.upstream import UpstreamBroken
+from rbee.queen.scheduling.placement import PlacementRequest
 
 router = APIRouter(prefix="/v2/workers")
 HEALTH_BYTES = 64 * 1024
@@ -45,7 +45,7 @@ async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()
 
 @router.get("/health")
 async def workers_health(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> WorkerHealthList:
-    """Ask every worker how it is."""
+    """Ask every worker for its health."""
     _check_node(queen, query.node)
     links = [queen.fleet.registry.worker(worker.worker_id) for worker in queen.fleet.registry.workers(query.node)]
     rows = await asyncio.gather(*(_health(queen, link) for link in links if link is not None))
@@ -54,46 +54,46 @@ async def workers_health(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query
 
 @router.post("/spawn", status_code=200, response_class=EventStream)
 async def spawn(queen: QueenDep, body: JsonBody[SpawnTask]) -> EventStream:
-    """Start a worker and tell how that goes; ends when the worker is ready."""
+    """Start a worker; the answer is a stream of its progress, which ends when the worker is ready."""
     queen.drain.check()
     _check_node(queen, body.node)
-    return EventStream(_spawning(queen, body), until=queen.drain.closed)
+    return EventStream(_spawn_events(queen, body), until=queen.drain.closed)
 
 
 @router.post("/shutdown")
 async def shutdown(queen: QueenDep, body: JsonBody[WorkerStop]) -> WorkerStopReceipt:
-    """Stop a worker; answered when it is gone."""
+    """Stop a worker; the answer comes when it is gone."""
     link = queen.fleet.registry.worker(body.worker_id)
     if link is None:
         raise RbeeError(ErrorCode.WORKER_NOT_FOUND, f"There is no worker {body.worker_id}.")
     return await queen.channels.client(link.worker.node).stop(body.worker_id)
 
 
-async def _spawning(queen: Queen, request: SpawnTask) -> AsyncIterator[bytes]:
-    model = queen.board.reference(request.model)
-    async for event in queen.readiness.events(Wish(model, request.node, request.backend, request.device)):
-        yield encoded(event)
-    asked = SpawnRequest.model_validate(request.model_dump(exclude={"node"}) | {"model": model})
-    start = queen.starts.explicit(request.node, asked)
+async def _spawn_events(queen: Queen, request: SpawnTask) -> AsyncIterator[bytes]:
+    model = queen.tasks.reference(request.model)
+    async for event in queen.readiness.events(PlacementRequest(model, request.node, request.backend, request.device)):
+        yield encode_event(event)
+    spawn_request = SpawnRequest.model_validate(request.model_dump(exclude={"node"}) | {"model": model})
+    start = queen.starter.start_requested(request.node, spawn_request)
     async for event in start.events():
-        yield encoded(event)
+        yield encode_event(event)
     yield encode(WorkerSpawned(worker=(await start.result()).worker))
     yield DONE
 
 
 async def _health(queen: Queen, link: WorkerAccess) -> WorkerHealthRow:
-    """Ask one worker; what goes wrong is its row's error."""
+    """Ask one worker; a failure is its row's error."""
     worker = link.worker
     row = WorkerHealthRow(node=worker.node, worker_id=worker.worker_id)
     try:
         upstream = await queen.pool.send("GET", worker.url, "/v1/health", key=link.api_key, request_id=new_id("health"))
-    except (OSError, TimeoutError, UpstreamBroken) as error:
+    except (OSError, TimeoutError, UpstreamError) as error:
         return row.model_copy(update={"error": f"it does not answer: {str(error) or type(error).__name__}"})
     try:
         return row.model_copy(
             update={"health": WorkerHealth.model_validate(json.loads(await upstream.read_all(HEALTH_BYTES)))}
         )
-    except (UpstreamBroken, ValidationError, ValueError) as error:
+    except (UpstreamError, ValidationError, ValueError) as error:
         return row.model_copy(update={"error": f"it does not answer as a worker does: {error}"})
     finally:
         queen.pool.release(worker.url, upstream)

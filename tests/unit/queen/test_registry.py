@@ -18,7 +18,7 @@ from rbee.contracts.control import (
 )
 from rbee.contracts.devices import Detection
 from rbee.contracts.workers import WorkerState
-from rbee.queen.registry import GONE_KEPT, Registry, reachable
+from rbee.queen.fleet.registry import GONE_KEPT, Registry, reachable
 from tests.unit.queen.fleet import device, entry, hello, link
 
 NODES = ["attic", "cellar"]
@@ -152,15 +152,6 @@ def test_a_lost_hive_has_no_workers_and_says_why() -> None:
     assert hive is not None
     assert (hive.connected, dict(hive.workers), hive.last_error) == (False, {}, "the connection closed")
     assert registry.worker("worker-0") is None
-
-
-def test_silence_is_counted_from_the_last_word() -> None:
-    """A hive is silent only when more than the limit has passed since its latest message of any kind."""
-    registry = registry_with(hello())
-    registry.apply("attic", Heartbeat(), now=5.0)
-
-    assert registry.silent(now=15.0) == []
-    assert registry.silent(now=15.1) == ["attic"]
 
 
 def test_messages_of_a_removed_node_change_nothing() -> None:

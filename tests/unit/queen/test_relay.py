@@ -14,9 +14,9 @@ from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
-from rbee.queen.relay import StreamWatch, relay
-from rbee.queen.upstream import HIGH_WATER_BYTES, Upstream, UpstreamBroken, UpstreamSilent
-from rbee.queen.upstream_pool import UpstreamPool
+from rbee.queen.relay.connection import HIGH_WATER_BYTES, UpstreamConnection, UpstreamError, UpstreamTimeout
+from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.relay.stream import StreamObserver, relay
 from tests.unit.queen.upstreams import HEAD, Exchange, Script, TinyWorker, tiny_worker
 
 GOOD = (
@@ -47,7 +47,7 @@ class Client:
         self.received += data
 
 
-async def post(pool: UpstreamPool, worker: TinyWorker) -> Upstream:
+async def post(pool: UpstreamPool, worker: TinyWorker) -> UpstreamConnection:
     return await pool.send("POST", worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1")
 
 
@@ -68,13 +68,13 @@ def with_worker(script: Script, story: Callable[[TinyWorker, UpstreamPool], obje
 @given(st.lists(st.integers(0, len(GOOD)), max_size=8))
 def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
     """Where chunks begin and end changes neither the bytes nor the count nor the end."""
-    watch = StreamWatch()
+    observer = StreamObserver()
     edges = sorted({0, len(GOOD), *cuts})
 
-    pieces = [watch.feed(GOOD[a:b]) for a, b in itertools.pairwise(edges)]
+    pieces = [observer.feed(GOOD[a:b]) for a, b in itertools.pairwise(edges)]
 
     assert b"".join(pieces) == GOOD
-    assert (watch.tokens, watch.done, watch.failed, watch.closed) == (2, True, False, True)
+    assert (observer.tokens, observer.done, observer.failed, observer.terminator_seen) == (2, True, False, True)
     assert all(piece == b"" or piece.endswith(b"\n") for piece in pieces)
 
 
@@ -89,12 +89,12 @@ def test_a_call_of_a_response_is_not_silence(cuts: list[int]) -> None:
         encode({"response": {}}, "response.completed"),
     )
     stream = b"".join(told)
-    watch = StreamWatch(Dialect.RESPONSES)
+    observer = StreamObserver(Dialect.RESPONSES)
 
     for start, end in itertools.pairwise(sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})):
-        watch.feed(stream[start:end])
+        observer.feed(stream[start:end])
 
-    assert (watch.tokens, watch.done) == (2, True)
+    assert (observer.tokens, observer.done) == (2, True)
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -107,13 +107,13 @@ def test_a_whole_stream_is_passed_on_unchanged(at_once: bool) -> None:
         await exchange.done(5)
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
-        client, watch = Client(at_once=at_once), StreamWatch()
+        client, observer = Client(at_once=at_once), StreamObserver()
         upstream = await post(pool, worker)
         assert upstream.status == 200
 
-        await relay(upstream, client, watch, stall_s=5)
+        await relay(upstream, client, observer, stall_s=5)
 
-        assert (watch.tokens, watch.done, watch.closed) == (5, True, True)
+        assert (observer.tokens, observer.done, observer.terminator_seen) == (5, True, True)
         assert bool(client.waited_for) is not at_once
         assert client.received.count(b"\n\n") == 7
         assert client.received.endswith(b"data: [DONE]\n\n")
@@ -132,7 +132,7 @@ def test_a_connection_is_kept_for_the_next_request() -> None:
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         for _ in range(3):
             upstream = await post(pool, worker)
-            await relay(upstream, Client(), StreamWatch(), stall_s=5)
+            await relay(upstream, Client(), StreamObserver(), stall_s=5)
             pool.release(worker.url, upstream)
 
         assert (worker.connections, len(worker.requests)) == (1, 3)
@@ -152,12 +152,12 @@ def test_a_kept_connection_that_died_is_replaced() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         first = await post(pool, worker)
-        await relay(first, Client(), StreamWatch(), stall_s=5)
+        await relay(first, Client(), StreamObserver(), stall_s=5)
         pool.release(worker.url, first)
 
         second = await post(pool, worker)
         client = Client()
-        await relay(second, client, StreamWatch(), stall_s=5)
+        await relay(second, client, StreamObserver(), stall_s=5)
 
         assert client.received.endswith(b"data: [DONE]\n\n")
         assert worker.connections == 2
@@ -175,11 +175,11 @@ def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
         exchange.writer.transport.abort()
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
-        client, watch = Client(), StreamWatch()
+        client, observer = Client(), StreamObserver()
         upstream = await post(pool, worker)
 
         with pytest.raises(RbeeError) as caught:
-            await relay(upstream, client, watch, stall_s=5)
+            await relay(upstream, client, observer, stall_s=5)
 
         assert caught.value.code is ErrorCode.WORKER_CRASHED
         assert caught.value.details["tokens"] == 3
@@ -199,7 +199,7 @@ def test_a_stream_that_ends_without_an_end_is_a_crash() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError, match="broke off after 2 tokens") as caught:
-            await relay(await post(pool, worker), Client(), StreamWatch(), stall_s=5)
+            await relay(await post(pool, worker), Client(), StreamObserver(), stall_s=5)
 
         assert caught.value.code is ErrorCode.WORKER_CRASHED
 
@@ -216,11 +216,11 @@ def test_the_workers_own_error_is_passed_on() -> None:
         await exchange.write(b"0\r\n\r\n")
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
-        client, watch = Client(), StreamWatch()
+        client, observer = Client(), StreamObserver()
 
-        await relay(await post(pool, worker), client, watch, stall_s=5)
+        await relay(await post(pool, worker), client, observer, stall_s=5)
 
-        assert watch.failed
+        assert observer.failed
         assert client.received.endswith(b'"INTERNAL"}}\n\n')
 
     with_worker(script, story)
@@ -237,7 +237,7 @@ def test_a_result_whose_connection_breaks_is_still_a_result() -> None:
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         client = Client()
 
-        await relay(await post(pool, worker), client, StreamWatch(), stall_s=5)
+        await relay(await post(pool, worker), client, StreamObserver(), stall_s=5)
 
         assert client.received.endswith(b"data: [DONE]\n\n")
 
@@ -256,7 +256,7 @@ def test_a_worker_without_tokens_is_stalled() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError) as caught:
-            await relay(await post(pool, worker), Client(), StreamWatch(), stall_s=0.2)
+            await relay(await post(pool, worker), Client(), StreamObserver(), stall_s=0.2)
 
         assert caught.value.code is ErrorCode.WORKER_STALLED
         assert caught.value.details["tokens"] == 1
@@ -278,10 +278,10 @@ def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
         await exchange.done(8000)
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
-        client, watch = Client(), StreamWatch()
+        client, observer = Client(), StreamObserver()
         client.gate.clear()
         upstream = await post(pool, worker)
-        relaying = asyncio.ensure_future(relay(upstream, client, watch, stall_s=0.3))
+        relaying = asyncio.ensure_future(relay(upstream, client, observer, stall_s=0.3))
         before = -1
         while before != sent:
             before = sent
@@ -291,7 +291,7 @@ def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
         assert sent < 8000
         client.gate.set()
         await relaying
-        assert watch.tokens == 8000
+        assert observer.tokens == 8000
         assert len(client.received) > 8000 * 4096
 
     with_worker(script, story)
@@ -308,7 +308,7 @@ def test_closing_the_upstream_is_noticed_by_the_worker() -> None:
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
         upstream = await post(pool, worker)
-        relaying = asyncio.ensure_future(relay(upstream, Client(), StreamWatch(), stall_s=5))
+        relaying = asyncio.ensure_future(relay(upstream, Client(), StreamObserver(), stall_s=5))
         await asyncio.sleep(0.05)
         relaying.cancel()
         await asyncio.gather(relaying, return_exceptions=True)
@@ -327,7 +327,7 @@ def test_what_is_no_http_is_broken() -> None:
         await exchange.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
     async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
-        with pytest.raises(UpstreamBroken, match="does not speak HTTP"):
+        with pytest.raises(UpstreamError, match="does not speak HTTP"):
             await post(pool, worker)
 
     with_worker(script, story)
@@ -342,7 +342,7 @@ def test_a_worker_that_does_not_begin_to_answer_is_silent() -> None:
     async def story(worker: TinyWorker, _: UpstreamPool) -> None:
         impatient = UpstreamPool(connect_timeout_s=5, answer_timeout_s=0.1)
 
-        with pytest.raises(UpstreamSilent):
+        with pytest.raises(UpstreamTimeout):
             await post(impatient, worker)
 
     with_worker(script, story)

@@ -1,0 +1,1 @@
+"""Know the hives and workers of the fleet, start workers and end everything."""

@@ -1,0 +1,186 @@
+"""Keep one control channel to each hive open: the queen dials it, and dials again when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+
+from rbee.client.hive import HiveClient
+from rbee.client.retry import CONNECT_TIMEOUT_S
+from rbee.contracts.control import BEAT_INTERVAL_S, HIVE_MESSAGE, SILENCE_LIMIT_S, Hello, Lease
+from rbee.contracts.errors import ErrorCode
+from rbee.daemonkit.background import BackgroundTasks
+from rbee.errors import RbeeError
+from rbee.queen.fleet.state import FleetState
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.1
+LAST_DELAY_S = 5.0
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+OnReached = Callable[[str, Hello], Awaitable[None]]
+OnLost = Callable[[str, str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Channel:
+    client: HiveClient
+    task: asyncio.Task[None]
+
+
+class ControlChannels:
+    """Keep a channel to each node that was opened; what it receives goes into *fleet*.
+
+    Args:
+        queen_id: the sender of the leases.
+        on_reached, on_lost: called on each change, to keep it in the node registry.
+        rand: returns 0 to 1, for the jitter.
+    """
+
+    def __init__(
+        self,
+        fleet: FleetState,
+        background: BackgroundTasks,
+        *,
+        queen_id: str,
+        on_reached: OnReached,
+        on_lost: OnLost,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._fleet = fleet
+        self._background = background
+        self._lease = Lease(queen_id=queen_id).model_dump_json()
+        self._on_reached = on_reached
+        self._on_lost = on_lost
+        self._rand = rand
+        self._channels: dict[str, _Channel] = {}
+
+    async def open(self, node: str, url: str, key: str | None) -> None:
+        """Add *node* and keep a channel to its hive; one that was open is replaced."""
+        await self._close(node)
+        self._fleet.add_node(node, url)
+        client = HiveClient(node, url, key)
+        self._channels[node] = _Channel(
+            client, self._background.start(self._run(node, url, key), name=f"channel to {node}")
+        )
+
+    async def close(self, node: str, reason: str) -> None:
+        """Close the channel, and keep the node as one that is not connected because of *reason*."""
+        await self._close(node)
+        self._fleet.lost(node, reason)
+
+    async def forget(self, node: str) -> None:
+        """Close the channel and remove the node."""
+        await self._close(node)
+        self._fleet.remove_node(node)
+
+    async def hang_up(self) -> None:
+        """Stop receiving on every channel; the hives can still be reached over HTTP."""
+        tasks = [channel.task for channel in self._channels.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close_all(self) -> None:
+        """Close every channel."""
+        for node in list(self._channels):
+            await self._close(node)
+
+    def client(self, node: str) -> HiveClient:
+        """Return the HTTP client of *node*'s hive. Raises RbeeError NODE_NOT_FOUND, CONNECTION_TIMEOUT."""
+        channel = self._channels.get(node)
+        if channel is not None:
+            return channel.client
+        hive = self._fleet.registry.hive(node)
+        if hive is None:
+            raise RbeeError(ErrorCode.NODE_NOT_FOUND, f"There is no node named {node}.")
+        because = f": {hive.last_error}" if hive.last_error else ""
+        raise RbeeError(ErrorCode.CONNECTION_TIMEOUT, f"The hive on {node} is not running{because}.")
+
+    async def _close(self, node: str) -> None:
+        channel = self._channels.pop(node, None)
+        if channel is not None:
+            channel.task.cancel()
+            await asyncio.gather(channel.task, return_exceptions=True)
+            await channel.client.close()
+
+    async def _run(self, node: str, url: str, key: str | None) -> None:
+        delay = FIRST_DELAY_S
+        reported = ""
+        while True:
+            try:
+                async with self._dial(url, key) as socket:
+                    await self._receive(node, socket)
+                reason = "its hive closed the channel"
+            # ValueError: a name that no resolver accepts.
+            except (OSError, TimeoutError, WebSocketException, ValidationError, ValueError) as error:
+                reason = _reason(error, url)
+            hive = self._fleet.registry.hive(node)
+            was_connected = hive is not None and hive.connected
+            delay = FIRST_DELAY_S if was_connected else min(delay * 2, LAST_DELAY_S)
+            self._fleet.lost(node, reason)
+            if reason != reported or was_connected:
+                log.warning("hive lost", extra={"fields": {"node": node, "reason": reason}})
+                await self._on_lost(node, reason)
+                reported = reason
+            await asyncio.sleep(delay * (0.5 + self._rand()))
+
+    def _dial(self, url: str, key: str | None) -> connect:
+        return connect(
+            url.replace("http", "ws", 1) + "/v1/control",
+            additional_headers={"Authorization": f"Bearer {key}"} if key else None,
+            open_timeout=CONNECT_TIMEOUT_S,
+            close_timeout=1,
+            ping_interval=None,
+            max_size=MAX_MESSAGE_BYTES,
+            compression=None,
+            proxy=None,
+        )
+
+    async def _receive(self, node: str, socket: ClientConnection) -> None:
+        """Apply messages until the channel closes or falls silent, and send leases meanwhile."""
+        leasing = asyncio.create_task(self._renew(socket), name=f"lease of {node}")
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_LIMIT_S):
+                    text = await socket.recv()
+                message = HIVE_MESSAGE.validate_json(text)
+                self._fleet.apply(node, message)
+                if isinstance(message, Hello):
+                    log.info("hive connected", extra={"fields": {"node": node, "workers": len(message.workers)}})
+                    await self._on_reached(node, message)
+        except ConnectionClosed:
+            return
+        finally:
+            leasing.cancel()
+            await asyncio.gather(leasing, return_exceptions=True)
+
+    async def _renew(self, socket: ClientConnection) -> None:
+        while True:
+            await socket.send(self._lease)
+            await asyncio.sleep(BEAT_INTERVAL_S)
+
+
+def _reason(error: Exception, url: str) -> str:
+    """Return in a few words why a channel broke or could not be opened."""
+    match error:
+        case TimeoutError():
+            return f"no message from {url} for {SILENCE_LIMIT_S:g} s"
+        case InvalidStatus(response=response) if response.status_code == 401:
+            return f"the hive at {url} does not accept the queen's key"
+        case InvalidStatus(response=response):
+            return f"{url} answered HTTP {response.status_code} to the control channel"
+        case ValidationError():
+            return f"{url} sent an invalid message on the control channel: {error.errors()[0]['msg']}"
+        case OSError(strerror=str(text)):
+            return f"{url}: {text.lower()}"
+        case _:
+            return f"{url}: {str(error) or type(error).__name__}"

@@ -1,0 +1,81 @@
+"""Find the model that a client means by a name: a reference, an alias, or the name of a file. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import Final
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import ModelCard
+from rbee.errors import RbeeError
+from rbee.queen.fleet.registry import Hive
+
+SCHEMES: Final = ("hf:", "file://", "https://", "package:")
+MOST_LISTED: Final = 50
+
+
+def resolve(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str:
+    """Return the reference. Raises RbeeError MODEL_NOT_FOUND, which lists what there is.
+
+    What is written as a reference is one, known or not: its model is downloaded where it is needed.
+    """
+    known = list(hives)
+    if name in aliases:
+        return aliases[name]
+    if name.startswith(SCHEMES):
+        return name
+    if any(name == reference for hive in known for reference in _listed(hive)):
+        return name
+    references = _references(known)
+    matching = {reference for reference, files in references.items() if name in files}
+    if len(matching) == 1:
+        return matching.pop()
+    available = [card.id for card in model_cards(aliases, known, created=0)]
+    if matching:
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"{name} is the file name of several models: {', '.join(sorted(matching))}.",
+            hint="Use the full reference of one of them.",
+            param="model",
+            details={"models": sorted(matching)},
+        )
+    listed = ", ".join(available[:MOST_LISTED]) or "none"
+    raise RbeeError(
+        ErrorCode.MODEL_NOT_FOUND,
+        f"There is no model {name!r}. Available: {listed}.",
+        hint="Use one of them, an alias of [models] in the config file, or a full reference such as hf:org/repo.",
+        param="model",
+        details={"models": available},
+    )
+
+
+def model_cards(aliases: Mapping[str, str], hives: Iterable[Hive], *, created: int) -> list[ModelCard]:
+    """List the names that are taken: aliases, then what is in a catalog or served somewhere."""
+    known = list(hives)
+    times = {entry.reference: entry.downloaded_at_unix for hive in known for entry in hive.models}
+    names = [*sorted(aliases), *sorted(set(_references(known)) - set(aliases))]
+    return [ModelCard(id=name, created=times.get(aliases.get(name, name), created)) for name in names]
+
+
+def _listed(hive: Hive) -> Iterator[str]:
+    """Yield the references that a hive has in its catalog or serves."""
+    yield from (entry.reference for entry in hive.models)
+    yield from (link.worker.model_ref for link in hive.workers.values())
+
+
+def _references(hives: Iterable[Hive]) -> dict[str, set[str]]:
+    """Return the references that are in a catalog or served, each with the names of its file."""
+    found: dict[str, set[str]] = {}
+    for hive in hives:
+        for entry in hive.models:
+            found.setdefault(entry.reference, set()).update(_file_names(entry.local_path))
+        for link in hive.workers.values():
+            reference = link.worker.model_ref
+            found.setdefault(reference, set()).update(_file_names(reference.partition("#")[0].rpartition(":")[2]))
+    return found
+
+
+def _file_names(path: str) -> set[str]:
+    file = PurePosixPath(path).name
+    return {file, file.removesuffix(".gguf")} if file.endswith(".gguf") else set()

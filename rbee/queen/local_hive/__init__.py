@@ -1,0 +1,1 @@
+"""Run the hive on the queen's own machine."""

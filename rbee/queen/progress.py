@@ -1,0 +1,159 @@
+"""Report the progress of tasks and of work that several clients may wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, Generic, TypeVar
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import DownloadProgress, LoadingProgress
+from rbee.contracts.queen import Progress
+from rbee.contracts.tasks import Narration, TaskAccepted, TaskPlaced
+from rbee.daemonkit.background import BackgroundTasks
+from rbee.daemonkit.sse import encode
+from rbee.errors import RbeeError
+
+log = logging.getLogger(__name__)
+R = TypeVar("R")
+Event = TaskAccepted | TaskPlaced | Narration | Progress
+_NAMES: Final[dict[type[Event], str]] = {
+    TaskAccepted: "task",
+    TaskPlaced: "placed",
+    Narration: "narration",
+    Progress: "progress",
+}
+
+
+def encode_event(event: Event) -> bytes:
+    """Encode an event for a stream."""
+    return encode(event, _NAMES[type(event)])
+
+
+def narration(actor: str, action: str, human: str, emoji: str = "") -> Narration:
+    """Build one line of narration, and write it into the log."""
+    log.info("narration", extra={"fields": {"actor": actor, "action": action, "human": human}})
+    return Narration(actor=actor, action=action, human=human, emoji=emoji)
+
+
+class ProgressFeed:
+    """What happened so far and what happens next; a late subscriber gets the narration from the beginning.
+
+    Of progress only the latest counts: a slow subscriber is not sent what is out of date.
+    """
+
+    def __init__(self) -> None:
+        self._history: list[Event] = []
+        self._progress: Progress | None = None
+        self._subscribers: set[_Subscriber] = set()
+        self._over = False
+
+    def narrate(self, actor: str, action: str, human: str, emoji: str = "") -> None:
+        """Add a line of narration."""
+        event = narration(actor, action, human, emoji)
+        self._history.append(event)
+        self._progress = None
+        for subscriber in self._subscribers:
+            subscriber.put(event)
+
+    def download(self, progress: DownloadProgress) -> None:
+        """Publish the progress of a download."""
+        self._publish(Progress(download=progress))
+
+    def loading(self, progress: LoadingProgress) -> None:
+        """Publish the progress of a load."""
+        self._publish(Progress(loading=progress))
+
+    def end(self) -> None:
+        """Let every subscriber finish."""
+        self._over = True
+        for subscriber in self._subscribers:
+            subscriber.wake.set()
+
+    async def subscribe(self) -> AsyncIterator[Event]:
+        """Yield each event, from the first to the last."""
+        subscriber = _Subscriber()
+        for event in self._history:
+            subscriber.put(event)
+        if self._progress is not None:
+            subscriber.put(self._progress)
+        self._subscribers.add(subscriber)
+        try:
+            while True:
+                while subscriber.events:
+                    yield subscriber.events.popleft()
+                if self._over:
+                    return
+                subscriber.wake.clear()
+                await subscriber.wake.wait()
+        finally:
+            self._subscribers.discard(subscriber)
+
+    def _publish(self, progress: Progress) -> None:
+        self._progress = progress
+        for subscriber in self._subscribers:
+            subscriber.put(progress)
+
+
+class _Subscriber:
+    def __init__(self) -> None:
+        self.events: deque[Event] = deque()
+        self.wake = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """Queue an event; progress replaces progress that was not read yet."""
+        if isinstance(event, Progress) and self.events and isinstance(self.events[-1], Progress):
+            self.events.pop()
+        self.events.append(event)
+        self.wake.set()
+
+
+class SharedJob(Generic[R]):
+    """Work that any number of clients may wait for, done once (what Go calls singleflight).
+
+    It belongs to the queen: clients that leave do not end it.
+    """
+
+    def __init__(self, feed: ProgressFeed) -> None:
+        self._feed = feed
+        self._result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        # Every client that waited may have left by the time it fails.
+        self._result.add_done_callback(lambda result: result.cancelled() or result.exception())
+
+    @classmethod
+    def start(
+        cls,
+        background: BackgroundTasks,
+        work: Callable[[ProgressFeed], Awaitable[R]],
+        *,
+        name: str,
+        on_end: Callable[[], object] | None = None,
+    ) -> SharedJob[R]:
+        """Start *work*, which reports its progress to the feed; *on_end* is called at its end, however it ends."""
+        job = cls(ProgressFeed())
+        background.start(job._run(work, on_end), name=name)
+        return job
+
+    def events(self) -> AsyncIterator[Event]:
+        """Yield the progress from the first event to the last."""
+        return self._feed.subscribe()
+
+    async def result(self) -> R:
+        """Wait for the result. Raises the RbeeError that the work ended with."""
+        return await asyncio.shield(self._result)
+
+    async def _run(self, work: Callable[[ProgressFeed], Awaitable[R]], on_end: Callable[[], object] | None) -> None:
+        try:
+            self._result.set_result(await work(self._feed))
+        except RbeeError as error:
+            self._result.set_exception(error)
+        except Exception:
+            log.exception("BUG: shared work failed")
+            self._result.set_exception(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."))
+        finally:
+            self._result.cancel()
+            if on_end is not None:
+                on_end()
+            self._feed.end()

@@ -1,0 +1,1 @@
+"""Carry requests to workers and their answers to clients."""

@@ -1,0 +1,60 @@
+"""Clean up after a request that did not end by itself: free its slot, and describe how its worker failed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import Any
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.workers import WorkerAccess, WorkerInfo
+from rbee.daemonkit.background import BackgroundTasks
+from rbee.errors import RbeeError
+from rbee.queen.fleet.state import FleetState
+from rbee.queen.relay.connection import UpstreamError
+from rbee.queen.relay.pool import UpstreamPool
+
+log = logging.getLogger(__name__)
+CANCEL_WAIT_S = 5.0
+EXIT_REPORT_WAIT_S = 2.0
+
+
+async def cancel_on_worker(
+    pool: UpstreamPool, background: BackgroundTasks, link: WorkerAccess, request_id: str
+) -> None:
+    """Cancel the request on its worker, and wait a little for the answer that the slot is free."""
+    canceling = background.start(_delete(pool, link, request_id), name=f"cancel of {request_id}")
+    await asyncio.wait({canceling}, timeout=CANCEL_WAIT_S)
+
+
+async def crash_error(fleet: FleetState, worker: WorkerInfo, tokens: int, reason: str) -> RbeeError:
+    """Build the error of a worker whose answer was cut, with what its hive reports of its end if that comes soon."""
+    gone = None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(EXIT_REPORT_WAIT_S):
+            gone = await fleet.wait_for(lambda: fleet.registry.gone(worker.worker_id))
+    why = gone.reason if gone else reason.rstrip(".")
+    return RbeeError(
+        ErrorCode.WORKER_CRASHED,
+        f"Worker {worker.worker_id} on {worker.node} broke off after {tokens} tokens: {why}.",
+        details={**worker_details(worker), "tokens": tokens, "log_tail": gone.log_tail if gone else []},
+        hint=f"Try again; see the worker's log: rbee-keeper logs --node {worker.node}",
+    )
+
+
+def worker_details(worker: WorkerInfo) -> dict[str, Any]:
+    """Return an error's details about a worker."""
+    return {"worker_id": worker.worker_id, "node": worker.node}
+
+
+async def _delete(pool: UpstreamPool, link: WorkerAccess, request_id: str) -> None:
+    worker = link.worker
+    try:
+        upstream = await pool.send(
+            "DELETE", worker.url, f"/v1/inference/{request_id}", key=link.api_key, request_id=request_id
+        )
+    except (OSError, TimeoutError, UpstreamError) as error:
+        log.info("slot not freed", extra={"fields": {"worker_id": worker.worker_id, "reason": str(error)}})
+        return
+    pool.release(worker.url, upstream)

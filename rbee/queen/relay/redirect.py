@@ -1,0 +1,52 @@
+"""Redirect a client to the worker itself, so that its tokens do not pass through the queen."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from starlette.types import Send
+
+from rbee.contracts.workers import WorkerAccess
+from rbee.daemonkit import tickets
+from rbee.daemonkit.sockets import is_loopback
+from rbee.queen.daemon import Queen
+from rbee.queen.scheduling.placement import UseWorker
+from rbee.queen.tasks.upstream_request import CompatRequest, placement_request
+
+HEADER: Final = b"x-rbee-direct"
+_TRUE: Final = (b"true", b"1", b"yes")
+
+
+def is_requested(headers: dict[bytes, bytes]) -> bool:
+    """Return whether the client asks for it."""
+    return headers.get(HEADER, b"").lower() in _TRUE
+
+
+def find_worker(queen: Queen, request: CompatRequest, client_host: str) -> WorkerAccess | None:
+    """Return the worker to which a client at *client_host* may be redirected; None where the queen must relay.
+
+    That is so where a worker must be started, where all slots are taken or somebody waits for one, and where the worker
+    listens only on its own machine and the client is on another one.
+    """
+    placement = placement_request(request)
+    if queen.drain.draining.is_set() or queen.tasks.waiting or not queen.readiness.is_settled(placement):
+        return None
+    decision = queen.fleet.place(placement)
+    if not isinstance(decision, UseWorker) or not decision.free:
+        return None
+    worker = decision.link.worker
+    if is_loopback(urlsplit(worker.url).hostname or "") and not is_loopback(client_host):
+        return None
+    queen.fleet.record_prompt(worker, placement)
+    return decision.link
+
+
+async def redirect(link: WorkerAccess, path: str, send: Send) -> None:
+    """Answer with the worker's address and a ticket for one request to it."""
+    ticket = tickets.issue(link.api_key, path, now=time.time())
+    location = f"{link.worker.url}{path}?{urlencode({tickets.PARAMETER: ticket})}"
+    headers = [(b"location", location.encode("ascii")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 307, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

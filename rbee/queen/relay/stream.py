@@ -1,0 +1,216 @@
+"""Relay a worker's stream to the client as it comes: count tokens, detect its end or its break, parse nothing.
+
+Only whole lines are relayed, so that what the queen itself adds, such as the error that ends a broken stream,
+never lands in the middle of a worker's event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import SSE_DONE
+from rbee.daemonkit.dialects import Dialect
+from rbee.errors import RbeeError
+from rbee.queen.relay.connection import UpstreamConnection, UpstreamError
+from rbee.queen.tasks.sinks import ByteSink, ResponseSink
+
+MAX_LINE_BYTES = 8 * 1024 * 1024
+_DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
+_DONE_MARK = f"data: {SSE_DONE}".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMarkers:
+    """The bytes that mark a token in a stream (anywhere), its good or bad end, and its very last line.
+
+    Quotes and line ends inside a text are escaped in JSON, so what begins a line is never text of the model,
+    and neither is a bare quote.
+    """
+
+    token: bytes
+    done: tuple[bytes, ...]
+    failed: bytes
+    last: bytes | None = None
+
+
+STREAM_MARKERS: Final = {
+    Dialect.OWN: StreamMarkers(b'"token":', (b'data: {"done":',), b"event: error", _DONE_MARK),
+    Dialect.OPENAI: StreamMarkers(b"data: {", (_DONE_MARK,), b'data: {"error":'),
+    Dialect.ANTHROPIC: StreamMarkers(b"event: content_block_delta", (b"event: message_stop",), b"event: error"),
+    Dialect.RESPONSES: StreamMarkers(
+        b".delta\n",  # ends the line that names an event: a part of a text or of a call's arguments
+        (b"event: response.completed", b"event: response.incomplete"),
+        b"event: error",
+    ),
+}
+
+
+class StreamObserver:
+    """Observe a stream by its bytes: count its tokens, detect how it ends."""
+
+    def __init__(self, dialect: Dialect = Dialect.OWN) -> None:
+        self.tokens = 0
+        self.done = False
+        self.failed = False
+        self.terminator_seen = False
+        self._markers = STREAM_MARKERS[dialect]
+        self._rest = b""
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the stream reported its end, good or bad."""
+        return self.done or self.failed
+
+    def feed(self, data: bytes) -> bytes:
+        """Observe a chunk of the stream; return the whole lines that may be relayed."""
+        if self._rest:
+            data = self._rest + data
+        cut = data.rfind(b"\n") + 1
+        if cut == len(data):
+            self._rest = b""
+        else:
+            self._rest = data[cut:]
+            data = data[:cut]
+        markers = self._markers
+        self.tokens += data.count(markers.token)
+        for marker in markers.done:
+            if marker in data and _begins_line(data, marker):
+                self.done = True
+        if markers.failed in data and _begins_line(data, markers.failed):
+            self.failed = True
+        if self.done and (markers.last is None or markers.last in data):
+            self.terminator_seen = True
+        return data
+
+    @property
+    def held_bytes(self) -> int:
+        """Return the size of a line that has not ended yet."""
+        return len(self._rest)
+
+
+async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObserver, *, stall_s: float) -> None:
+    """Relay *upstream*'s body to *out* until the stream has ended and reported it.
+
+    Each chunk is written in the read that brought it. While the client must be waited for nothing more is read, so a
+    slow client slows its worker and nothing accumulates here.
+
+    Args:
+        watch: counts tokens; the caller reads it afterwards, also where this raises.
+        stall_s: the longest time without a token.
+
+    Raises:
+        RbeeError: WORKER_CRASHED where the stream broke off, WORKER_STALLED where no token came in time.
+    """
+    guard = StallGuard(upstream, stall_s)
+    pump = _Pump(upstream, out.write, observer, guard)
+    try:
+        while await upstream.pipe_to(pump.take):
+            guard.sending = True
+            await out.send(pump.held)
+            guard.sending = False
+            guard.token()
+    except UpstreamError as error:
+        if guard.stalled:
+            raise RbeeError(
+                ErrorCode.WORKER_STALLED,
+                f"The worker sent no token for {stall_s:g} s, after {observer.tokens} tokens.",
+                details={"tokens": observer.tokens},
+            ) from error
+        if not observer.ended:
+            raise _stream_broken(observer, str(error)) from error
+    finally:
+        guard.cancel()
+    if not observer.ended:
+        raise _stream_broken(observer, "the stream ended without its last event")
+    if observer.done and not observer.terminator_seen:
+        await out.send(_DONE_LINE)
+
+
+class _Pump:
+    """Write one stream's chunks to its client; `held` is the chunk for which the client must be waited for."""
+
+    def __init__(
+        self, upstream: UpstreamConnection, write: Callable[[bytes], bool], observer: StreamObserver, guard: StallGuard
+    ) -> None:
+        self.held = b""
+        self._upstream = upstream
+        self._write = write
+        self._observer = observer
+        self._guard = guard
+
+    def take(self, data: bytes) -> bool:
+        """Write a chunk; return False where that must wait."""
+        observer = self._observer
+        before = observer.tokens
+        lines = observer.feed(data)
+        if observer.tokens != before:
+            self._guard.token()
+        if lines and not self._write(lines):
+            self.held = lines
+            return False
+        if observer.held_bytes > MAX_LINE_BYTES:
+            self._upstream.abort(UpstreamError("it sent a line that is too long"))
+        return True
+
+
+async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer: StreamObserver) -> None:
+    """Relay an answer that is no stream, from its first byte on.
+
+    Raises RbeeError WORKER_CRASHED where it broke off; where nothing had come, the client can still be told.
+    """
+    try:
+        while data := await upstream.read():
+            await out.start()
+            await out.send(data)
+    except UpstreamError as error:
+        raise _stream_broken(observer, str(error)) from error
+    observer.done = True
+
+
+class StallGuard:
+    """Abort *upstream* when it has sent no token for *stall_s* seconds.
+
+    One timer a stream, which checks now and then: a timer for each token would cost more than relaying the token.
+    While a chunk is being sent the client is the slow one, and time does not count against the worker.
+    """
+
+    def __init__(self, upstream: UpstreamConnection, stall_s: float) -> None:
+        self.sending = False
+        self.stalled = False
+        self._upstream = upstream
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._timer = self._loop.call_later(stall_s, self._check)
+
+    def token(self) -> None:
+        """Restart the time."""
+        self._last = self._loop.time()
+
+    def cancel(self) -> None:
+        """Stop the timer."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        left = self._stall_s if self.sending else self._last + self._stall_s - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._check)
+            return
+        self.stalled = True
+        self._upstream.abort(UpstreamError("it stalled"))
+
+
+def _begins_line(data: bytes, marker: bytes) -> bool:
+    return data.startswith(marker) or b"\n" + marker in data
+
+
+def _stream_broken(observer: StreamObserver, reason: str) -> RbeeError:
+    return RbeeError(
+        ErrorCode.WORKER_CRASHED,
+        f"The worker's stream broke off after {observer.tokens} tokens: {reason}.",
+        details={"tokens": observer.tokens},
+    )

@@ -1,0 +1,133 @@
+"""The OpenAI- and Anthropic-compatible interfaces: the queen finds a worker and relays its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, Final
+
+from fastapi import APIRouter
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import DEADLINE_HEADER
+from rbee.contracts.models import ModelCards
+from rbee.contracts.workers import MAX_MODEL_CHARS
+from rbee.daemonkit.body import whole_body
+from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
+from rbee.daemonkit.http1 import connection_of
+from rbee.daemonkit.json_body import JsonBody, parse_as
+from rbee.errors import RbeeError
+from rbee.queen.daemon import Queen
+from rbee.queen.fleet.model_names import SCHEMES, model_cards, resolve
+from rbee.queen.relay import redirect
+from rbee.queen.routes.dependencies import QueenDep
+from rbee.queen.scheduling.placement import PlacementRequest
+from rbee.queen.scheduling.prefix_index import prefix_hashes
+from rbee.queen.tasks.sinks import CompatSink
+from rbee.queen.tasks.task import answer
+from rbee.queen.tasks.upstream_request import DIALECTS, CompatRequest, RoutingOptions
+
+router = APIRouter()
+_HEADERS: Final = {
+    "node": b"x-rbee-node",
+    "backend": b"x-rbee-backend",
+    "device": b"x-rbee-device",
+    "priority": b"x-rbee-priority",
+    "deadline_s": DEADLINE_HEADER.lower().encode(),
+}
+_NO_OPTIONS: Final = RoutingOptions()
+
+
+@router.get("/v1/models")
+async def models(queen: QueenDep) -> ModelCards:
+    """List the models by the names that requests may use: aliases, and what is in a catalog or served somewhere."""
+    await queen.readiness.wait_for_catalogs()
+    hives = queen.fleet.registry.hives()
+    return ModelCards(data=model_cards(queen.tasks.aliases, hives, created=int(queen.started_unix)))
+
+
+class CompatEndpoint(Response):
+    """Have a worker answer, placed by `model` and the headers X-Rbee-Node, -Backend, -Device, -Priority, -Deadline.
+
+    With `X-Rbee-Direct: true` the answer may be a redirect (307) to the worker, for a client that can reach it.
+    """
+
+    def __init__(self, queen: Queen) -> None:
+        super().__init__()
+        self._queen = queen
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        queen, clock = self._queen, asyncio.get_running_loop().time
+        began = clock()
+        headers = dict(scope["headers"])
+        request = await self._parse_request(scope["path"], await whole_body(receive), headers)
+        if redirect.is_requested(headers):
+            link = redirect.find_worker(queen, request, (scope.get("client") or ("",))[0])
+            if link is not None:
+                await redirect.redirect(link, request.path, send)
+                return
+        admission = queen.tasks.admit(request, scope["state"]["client"], draining=queen.drain.draining.is_set())
+        connection = connection_of(scope)
+        sink = CompatSink(send, connection, DIALECTS[request.path], stream=request.stream, now=began, clock=clock)
+        await answer(admission, sink, connection, scope["state"]["request_id"])
+
+    async def _parse_request(self, path: str, body: bytes, headers: dict[bytes, bytes]) -> CompatRequest:
+        """Parse the few fields that matter here. Raises RbeeError INVALID_REQUEST or MODEL_NOT_FOUND."""
+        try:
+            fields = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
+        name = fields.get("model") if isinstance(fields, dict) else None
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_MODEL_CHARS:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"'model' is required: a string of 1 to {MAX_MODEL_CHARS} characters.",
+                param="model",
+            )
+        return CompatRequest(
+            model=await self._reference(name),
+            path=path,
+            body=body,
+            stream=fields.get("stream") is True,
+            prefix_hashes=prefix_hashes(fields),
+            options=_routing_options(headers),
+        )
+
+    async def _reference(self, name: str) -> str:
+        """Resolve a name; for what may be the name of a file, wait until the hives have reported their models."""
+        queen = self._queen
+        if name not in queen.tasks.aliases and not name.startswith(SCHEMES):
+            await queen.readiness.ensure(PlacementRequest(name))
+            await queen.readiness.wait_for_catalogs()
+        return resolve(name, queen.tasks.aliases, queen.fleet.registry.hives())
+
+
+def endpoints(queen: Queen) -> dict[str, ASGIApp]:
+    """Return the application for each path."""
+    return dict.fromkeys(DIALECTS, CompatEndpoint(queen))
+
+
+def _describe(route: CompatRoute) -> None:
+    """Declare a route for the OpenAPI document; its requests are answered by `endpoints`, before routing."""
+
+    async def relay(queen: QueenDep, _body: Any) -> Response:
+        return CompatEndpoint(queen)
+
+    body: Any = JsonBody
+    relay.__annotations__["_body"] = body[route.body]
+    relay.__doc__ = route.summary
+    router.post(route.path, response_class=Response)(relay)
+
+
+for _route in COMPAT_ROUTES:
+    _describe(_route)
+
+
+def _routing_options(headers: dict[bytes, bytes]) -> RoutingOptions:
+    given = {name: headers[header].decode("latin-1") for name, header in _HEADERS.items() if header in headers}
+    if not given:
+        return _NO_OPTIONS
+    return parse_as(RoutingOptions, given)

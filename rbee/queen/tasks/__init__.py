@@ -1,0 +1,1 @@
+"""Run the inferences that clients ask for, from admission to the last byte."""

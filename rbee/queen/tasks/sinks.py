@@ -1,0 +1,181 @@
+"""Send a client what its task yields: progress, the worker's bytes, and the end, in the form that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from starlette.types import Send
+
+from rbee.contracts.queen import Progress
+from rbee.contracts.tasks import Narration
+from rbee.daemonkit.dialects import Dialect, encode_failure
+from rbee.daemonkit.errors import send_error
+from rbee.daemonkit.http1 import ClientConnection
+from rbee.daemonkit.sse import HEADERS, comment
+from rbee.errors import RbeeError
+from rbee.queen.progress import Event, encode_event
+
+COMMENTS_AFTER_S: Final = 1.0
+_STREAM: Final = "text/event-stream; charset=utf-8"
+
+
+class ByteSink(Protocol):
+    """Where the worker's answer goes: `write` never waits for the client, `send` does."""
+
+    @property
+    def write(self) -> Callable[[bytes], bool]:
+        """Write a chunk and return True, if the client need not be waited for."""
+
+    async def send(self, data: bytes) -> None:
+        """Write a chunk as soon as the client accepts it."""
+
+
+class ResponseSink(ByteSink, Protocol):
+    """The client's side of a task."""
+
+    async def emit(self, event: Event) -> None:
+        """Report an event of the task."""
+
+    async def comment(self, text: str) -> None:
+        """Send a comment, which no program reads."""
+
+    async def start(self) -> None:
+        """Start the answer: a worker has accepted the request."""
+
+    async def fail(self, error: RbeeError, request_id: str | None) -> None:
+        """Report that there will be no complete answer."""
+
+    async def end(self) -> None:
+        """End the response."""
+
+
+class TaskEventSink:
+    """A client of `/v2/tasks`: everything is an event of one stream."""
+
+    def __init__(self, send: Send, connection: ClientConnection) -> None:
+        self.write = connection.write
+        self._send = send
+        self._started = False
+
+    async def emit(self, event: Event) -> None:
+        """Send the event."""
+        await self.send(encode_event(event))
+
+    async def comment(self, text: str) -> None:
+        """Send the comment."""
+        await self.send(comment(text))
+
+    async def start(self) -> None:
+        """Do nothing: an event of the task reports it."""
+
+    async def send(self, data: bytes) -> None:
+        """Send a chunk, after the head."""
+        if not self._started:
+            self._started = True
+            await self._send(_head(200, _STREAM))
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def fail(self, error: RbeeError, request_id: str | None) -> None:
+        """Send the last event."""
+        await self.send(encode_failure(Dialect.OWN, error, request_id))
+
+    async def end(self) -> None:
+        """End the stream."""
+        await self.send(b"")
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class CompatSink:
+    """An OpenAI- or Anthropic-compatible client: it gets the worker's answer unchanged.
+
+    While a stream waits, progress is sent as comments, but not in the first second: as long as nothing is sent, a
+    refusal has its HTTP status.
+
+    Args:
+        dialect: the form of the error that ends a broken stream.
+        now: when the request arrived, by *clock*.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        connection: ClientConnection,
+        dialect: Dialect,
+        *,
+        stream: bool,
+        now: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.write = connection.write
+        self._send = send
+        self._connection = connection
+        self._dialect = dialect
+        self._stream = stream
+        self._clock = clock
+        self._since = now
+        self._pending: list[Event | str] = []
+        self._started = False
+        self._closed = False
+
+    async def emit(self, event: Event) -> None:
+        """Send the event as a comment, if the client reads a stream."""
+        await self._comment(event)
+
+    async def comment(self, text: str) -> None:
+        """Send the comment, if the client reads a stream."""
+        await self._comment(text)
+
+    async def start(self) -> None:
+        """Send the head."""
+        if not self._started:
+            self._started = True
+            self._connection.coalesce_head()
+            await self._send(_head(200, _STREAM if self._stream else "application/json"))
+
+    async def send(self, data: bytes) -> None:
+        """Send a chunk."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def fail(self, error: RbeeError, request_id: str | None) -> None:
+        """Answer with the error, or end the stream with it, or cut the body, which cannot carry an error."""
+        if not self._started:
+            self._started = True
+            self._closed = True
+            await send_error(error, request_id, self._send)
+        elif self._stream:
+            await self.send(encode_failure(self._dialect, error, request_id))
+        else:
+            self._closed = True
+
+    async def end(self) -> None:
+        """End the response. An answer that was cut gets no end, which the client notices."""
+        if not self._closed:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _comment(self, event: Event | str) -> None:
+        if not self._stream:
+            return
+        self._pending.append(event)
+        if self._clock() - self._since >= COMMENTS_AFTER_S:
+            await self.start()
+            pending, self._pending = b"".join(map(_as_comment, self._pending)), []
+            await self.send(pending)
+
+
+def _head(status: int, media_type: str) -> dict[str, Any]:
+    headers = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", media_type.encode()), *headers],
+    }
+
+
+def _as_comment(event: Event | str) -> bytes:
+    """Encode as a comment what an event tells a person, if anything."""
+    if isinstance(event, Narration):
+        return comment(event.human)
+    if isinstance(event, Progress):
+        return comment(event.model_dump_json(exclude_none=True))
+    return comment(event) if isinstance(event, str) else b""

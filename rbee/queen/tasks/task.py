@@ -1,0 +1,221 @@
+"""Run a task: get a worker assigned, relay its answer, and free its slot, however the task ends.
+
+`Task.cancel` is the one way to end a task early, whether its client left, somebody deleted it, its deadline passed, its
+worker is gone, or the queen stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import new_id
+from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
+from rbee.daemonkit.background import BackgroundTasks
+from rbee.daemonkit.http1 import ClientConnection, connection_of
+from rbee.errors import RbeeError
+from rbee.observe import metrics
+from rbee.queen.fleet.state import FleetState
+from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
+from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.relay.stream import StreamObserver, relay, relay_whole
+from rbee.queen.scheduling.scheduler import Assignment, QueuedRequest, Scheduler
+from rbee.queen.tasks.sinks import ResponseSink, TaskEventSink
+from rbee.queen.tasks.upstream_request import CompatRequest, build_upstream_request, placement_request
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class QueenServices:
+    """What tasks work with. Times in seconds."""
+
+    scheduler: Scheduler
+    fleet: FleetState
+    pool: UpstreamPool
+    background: BackgroundTasks
+    no_token_timeout_s: float
+
+
+class Task:
+    """One inference, from its admission to its last byte.
+
+    Raises RbeeError: why no node can run it as the fleet is now, where that can be said at once.
+    """
+
+    def __init__(self, request: TaskRequest | CompatRequest, services: QueenServices, client: str) -> None:
+        self.id = new_id("task")
+        self.client = client
+        self.ended = asyncio.Event()
+        self._services = services
+        compat = isinstance(request, CompatRequest)
+        options = request.options if isinstance(request, CompatRequest) else request
+        placement = placement_request(request)
+        services.scheduler.check_node(placement.node)
+        # A client of a compatible interface gets its status when it is placed: nothing is sent to it before.
+        self._decision = None if compat else services.scheduler.check(placement)
+        self._request = QueuedRequest(
+            id=self.id,
+            client=client,
+            priority=options.priority,
+            placement=placement,
+            upstream_request=build_upstream_request(request, self.id),
+            arrived=asyncio.get_running_loop().time(),
+            deadline_s=options.deadline_s,
+            # Clients of the compatible interfaces do not expect to retry: they are held.
+            held=compat or options.deadline_s is not None,
+        )
+        self._running: asyncio.Task[None] | None = None
+        self._canceled = False
+        self._cause: RbeeError | None = None
+
+    def cancel(self, cause: RbeeError | None) -> None:
+        """End the task early; the first cause counts. The client is sent *cause*; None means that it has left."""
+        if self._canceled:
+            return
+        self._canceled, self._cause = True, cause
+        if self._running is not None:
+            self._running.cancel()
+
+    async def answer(self, sink: ResponseSink, connection: ClientConnection, request_id: str) -> bool:
+        """Run the task until it has ended or its client has left; return whether the client is still there."""
+        running = self._running = asyncio.current_task()
+        assert running is not None
+        connection.on_disconnect(lambda: self.cancel(None))
+        try:
+            await self._run(sink, request_id)
+        except asyncio.CancelledError:
+            if not self._canceled:
+                raise
+            running.uncancel()
+        finally:
+            connection.on_disconnect(None)
+            self.ended.set()
+        return not self._canceled or self._cause is not None
+
+    async def _run(self, sink: ResponseSink, request_id: str) -> None:
+        deadline = self._start_deadline()
+        try:
+            if self._canceled:
+                raise asyncio.CancelledError
+            await sink.emit(TaskAccepted(task_id=self.id))
+            assignment = await self._services.scheduler.acquire(self._request, sink, self._decision)
+            metrics.QUEEN_WAIT.observe(asyncio.get_running_loop().time() - self._request.arrived)
+            await self._relay(assignment, sink)
+            metrics.QUEEN_TASKS.add(1, "done")
+        except RbeeError as error:
+            log.warning("task failed", extra={"fields": {"task_id": self.id, "code": error.code.value}})
+            metrics.QUEEN_TASKS.add(1, error.code.value)
+            await sink.fail(error, request_id)
+        except asyncio.CancelledError:
+            metrics.QUEEN_TASKS.add(1, (self._cause.code if self._cause else ErrorCode.CANCELED).value)
+            log.info("task canceled", extra={"fields": {"task_id": self.id}})
+            if self._cause is None:
+                raise
+            assert self._running is not None
+            self._running.uncancel()
+            await sink.fail(self._cause, request_id)
+        except Exception:
+            metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value)
+            log.exception("BUG: a task failed")
+            await sink.fail(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id)
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+
+    def _start_deadline(self) -> asyncio.TimerHandle | None:
+        """Have the task canceled at its deadline, if it has one."""
+        allowed = self._request.deadline_s
+        if allowed is None:
+            return None
+        late = RbeeError(ErrorCode.REQUEST_TIMEOUT, f"The request was not done within its {allowed:g} s.")
+        return asyncio.get_running_loop().call_at(self._request.arrived + allowed, self.cancel, late)
+
+    async def _relay(self, assignment: Assignment, sink: ResponseSink) -> None:
+        """Relay the answer; whatever happens, the worker's slot is free afterwards."""
+        services, upstream_request = self._services, self._request.upstream_request
+        worker, observer = assignment.worker, StreamObserver(upstream_request.dialect)
+        placed = TaskPlaced(
+            task_id=self.id,
+            node=worker.node,
+            worker_id=worker.worker_id,
+            backend=worker.backend,
+            device=worker.device,
+            warm=assignment.warm,
+        )
+        try:
+            with assignment.use:
+                await sink.emit(placed)
+                if upstream_request.stream:
+                    await sink.start()
+                    await relay(assignment.upstream, sink, observer, stall_s=services.no_token_timeout_s)
+                else:
+                    async with self._cancel_if_worker_gone(assignment):
+                        await relay_whole(assignment.upstream, sink, observer)
+        except RbeeError as error:
+            if error.code is ErrorCode.WORKER_CRASHED:
+                raise await crash_error(services.fleet, worker, observer.tokens, error.message) from error
+            error.details.update(worker_details(worker))
+            raise
+        finally:
+            services.pool.release(worker.url, assignment.upstream)
+            metrics.QUEEN_TOKENS.add(observer.tokens)
+            if not observer.ended:
+                await cancel_on_worker(services.pool, services.background, assignment.link, self.id)
+        log.info(
+            "task done",
+            extra={"fields": {"task_id": self.id, "worker_id": worker.worker_id, "tokens": observer.tokens}},
+        )
+
+    @contextlib.asynccontextmanager
+    async def _cancel_if_worker_gone(self, assignment: Assignment) -> AsyncIterator[None]:
+        """Cancel the task, which may be silent for long without a stream, when its worker is gone."""
+        fleet, worker = self._services.fleet, assignment.worker
+
+        async def watch() -> None:
+            await fleet.wait_for(lambda: fleet.registry.worker(worker.worker_id) is None or None)
+            self.cancel(await crash_error(fleet, worker, 0, "its worker is gone"))
+
+        watching = asyncio.create_task(watch(), name=f"worker of {self.id}")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+class TaskStream(Response):
+    """A task as a stream of events. *admission* admits it; what it raises is answered as a plain error."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, admission: contextlib.AbstractContextManager[Task]) -> None:
+        super().__init__()
+        self._admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer until the task has ended or its client has left."""
+        del receive
+        connection = connection_of(scope)
+        await answer(self._admission, TaskEventSink(send, connection), connection, scope["state"]["request_id"])
+
+
+async def answer(
+    admission: contextlib.AbstractContextManager[Task],
+    sink: ResponseSink,
+    connection: ClientConnection,
+    request_id: str,
+) -> None:
+    """Admit a task and have *sink* sent what becomes of it, until it has ended or its client has left."""
+    with admission as task:
+        client_is_there = await task.answer(sink, connection, request_id)
+    if client_is_there:
+        with contextlib.suppress(OSError):
+            await sink.end()

@@ -1,0 +1,286 @@
+"""Other people's clients at the queen: found by name, placed, relayed untouched, broken off in words they read."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.support.machine import Machine
+from tests.support.queens import QueenProcess, machine_with_fake
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.process
+
+CHAT = "/v1/chat/completions"
+HELLO: Any = [{"role": "user", "content": "Bees?"}]
+
+
+@pytest.fixture(name="machine")
+def _machine(tmp_path: Path) -> Iterator[Machine]:
+    with machine_with_fake(tmp_path) as machine:
+        machine.tables["models"]["bee"] = f"file://{machine.root / 'model.gguf'}"
+        yield machine
+
+
+def wish(model: str = "bee", **more: Any) -> dict[str, Any]:
+    return {"model": model, "messages": HELLO, "max_tokens": 5, **more}
+
+
+def streamed(queen: QueenProcess, path: str, body: dict[str, Any]) -> tuple[int, list[str]]:
+    with queen.http.stream("POST", path, json={**body, "stream": True}) as response:
+        return response.status_code, list(response.iter_lines())
+
+
+def test_a_cold_chat_brings_up_what_it_needs_and_tells_it_in_comments(machine: Machine) -> None:
+    """A stream that waits for a load is told so in comments, then has its answer; a warm one has no comments."""
+    machine.fake(load_s=3)
+    queen = QueenProcess(machine)
+
+    cold = streamed(queen, CHAT, wish())
+    warm = streamed(queen, CHAT, wish())
+
+    comments = [line for line in cold[1] if line.startswith(":")]
+    assert any("starting one on localhost" in line for line in comments)
+    assert any("layers_loaded" in line for line in comments)
+    assert not [line for line in warm[1] if line.startswith(":")]
+    for status, lines in (cold, warm):
+        assert status == 200
+        assert lines[-2:] == ["data: [DONE]", ""]
+        events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+        assert "".join(event["choices"][0]["delta"].get("content") or "" for event in events) == (
+            "Honey bees, bumble bees and"
+        )
+    assert len(queen.workers()) == 1
+
+
+def test_a_chat_at_once_waits_for_a_load_and_longer_than_a_stream_may_be_silent(machine: Machine) -> None:
+    """An answer at once comes when it is whole, also if that takes longer than a stream may go without a token."""
+    machine.configure("queen", no_token_timeout_s=1.0)
+    machine.fake(load_s=1, tokens_per_s=5)
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post(CHAT, json=wish(max_tokens=12))
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["usage"]["completion_tokens"] == 12
+    assert answer.json()["model"] == "bee"
+
+
+def test_answers_at_once_run_side_by_side(machine: Machine) -> None:
+    """A request whose answer comes whole gives its place in the line up when it has its slot, not at its end."""
+    machine.configure("hive", slots=2)
+    machine.fake(tokens_per_s=10)
+    queen = QueenProcess(machine)
+    assert queen.http.post(CHAT, json=wish(max_tokens=1)).status_code == 200
+    answers: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=queen.url, headers=queen.http.headers, trust_env=False, timeout=60) as client:
+            answers.append(client.post(CHAT, json=wish(max_tokens=40)).status_code)
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    eventually(lambda: queen.worker()["slots_available"] == 0, within=5, because="both have a slot")
+    for thread in asking:
+        thread.join()
+
+    assert answers == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "end"),
+    [
+        ("/v1/completions", {"prompt": "x", "max_tokens": 3}, "data: [DONE]"),
+        ("/v1/messages", {"messages": HELLO, "max_tokens": 3}, "message_stop"),
+        ("/v1/responses", {"input": "x", "max_output_tokens": 3}, "response.incomplete"),
+    ],
+)
+def test_every_dialect_is_relayed(machine: Machine, path: str, body: dict[str, Any], end: str) -> None:
+    """Each route of the worker is one of the queen's, streamed to its own kind of end, and at once."""
+    queen = QueenProcess(machine)
+
+    status, lines = streamed(queen, path, {"model": "bee", **body})
+
+    assert status == 200
+    assert end in "\n".join(lines[-4:])
+    assert queen.http.post(path, json={"model": "bee", **body}).status_code == 200
+    count = queen.http.post("/v1/messages/count_tokens", json={"model": "bee", "messages": HELLO})
+    assert count.json()["input_tokens"] > 0
+
+
+def test_documents_are_ranked_through_the_queen(machine: Machine) -> None:
+    """A model that ranks is found, loaded and asked like any other, and refused for a chat in its worker's words."""
+    machine.fake(ranks=True)
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post("/v1/rerank", json={"model": "bee", "query": "bees", "documents": ["wasps", "bees"]})
+    status, error = queen.refused("POST", CHAT, wish())
+
+    assert answer.status_code == 200
+    assert answer.json()["model"] == "bee"
+    assert [(one["index"], one["relevance_score"]) for one in answer.json()["results"]] == [(1, 1.0), (0, 0.0)]
+    assert (status, error["param"]) == (400, "model")
+    assert "made for reranking" in error["message"]
+    assert len(queen.workers()) == 1
+
+
+def test_models_are_found_by_their_names(machine: Machine) -> None:
+    """An alias, the reference and the file's name mean one model; the list has them; another name is not found."""
+    queen = QueenProcess(machine)
+    assert queen.http.post(CHAT, json=wish()).status_code == 200
+
+    for name in (queen.model, "model.gguf", "model"):
+        assert queen.http.post(CHAT, json=wish(name)).status_code == 200, name
+    assert len(queen.workers()) == 1
+    listed = {card["id"] for card in queen.get("/v1/models")["data"]}
+    assert {"bee", queen.model} <= listed
+    status, error = queen.refused("POST", CHAT, wish("gpt-4"))
+    assert (status, error["code"], error["param"]) == (404, "MODEL_NOT_FOUND", "model")
+    assert set(error["details"]["models"]) == listed
+    assert "bee" in error["message"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_the_worker_refuses_is_refused_with_its_status(machine: Machine, stream: bool) -> None:
+    """A request that the worker refuses is an HTTP error with the worker's own words, streamed or not."""
+    queen = QueenProcess(machine)
+    assert queen.http.post(CHAT, json=wish()).status_code == 200
+
+    status, error = queen.refused("POST", CHAT, wish(n=1000, stream=stream))
+
+    assert (status, error["code"], error["param"]) == (400, "INVALID_REQUEST", "n")
+
+
+@pytest.mark.parametrize("body", [b"hello", b'{"model": "be', b"[]", b"{}", b'{"model": 3}', b"[" * 100_000])
+def test_a_body_that_names_no_model_is_refused(machine: Machine, body: bytes) -> None:
+    """What is no JSON object with a model is INVALID_REQUEST before anything is started."""
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post(CHAT, content=body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == "INVALID_REQUEST"
+    assert queen.workers() == []
+
+
+def test_without_the_key_nothing_is_told(machine: Machine) -> None:
+    """The routes want the queen's key, as a bearer or in Anthropic's header."""
+    queen = QueenProcess(machine)
+    key = queen.http.headers["Authorization"].removeprefix("Bearer ")
+
+    assert httpx.get(f"{queen.url}/v1/models", trust_env=False).status_code == 401
+    assert httpx.post(f"{queen.url}{CHAT}", json=wish(), trust_env=False).status_code == 401
+    assert httpx.get(f"{queen.url}/v1/models", headers={"x-api-key": key}, trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_the_slot(machine: Machine, stream: bool) -> None:
+    """Who hangs up stops the generation, also if the answer was to come whole."""
+    machine.fake(tokens_per_s=20)
+    queen = QueenProcess(machine)
+    assert queen.http.post(CHAT, json=wish()).status_code == 200
+    stop = threading.Event()
+
+    def leave() -> None:
+        body = wish(max_tokens=2000, stream=stream)
+        with httpx.Client(base_url=queen.url, headers=queen.http.headers, trust_env=False, timeout=2) as client:
+            try:
+                with client.stream("POST", CHAT, json=body) as response:
+                    stop.wait(1)
+                    response.close()
+            except httpx.TimeoutException:
+                pass
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    eventually(lambda: not queen.all_idle(), within=5, because="the request runs")
+    leaving.join()
+
+    eventually(queen.all_idle, within=5, because="the slot is free")
+    eventually(lambda: queen.get("/v2/status")["tasks_running"] == 0, within=5, because="the task is gone")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": HELLO}),
+        ("/v1/messages", {"messages": HELLO, "max_tokens": 100}),
+        ("/v1/responses", {"input": "x"}),
+    ],
+)
+def test_a_worker_that_dies_in_mid_stream_is_an_error_its_client_reads(
+    machine: Machine, path: str, body: dict[str, Any]
+) -> None:
+    """A stream that breaks ends with an error event of its dialect, and an answer at once with an HTTP error."""
+    machine.fake(exit_after=7)
+    queen = QueenProcess(machine)
+
+    status, lines = streamed(queen, path, {"model": "bee", **body})
+    whole = queen.http.post(path, json={"model": "bee", **body})
+
+    last = json.loads([line for line in lines if line][-1].removeprefix("data: "))
+    assert status == 200
+    assert last["error"]["code"] == "WORKER_CRASHED"
+    assert whole.status_code == 500
+    assert whole.json()["error"]["code"] == "WORKER_CRASHED"
+
+
+def test_the_official_client_sees_the_break(machine: Machine) -> None:
+    """OpenAI's client raises its own exception at a stream that breaks, and reads a good one to its end."""
+    machine.fake(exit_after=30)
+    queen = QueenProcess(machine)
+    key = queen.http.headers["Authorization"].removeprefix("Bearer ")
+
+    with openai.OpenAI(base_url=f"{queen.url}/v1", api_key=key, max_retries=0) as client:
+        good = client.chat.completions.create(model="bee", messages=HELLO, max_tokens=5, stream=True)
+        assert [chunk.choices[0].finish_reason for chunk in good][-1] == "length"
+        bad = client.chat.completions.create(model="bee", messages=HELLO, max_tokens=100, stream=True)
+        with pytest.raises(openai.APIError, match="broke off"):
+            list(bad)
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="gpt-4", messages=HELLO)
+
+
+def test_a_trace_goes_through_every_log(machine: Machine) -> None:
+    """The trace that a client names is in the log lines of queen, hive and worker that belong to its request."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post(CHAT, json=wish(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+
+    assert answer.status_code == 200
+    assert trace in queen.running.stderr.read_text()
+    for name in ("rbee-hive", "worker-"):
+        eventually(
+            lambda name=name: any(  # type: ignore[misc]
+                trace in text for log, text in machine.logs().items() if log.startswith(name)
+            ),
+            within=5,
+            because=f"{name} has written its line",
+        )
+
+
+def test_figures_count_what_was_done(machine: Machine) -> None:
+    """Queen, hive and worker count requests, tokens, times and placements of the requests that they had."""
+    queen = QueenProcess(machine)
+    for _ in range(2):
+        assert queen.http.post(CHAT, json=wish()).status_code == 200
+    queen.refused("POST", CHAT, wish(n=1000))
+
+    metrics = queen.http.get("/metrics").text
+
+    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="200"} 2.0' in metrics
+    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="400"} 1.0' in metrics
+    assert 'rbee_queen_tasks_total{outcome="done"} 2.0' in metrics
+    assert 'rbee_queen_tasks_total{outcome="INVALID_REQUEST"} 1.0' in metrics
+    assert 'rbee_queen_placements_total{decision="spawn"} 1.0' in metrics
+    assert 'rbee_queen_placements_total{decision="warm"} 2.0' in metrics
