@@ -73,7 +73,7 @@ def test_a_busy_worker_is_used_and_no_second_one_started() -> None:
 
 
 def test_a_loading_worker_is_waited_for() -> None:
-    """A worker that loads the wished model is awaited, not doubled."""
+    """A worker that loads the requested model is awaited, not doubled."""
     found = place(fleet(attic=hello(link("w", state=WorkerState.LOADING, free=0))), PlacementRequest(MODEL))
 
     assert isinstance(found, AwaitWorker)

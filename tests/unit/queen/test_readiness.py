@@ -25,7 +25,7 @@ def fleet_of(*nodes: str) -> FleetState:
 
 
 async def waits(fleet: FleetState, placement: PlacementRequest) -> bool:
-    """Tell whether *placement* waits until all hives have listed their models, and see that it does not wait longer."""
+    """Return whether *placement* waits until all hives have listed their models, and check that it waits no longer."""
     meeting = asyncio.ensure_future(Readiness(fleet, None, local_timeout_s=1).ensure(placement))
     _, waiting = await asyncio.wait({meeting}, timeout=0.05)
     for hive in fleet.registry.hives():

@@ -1,0 +1,174 @@
+"""A task is in the registry until it has ended, and each way to end it early has the same end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.tasks import TaskAccepted, TaskRequest
+from rbee.daemonkit.auth import OPERATOR
+from rbee.daemonkit.background import BackgroundTasks
+from rbee.daemonkit.http1 import ClientConnection
+from rbee.errors import RbeeError
+from rbee.queen.fleet.state import FleetState
+from rbee.queen.progress import Event
+from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.scheduling.scheduler import Scheduler
+from rbee.queen.tasks.registry import TaskRegistry
+from rbee.queen.tasks.sinks import ResponseSink
+from rbee.queen.tasks.task import QueenServices, answer
+
+
+class StuckScheduler:
+    """Never finds a worker."""
+
+    def __init__(self) -> None:
+        self.queue: list[object] = []
+
+    def check_node(self, _node: str | None) -> None:
+        """Know every node."""
+
+    def check(self, _placement: object) -> None:
+        """Leave the decision to later."""
+
+    async def acquire(self, *_: object) -> None:
+        await asyncio.Event().wait()
+
+
+class Client:
+    """A client's connection, and what was sent on it."""
+
+    def __init__(self) -> None:
+        self.failures: list[ErrorCode] = []
+        self.ended = False
+        self.leave: Callable[[], object] | None = None
+        self.accepted = asyncio.Event()
+        self.task_id = ""
+
+    def on_disconnect(self, call: Callable[[], object] | None) -> None:
+        self.leave = call
+
+    async def emit(self, event: Event) -> None:
+        assert isinstance(event, TaskAccepted)
+        self.task_id = event.task_id
+        self.accepted.set()
+
+    async def fail(self, error: RbeeError, _request_id: str | None) -> None:
+        self.failures.append(error.code)
+
+    async def end(self) -> None:
+        self.ended = True
+
+
+def registry_of(max_tasks: int = 10) -> TaskRegistry:
+    """Make a registry whose tasks find no worker."""
+    scheduler = cast("Scheduler", StuckScheduler())
+    services = QueenServices(scheduler, FleetState(lambda: 0.0), UpstreamPool(1, 1), BackgroundTasks(), 60)
+    return TaskRegistry(services, aliases={}, max_tasks=max_tasks, max_tasks_per_client=None)
+
+
+async def run(registry: TaskRegistry, client: Client, end: Callable[[str], object], **options: float) -> None:
+    """Run a task until *end*, called with its id, has ended it."""
+    request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum", **options})
+    admission = registry.admit(request, "bee", draining=False)
+    running = asyncio.ensure_future(
+        answer(admission, cast("ResponseSink", client), cast("ClientConnection", client), "request-1")
+    )
+    await client.accepted.wait()
+    assert len(registry) == 1
+    ending = end(client.task_id)
+    if asyncio.iscoroutine(ending):
+        await ending
+    await asyncio.wait_for(running, 5)
+    assert len(registry) == 0
+
+
+@pytest.mark.parametrize("who", ["bee", OPERATOR])
+def test_a_deleted_task_ends_with_canceled(who: str) -> None:
+    """Its own client and the operator may cancel it; the stream gets its end."""
+
+    async def check() -> Client:
+        client, registry = Client(), registry_of()
+        await run(registry, client, lambda task_id: registry.cancel(task_id, who))
+        return client
+
+    client = asyncio.run(check())
+
+    assert (client.failures, client.ended) == ([ErrorCode.CANCELED], True)
+
+
+def test_a_client_that_leaves_is_sent_nothing() -> None:
+    """Nobody reads the end of such a task."""
+
+    async def check() -> Client:
+        client, registry = Client(), registry_of()
+        await run(registry, client, lambda _: client.leave and client.leave())
+        return client
+
+    client = asyncio.run(check())
+
+    assert (client.failures, client.ended) == ([], False)
+
+
+def test_a_queen_that_stops_ends_its_tasks_with_draining() -> None:
+    """The client of a task that could not be waited for is told so."""
+
+    async def check() -> Client:
+        client, registry = Client(), registry_of()
+        await run(registry, client, lambda _: registry.abort_all())
+        return client
+
+    client = asyncio.run(check())
+
+    assert (client.failures, client.ended) == ([ErrorCode.DRAINING], True)
+
+
+def test_a_deadline_ends_a_task_that_waits() -> None:
+    """A request with a deadline is not held longer than that."""
+
+    async def check() -> Client:
+        client = Client()
+        await run(registry_of(), client, lambda _: None, deadline_s=0.05)
+        return client
+
+    client = asyncio.run(check())
+
+    assert (client.failures, client.ended) == ([ErrorCode.REQUEST_TIMEOUT], True)
+
+
+def test_the_first_cause_counts() -> None:
+    """What comes after the first reason to end a task changes nothing of what its client is sent."""
+
+    async def check() -> Client:
+        client, registry = Client(), registry_of()
+
+        async def end(task_id: str) -> None:
+            canceling = asyncio.ensure_future(registry.cancel(task_id, "bee"))
+            await asyncio.sleep(0)
+            await registry.abort_all()
+            await canceling
+
+        await run(registry, client, end)
+        return client
+
+    assert asyncio.run(check()).failures == [ErrorCode.CANCELED]
+
+
+def test_a_task_too_many_is_not_admitted() -> None:
+    """QUEUE_FULL comes before anything is sent, and an ended task makes room."""
+
+    async def check() -> None:
+        registry = registry_of(max_tasks=1)
+        request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum"})
+        with registry.admit(request, "bee", draining=False):
+            with pytest.raises(RbeeError) as caught, registry.admit(request, "bee", draining=False):
+                pass
+            assert caught.value.code is ErrorCode.QUEUE_FULL
+        with registry.admit(request, "bee", draining=False):
+            assert len(registry) == 1
+
+    asyncio.run(check())
