@@ -21,11 +21,11 @@ def main() -> NoReturn:
     # Until it serves: the collector would go through all that is being imported, again and again.
     gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
-    from rbee.worker.engine import early
+    from rbee.worker.engine import preload
 
-    model = early.begin(sys.argv[1:], os.environ)
+    model = preload.start_preload(sys.argv[1:], os.environ)
     if model is not None:
-        model.wait_begun()
+        model.wait_until_native()
     from rbee.daemonkit.cli import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs

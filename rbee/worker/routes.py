@@ -18,18 +18,18 @@ from rbee.daemonkit.dialects import COMPAT_ROUTES
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.operations import Answer, Operation, Routes
 from rbee.daemonkit.sse import DONE, EventStream, encode
-from rbee.worker.deadline import deadline_of
-from rbee.worker.figures import figures
-from rbee.worker.service import Service
-from rbee.worker.stream import InferenceStream
-from rbee.worker.wish import wish_of
+from rbee.observe import metrics as observed
+from rbee.worker.deadline import read_deadline
+from rbee.worker.generation_request import from_inference_request
+from rbee.worker.inference_stream import InferenceStream
+from rbee.worker.service import WorkerService
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     """What the routes work with."""
 
-    service: Service
+    service: WorkerService
     drain: Drain[WorkerStopReceipt]
 
 
@@ -37,13 +37,13 @@ routes = Routes[Worker]()
 
 
 def operations(worker: Worker) -> list[Operation]:
-    """List the routes of one worker."""
+    """Return the routes of one worker."""
     return [
         *routes.of(worker),
         Operation(
             "GET",
             "/v1/models",
-            "The model, as OpenAI's clients ask for it",
+            "The model, in OpenAI's format",
             _later(worker, "/v1/models"),
             response="rbee.contracts.models:ModelCards",
         ),
@@ -55,39 +55,39 @@ def operations(worker: Worker) -> list[Operation]:
 
 
 def _later(worker: Worker, path: str) -> Answer:
-    """Give what answers a route of the edge, imported at its first request: a start does not wait for it."""
+    """Return the handler of an OpenAI- or Anthropic-compatible route, imported at its first request."""
 
     async def answer(request: Request) -> Response:
-        from rbee.worker.edge import requests
+        from rbee.worker.compat import routes
 
-        return await requests.ANSWERS[path](worker.service, request)
+        return await routes.ANSWERS[path](worker.service, request)
 
     return answer
 
 
 @routes.get("/v1/health")
 async def health(worker: Worker) -> WorkerHealth:
-    """Tell that the worker lives, in which state it is, and whether a request is stalled."""
+    """Return the worker's state, and whether a request is stalled."""
     service, settings = worker.service, worker.service.settings
     return WorkerHealth(
         version=__version__,
         worker_id=settings.worker_id,
         state=service.state,
         slots_total=settings.slots,
-        slots_available=service.running.slots_available,
+        slots_available=service.requests.slots_available,
         model_ref=settings.name,
         backend=settings.backend,
         device=settings.device,
         context_length=service.context_length,
-        idle_s=round(service.running.idle_s, 3),
-        stalled_s=round(service.running.stalled_s, 3),
+        idle_s=round(service.requests.idle_s, 3),
+        stalled_s=round(service.requests.stalled_s, 3),
         memory_bytes=resident_bytes(),
     )
 
 
 @routes.get("/v1/ready")
 async def ready(worker: Worker, request: Request) -> ReadyStatus:
-    """Tell whether the model is loaded, and where to follow its loading."""
+    """Return whether the model is loaded, and where to follow its loading."""
     loaded = worker.service.state.serves
     url = None if loaded else str(request.url.replace(path="/v1/loading/progress", query=""))
     return ReadyStatus(ready=loaded, state=worker.service.state, model_loaded=loaded, progress_url=url)
@@ -105,14 +105,16 @@ async def infer(worker: Worker, body: InferenceRequest, request: Request) -> Inf
     began = time.monotonic()
     service = worker.service
     request_id = body.request_id or errors.request_id_of(request) or ""
-    (generation,) = await service.running.begin([wish_of(body)], request_id, deadline_s=deadline_of(request))
-    return InferenceStream(generation, cancel=lambda: service.running.cancel(request_id), began=began)
+    (generation,) = await service.requests.start(
+        [from_inference_request(body)], request_id, deadline_s=read_deadline(request)
+    )
+    return InferenceStream(generation, cancel=lambda: service.requests.cancel(request_id), began=began)
 
 
 @routes.delete("/v1/inference/{request_id}")
 async def cancel(worker: Worker, request_id: str) -> None:
-    """Stop a generation; once more, or one that is over, is fine."""
-    worker.service.running.cancel(request_id)
+    """Cancel a generation; one that is over or unknown is ignored."""
+    worker.service.requests.cancel(request_id)
 
 
 @routes.get("/v1/slots")
@@ -123,25 +125,38 @@ async def slots(worker: Worker) -> SlotsStatus:
 
 @routes.get("/metrics")
 async def metrics(worker: Worker) -> Response:
-    """Give the worker's figures for Prometheus."""
-    content, media_type = figures(worker.service, resident_bytes())
+    """Return the worker's metrics for Prometheus."""
+    from rbee.daemonkit.prometheus import exposition  # its import would delay the start
+
+    service = worker.service
+    status = service.slots()
+    free = status.slots_available
+    content, media_type = exposition(
+        "worker",
+        {
+            observed.WORKER_SLOTS: {("yes",): free, ("no",): status.slots_total - free},
+            observed.WORKER_LOAD: service.load_s,
+            observed.WORKER_MEMORY: resident_bytes(),
+            observed.WORKER_CACHE: sum(slot.cached_tokens for slot in status.slots),
+        },
+    )
     return Response(content, media_type=media_type)
 
 
 @routes.post("/v1/admin/shutdown")
 async def shutdown(worker: Worker) -> WorkerStopReceipt:
-    """Finish what runs, free the model, end; answered when that is done."""
+    """Finish the running requests, free the model and exit; answer when that is done."""
     return await worker.drain.finish()
 
 
-async def _loading(service: Service) -> AsyncIterator[bytes]:
+async def _loading(service: WorkerService) -> AsyncIterator[bytes]:
     async for progress in service.loading.follow():
         yield encode(progress)
     yield DONE
 
 
 def resident_bytes() -> int:
-    """Measure the memory that this process holds."""
+    """Return the resident memory of this process."""
     import psutil
 
     return int(psutil.Process(os.getpid()).memory_info().rss)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbee.contracts.tasks import Sampling
-from rbee.worker.batcher import Batcher, Delivery
-from rbee.worker.engine.protocol import Engine, ModelFacts, Score
-from rbee.worker.generation import Ending, Event, Generation, Scored
-from rbee.worker.sampling import SamplerChain, chain_of
-from rbee.worker.slots import StepPlan
+from rbee.worker.engine.protocol import Engine, Logprob, ModelFacts
+from rbee.worker.generation import Event, Finished, Generation, TextWithLogprobs
+from rbee.worker.scheduling.batcher import Batcher, Delivery
+from rbee.worker.scheduling.slots import StepPlan
+from rbee.worker.text.sampling import SamplerChain, build_chain
 
 _END = 0
 _VOCABULARY = 4
@@ -26,7 +26,7 @@ class Toy:
     facts = ModelFacts("toy", CONTEXT, CONTEXT, _VOCABULARY, 1, 1, None, "", "")
     can_copy = True
     can_rewind = True
-    piece_tokens = 8
+    chunk_tokens = 8
 
     def __init__(self, slots: int, *, interrupt_at: int = -1) -> None:
         self.cache: list[list[int]] = [[] for _ in range(slots)]
@@ -37,20 +37,20 @@ class Toy:
         self._prefixes: dict[int, list[int]] = {}
         self._slots: dict[int, int] = {}
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         return token == _END
 
     def piece(self, token: int) -> bytes:
         return b" abc"[token : token + 1]
 
-    def start(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
+    def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
         del chain, history
         self.chosen[slot] = []
 
-    def finish(self, slot: int) -> None:
+    def clear_sampler(self, slot: int) -> None:
         self.written[slot] = [token for token in self.chosen.pop(slot) if token != _END]
 
-    def keep(self, slot: int, count: int) -> bool:
+    def truncate(self, slot: int, count: int) -> bool:
         assert len(self.cache[slot]) >= count, "what is not cached cannot be kept"
         del self.cache[slot][count:]
         return True
@@ -83,9 +83,9 @@ class Toy:
         self.chosen[slot].append(token)
         return token
 
-    def scores(self, row: int, token: int, most: int) -> list[Score]:
+    def logprobs(self, row: int, token: int, most: int) -> list[Logprob]:
         del most
-        return [Score(token, -float(len(self._prefixes[row])))]
+        return [Logprob(token, -float(len(self._prefixes[row])))]
 
 
 class Run:
@@ -99,10 +99,10 @@ class Run:
                 str(number),
                 wish["prompt"],
                 limit=min(wish["limit"], CONTEXT - len(wish["prompt"])),
-                chain=chain_of(Sampling(), 1),
+                chain=build_chain(Sampling(), 1),
                 seed=1,
                 stops=wish.get("stops", ()),
-                scores=wish.get("scores"),
+                logprobs=wish.get("scores"),
             )
             for number, wish in enumerate(wishes)
         ]
@@ -122,24 +122,29 @@ class Run:
         if 0 <= self._cancel_after <= self.generations[0].generated:
             self._batcher.cancel(self.generations[0])
         self._batcher.table.check_invariants()
-        if all(events and isinstance(events[-1], Ending) for events in self.events.values()):
+        if all(events and isinstance(events[-1], Finished) for events in self.events.values()):
             self._batcher.stop()
 
     def text(self, number: int = 0) -> str:
-        parts = [event.text if isinstance(event, Scored) else event for event in self.events[str(number)][:-1]]
+        parts = [
+            event.text if isinstance(event, TextWithLogprobs) else event for event in self.events[str(number)][:-1]
+        ]
         return "".join(cast("list[str]", parts))
 
-    def ending(self, number: int = 0) -> Ending:
-        return cast("Ending", self.events[str(number)][-1])
+    def ending(self, number: int = 0) -> Finished:
+        return cast("Finished", self.events[str(number)][-1])
 
-    def scores(self, number: int = 0) -> list[float]:
+    def logprobs(self, number: int = 0) -> list[float]:
         return [
-            score.logprob for event in self.events[str(number)] if isinstance(event, Scored) for score in event.scores
+            score.logprob
+            for event in self.events[str(number)]
+            if isinstance(event, TextWithLogprobs)
+            for score in event.logprobs
         ]
 
     def outcome(self) -> list[Any]:
         count = len(self.generations)
-        return [(self.text(number), self.ending(number), self.scores(number)) for number in range(count)]
+        return [(self.text(number), self.ending(number), self.logprobs(number)) for number in range(count)]
 
 
 WISHES = st.fixed_dictionaries(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbee.worker.engine.llama import Llama
-from rbee.worker.engine.llama_load import not_offloaded
+from rbee.worker.engine.llama_load import offload_failure
 
 GB = 1024**3
 INFO = 2
@@ -27,7 +27,7 @@ def test_both_the_count_and_the_memory_must_say_so(
     layers: tuple[int, int] | None, taken_gb: float, proven: bool
 ) -> None:
     """A model is on its GPU when all layers are said to be there and the device has lost the memory for them."""
-    reason = not_offloaded(layers, int(taken_gb * GB), 4 * GB)
+    reason = offload_failure(layers, int(taken_gb * GB), 4 * GB)
 
     assert (reason is None) is proven
     assert reason is None or "of" in reason
