@@ -16,7 +16,7 @@ from rbee.worker.generation_request import GenerationRequest
 
 
 def build_texts(request: EmbeddingRequest) -> list[GenerationRequest]:
-    """Give the texts as requests, of which only the prompt counts. Raises RbeeError INVALID_REQUEST."""
+    """Return the texts as generation requests, of which only the prompt counts. Raises RbeeError INVALID_REQUEST."""
     given = request.input
     items: Sequence[str | list[int]]
     items = [given] if isinstance(given, str) or isinstance(given[0], int) else given

@@ -45,12 +45,12 @@ FORMS: Final = (
 
 
 def detect_format(template_source: str, names: frozenset[str]) -> ToolCallFormat:
-    """Return the format that a template teaches. Raises RbeeError INVALID_REQUEST where it knows no tools."""
+    """Return the format that a template teaches. Raises RbeeError INVALID_REQUEST where it does not support tools."""
     if "tools" not in names:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
-            "This model's chat template knows no tools.",
-            hint="Leave 'tools' out, or use a model that was made for them.",
+            "This model's chat template does not support tools.",
+            hint="Omit 'tools', or use a model that supports them.",
             param="tools",
         )
     for form in FORMS:
@@ -58,7 +58,7 @@ def detect_format(template_source: str, names: frozenset[str]) -> ToolCallFormat
             return form
     raise RbeeError(
         ErrorCode.INVALID_REQUEST,
-        "This model's chat template knows tools, but has its calls written in a form that rbee cannot read.",
-        hint=f"The forms that are read have one of these in the template: {', '.join(form.sign for form in FORMS)}.",
+        "This model's chat template supports tools, but writes tool calls in a format that rbee cannot parse.",
+        hint=f"Supported formats have one of these in the template: {', '.join(form.sign for form in FORMS)}.",
         param="tools",
     )

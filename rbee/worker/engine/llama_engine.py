@@ -220,7 +220,7 @@ class LlamaEngine:
         self._lib.llama_model_free(self._model)
 
     def _make_batch(self, slots: int, rows: int) -> None:
-        """Make the arrays that every step's batch is written into."""
+        """Allocate the arrays that every step's batch is written into."""
         id_pointer = ctypes.POINTER(ctypes.c_int32)
         self._tokens: Any = (ctypes.c_int32 * rows)()
         self._positions: Any = (ctypes.c_int32 * rows)()

@@ -89,7 +89,7 @@ class _GbnfWriter:
         if schema is True or schema == {}:
             return "value"
         if not isinstance(schema, Mapping):
-            raise self._fault(f"{where} is no schema")
+            raise self._fault(f"{where} is not a schema")
         if depth > MAX_DEPTH:
             raise self._fault(f"it is nested more than {MAX_DEPTH} deep")
         self._check_keywords(schema, where)
@@ -144,7 +144,7 @@ class _GbnfWriter:
         return f'"{{" ws {self._members(pairs, extra, where)} "}}" ws'
 
     def _members(self, pairs: Sequence[tuple[str, bool]], extra: str | None, where: str) -> str:
-        """Give what is between the braces; where a member may be left out, so may its comma."""
+        """Return the rule between the braces; where a member may be left out, so may its comma."""
         after = "" if extra is None else f'("," ws {extra})*'
         first = "" if extra is None else f'({extra} ("," ws {extra})*)?'
         for number, (pair, needed) in reversed(list(enumerate(pairs))):
@@ -236,7 +236,7 @@ class _GbnfWriter:
 
     def _parts(self, schema: object, where: str, seen: tuple[str, ...]) -> list[Schema]:
         if not isinstance(schema, Mapping):
-            raise self._fault(f"a part of {where} is no schema")
+            raise self._fault(f"a part of {where} is not a schema")
         if "$ref" in schema:
             ref = str(schema["$ref"])
             if ref in self._active or ref in seen:
@@ -246,7 +246,7 @@ class _GbnfWriter:
         return [own, *(part for inner in schema.get("allOf", ()) for part in self._parts(inner, where, seen))]
 
     def _named(self, hint: str, body: str) -> str:
-        """Give a name to a body that is not one already."""
+        """Return the rule name of a body, new if needed."""
         if body.replace("-", "").isalnum():
             return body
         if body in self._names:
@@ -264,14 +264,14 @@ class _GbnfWriter:
 
     def _too_much(self, what: str) -> None:
         if self._strict:
-            raise self._fault(f"{what} cannot be held by a grammar; leave it out, or do not ask for 'strict'")
+            raise self._fault(f"{what} cannot be expressed as a grammar; omit it, or unset 'strict'")
 
     def _fault(self, reason: str) -> RbeeError:
-        return RbeeError(ErrorCode.INVALID_REQUEST, f"The schema cannot be used: {reason}.", param=self._param)
+        return RbeeError(ErrorCode.INVALID_REQUEST, f"The schema is not supported: {reason}.", param=self._param)
 
 
 def _guessed(schema: Schema) -> str | None:
-    """Tell the type of a schema that names none."""
+    """Infer the type of a schema that states none."""
     signs: dict[str, Callable[[Schema], bool]] = {
         "object": lambda one: "properties" in one or isinstance(one.get("additionalProperties"), Mapping),
         "array": lambda one: "items" in one or "prefixItems" in one,

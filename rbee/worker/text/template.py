@@ -48,9 +48,9 @@ class ChatTemplate:
         self.source = source
         self._tokens = {"bos_token": begin, "eos_token": end}
 
-    def render(self, turns: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()) -> str:
-        """Give the prompt for a conversation. Raises RbeeError INVALID_REQUEST where the template refuses it."""
-        values: dict[str, Any] = {"messages": [dict(turn) for turn in turns], **self._tokens}
+    def render(self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Render the prompt of a conversation. Raises RbeeError INVALID_REQUEST where the template refuses it."""
+        values: dict[str, Any] = {"messages": [dict(message) for message in messages], **self._tokens}
         if tools:
             values["tools"] = [dict(tool) for tool in tools]
         text: list[str] = []
@@ -65,7 +65,7 @@ class ChatTemplate:
         except Exception as error:
             raise RbeeError(
                 ErrorCode.INVALID_REQUEST,
-                f"The model's chat template does not take these messages: {error}.",
+                f"The model's chat template rejects these messages: {error}.",
                 hint="Change the roles or their order, or send a raw prompt ('raw': true, --raw).",
                 param="messages",
             ) from error
@@ -73,7 +73,7 @@ class ChatTemplate:
 
 
 def no_template() -> RbeeError:
-    """Make the error for a model that brings no chat template."""
+    """Build the error for a model without a chat template."""
     return RbeeError(
         ErrorCode.INVALID_REQUEST,
         "This model has no chat template, so it can only continue a raw prompt.",
