@@ -63,16 +63,16 @@ class Bench:
         order = []
         for number, prompt in enumerate(prompts):
             tokens = self.engine.tokenize(prompt, special=True)
-            admission = self.table.admit(str(number), tokens)
-            assert admission is not None
-            if admission.copy_from is not None:
-                self.engine.copy(admission.copy_from, admission.slot, admission.keep)
+            assignment = self.table.admit(str(number), tokens)
+            assert assignment is not None
+            if assignment.copy_from is not None:
+                self.engine.copy(assignment.copy_from, assignment.slot, assignment.keep)
             else:
-                assert self.engine.truncate(admission.slot, admission.keep)
-            self.engine.set_sampler(admission.slot, chain, tokens)
-            self.cached.append(admission.keep)
-            given[admission.slot] = []
-            order.append(admission.slot)
+                assert self.engine.truncate(assignment.slot, assignment.keep)
+            self.engine.set_sampler(assignment.slot, chain, tokens)
+            self.cached.append(assignment.keep)
+            given[assignment.slot] = []
+            order.append(assignment.slot)
         while plans := self.table.plan(126):
             for plan in plans:
                 sampled = self.engine.step(plan)

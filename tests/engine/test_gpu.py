@@ -49,9 +49,9 @@ def greedy(engine: LlamaEngine, prompt: str, count: int) -> str:
     """Generate the likeliest tokens."""
     table = SlotTable(SLOTS, CONTEXT, chunk=engine.chunk_tokens, copies=engine.can_copy)
     tokens = engine.tokenize(prompt, special=False)
-    admission = table.admit("one", tokens)
-    assert admission is not None
-    engine.set_sampler(admission.slot, SamplerChain(((Stage.GREEDY, ()),)), tokens)
+    assignment = table.admit("one", tokens)
+    assert assignment is not None
+    engine.set_sampler(assignment.slot, SamplerChain(((Stage.GREEDY, ()),)), tokens)
     came: list[int] = []
     while len(came) < count:
         for plan in table.plan(len(tokens)):
@@ -60,8 +60,8 @@ def greedy(engine: LlamaEngine, prompt: str, count: int) -> str:
             table.record_evaluated(plan)
             for token in sampled:
                 came.append(token)
-                table.append_token(admission.slot, token)
-    engine.clear_sampler(admission.slot)
+                table.append_token(assignment.slot, token)
+    engine.clear_sampler(assignment.slot)
     return b"".join(engine.piece(token) for token in came[:count]).decode("utf-8", "replace")
 
 

@@ -21,22 +21,12 @@ class Progress:
         self.share = 0.0
         self.layers_total = 0
         self.stopped = False
-        self._begun = threading.Event()
-
-    def wait_begun(self, within_s: float) -> None:
-        """Wait until the loading itself has begun, which needs the interpreter little from then on, or has failed."""
-        self._begun.wait(within_s)
 
     def advance(self, share: float, layers_total: int) -> bool:
         """Record the loaded share, 0 to 1; return False when the loading should stop."""
         self.layers_total = layers_total
         self.share = share
-        self._begun.set()
         return not self.stopped
-
-    def end(self) -> None:
-        """Let nobody wait any more."""
-        self._begun.set()
 
 
 class EngineThread:
@@ -78,7 +68,6 @@ class EngineThread:
             result = self._load()
         except Exception as error:  # noqa: BLE001 (passed on to the work, which tells bugs apart)
             result = error
-        self.progress.end()
         self._work.get()(result)
 
     def _load(self) -> Engine:

@@ -92,25 +92,25 @@ class Run:
     """Run requests to their end; `events` has what each got, texts joined."""
 
     def __init__(
-        self, engine: Toy, wishes: Sequence[dict[str, Any]], *, speculate: int, cancel_after: int = -1
+        self, engine: Toy, requests: Sequence[dict[str, Any]], *, speculate: int, cancel_after: int = -1
     ) -> None:
         self.generations = [
             Generation(
                 str(number),
-                wish["prompt"],
-                limit=min(wish["limit"], CONTEXT - len(wish["prompt"])),
+                request["prompt"],
+                limit=min(request["limit"], CONTEXT - len(request["prompt"])),
                 chain=build_chain(Sampling(), 1),
                 seed=1,
-                stops=wish.get("stops", ()),
-                logprobs=wish.get("scores"),
+                stops=request.get("stops", ()),
+                logprobs=request.get("logprobs"),
             )
-            for number, wish in enumerate(wishes)
+            for number, request in enumerate(requests)
         ]
         self.engine = engine
         self.events: dict[str, list[Event]] = {one.request_id: [] for one in self.generations}
         self._cancel_after = cancel_after
         self._batcher = Batcher(
-            cast("Engine", engine), len(wishes), prompt_batch=16, deliver=self._deliver, speculate=speculate
+            cast("Engine", engine), len(requests), prompt_batch=16, deliver=self._deliver, speculate=speculate
         )
         for generation in self.generations:
             self._batcher.submit(generation)
@@ -136,10 +136,10 @@ class Run:
 
     def logprobs(self, number: int = 0) -> list[float]:
         return [
-            score.logprob
+            entry.logprob
             for event in self.events[str(number)]
             if isinstance(event, TextWithLogprobs)
-            for score in event.logprobs
+            for entry in event.logprobs
         ]
 
     def outcome(self) -> list[Any]:
@@ -147,22 +147,24 @@ class Run:
         return [(self.text(number), self.ending(number), self.logprobs(number)) for number in range(count)]
 
 
-WISHES = st.fixed_dictionaries(
+REQUESTS = st.fixed_dictionaries(
     {
         "prompt": st.lists(st.integers(1, 3), min_size=1, max_size=60),
         "limit": st.integers(1, CONTEXT),
         "stops": st.lists(st.text("abc", min_size=2, max_size=6), max_size=2),
-        "scores": st.sampled_from([None, 0]),
+        "logprobs": st.sampled_from([None, 0]),
     }
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(wishes=st.lists(WISHES, min_size=1, max_size=4), speculate=st.integers(1, 20), interrupt_at=st.integers(1, 40))
-def test_drafts_change_no_answer(wishes: list[dict[str, Any]], speculate: int, interrupt_at: int) -> None:
+@given(
+    requests=st.lists(REQUESTS, min_size=1, max_size=4), speculate=st.integers(1, 20), interrupt_at=st.integers(1, 40)
+)
+def test_drafts_change_no_answer(requests: list[dict[str, Any]], speculate: int, interrupt_at: int) -> None:
     """Texts, ends, counts and scores are the same with drafts and without, at any number of streams."""
-    plain = Run(Toy(len(wishes)), wishes, speculate=0)
-    drafted = Run(Toy(len(wishes), interrupt_at=interrupt_at), wishes, speculate=speculate)
+    plain = Run(Toy(len(requests)), requests, speculate=0)
+    drafted = Run(Toy(len(requests), interrupt_at=interrupt_at), requests, speculate=speculate)
 
     assert drafted.outcome() == plain.outcome()
     for one in drafted.generations:
@@ -173,9 +175,9 @@ def test_drafts_change_no_answer(wishes: list[dict[str, Any]], speculate: int, i
 
 def test_a_stream_that_repeats_itself_takes_fewer_steps() -> None:
     """Where guesses come true a step gives several tokens."""
-    wishes = [{"prompt": [1, 2, 3] * 4, "limit": 35}]
-    plain = Run(Toy(1), wishes, speculate=0)
-    drafted = Run(Toy(1), wishes, speculate=8)
+    requests = [{"prompt": [1, 2, 3] * 4, "limit": 35}]
+    plain = Run(Toy(1), requests, speculate=0)
+    drafted = Run(Toy(1), requests, speculate=8)
 
     assert drafted.text() == plain.text()
     assert drafted.generations[0].accepted > 10

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from rbee.worker.scheduling.prefill_budget import PrefillBudget
 
 
-def wait(pace: PrefillBudget, *, step_s: float, fixed_s: float, token_s: float, rounds: int) -> float:
+def wait(budget: PrefillBudget, *, step_s: float, fixed_s: float, token_s: float, rounds: int) -> float:
     """Read for some rounds on a machine like that; give how many times as long as usual the last one took."""
     took = 0.0
     for _ in range(rounds):
-        prompts_s = fixed_s + token_s * pace.tokens
-        pace.record_round(step_s, prompts_s, pace.tokens)
+        prompts_s = fixed_s + token_s * budget.tokens
+        budget.record_round(step_s, prompts_s, budget.tokens)
         took = step_s + prompts_s
     return took / step_s
 
@@ -26,29 +26,29 @@ def wait(pace: PrefillBudget, *, step_s: float, fixed_s: float, token_s: float, 
 )
 def test_a_round_comes_to_take_what_streams_may_wait(step_s: float, fixed_s: float, token_s: float) -> None:
     """On any machine a stream waits less than three times as long as usual, and the prompt has what is left."""
-    pace = PrefillBudget(512)
+    budget = PrefillBudget(512)
 
-    factor = wait(pace, step_s=step_s, fixed_s=fixed_s, token_s=token_s, rounds=30)
+    factor = wait(budget, step_s=step_s, fixed_s=fixed_s, token_s=token_s, rounds=30)
 
     assert 1.9 < factor < 2.6
 
 
 def test_a_round_that_was_too_long_is_not_repeated() -> None:
     """The next round is shorter at once."""
-    pace = PrefillBudget(512)
-    wait(pace, step_s=0.01, fixed_s=0.0, token_s=0.0001, rounds=30)
-    before = pace.tokens
+    budget = PrefillBudget(512)
+    wait(budget, step_s=0.01, fixed_s=0.0, token_s=0.0001, rounds=30)
+    before = budget.tokens
 
-    pace.record_round(0.01, 0.0002 * 4 * before, before)
+    budget.record_round(0.01, 0.0002 * 4 * before, before)
 
-    assert pace.tokens < before / 2
+    assert budget.tokens < before / 2
 
 
 @given(rounds=st.lists(st.tuples(st.floats(0, 10), st.floats(0, 10), st.integers(0, 600))), most=st.integers(4, 600))
 def test_there_is_always_something_and_never_too_much(rounds: list[tuple[float, float, int]], most: int) -> None:
     """Whatever the clock says, a prompt goes on, and no round has more than its bound."""
-    pace = PrefillBudget(most)
+    budget = PrefillBudget(most)
     for streams_s, prompts_s, tokens in rounds:
-        pace.record_round(streams_s, prompts_s, tokens)
+        budget.record_round(streams_s, prompts_s, tokens)
 
-        assert min(4, most) <= pace.tokens <= most
+        assert min(4, most) <= budget.tokens <= most

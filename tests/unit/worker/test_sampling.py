@@ -1,4 +1,4 @@
-"""The chain of samplers that a request's wishes become."""
+"""The chain of samplers that a sampling parameters become."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ def kinds(sampling: Sampling) -> list[Stage]:
     return [kind for kind, _ in build_chain(sampling, 7).stages]
 
 
-def plain(**wish: Any) -> Sampling:
+def plain(**fields: Any) -> Sampling:
     """Sampling without penalties."""
-    return Sampling.model_validate({"repeat_penalty": 1.0, **wish})
+    return Sampling.model_validate({"repeat_penalty": 1.0, **fields})
 
 
 def test_temperature_zero_is_greedy() -> None:

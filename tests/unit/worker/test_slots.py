@@ -36,7 +36,7 @@ def test_running_streams_come_before_prompts() -> None:
 
 
 def test_prompts_of_many_rounds_are_read_at_another_pace_while_streams_run() -> None:
-    """What no single round could read has a share of its own beside running streams, down to its last piece."""
+    """What no single round could read has a share of its own beside running streams, down to its last chunk."""
     table = SlotTable(3, 1000, chunk=63, copies=True)
     table.admit("stream", [1, 2])
     run(table)
@@ -48,16 +48,16 @@ def test_prompts_of_many_rounds_are_read_at_another_pace_while_streams_run() -> 
     rest = list(range(100, 170))
     for plan in plans:
         table.record_evaluated(plan)
-    pieces = [70 - table.slots[1].pending]
+    chunks = [70 - table.slots[1].pending]
     while table.slots[1].pending > 1:
         table.append_token(0, 3)
-        (piece,) = [plan for plan in table.plan(64, long_prompt_tokens=10) if 1 in plan.advances]
-        assert piece.tokens == rest[sum(pieces) : sum(pieces) + len(piece.tokens)]
-        table.record_evaluated(piece)
-        pieces.append(len(piece.tokens))
+        (chunk,) = [plan for plan in table.plan(64, long_prompt_tokens=10) if 1 in plan.advances]
+        assert chunk.tokens == rest[sum(chunks) : sum(chunks) + len(chunk.tokens)]
+        table.record_evaluated(chunk)
+        chunks.append(len(chunk.tokens))
 
     assert [plan.advances for plan in plans] == [{0: 1}, {2: 20}, {1: 10}]
-    assert pieces == [10] * 7
+    assert chunks == [10] * 7
 
 
 def test_prompts_have_whole_rounds_where_no_stream_waits() -> None:
@@ -103,21 +103,21 @@ def test_a_long_prompt_does_not_stop_a_short_one() -> None:
 @pytest.mark.parametrize("length", range(1, 40))
 @pytest.mark.parametrize("room", [4, 5, 6, 16])
 def test_a_prompt_is_never_evaluated_token_by_token(length: int, room: int) -> None:
-    """Every piece of a prompt has two tokens at least, unless the prompt is one token, and is alone in its batch."""
+    """Every chunk of a prompt has two tokens at least, unless the prompt is one token, and is alone in its batch."""
     table = SlotTable(1, 100, chunk=1000, copies=True)
     table.admit("a", list(range(length)))
 
-    pieces = []
+    chunks = []
     while plans := run(table, prompts=room):
-        pieces += [len(plan.tokens) for plan in plans]
+        chunks += [len(plan.tokens) for plan in plans]
 
-    assert sum(pieces) == length
-    assert min(pieces) >= min(2, length)
-    assert max(pieces) <= room + 1
+    assert sum(chunks) == length
+    assert min(chunks) >= min(2, length)
+    assert max(chunks) <= room + 1
 
 
 def test_a_piece_is_no_larger_than_the_engine_wants() -> None:
-    """A prompt that has a round to itself still comes in pieces of the engine's size."""
+    """A prompt that has a round to itself still comes in chunks of the engine's size."""
     table = SlotTable(1, 1000, chunk=63, copies=True)
     table.admit("a", list(range(200)))
 
@@ -153,10 +153,10 @@ def test_a_repeated_prompt_pays_only_for_its_end() -> None:
     run(table)
     table.release(0)
 
-    admission = table.admit("b", [1, 2, 3, 4])
+    assignment = table.admit("b", [1, 2, 3, 4])
 
-    assert admission is not None
-    assert (admission.slot, admission.keep, admission.copy_from) == (0, 2, None)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep, assignment.copy_from) == (0, 2, None)
     assert [plan.tokens for plan in run(table)] == [[3, 4]]
 
 
@@ -170,10 +170,10 @@ def test_a_continued_conversation_keeps_its_answer() -> None:
     table.append_token(0, 51)
     table.release(0)
 
-    admission = table.admit("b", [1, 2, 3, 50, 51, 4])
+    assignment = table.admit("b", [1, 2, 3, 50, 51, 4])
 
-    assert admission is not None
-    assert (admission.slot, admission.keep) == (0, 4)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep) == (0, 4)
 
 
 def test_a_repeated_prompt_gives_up_its_old_answer() -> None:
@@ -187,10 +187,10 @@ def test_a_repeated_prompt_gives_up_its_old_answer() -> None:
         run(table)
     table.release(0)
 
-    admission = table.admit("b", prompt)
+    assignment = table.admit("b", prompt)
 
-    assert admission is not None
-    assert (admission.slot, admission.keep) == (0, 38)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep) == (0, 38)
 
 
 def test_a_long_cache_is_not_given_up_for_a_short_prefix() -> None:
@@ -202,10 +202,10 @@ def test_a_long_cache_is_not_given_up_for_a_short_prefix() -> None:
         pass
     table.release(0)
 
-    admission = table.admit("b", shared + list(range(3000, 3100)))
+    assignment = table.admit("b", shared + list(range(3000, 3100)))
 
-    assert admission is not None
-    assert (admission.slot, admission.keep, admission.copy_from) == (1, len(shared), 0)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep, assignment.copy_from) == (1, len(shared), 0)
 
 
 def test_a_running_slot_lends_its_prefix() -> None:
@@ -215,10 +215,10 @@ def test_a_running_slot_lends_its_prefix() -> None:
     table.admit("a", prompt)
     run(table, prompts=200)
 
-    admission = table.admit("b", prompt)
+    assignment = table.admit("b", prompt)
 
-    assert admission is not None
-    assert (admission.slot, admission.keep, admission.copy_from) == (1, 200, 0)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep, assignment.copy_from) == (1, 200, 0)
 
 
 def test_slots_in_use_stay_together() -> None:
@@ -231,11 +231,11 @@ def test_slots_in_use_stay_together() -> None:
         table.release(slot)
     table.admit("e", [20, *range(100, 120)])
 
-    admission = table.admit("f", [40, *range(100, 120)])
+    assignment = table.admit("f", [40, *range(100, 120)])
 
     assert table.slots[1].request_id == "e"
-    assert admission is not None
-    assert admission.slot in {0, 2}
+    assert assignment is not None
+    assert assignment.slot in {0, 2}
 
 
 def test_an_engine_that_cannot_copy_is_not_asked_to() -> None:
@@ -245,10 +245,10 @@ def test_an_engine_that_cannot_copy_is_not_asked_to() -> None:
     table.admit("a", prompt)
     run(table, prompts=800)
 
-    admission = table.admit("b", prompt)
+    assignment = table.admit("b", prompt)
 
-    assert admission is not None
-    assert (admission.keep, admission.copy_from) == (0, None)
+    assert assignment is not None
+    assert (assignment.keep, assignment.copy_from) == (0, None)
 
 
 def test_the_longest_unused_cache_is_given_up_first() -> None:
@@ -262,7 +262,7 @@ def test_the_longest_unused_cache_is_given_up_first() -> None:
 
     taken = [table.admit(name, [token, 99]) for name, token in (("c", 30), ("d", 40), ("e", 50))]
 
-    assert [admission.slot for admission in taken if admission is not None] == [2, 1, 0]
+    assert [assignment.slot for assignment in taken if assignment is not None] == [2, 1, 0]
 
 
 def test_a_forgotten_cache_is_evaluated_anew() -> None:
@@ -295,12 +295,12 @@ def test_any_history_keeps_the_cache_true(seed: int, slots: int, batch: int, *, 
     for _ in range(60):
         if rng.random() < 0.4:
             prompt = [rng.randrange(3) for _ in range(rng.randrange(1, 120))]
-            admission = table.admit(str(next(ids)), prompt)
-            if admission is not None:
-                source = admission.slot if admission.copy_from is None else admission.copy_from
-                cache[admission.slot] = cache[source][: admission.keep]
-                assert cache[admission.slot] == prompt[: admission.keep]
-                wanted[admission.slot] = rng.randrange(1, 6)
+            assignment = table.admit(str(next(ids)), prompt)
+            if assignment is not None:
+                source = assignment.slot if assignment.copy_from is None else assignment.copy_from
+                cache[assignment.slot] = cache[source][: assignment.keep]
+                assert cache[assignment.slot] == prompt[: assignment.keep]
+                wanted[assignment.slot] = rng.randrange(1, 6)
         table.check_invariants()
         plans = table.plan(batch)
         assert bool(plans) == bool(table.running)

@@ -18,9 +18,9 @@ from rbee.worker.validation import check
 UNUSABLE = " "
 
 
-def checked(*wishes: GenerationRequest) -> list[GenerationRequest]:
+def checked(*requests: GenerationRequest) -> list[GenerationRequest]:
     engine = fake.load(EngineOptions(Path("fake.gguf"), Backend.CPU, 0, slots=2), lambda _share, _layers: True)
-    return list(asyncio.run(check(wishes, engine)))
+    return list(asyncio.run(check(requests, engine)))
 
 
 def test_a_grammar_that_was_asked_for_must_be_usable() -> None:
@@ -31,8 +31,8 @@ def test_a_grammar_that_was_asked_for_must_be_usable() -> None:
 
 def test_a_grammar_that_nobody_asked_for_is_left_out() -> None:
     """A grammar that only tools brought along is no reason to refuse: every answer goes without it."""
-    wishes = [
+    requests = [
         GenerationRequest(Sampling(), text="a", seed=seed, grammar=UNUSABLE, grammar_required=False) for seed in (1, 2)
     ]
 
-    assert [(wish.grammar, wish.seed) for wish in checked(*wishes)] == [(None, 1), (None, 2)]
+    assert [(request.grammar, request.seed) for request in checked(*requests)] == [(None, 1), (None, 2)]
