@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.gguf.types import BLOCKS, FILE_TYPES, SCALARS
+from rbee.gguf.prefix import KNOWN_VERSIONS, MAGIC
+from rbee.gguf.types import ARRAY, BLOCKS, FILE_TYPES, SCALARS, STRING
 
-MAGIC: Final = b"GGUF"
 MAX_HEADER_BYTES: Final = 256 * 1024 * 1024
 MAX_ENTRIES: Final = 1_000_000
 MAX_ARRAY_ITEMS: Final = 16_000_000
@@ -35,7 +35,6 @@ _MULTIPLIED: Final = ("blk.", "output.")
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
-_STRING, _ARRAY = 8, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +144,7 @@ def _parse(path: Path, data: bytes, size: int) -> tuple[dict[str, Any], Counter[
     if data[:4] != MAGIC:
         _refuse(path, "it does not begin with the letters GGUF")
     version = _U32.unpack_from(data, 4)[0]
-    if version not in (2, 3):
+    if version not in KNOWN_VERSIONS:
         _refuse(path, f"its GGUF version is {version}, known are 2 and 3")
     tensors, entries = struct.unpack_from("<QQ", data, 8)
     if tensors > MAX_ENTRIES or entries > MAX_ENTRIES:
@@ -191,9 +190,9 @@ def _string(data: bytes, position: int) -> tuple[str, int]:
 
 
 def _value(path: Path, data: bytes, position: int, kind: int) -> tuple[Any, int]:
-    if kind == _STRING:
+    if kind == STRING:
         return _string(data, position)
-    if kind == _ARRAY:
+    if kind == ARRAY:
         return _array(path, data, position)
     if kind not in SCALARS:
         _refuse(path, f"its header has a value of the unknown type {kind}")
@@ -207,14 +206,14 @@ def _array(path: Path, data: bytes, position: int) -> tuple[Any, int]:
     position += 12
     if count > MAX_ARRAY_ITEMS:
         _refuse(path, f"its header has a list of {count} items")
-    if kind == _STRING:
+    if kind == STRING:
         unpack, limit = _U64.unpack_from, len(data)
         for _ in range(count):
             position += 8 + unpack(data, position)[0]
             if position > limit:
                 raise IndexError(position)
         return range(count), position
-    if kind == _ARRAY or kind not in SCALARS:
+    if kind == ARRAY or kind not in SCALARS:
         _refuse(path, f"its header has a list of the unknown type {kind}")
     layout = SCALARS[kind]
     end = position + count * struct.calcsize("<" + layout)

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+STRING: Final = 8
+ARRAY: Final = 9
+
 # Type number -> struct layout, little-endian.
 SCALARS: Final[Mapping[int, str]] = {
     0: "B",

@@ -1,1 +1,1 @@
-"""The worker: one model on one device, its tokens in slots."""
+"""The worker: one model on one device, serving several requests at once."""

@@ -12,20 +12,19 @@ from rbee import lifeline
 # The engine's thread needs the interpreter briefly but often, while it loads and after each step; by default it may
 # wait 5 ms each time for the other thread to let go.
 GIL_SWITCH_S: Final = 0.0002
-ENGINE_FIRST_S: Final = 1.0
 
 
 def main() -> NoReturn:
     """Run one worker. Exit codes: 0 ended as asked, 1 failed, 78 wrong configuration."""
     owner = lifeline.attach()
-    # Until it serves: the collector would go through all that is being imported, again and again.
+    # Until the server runs: the collector would scan everything that is being imported, again and again.
     gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
-    from rbee.worker.engine import early
+    from rbee.worker.engine import preload
 
-    model = early.begin(sys.argv[1:], os.environ)
+    model = preload.start_preload(sys.argv[1:], os.environ)
     if model is not None:
-        model.wait_begun()
+        model.wait_until_native()
     from rbee.daemonkit.cli import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs
@@ -36,8 +35,6 @@ def main() -> NoReturn:
     settings = program.parse(sys.argv[1:], os.environ, owner)
     logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
     thread = EngineThread(settings.engine, settings.engine_options(), model)
-    # Let the engine's few imports through first: its native work then runs beside our many.
-    thread.progress.wait_begun(ENGINE_FIRST_S)
     from rbee.worker.app import run
 
     try:
@@ -48,7 +45,7 @@ def main() -> NoReturn:
 
 
 def _leave(code: int) -> NoReturn:
-    """End without the interpreter's own farewell, which waits for and trips over native threads that hang."""
+    """Exit without the interpreter's own shutdown, which would wait for native threads that hang."""
     import logging
 
     logging.shutdown()

@@ -17,11 +17,11 @@ from rbee.daemonkit.sockets import bind
 from rbee.daemonkit.tickets import Tickets
 from rbee.lifeline import OwnerLink
 from rbee.worker import routes
-from rbee.worker.callback import report_ready
+from rbee.worker.compat import routes as compat_routes
 from rbee.worker.dependencies import Worker
-from rbee.worker.edge import requests
 from rbee.worker.engine.thread import EngineThread
-from rbee.worker.service import Service
+from rbee.worker.ready_report import report_ready
+from rbee.worker.service import WorkerService
 from rbee.worker.settings import WorkerSettings
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
 
     Raises RbeeError if the port cannot be had.
     """
-    service = Service(settings, thread, tell=owner.tell)
+    service = WorkerService(settings, thread, tell=owner.tell)
     sock = bind(settings.host, settings.port)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{sock.getsockname()[1]}"
@@ -60,7 +60,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
         "llm-worker-rbee",
         Worker(service, drain),
         authenticator=authenticator,
-        routers=[routes.router, requests.router],
+        routers=[routes.router, compat_routes.router],
         max_body_bytes=MAX_BODY_BYTES,
     )
 
@@ -82,6 +82,6 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
     return 1 if service.state is WorkerState.CRASHED or service.stuck else 0
 
 
-async def _end_after_failure(service: Service, drain: Drain[WorkerStopReceipt]) -> None:
+async def _end_after_failure(service: WorkerService, drain: Drain[WorkerStopReceipt]) -> None:
     await service.ended.wait()
     drain.begin()

@@ -1,4 +1,4 @@
-"""Read from a request how many seconds are left for it: the queen says so, whose client has a deadline."""
+"""Read the deadline of a request from the header that the queen sends for a client with a deadline."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.errors import RbeeError
 
 
-def deadline_of(request: Request) -> float | None:
-    """Give the seconds, None without a deadline. Raises RbeeError INVALID_REQUEST for what is no number of seconds."""
+def read_deadline(request: Request) -> float | None:
+    """Return the seconds that are left, None without a deadline. Raises RbeeError INVALID_REQUEST."""
     text = request.headers.get(DEADLINE_HEADER)
     if text is None:
         return None
@@ -23,7 +23,7 @@ def deadline_of(request: Request) -> float | None:
     if not 0 < seconds <= 86_400:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
-            f"The header {DEADLINE_HEADER} is not a number of seconds up to 86,400.",
+            f"The header {DEADLINE_HEADER} must be a number of seconds above 0 and up to 86,400.",
             param=DEADLINE_HEADER,
         )
     return seconds

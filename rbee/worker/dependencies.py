@@ -9,14 +9,14 @@ from fastapi import Depends, Request
 
 from rbee.contracts.workers import WorkerStopReceipt
 from rbee.daemonkit.drain import Drain
-from rbee.worker.service import Service
+from rbee.worker.service import WorkerService
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     """One worker: its service, and its end."""
 
-    service: Service
+    service: WorkerService
     drain: Drain[WorkerStopReceipt]
 
 

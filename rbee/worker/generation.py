@@ -1,4 +1,4 @@
-"""One request inside the worker: what the engine's thread and the event loop share of it."""
+"""One generation: the state that the engine's thread and the event loop share."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 from rbee.contracts.tasks import FinishReason
 from rbee.errors import RbeeError
-from rbee.worker.sampling import SamplerChain
-from rbee.worker.text import TextOut
+from rbee.worker.text.detokenizer import IncrementalDetokenizer
+from rbee.worker.text.sampling import SamplerChain
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """The good end of a generation, with its counts of tokens, and the stop string that ended it, if one did."""
+class Finished:
+    """The regular end of a generation, with its token counts and the stop string that ended it, if any."""
 
     finish_reason: FinishReason
     total_tokens: int
@@ -24,8 +24,8 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenScore:
-    """A token of the text with its log probability, and those of the likeliest in its place, as (bytes, number)."""
+class TokenLogprob:
+    """A token of the text with its log probability, and the likeliest tokens in its place, as (bytes, logprob)."""
 
     piece: bytes
     logprob: float
@@ -33,28 +33,28 @@ class TokenScore:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """Text to show with the scores of its tokens; only of a generation that asked for them."""
+class TextWithLogprobs:
+    """Text to show with the log probabilities of its tokens; only for a generation that requested them."""
 
     text: str
-    scores: tuple[TokenScore, ...]
+    logprobs: tuple[TokenLogprob, ...]
 
 
-Event = str | Scored | Ending | RbeeError
-"""Text to show, or one of the two ways to end."""
+Event = str | TextWithLogprobs | Finished | RbeeError
+"""Text to show, or one of the two ends: finished or failed."""
 
 
 class Generation:
     """A request with its prompt in tokens and a limit of new tokens that fits the context.
 
-    The event loop makes it, sets `cancelled`, keeps its deadline (`expiry`, and `late` once that has passed) and reads
-    events; the engine's thread owns the rest.
+    The event loop creates it, sets `cancelled`, keeps its deadline (`deadline_timer`, and `timeout_error` once that
+    has passed) and reads events; the engine's thread owns the rest.
 
     Args:
-        scores: the scores that are wished for each token, as in `Wish`.
+        logprobs: as in `GenerationRequest`.
         markers: special tokens that are shown, with their text.
-        after: one with the same prompt, begun just before.
-        begun_at: when its request came; like `first_at` (of its first text) and `cancelled_at` for the figures only.
+        after: a generation with the same prompt, submitted just before.
+        begun_at: time of the request; like `first_at` (of its first text) and `cancelled_at`, for the metrics only.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Generation:
         chain: SamplerChain,
         seed: int,
         stops: Sequence[str],
-        scores: int | None = None,
+        logprobs: int | None = None,
         markers: Mapping[int, bytes] | None = None,
         begun_at: float = 0.0,
         after: Generation | None = None,
@@ -80,13 +80,13 @@ class Generation:
         self.begun_at = begun_at
         self.first_at: float | None = None
         self.cancelled_at: float | None = None
-        self.scores = scores
+        self.logprobs = logprobs
         self.markers = markers
-        self.unshown: list[TokenScore] = []
+        self.pending_logprobs: list[TokenLogprob] = []
         self.cancelled = False
-        self.expiry: asyncio.TimerHandle | None = None
-        self.late: RbeeError | None = None
-        self.text = TextOut(stops)
+        self.deadline_timer: asyncio.TimerHandle | None = None
+        self.timeout_error: RbeeError | None = None
+        self.detokenizer = IncrementalDetokenizer(stops)
         self.slot = -1
         self.cached_tokens = 0
         self.generated = 0
@@ -95,19 +95,19 @@ class Generation:
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, event: Event) -> None:
+    def push(self, event: Event) -> None:
         """Add an event and wake the reader; on the event loop only."""
         self._events.append(event)
         waiter = self._waiter
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def take(self, patience_s: float) -> list[Event]:
-        """Wait for events and take all there are; none after *patience_s* seconds of silence."""
+    async def next_events(self, timeout_s: float) -> list[Event]:
+        """Wait for events and return all there are; none after *timeout_s* seconds of silence."""
         if not self._events:
             loop = asyncio.get_running_loop()
             waiter = self._waiter = loop.create_future()
-            timer = loop.call_later(patience_s, _wake, waiter)
+            timer = loop.call_later(timeout_s, _wake, waiter)
             try:
                 await waiter
             finally:

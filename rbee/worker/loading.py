@@ -1,4 +1,4 @@
-"""How far the loading of the model is, as the loading stream tells it."""
+"""The progress of loading the model, as the loading stream reports it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Loading:
     """The loading of one model.
 
     Args:
-        progress: is read from time to time.
-        backend: says where to.
-        model_path: its size is what there is to load.
+        progress: is polled.
+        backend: CPU, or a GPU into whose memory the model is loaded.
+        model_path: its size is the amount to load.
     """
 
     def __init__(self, progress: Progress, backend: Backend, model_path: Path) -> None:
@@ -34,43 +34,43 @@ class Loading:
         self._bytes_total = model_path.stat().st_size if model_path.is_file() else 0
 
     def stop(self) -> None:
-        """End the loading at its next step."""
+        """Stop the loading at its next step."""
         self._progress.stopped = True
 
-    def done(self, layers_total: int) -> None:
-        """Take note that the model is loaded."""
+    def finish(self, layers_total: int) -> None:
+        """Record that the model is loaded."""
         self._progress.advance(1.0, layers_total)
         self._ready = True
         self._finished.set()
 
     def fail(self, error: RbeeError) -> None:
-        """Take note that the model cannot be loaded."""
+        """Record that the model cannot be loaded."""
         self._error = error
         self._finished.set()
 
     @property
-    def last(self) -> LoadingProgress:
-        """Describe the progress now."""
+    def current(self) -> LoadingProgress:
+        """Return the current progress."""
         share, layers = self._progress.share, self._progress.layers_total
-        taken = int(share * self._bytes_total) // _MB or None
+        loaded_mb = int(share * self._bytes_total) // _MB or None
         return LoadingProgress(
             stage="ready" if self._ready else "loading_to_vram" if self._on_gpu else "loading_to_ram",
             layers_loaded=round(share * layers),
             layers_total=layers,
-            ram_mb=None if self._on_gpu else taken,
-            vram_mb=taken if self._on_gpu else None,
+            ram_mb=None if self._on_gpu else loaded_mb,
+            vram_mb=loaded_mb if self._on_gpu else None,
         )
 
     async def follow(self) -> AsyncIterator[LoadingProgress]:
-        """Give each change until the model is ready. Raises RbeeError when it cannot be loaded."""
-        told: LoadingProgress | None = None
+        """Yield each change until the model is ready. Raises RbeeError when it cannot be loaded."""
+        reported: LoadingProgress | None = None
         while True:
             finished = self._finished.is_set()
             if self._error is not None:
                 raise self._error
-            now = self.last
-            if now != told:
-                told = now
+            now = self.current
+            if now != reported:
+                reported = now
                 yield now
             if finished:
                 return

@@ -16,39 +16,39 @@ from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, Worke
 from rbee.daemonkit import errors
 from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
-from rbee.worker.deadline import deadline_of
+from rbee.observe import metrics as observed
+from rbee.worker.deadline import read_deadline
 from rbee.worker.dependencies import WorkerDep
-from rbee.worker.figures import figures
-from rbee.worker.service import Service
-from rbee.worker.stream import InferenceStream
-from rbee.worker.wish import wish_of
+from rbee.worker.generation_request import from_inference_request
+from rbee.worker.inference_stream import InferenceStream
+from rbee.worker.service import WorkerService
 
 router = APIRouter()
 
 
 @router.get("/v1/health")
 async def health(worker: WorkerDep) -> WorkerHealth:
-    """Tell that the worker lives, in which state it is, and whether a request is stalled."""
+    """Return the worker's state, and whether a request is stalled."""
     service, settings = worker.service, worker.service.settings
     return WorkerHealth(
         version=__version__,
         worker_id=settings.worker_id,
         state=service.state,
         slots_total=settings.slots,
-        slots_available=service.running.slots_available,
+        slots_available=service.requests.slots_available,
         model_ref=settings.name,
         backend=settings.backend,
         device=settings.device,
         context_length=service.context_length,
-        idle_s=round(service.running.idle_s, 3),
-        stalled_s=round(service.running.stalled_s, 3),
+        idle_s=round(service.requests.idle_s, 3),
+        stalled_s=round(service.requests.stalled_s, 3),
         memory_bytes=resident_bytes(),
     )
 
 
 @router.get("/v1/ready")
 async def ready(worker: WorkerDep, request: Request) -> ReadyStatus:
-    """Tell whether the model is loaded, and where to follow its loading."""
+    """Return whether the model is loaded, and where to follow its loading."""
     loaded = worker.service.state.serves
     url = None if loaded else str(request.url.replace(path="/v1/loading/progress", query=""))
     return ReadyStatus(ready=loaded, state=worker.service.state, model_loaded=loaded, progress_url=url)
@@ -66,14 +66,16 @@ async def infer(worker: WorkerDep, body: JsonBody[InferenceRequest], request: Re
     began = time.monotonic()
     service = worker.service
     request_id = body.request_id or errors.request_id_of(request) or ""
-    (generation,) = await service.running.begin([wish_of(body)], request_id, deadline_s=deadline_of(request))
-    return InferenceStream(generation, cancel=lambda: service.running.cancel(request_id), began=began)
+    (generation,) = await service.requests.start(
+        [from_inference_request(body)], request_id, deadline_s=read_deadline(request)
+    )
+    return InferenceStream(generation, cancel=lambda: service.requests.cancel(request_id), began=began)
 
 
 @router.delete("/v1/inference/{request_id}", status_code=204, response_class=Response)
 async def cancel(worker: WorkerDep, request_id: str) -> None:
-    """Stop a generation; once more, or one that is over, is fine."""
-    worker.service.running.cancel(request_id)
+    """Cancel a generation; one that is over or unknown is ignored."""
+    worker.service.requests.cancel(request_id)
 
 
 @router.get("/v1/slots")
@@ -84,25 +86,38 @@ async def slots(worker: WorkerDep) -> SlotsStatus:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(worker: WorkerDep) -> Response:
-    """Give the worker's figures for Prometheus."""
-    content, media_type = figures(worker.service, resident_bytes())
+    """Return the worker's metrics for Prometheus."""
+    from rbee.daemonkit.prometheus import exposition  # its import would delay the start
+
+    service = worker.service
+    status = service.slots()
+    free = status.slots_available
+    content, media_type = exposition(
+        "worker",
+        {
+            observed.WORKER_SLOTS: {("yes",): free, ("no",): status.slots_total - free},
+            observed.WORKER_LOAD: service.load_s,
+            observed.WORKER_MEMORY: resident_bytes(),
+            observed.WORKER_CACHE: sum(slot.cached_tokens for slot in status.slots),
+        },
+    )
     return Response(content, media_type=media_type)
 
 
 @router.post("/v1/admin/shutdown")
 async def shutdown(worker: WorkerDep) -> WorkerStopReceipt:
-    """Finish what runs, free the model, end; answered when that is done."""
+    """Finish the running requests, free the model and exit; answer when that is done."""
     return await worker.drain.finish()
 
 
-async def _loading(service: Service) -> AsyncIterator[bytes]:
+async def _loading(service: WorkerService) -> AsyncIterator[bytes]:
     async for progress in service.loading.follow():
         yield encode(progress)
     yield DONE
 
 
 def resident_bytes() -> int:
-    """Measure the memory that this process holds."""
+    """Return the resident memory of this process."""
     import psutil
 
     return int(psutil.Process(os.getpid()).memory_info().rss)

@@ -1,7 +1,7 @@
-"""The worker as its event loop sees it: its state, what its owner is told of it, how it loads and how it ends.
+"""The life of the worker on its event loop: its state, its reports to the owner, its loading and its shutdown.
 
-The requests are with `running`. The engine's thread reaches both only through `_post`, which hands a call over to the
-event loop.
+Its requests are in `active_requests`. The engine's thread reaches both only through `_post`, which schedules a call on
+the event loop.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any, Final
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SlotsStatus, WorkerState
 from rbee.errors import RbeeError
-from rbee.worker.batcher import Batcher
+from rbee.worker.active_requests import ActiveRequests
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.engine.thread import EngineThread
-from rbee.worker.engine_work import EngineWork
+from rbee.worker.engine_loop import EngineLoop
 from rbee.worker.generation import Generation
 from rbee.worker.loading import Loading
-from rbee.worker.prompts import Prompts
-from rbee.worker.running import Running
+from rbee.worker.scheduling.batcher import Batcher
 from rbee.worker.settings import WorkerSettings
+from rbee.worker.text.prompts import PromptTokenizer
 
 log = logging.getLogger(__name__)
 CANCEL_WAIT_S: Final = 5.0
-EDGE_READY_AFTER_S: Final = 1.0  # who waited for the model comes first
+COMPAT_IMPORT_AFTER_S: Final = 1.0  # requests that waited for the model come first
 
 
-class Service:
+class WorkerService:
     """One worker.
 
-    `started_unix` is when it began, in seconds since the epoch; `load_s` is how long the model took to load.
+    `started_unix` is the time of its start, in seconds since the epoch; `load_s` is how long the model took to load.
 
     Args:
         thread: is loading the engine already.
@@ -54,69 +54,73 @@ class Service:
         self.started_unix = time.time()
         self.load_s = 0.0
         self.loading = Loading(thread.progress, settings.backend, settings.model_path)
-        self.running = Running(settings, loaded=self.loaded, on_change=self._slots_changed, clock=clock)
+        self.requests = ActiveRequests(
+            settings, require_engine=self.require_engine, on_change=self._update_slots, clock=clock
+        )
         self.state = WorkerState.LOADING
         self.failure: RbeeError | None = None
         self.ended = asyncio.Event()
         self._tell = tell
-        self._last_told: tuple[str, int] | None = None
+        self._last_report: tuple[str, int] | None = None
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
-        self._prompts: Prompts | None = None
+        self._tokenizer: PromptTokenizer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = thread
 
     # --- the event loop's side ---------------------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Run from now on in the current event loop, and take the engine as soon as it is loaded.
+        """Start to serve in the current event loop, with the engine as soon as it is loaded.
 
-        To be called once the owner knows the port: that is the first line it expects.
+        To be called once the owner knows the port, which is the first line it expects.
         """
         self._loop = asyncio.get_running_loop()
-        self._tell_state()
-        self._thread.then(EngineWork(self.settings, self._post, self._loaded, self.running.deliver, self._failed))
+        self._report_state()
+        self._thread.then(
+            EngineLoop(self.settings, self._post, self._on_loaded, self.requests.deliver, self._on_failure)
+        )
 
     @property
     def context_length(self) -> int:
-        """Give the tokens that one slot holds; 0 before the model is loaded."""
+        """Return how many tokens one slot holds; 0 before the model is loaded."""
         return self._engine.facts.context if self._engine else 0
 
-    def loaded(self) -> tuple[Engine, Prompts]:
-        """Give the engine and what makes tokens for it.
+    def require_engine(self) -> tuple[Engine, PromptTokenizer]:
+        """Return the engine and its tokenizer.
 
-        Raises RbeeError WORKER_LOADING before they are there, DRAINING or WORKER_CRASHED after.
+        Raises RbeeError WORKER_LOADING before the model is loaded, DRAINING or WORKER_CRASHED at the worker's end.
         """
         settings = self.settings
         if self.failure is not None:
             raise self.failure
         if self.state in (WorkerState.DRAINING, WorkerState.STOPPING):
-            raise RbeeError(ErrorCode.DRAINING, f"Worker {settings.worker_id} is stopping and takes no new work.")
-        if self._engine is None or self._prompts is None:
+            raise RbeeError(ErrorCode.DRAINING, f"Worker {settings.worker_id} is stopping and accepts no new requests.")
+        if self._engine is None or self._tokenizer is None:
             raise RbeeError(
                 ErrorCode.WORKER_LOADING,
                 f"Worker {settings.worker_id} is still loading {settings.name}.",
-                details=self.loading.last.model_dump(exclude_none=True),
+                details=self.loading.current.model_dump(exclude_none=True),
             )
-        return self._engine, self._prompts
+        return self._engine, self._tokenizer
 
     def slots(self) -> SlotsStatus:
-        """Describe the slots."""
+        """Return the state of the slots."""
         return SlotsStatus(
             slots_total=self.settings.slots,
-            slots_available=self.running.slots_available,
+            slots_available=self.requests.slots_available,
             state=self.state,
-            slots=self.running.slots(),
+            slots=self.requests.slots(),
         )
 
     async def end(self) -> None:
-        """Take no more requests, finish those that run within `drain_s`, cancel the rest, free the model."""
+        """Refuse new requests, let the running ones finish within `drain_s`, cancel the rest, free the model."""
         if self.state is not WorkerState.CRASHED:
             self._set_state(WorkerState.DRAINING)
         self.loading.stop()
-        await self.running.quiet_within(self.settings.drain_s)
-        self.running.cancel_all()
-        await self.running.quiet_within(CANCEL_WAIT_S)
+        await self.requests.wait_until_idle(self.settings.drain_s)
+        self.requests.cancel_all()
+        await self.requests.wait_until_idle(CANCEL_WAIT_S)
         if self.state is not WorkerState.CRASHED:
             self._set_state(WorkerState.STOPPING)
         if self._batcher is not None:
@@ -125,48 +129,48 @@ class Service:
 
     @property
     def stuck(self) -> bool:
-        """Tell whether the engine's thread still lives: then only the end of the process frees its memory."""
+        """Return whether the engine's thread still runs: then only the end of the process frees its memory."""
         return self._thread.alive
 
-    def _slots_changed(self) -> None:
+    def _update_slots(self) -> None:
         if self.state in (WorkerState.IDLE, WorkerState.BUSY):
-            self.state = WorkerState.IDLE if self.running.slots_available else WorkerState.BUSY
-        self._tell_state()
+            self.state = WorkerState.IDLE if self.requests.slots_available else WorkerState.BUSY
+        self._report_state()
 
     def _set_state(self, state: WorkerState) -> None:
         self.state = state
-        self._tell_state()
+        self._report_state()
 
-    def _tell_state(self) -> None:
-        now = (self.state.value, self.running.slots_available)
-        if now != self._last_told:
-            self._last_told = now
-            told: dict[str, Any] = {"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]}
+    def _report_state(self) -> None:
+        now = (self.state.value, self.requests.slots_available)
+        if now != self._last_report:
+            self._last_report = now
+            report: dict[str, Any] = {"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]}
             if self._engine is not None and self._engine.facts.device_bytes is not None:
-                told["device_bytes"] = self._engine.facts.device_bytes
-            self._tell(told)
+                report["device_bytes"] = self._engine.facts.device_bytes
+            self._tell(report)
 
-    def _loaded(self, engine: Engine, batcher: Batcher, prompts: Prompts) -> None:
-        self._engine, self._batcher, self._prompts = engine, batcher, prompts
-        self.running.ready(batcher)
+    def _on_loaded(self, engine: Engine, batcher: Batcher, tokenizer: PromptTokenizer) -> None:
+        self._engine, self._batcher, self._tokenizer = engine, batcher, tokenizer
+        self.requests.set_batcher(batcher)
         self.load_s = time.time() - self.started_unix
-        self.loading.done(engine.facts.layers)
+        self.loading.finish(engine.facts.layers)
         log.info(
             "model loaded",
             extra={"fields": {"model": engine.facts.description, "context": engine.facts.context}},
         )
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
-        asyncio.get_running_loop().call_later(EDGE_READY_AFTER_S, self._begin_edge)
+        asyncio.get_running_loop().call_later(COMPAT_IMPORT_AFTER_S, self._import_compat)
 
-    def _begin_edge(self) -> None:
-        """Import what the first request of another people's client would else wait for."""
+    def _import_compat(self) -> None:
+        """Import what the first request of an OpenAI- or Anthropic-compatible client would wait for otherwise."""
         # The executor ends with the worker.
         if self.state.serves:
-            asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.edge.requests")
+            asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.compat.routes")
 
-    def _failed(self, error: RbeeError, left: list[Generation]) -> None:
-        """Tell everybody who waits, and end."""
+    def _on_failure(self, error: RbeeError, unfinished: list[Generation]) -> None:
+        """Report the error to the owner and to all who wait, and end."""
         if error.code is ErrorCode.CANCELED:
             return
         log.error("the worker cannot go on", extra={"fields": {"code": error.code.value, "reason": error.message}})
@@ -174,8 +178,8 @@ class Service:
         self._set_state(WorkerState.CRASHED)
         self.loading.fail(error)
         self._tell(error.body())
-        for generation in left:
-            self.running.deliver([(generation, error)])
+        for generation in unfinished:
+            self.requests.deliver([(generation, error)])
         self.ended.set()
 
     # --- the engine's thread -----------------------------------------------------------------------------------

@@ -27,15 +27,17 @@ class WorkerSettings(LayeredSettings):
     credentials: ClassVar[Mapping[str, str]] = {"api_key": "worker-api-key"}
 
     worker_id: str = Field(
-        default_factory=lambda: f"worker-{os.getpid()}", pattern=r"^[A-Za-z0-9._-]{1,128}$", description="its name"
+        default_factory=lambda: f"worker-{os.getpid()}",
+        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        description="worker name",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")
     port: int = Field(default=8001, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     model_path: Path = Field(description="the GGUF file to load")
-    model_ref: str = Field(default="", max_length=2048, description="how the model is called; its path by default")
+    model_ref: str = Field(default="", max_length=2048, description="name of the model; default: its path")
     backend: Backend = Field(default=Backend.CPU, description="cuda, metal or cpu")
     device: int = Field(default=0, ge=0, description="index of the device within the backend")
-    slots: int = Field(default=4, ge=1, le=64, description="requests at once")
+    slots: int = Field(default=4, ge=1, le=64, description="concurrent requests")
     context_length: int | None = Field(
         default=None, ge=64, le=2**24, description="tokens per slot; default: the model's own, 4096 at most"
     )
@@ -48,12 +50,14 @@ class WorkerSettings(LayeredSettings):
         default=None, description="file with the chat template to use instead of the model's own"
     )
     mmap: bool = Field(default=True, description="map the model file instead of reading it")
-    drain_s: float = Field(default=30.0, ge=0, le=3600, description="seconds that running requests have at the end")
-    api_key: SecretStr | None = Field(default=None, description="bearer key that opens this worker")
-    callback_url: str | None = Field(default=None, description="where to say that the port is bound")
-    engine: Literal["llama", "fake"] = Field(default="llama", description="what computes; fake is for tests")
-    fake: dict[str, Any] = Field(default_factory=dict, description="how the fake engine behaves")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level to log")
+    drain_s: float = Field(
+        default=30.0, ge=0, le=3600, description="seconds for running requests to finish at shutdown"
+    )
+    api_key: SecretStr | None = Field(default=None, description="bearer key required by this worker")
+    callback_url: str | None = Field(default=None, description="URL that receives the report that the port is bound")
+    engine: Literal["llama", "fake"] = Field(default="llama", description="inference engine; fake is for tests")
+    fake: dict[str, Any] = Field(default_factory=dict, description="behaviour of the fake engine")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum level to log")
 
     @model_validator(mode="after")
     def _possible(self) -> WorkerSettings:
@@ -67,7 +71,7 @@ class WorkerSettings(LayeredSettings):
 
     @property
     def key(self) -> str:
-        """Give the bearer key in clear."""
+        """Return the bearer key in clear."""
         assert self.api_key is not None
         return self.api_key.get_secret_value()
 
@@ -77,16 +81,16 @@ class WorkerSettings(LayeredSettings):
 
     @property
     def name(self) -> str:
-        """Give the model's reference, else its path."""
+        """Return the model's reference, else its path."""
         return self.model_ref or str(self.model_path)
 
     @property
     def prompt_tokens_per_step(self) -> int:
-        """Give the prompt's share of a step."""
+        """Return the maximum of prompt tokens in one step."""
         return choices.prompt_tokens(self.backend, self.prompt_batch)
 
     def engine_options(self) -> EngineOptions:
-        """Give what the engine needs to know."""
+        """Return the options of the engine."""
         return EngineOptions(
             model_path=self.model_path,
             backend=self.backend,

@@ -78,5 +78,5 @@ def test_what_cannot_be_embedded_is_refused(client: openai.OpenAI, it: Worker, t
 
 def test_a_model_that_embeds_writes_nothing(client: openai.OpenAI) -> None:
     """A chat with a model that was made for embeddings is refused with words."""
-    with pytest.raises(openai.BadRequestError, match="writes no text"):
+    with pytest.raises(openai.BadRequestError, match="generates no text"):
         client.chat.completions.create(model="letters", messages=[{"role": "user", "content": "a"}])

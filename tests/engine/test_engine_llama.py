@@ -14,9 +14,9 @@ from rbee.errors import RbeeError
 from rbee.worker.engine import llama_load
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.protocol import EngineOptions
-from rbee.worker.sampling import PENALTY_WINDOW, SamplerChain, Stage, chain_of
-from rbee.worker.slots import SlotTable
-from rbee.worker.template import ChatTemplate
+from rbee.worker.scheduling.slots import SlotTable
+from rbee.worker.text.sampling import PENALTY_WINDOW, SamplerChain, Stage, build_chain
+from rbee.worker.text.template import ChatTemplate
 from tests.support.models import smollm2_path, smollm2_q8_path
 
 pytestmark = pytest.mark.engine
@@ -50,47 +50,47 @@ class Bench:
 
     def __init__(self, engine: LlamaEngine) -> None:
         self.engine = engine
-        self.table = SlotTable(SLOTS, engine.facts.context, piece=engine.piece_tokens, copies=engine.can_copy)
+        self.table = SlotTable(SLOTS, engine.facts.context, chunk=engine.chunk_tokens, copies=engine.can_copy)
         self.cached: list[int] = []
         for slot in range(SLOTS):
-            engine.keep(slot, 0)
+            engine.truncate(slot, 0)
 
     def tokens(
         self, prompts: Sequence[str], sampling: Sampling | SamplerChain, *, count: int, seed: int = 7
     ) -> list[list[int]]:
-        chain = sampling if isinstance(sampling, SamplerChain) else chain_of(sampling, seed)
+        chain = sampling if isinstance(sampling, SamplerChain) else build_chain(sampling, seed)
         given: dict[int, list[int]] = {}
         order = []
         for number, prompt in enumerate(prompts):
             tokens = self.engine.tokenize(prompt, special=True)
-            admission = self.table.admit(str(number), tokens)
-            assert admission is not None
-            if admission.copy_from is not None:
-                self.engine.copy(admission.copy_from, admission.slot, admission.keep)
+            assignment = self.table.admit(str(number), tokens)
+            assert assignment is not None
+            if assignment.copy_from is not None:
+                self.engine.copy(assignment.copy_from, assignment.slot, assignment.keep)
             else:
-                assert self.engine.keep(admission.slot, admission.keep)
-            self.engine.start(admission.slot, chain, tokens)
-            self.cached.append(admission.keep)
-            given[admission.slot] = []
-            order.append(admission.slot)
+                assert self.engine.truncate(assignment.slot, assignment.keep)
+            self.engine.set_sampler(assignment.slot, chain, tokens)
+            self.cached.append(assignment.keep)
+            given[assignment.slot] = []
+            order.append(assignment.slot)
         while plans := self.table.plan(126):
             for plan in plans:
                 sampled = self.engine.step(plan)
                 assert sampled is not None
-                self.table.evaluated(plan)
+                self.table.record_evaluated(plan)
                 for row, token in zip(plan.outputs, sampled, strict=True):
                     self._take(plan.slots[row], token, given, count)
         self.table.check_invariants()
         return [given[slot] for slot in order]
 
     def _take(self, slot: int, token: int, given: dict[int, list[int]], count: int) -> None:
-        if not self.engine.ends(token):
+        if not self.engine.is_end(token):
             given[slot].append(token)
-        if self.engine.ends(token) or len(given[slot]) >= count:
+        if self.engine.is_end(token) or len(given[slot]) >= count:
             self.table.release(slot)
-            self.engine.finish(slot)
+            self.engine.clear_sampler(slot)
         else:
-            self.table.generated(slot, token)
+            self.table.append_token(slot, token)
 
     def text(self, prompt: str, sampling: Sampling = GREEDY, *, count: int = 24, seed: int = 7) -> str:
         tokens = self.tokens([prompt], sampling, count=count, seed=seed)[0]
@@ -169,15 +169,15 @@ def test_an_interrupted_step_leaves_no_trace(bench: Bench) -> None:
     fresh = Bench(engine)
     tokens = engine.tokenize(prompt, special=True)
     fresh.table.admit("x", tokens)
-    engine.start(0, chain_of(GREEDY, 1), tokens)
+    engine.set_sampler(0, build_chain(GREEDY, 1), tokens)
     (plan,) = fresh.table.plan(126)
 
     engine.interrupt()
     broken = engine.step(plan)
     engine.resume()
-    assert engine.keep(0, 0)
+    assert engine.truncate(0, 0)
     whole = engine.step(plan)
-    engine.finish(0)
+    engine.clear_sampler(0)
 
     assert broken is None
     assert whole == [expected[0]]
@@ -253,8 +253,8 @@ def test_another_quantisation_answers() -> None:
         (lambda path, _: path.write_bytes(b""), "empty"),
         (lambda path, _: path.write_bytes(b"PK\x03\x04 a zip file"), "no GGUF"),
         (lambda path, whole: path.write_bytes(whole[:12]), "within the GGUF header"),
-        (lambda path, whole: path.write_bytes(whole[:100_000]), "llama.cpp says"),
-        (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "llama.cpp says"),
+        (lambda path, whole: path.write_bytes(whole[:100_000]), "llama.cpp reports"),
+        (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "llama.cpp reports"),
         (lambda path, whole: path.write_bytes(whole[:4] + b"\x63" + whole[5:100_000]), "version"),
         (lambda path, _: path.mkdir(), "folder"),
     ],

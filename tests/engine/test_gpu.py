@@ -14,8 +14,8 @@ from rbee.worker.engine import llama_load
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.protocol import EngineOptions
-from rbee.worker.sampling import SamplerChain, Stage
-from rbee.worker.slots import SlotTable
+from rbee.worker.scheduling.slots import SlotTable
+from rbee.worker.text.sampling import SamplerChain, Stage
 from tests.support.models import smollm2_path
 
 pytestmark = [pytest.mark.engine, pytest.mark.gpu]
@@ -47,21 +47,21 @@ def loaded(backend: Backend) -> Iterator[LlamaEngine]:
 
 def greedy(engine: LlamaEngine, prompt: str, count: int) -> str:
     """Generate the likeliest tokens."""
-    table = SlotTable(SLOTS, CONTEXT, piece=engine.piece_tokens, copies=engine.can_copy)
+    table = SlotTable(SLOTS, CONTEXT, chunk=engine.chunk_tokens, copies=engine.can_copy)
     tokens = engine.tokenize(prompt, special=False)
-    admission = table.admit("one", tokens)
-    assert admission is not None
-    engine.start(admission.slot, SamplerChain(((Stage.GREEDY, ()),)), tokens)
+    assignment = table.admit("one", tokens)
+    assert assignment is not None
+    engine.set_sampler(assignment.slot, SamplerChain(((Stage.GREEDY, ()),)), tokens)
     came: list[int] = []
     while len(came) < count:
         for plan in table.plan(len(tokens)):
             sampled = engine.step(plan)
             assert sampled is not None
-            table.evaluated(plan)
+            table.record_evaluated(plan)
             for token in sampled:
                 came.append(token)
-                table.generated(admission.slot, token)
-    engine.finish(admission.slot)
+                table.append_token(assignment.slot, token)
+    engine.clear_sampler(assignment.slot)
     return b"".join(engine.piece(token) for token in came[:count]).decode("utf-8", "replace")
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rbee.worker.edge.call_grammar import call_grammar, free_grammar
-from rbee.worker.edge.tools import FORMS
+from rbee.worker.compat.tool_call_grammar import call_grammar, free_grammar
+from rbee.worker.compat.tools import FORMS
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_sampler import SlotSampler
-from rbee.worker.grammar import any_object, of_schema
-from rbee.worker.sampling import SamplerChain, Stage
+from rbee.worker.text.json_schema_gbnf import any_object, from_schema
+from rbee.worker.text.sampling import SamplerChain, Stage
 from tests.support.models import smollm2_path
 
 pytestmark = pytest.mark.engine
@@ -94,7 +94,7 @@ def _judge() -> Iterator[Judge]:
 )
 def test_what_fits_the_schema_passes(judge: Judge, schema: dict[str, Any], value: Any) -> None:
     """JSON that fits the schema is let through."""
-    assert judge.lets_through(of_schema(schema), json.dumps(value, ensure_ascii=False))
+    assert judge.lets_through(from_schema(schema), json.dumps(value, ensure_ascii=False))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_what_fits_the_schema_passes(judge: Judge, schema: dict[str, Any], value
 )
 def test_what_does_not_fit_is_stopped(judge: Judge, schema: dict[str, Any], text: str) -> None:
     """Text that is no JSON, or JSON that does not fit the schema, is not let through."""
-    assert not judge.lets_through(of_schema(schema), text)
+    assert not judge.lets_through(from_schema(schema), text)
 
 
 def test_any_object_is_an_object(judge: Judge) -> None:

@@ -109,7 +109,7 @@ def test_a_model_that_embeds_does_not_rank(tmp_path: Path) -> None:
 
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == "model"
-    assert "made to embed texts" in answer.json()["error"]["message"]
+    assert "is an embedding model" in answer.json()["error"]["message"]
 
 
 def test_a_model_may_say_how_it_reads_a_pair(tmp_path: Path) -> None:

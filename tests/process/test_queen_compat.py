@@ -129,7 +129,7 @@ def test_documents_are_ranked_through_the_queen(machine: Machine) -> None:
     assert answer.json()["model"] == "bee"
     assert [(one["index"], one["relevance_score"]) for one in answer.json()["results"]] == [(1, 1.0), (0, 0.0)]
     assert (status, error["param"]) == (400, "model")
-    assert "made for reranking" in error["message"]
+    assert "is a reranking model" in error["message"]
     assert len(queen.workers()) == 1
 
 

@@ -1,1 +1,1 @@
-"""What computes: the protocol, llama.cpp behind it, and a fake for tests."""
+"""Inference engines behind one interface: llama.cpp, and a fake for tests."""

@@ -1,4 +1,4 @@
-"""The one door to llama.cpp: its functions, its log, its devices, its threads."""
+"""Access to llama.cpp: its functions, its log, its devices, its threads."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _REGISTRY_NAMES: Final = {Backend.CUDA: ("CUDA",), Backend.METAL: ("Metal", "MTL
 class Llama:
     """llama.cpp, initialised. `lib` has its functions; `errors` its last error lines.
 
-    `offloaded` is how many of how many layers it says to have put on a GPU, where its log was listened to.
+    `offloaded` is how many of how many layers it reports to have put on a GPU, where its log was enabled.
     """
 
     def __init__(self) -> None:
@@ -38,44 +38,44 @@ class Llama:
         self._level = logging.DEBUG
         self._line = ""
         self._listener = self.lib.llama_log_callback(self._on_log)
-        self._nobody = llama_library.nobody(self.lib)
-        self.listen(wanted=True)
+        self._silent = llama_library.silent_log_callback(self.lib)
+        self.set_log(enabled=True)
         self.lib.llama_backend_init()
 
-    def listen(self, *, wanted: bool) -> None:
-        """Take llama.cpp's log, or let nobody have it.
+    def set_log(self, *, enabled: bool) -> None:
+        """Forward llama.cpp's log to ours, or discard it.
 
-        It says a hundred lines while it loads; each would wait until the main thread, busy with imports, lets go of
-        the interpreter.
+        It has a hundred lines a load; each would wait until the main thread, busy with imports, releases the
+        interpreter.
         """
-        self.lib.llama_log_set(self._listener if wanted else self._nobody, None)
+        self.lib.llama_log_set(self._listener if enabled else self._silent, None)
 
     def supports_gpu(self) -> bool:
-        """Tell whether this build of llama.cpp can compute on a GPU."""
+        """Return whether this build of llama.cpp can compute on a GPU."""
         return bool(self.lib.llama_supports_gpu_offload())
 
     def device(self, backend: Backend, index: int) -> int:
-        """Find a GPU; gives its handle. Raises RbeeError CUDA_DEVICE_FAILED, BACKEND_UNAVAILABLE or INVALID_DEVICE."""
+        """Return a GPU's handle. Raises RbeeError CUDA_DEVICE_FAILED, BACKEND_UNAVAILABLE or INVALID_DEVICE."""
         found = [handle for handle in self._gpus() if self._registry_of(handle).startswith(_REGISTRY_NAMES[backend])]
         if not self.supports_gpu() or not found:
-            raise _unusable(backend, built_for_gpus=self.supports_gpu())
+            raise _unavailable(backend, built_for_gpus=self.supports_gpu())
         if index >= len(found):
             raise RbeeError(
                 ErrorCode.INVALID_DEVICE,
-                f"There is no {backend} device {index}; there are {len(found)}, counted from 0.",
+                f"There is no {backend} device {index}: this machine has {len(found)}, numbered from 0.",
                 details={"backend": backend.value, "devices": len(found)},
             )
         return found[index]
 
     def device_free_bytes(self, handle: int) -> int:
-        """Ask a device for its free memory."""
+        """Return the free memory of a device."""
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         call = self._foreign("ggml_backend_dev_memory", None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
         call(handle, ctypes.addressof(free), ctypes.addressof(total))
         return free.value
 
     def make_threadpool(self, context: int, threads: int) -> int:
-        """Give *context* threads that stay: by default llama.cpp starts new ones for each step, which costs a fifth."""
+        """Attach persistent threads to *context*: by default llama.cpp starts new ones each step, at a fifth's cost."""
         params = ctypes.create_string_buffer(_THREADPOOL_PARAMS_BYTES)
         address = ctypes.addressof(params)
         self._foreign("ggml_threadpool_params_init", None, ctypes.c_void_p, ctypes.c_int)(address, threads)
@@ -101,11 +101,11 @@ class Llama:
         return bytes(name(registry(handle))).decode()
 
     def _foreign(self, name: str, result: Any, *arguments: Any) -> Any:
-        """Get a function of ggml, which llama_cpp does not declare; libllama's handle finds it too."""
+        """Return a function of ggml, which llama_cpp does not declare; libllama's handle finds it too."""
         return ctypes.CFUNCTYPE(result, *arguments)((name, self.lib._lib))  # noqa: SLF001
 
     def _on_log(self, level: int, text: bytes, _data: object) -> None:
-        """Take a piece of llama.cpp's log; a line may come in several."""
+        """Log a part of llama.cpp's output; a line may come in several."""
         if level != _CONTINUES:
             self._level = level
         self._line += text.decode("utf-8", "replace")
@@ -120,16 +120,16 @@ class Llama:
             log.log(_LEVELS.get(self._level, logging.DEBUG), line)
 
 
-def _unusable(backend: Backend, *, built_for_gpus: bool) -> RbeeError:
-    """Say that there is no such device for llama.cpp, whatever the driver has."""
-    why = "sees no such device" if built_for_gpus else "was built without support for GPUs"
+def _unavailable(backend: Backend, *, built_for_gpus: bool) -> RbeeError:
+    """Build the error for a backend on which llama.cpp has no device, whatever the driver reports."""
+    why = "finds no such device" if built_for_gpus else "was built without GPU support"
     cuda = backend is Backend.CUDA
     return RbeeError(
         ErrorCode.CUDA_DEVICE_FAILED if cuda else ErrorCode.BACKEND_UNAVAILABLE,
-        f"The model cannot be put on {backend}: the llama.cpp of this worker {why}.",
+        f"The model cannot be loaded on {backend}: the llama.cpp of this worker {why}.",
         details={"backend": backend.value, "available": ["cpu"], "built_for_gpus": built_for_gpus},
         hint=(
             f"Install a llama.cpp that is built for {backend} (rbee-keeper hive install --node NODE does); "
-            "to run it on the CPU, ask for that: --backend cpu"
+            "to run the model on the CPU, use --backend cpu."
         ),
     )

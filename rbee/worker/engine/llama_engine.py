@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from rbee.worker.engine.llama import Llama
-from rbee.worker.engine.llama_sampler import SlotSampler, compiled
-from rbee.worker.engine.llama_scores import scores
-from rbee.worker.engine.llama_text import pair_of, relevance, tokens_of
-from rbee.worker.engine.protocol import EngineFailedError, ModelFacts, Score
-from rbee.worker.sampling import SamplerChain, Stage
-from rbee.worker.slots import StepPlan
+from rbee.worker.engine.llama_logprobs import logprobs
+from rbee.worker.engine.llama_sampler import SlotSampler, compile_grammar
+from rbee.worker.engine.llama_text import relevance, tokenize, tokenize_pair
+from rbee.worker.engine.protocol import EngineFailedError, Logprob, ModelFacts
+from rbee.worker.scheduling.slots import StepPlan
+from rbee.worker.text.sampling import SamplerChain, Stage
 
 _OK: Final = 0
 _ABORTED: Final = 2
@@ -21,28 +21,28 @@ _SET: Final = b"x"
 _UNSET: Final = b"\0"
 _PLAIN: Final = False  # special tokens have no text
 _DATA_STAYS: Final = False
-_NAMED: Final = True  # names of special tokens count as such
+_PARSE_SPECIAL: Final = True  # names of special tokens count as such
 
 
 class LlamaEngine:
     """The engine; see `engine.protocol.Engine`.
 
-    The batch is made once and written in place: what a step costs in Python is a few slice assignments.
+    The batch is allocated once and written in place: a step costs a few slice assignments in Python.
     """
 
     def __init__(
-        self, llama: Llama, model: int, context: int, facts: ModelFacts, *, slots: int, rows: int, piece_tokens: int
+        self, llama: Llama, model: int, context: int, facts: ModelFacts, *, slots: int, rows: int, chunk_tokens: int
     ) -> None:
         lib = self._lib = llama.lib
         self.facts = facts
-        self.piece_tokens = piece_tokens
+        self.chunk_tokens = chunk_tokens
         self._llama = llama
         self._model = model
         self._context = context
         self._vocab = lib.llama_model_get_vocab(model)
         self._memory = lib.llama_get_memory(context)
         self._samplers: dict[int, SlotSampler] = {}
-        self._chains: dict[int, Any] = {}  # of the slots without a grammar, which llama.cpp samples in one call
+        self._chains: dict[int, Any] = {}  # slots without a grammar, sampled in one call each
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(1024)
         recurrent = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
@@ -51,20 +51,20 @@ class LlamaEngine:
         self._make_batch(slots, rows)
         self._interrupted = ctypes.create_string_buffer(2)
         self._pool = llama.make_threadpool(context, lib.llama_n_threads(context))
-        if not recurrent:  # a recurrent state cannot be cut back after a break
+        if not recurrent:  # a recurrent state cannot be rewound after an interrupt
             self._set_abort_callback()
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Give the tokens of *text*, with the begin token if the model wants one and the text lacks it."""
+        """Return the tokens of *text*, with the begin token if the model wants one and the text lacks it."""
         add_special = not (special and self.facts.begin_text and text.startswith(self.facts.begin_text))
-        return tokens_of(self._lib, self._vocab, text, ends=add_special, special=special)
+        return tokenize(self._lib, self._vocab, text, ends=add_special, special=special)
 
-    def pair(self, query: str, document: str) -> list[int]:
-        """Give the tokens of both, as the model's file says that they are put together."""
-        return pair_of(self._lib, self._model, self._vocab, query, document)
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        """Return the tokens of both, joined as the model's file states."""
+        return tokenize_pair(self._lib, self._model, self._vocab, query, document)
 
     def piece(self, token: int) -> bytes:
-        """Give the bytes of a token, none for a special one."""
+        """Return the bytes of a token, none for a special one."""
         known = self._pieces.get(token)
         if known is not None:
             return known
@@ -75,50 +75,50 @@ class LlamaEngine:
         piece = self._pieces[token] = self._buffer.raw[: max(size, 0)]
         return piece
 
-    def marker(self, text: str) -> int | None:
-        """Give the special token of that name."""
+    def special_token(self, text: str) -> int | None:
+        """Return the special token of that name."""
         data, tokens = text.encode(), (ctypes.c_int32 * 2)()
-        count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, 2, False, _NAMED)  # noqa: FBT003
+        count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, 2, False, _PARSE_SPECIAL)  # noqa: FBT003
         return int(tokens[0]) if count == 1 else None
 
-    def grammar_fault(self, grammar: str) -> str | None:
-        """Compile a grammar to see whether it can be."""
+    def grammar_error(self, grammar: str) -> str | None:
+        """Compile a grammar and return the error, if any."""
         if not grammar.strip():
             return "it is empty"
         self._llama.errors.clear()
-        built = compiled(self._lib, self._vocab, grammar)
-        if built is not None:
-            self._lib.llama_sampler_free(built)
+        sampler = compile_grammar(self._lib, self._vocab, grammar)
+        if sampler is not None:
+            self._lib.llama_sampler_free(sampler)
             return None
-        return "; ".join(self._llama.errors) or "llama.cpp does not understand it"
+        return "; ".join(self._llama.errors) or "llama.cpp cannot parse it"
 
-    def ends(self, token: int) -> bool:
-        """Tell whether *token* ends a generation."""
+    def is_end(self, token: int) -> bool:
+        """Return whether *token* ends a generation."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
 
-    def start(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
+    def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
         """Build the slot's own sampler chain."""
         sampler = SlotSampler(self._lib, self._vocab, self.facts.vocabulary, chain, history)
         self._samplers[slot] = sampler
         if sampler.grammar is None:
             self._chains[slot] = sampler.chain
 
-    def finish(self, slot: int) -> None:
+    def clear_sampler(self, slot: int) -> None:
         """Free the slot's samplers."""
         self._chains.pop(slot, None)
         sampler = self._samplers.pop(slot, None)
         if sampler is not None:
             sampler.free()
 
-    def keep(self, slot: int, count: int) -> bool:
-        """Cut the slot's cache; a recurrent state that cannot be cut is dropped whole."""
+    def truncate(self, slot: int, count: int) -> bool:
+        """Cut the slot's cache; a recurrent state that cannot be cut is cleared."""
         if self._lib.llama_memory_seq_rm(self._memory, slot, count, -1):
             return True
         self._lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return False
 
     def copy(self, source: int, slot: int, count: int) -> None:
-        """Copy the whole of a sequence, which is all that llama.cpp can between streams, and cut the copy."""
+        """Copy a whole sequence, which is all that llama.cpp can between streams, and cut the copy."""
         self._lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         self._lib.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
         self._lib.llama_memory_seq_rm(self._memory, slot, count, -1)
@@ -145,7 +145,7 @@ class LlamaEngine:
             return None
         if result != _OK:
             raise EngineFailedError(
-                f"llama_decode gave {result} for a batch of {count} tokens; {'; '.join(self._llama.errors)}"
+                f"llama_decode returned {result} for a batch of {count} tokens; {'; '.join(self._llama.errors)}"
             )
         if len(self._chains) < len(self._samplers):
             return [self.sample(plan.slots[row], row) for row in plan.outputs]
@@ -153,19 +153,19 @@ class LlamaEngine:
         return [sample(chains[slots[row]], context, row) for row in plan.outputs]
 
     def sample(self, slot: int, row: int) -> int:
-        """Have the slot's own sampler choose."""
+        """Sample with the slot's own sampler."""
         sampler = self._samplers[slot]
         if sampler.grammar is None:
             return int(self._lib.llama_sampler_sample(sampler.chain, self._context, row))
         return sampler.sample_in_grammar(self._context, row)
 
-    def scores(self, row: int, token: int, most: int) -> list[Score]:
-        """Read the logits of an output of the last step."""
+    def logprobs(self, row: int, token: int, most: int) -> list[Logprob]:
+        """Compute log probabilities from the logits of an output of the last step."""
         logits = self._lib.llama_get_logits_ith(self._context, row)
-        return scores(logits, self.facts.vocabulary, token, most)
+        return logprobs(logits, self.facts.vocabulary, token, most)
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Read the text in one go, for its tokens may look at each other, and pool what llama.cpp makes of them."""
+        """Evaluate the text in one batch, since its tokens may attend to each other, and return the pooled vector."""
         count = len(tokens)
         batch = self._batch
         batch.n_tokens = count
@@ -176,7 +176,7 @@ class LlamaEngine:
             self._sequences[row] = self._of_slot[0]
         result = self._lib.llama_decode(self._context, batch)
         if result != _OK:
-            raise EngineFailedError(f"llama_decode gave {result} for a text of {count} tokens")
+            raise EngineFailedError(f"llama_decode returned {result} for a text of {count} tokens")
         pooled = self._lib.llama_get_embeddings_seq(self._context, 0)
         if self._memory is not None:
             self._lib.llama_memory_clear(self._memory, _DATA_STAYS)
@@ -187,17 +187,17 @@ class LlamaEngine:
         return [value / length for value in vector]
 
     def interrupt(self) -> None:
-        """Set the flag that the CPU's compute threads look at between two operations."""
+        """Set the flag that the CPU's compute threads check between two operations."""
         self._interrupted[0] = _SET
 
     def resume(self) -> None:
-        """Unset that flag."""
+        """Clear that flag."""
         self._interrupted[0] = _UNSET
 
     def warm_up(self) -> None:
         """Evaluate one token, so that weights are paged in before the first request waits for them.
 
-        One thread does: several would wait for each other at every operation while the machine starts other things.
+        One thread is used: several would wait for each other at every operation while the machine is busy.
         """
         lib, context = self._lib, self._context
         if self.facts.embedding:
@@ -205,22 +205,22 @@ class LlamaEngine:
             return
         threads, batch_threads = lib.llama_n_threads(context), lib.llama_n_threads_batch(context)
         lib.llama_set_n_threads(context, 1, 1)
-        self.start(0, SamplerChain(((Stage.GREEDY, ()),)), ())
+        self.set_sampler(0, SamplerChain(((Stage.GREEDY, ()),)), ())
         self.step(StepPlan([max(lib.llama_vocab_bos(self._vocab), 0)], [0], [0], [0], {0: 1}))
-        self.finish(0)
+        self.clear_sampler(0)
         lib.llama_memory_clear(self._memory, _DATA_STAYS)
         lib.llama_set_n_threads(context, threads, batch_threads)
 
     def close(self) -> None:
         """Free samplers, context and model."""
         for slot in list(self._samplers):
-            self.finish(slot)
+            self.clear_sampler(slot)
         self._lib.llama_free(self._context)
         self._llama.free_threadpool(self._pool)
         self._lib.llama_model_free(self._model)
 
     def _make_batch(self, slots: int, rows: int) -> None:
-        """Make the arrays that every step's batch is written into."""
+        """Allocate the arrays that every step's batch is written into."""
         id_pointer = ctypes.POINTER(ctypes.c_int32)
         self._tokens: Any = (ctypes.c_int32 * rows)()
         self._positions: Any = (ctypes.c_int32 * rows)()
@@ -238,7 +238,7 @@ class LlamaEngine:
         batch.logits = ctypes.cast(self._wanted, ctypes.POINTER(ctypes.c_int8))
 
     def _set_abort_callback(self) -> None:
-        """Let llama.cpp ask `strlen(flag)`, "is the flag's text empty?", as its abort callback.
+        """Set `strlen(flag)`, "is the flag's text not empty?", as llama.cpp's abort callback.
 
         A Python callback would take the interpreter's lock for each of the model's thousand operations a step.
         """

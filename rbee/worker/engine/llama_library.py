@@ -16,7 +16,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 ALL_LAYERS: Final = 10_000
-PROGRESS_WORTH_BYTES: Final = 512 * 1024 * 1024  # a smaller model is there before anybody has looked twice
+PROGRESS_WORTH_BYTES: Final = 512 * 1024 * 1024  # a smaller model is loaded before its progress is read twice
 
 
 def functions() -> Any:
@@ -40,13 +40,13 @@ def functions() -> Any:
     return llama_cpp.llama_cpp
 
 
-def nobody(lib: Any) -> Any:
-    """Give a log callback without Python: `abs` ignores all but its first argument and changes nothing."""
+def silent_log_callback(lib: Any) -> Any:
+    """Return a log callback that needs no Python: `abs` ignores all but its first argument and changes nothing."""
     return lib.llama_log_callback(ctypes.cast(ctypes.CDLL(None).abs, ctypes.c_void_p).value)
 
 
 def model_params(lib: Any, device: int | None, *, mmap: bool) -> tuple[Any, Any]:
-    """Give the parameters that put a model on *device* whole, None for the CPU, and what must live as long as they."""
+    """Return the parameters to load a model on *device* only, None for the CPU, and the array that they point to."""
     params = lib.llama_model_default_params()
     # A list that names the one device, or none: llama.cpp would otherwise spread over all it finds.
     devices = (ctypes.c_void_p * 2)(device, None)

@@ -1,4 +1,4 @@
-"""The samplers of one slot: its chain of stages, and a grammar beside it."""
+"""The samplers of one slot: its chain of stages, and a grammar applied beside it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from rbee.worker.sampling import SamplerChain, Stage
+from rbee.worker.text.sampling import SamplerChain, Stage
 
-_MIN_KEEP: Final = 1  # a sampler that cuts leaves at least one token
+_MIN_KEEP: Final = 1  # a sampler that truncates leaves at least one token
 _ROOT: Final = b"root"
 _NOT_CHOSEN: Final = -1
 _UNSORTED: Final = False
 
 
 class SlotSampler:
-    """Choose the tokens of one slot.
+    """The sampler of one slot.
 
     Args:
         lib: the functions of llama.cpp.
-        history: the tokens that came before.
+        history: the tokens before.
     """
 
     def __init__(self, lib: Any, vocab: int, vocabulary: int, chain: SamplerChain, history: Sequence[int]) -> None:
@@ -31,16 +31,15 @@ class SlotSampler:
         if chain.history:
             for token in history[-chain.history :]:
                 lib.llama_sampler_accept(self.chain, token)
-        self.grammar = compiled(lib, vocab, chain.grammar) if chain.grammar is not None else None
+        self.grammar = compile_grammar(lib, vocab, chain.grammar) if chain.grammar is not None else None
         if self.grammar is not None:
             self._one = lib.llama_token_data(0, 0.0, 0.0)
             self._ones = lib.llama_token_data_array(ctypes.pointer(self._one), 1, _NOT_CHOSEN, _UNSORTED)
 
     def sample_in_grammar(self, context: int, row: int) -> int:
-        """Choose a token as the stages do; only if the grammar forbids it, choose again among those that it allows.
+        """Sample a token with the stages; only if the grammar forbids it, sample again among those that it allows.
 
-        A grammar looks at each token of the vocabulary, which takes as long as a step; asked about one token it
-        takes no time.
+        To apply a grammar to the whole vocabulary takes as long as a step; to apply it to one token takes no time.
         """
         lib, grammar = self._lib, self.grammar
         spare = lib.llama_sampler_clone(self.chain)
@@ -61,7 +60,7 @@ class SlotSampler:
         return token
 
     def free(self) -> None:
-        """Free what llama.cpp holds."""
+        """Free the memory that llama.cpp holds."""
         self._lib.llama_sampler_free(self.chain)
         if self.grammar is not None:
             self._lib.llama_sampler_free(self.grammar)
@@ -73,8 +72,8 @@ class SlotSampler:
         return not math.isinf(self._one.logit)
 
 
-def compiled(lib: Any, vocab: int, grammar: str) -> Any:
-    """Compile a grammar; None if llama.cpp cannot."""
+def compile_grammar(lib: Any, vocab: int, grammar: str) -> Any:
+    """Compile a grammar; return None if llama.cpp cannot."""
     return lib.llama_sampler_init_grammar(vocab, grammar.encode(), _ROOT) or None
 
 
@@ -99,6 +98,6 @@ def _sampler(lib: Any, vocabulary: int, chain: SamplerChain, stage: Stage, numbe
         return lib.llama_sampler_init_min_p(numbers[0], _MIN_KEEP)
     if stage is Stage.TEMPERATURE:
         return lib.llama_sampler_init_temp(numbers[0])
-    if stage is Stage.CHANCE:
+    if stage is Stage.RANDOM:
         return lib.llama_sampler_init_dist(int(numbers[0]))
     return lib.llama_sampler_init_greedy()

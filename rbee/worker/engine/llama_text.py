@@ -1,4 +1,4 @@
-"""Turn text into tokens through llama.cpp: a text as it is, and a query with a document for a model that ranks."""
+"""Tokenize through llama.cpp: a plain text, or a query with a document for a reranking model."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rbee.errors import RbeeError
 _RANKING: Final = b"rerank"  # the name of the template in a model file
 _QUERY: Final = "{query}"
 _DOCUMENT: Final = "{document}"
-_NONE: Final = -1  # a token that the vocabulary has not
-_SUM_OF_SHARES: Final = 1e-3
+_NONE: Final = -1  # a token that the vocabulary lacks
+_SUM_TOLERANCE: Final = 1e-3
 
 
-def tokens_of(lib: Any, vocab: int, text: str, *, ends: bool, special: bool) -> list[int]:
-    """Give the tokens of *text*.
+def tokenize(lib: Any, vocab: int, text: str, *, ends: bool, special: bool) -> list[int]:
+    """Return the tokens of *text*.
 
     Raises RbeeError INVALID_REQUEST where there are too many to count.
 
     Args:
-        ends: add what the model wants at the beginning and the end of a text.
+        ends: add the tokens that the model expects at the beginning and the end of a text.
         special: names of special tokens count as such.
     """
     data = text.encode("utf-8", "replace")
@@ -34,48 +34,48 @@ def tokens_of(lib: Any, vocab: int, text: str, *, ends: bool, special: bool) -> 
         if count >= 0:
             return tokens[:count]
         room = -count
-    raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt cannot be turned into tokens.", param="prompt")
+    raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt cannot be tokenized.", param="prompt")
 
 
-def pair_of(lib: Any, model: int, vocab: int, query: str, document: str) -> list[int]:
-    """Give the tokens of a pair: by the model's own template, else one after the other with its marks between."""
+def tokenize_pair(lib: Any, model: int, vocab: int, query: str, document: str) -> list[int]:
+    """Return the tokens of a pair: by the model's own template, else joined with its separator tokens."""
     template = lib.llama_model_chat_template(model, _RANKING)
     if template:
-        return tokens_of(
-            lib, vocab, _filled(template.decode("utf-8", "replace"), query, document), ends=False, special=True
+        return tokenize(
+            lib, vocab, _fill(template.decode("utf-8", "replace"), query, document), ends=False, special=True
         )
-    asked, read = (tokens_of(lib, vocab, text, ends=False, special=False) for text in (query, document))
+    asked, read = (tokenize(lib, vocab, text, ends=False, special=False) for text in (query, document))
     begin = [lib.llama_vocab_bos(vocab)] if lib.llama_vocab_get_add_bos(vocab) else []
     end = [lib.llama_vocab_eos(vocab)] if lib.llama_vocab_get_add_eos(vocab) else []
     between = [lib.llama_vocab_sep(vocab)] if lib.llama_vocab_get_add_sep(vocab) else []
-    # BERT has no end but its separator, which it was taught to see after the document as well.
+    # BERT has no end token but its separator, which it was trained to see after the document as well.
     tokens = [*begin, *asked, *end, *between, *read, *(end or between)]
     return [int(token) for token in tokens if token != _NONE]
 
 
 def relevance(outputs: Sequence[float]) -> float:
-    """Give how well a document answers, from 0 to 1, out of what a model that ranks puts out.
+    """Return how well a document answers, from 0 to 1, from the outputs of a reranking model.
 
-    One number is a logit. Of several the first is for "yes": shares of one already, or logits too.
+    One number is a logit. Of several the first is for "yes": they are probabilities already, or logits too.
     """
     if len(outputs) == 1:
         return _logistic(outputs[0])
-    if min(outputs) >= 0.0 and math.isclose(sum(outputs), 1.0, abs_tol=_SUM_OF_SHARES):
+    if min(outputs) >= 0.0 and math.isclose(sum(outputs), 1.0, abs_tol=_SUM_TOLERANCE):
         return float(outputs[0])
     top = max(outputs)
-    shares = [math.exp(value - top) for value in outputs]
-    return shares[0] / sum(shares)
+    weights = [math.exp(value - top) for value in outputs]
+    return weights[0] / sum(weights)
 
 
 def _logistic(value: float) -> float:
-    """Compute it without a number that is too large."""
+    """Return the logistic of *value*, without overflow."""
     if value >= 0.0:
         return 1.0 / (1.0 + math.exp(-value))
     small = math.exp(value)
     return small / (1.0 + small)
 
 
-def _filled(template: str, query: str, document: str) -> str:
-    """Put both into the template; what looks like a place in the query is none."""
+def _fill(template: str, query: str, document: str) -> str:
+    """Insert both into the template; a placeholder within the query stays as it is."""
     parts = template.split(_QUERY)
     return query.join(part.replace(_DOCUMENT, document) for part in parts)

@@ -1,4 +1,4 @@
-"""What the worker asks of an engine. Only the engine's own thread may call it, except where a method says otherwise."""
+"""The interface of an engine. Only the engine's own thread may call it, except where a method says otherwise."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rbee.contracts.devices import Backend
-from rbee.worker.sampling import SamplerChain
-from rbee.worker.slots import StepPlan
+from rbee.worker.scheduling.slots import StepPlan
+from rbee.worker.text.sampling import SamplerChain
 
 LoadProgress = Callable[[float, int], bool]
-"""Told how much is loaded, from 0 to 1, of how many layers; gives False to end the loading."""
+"""Called with the loaded share, from 0 to 1, and the number of layers; returns False to stop the loading."""
 
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """How to load a model. None leaves the choice to the engine; `context` is in tokens per slot."""
+    """How to load a model. None leaves the choice to the engine; `context` is in tokens per slot.
+
+    `extra` configures the fake engine.
+    """
 
     model_path: Path
     backend: Backend
@@ -34,16 +37,16 @@ class EngineOptions:
 
     @property
     def rows(self) -> int:
-        """Give the rows of the largest batch: a piece of a prompt, or a token of each stream and their drafts."""
+        """Return the rows of the largest batch: a chunk of a prompt, or a token of each stream and their drafts."""
         return max(self.batch_tokens, self.slots + self.draft_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What is known once a model is loaded; `context` is what one slot holds, in tokens.
+    """The properties of a loaded model; `context` is what one slot holds, in tokens.
 
-    `embedding` is the length of the embeddings of a model that was made for them, and writes no text; else 0.
-    One that `ranks` was made to tell how well a document answers a query instead: its one number is that.
+    `embedding` is the length of the vectors of an embedding model, which generates no text; 0 for a text model.
+    A model that `ranks` is a reranking model: its one number is the relevance of a document to a query.
     """
 
     description: str
@@ -58,19 +61,19 @@ class ModelFacts:
     embedding: int = 0
     ranks: bool = False
     device_bytes: int | None = None
-    """What was taken of a GPU's memory; None on a CPU."""
+    """The memory taken on a GPU; None on a CPU."""
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """A token that was or could have been chosen, with the natural logarithm of its probability."""
+class Logprob:
+    """A token that was or could have been sampled, with the natural logarithm of its probability."""
 
     token: int
     logprob: float
 
 
 class EngineFailedError(Exception):
-    """Raised when the engine cannot go on: its state is unknown and the worker must end."""
+    """Raised when the engine cannot continue: its state is unknown and the worker must end."""
 
 
 class Engine(Protocol):
@@ -80,36 +83,39 @@ class Engine(Protocol):
     can_copy: bool
     """Whether `copy` works."""
     can_rewind: bool
-    """Whether `keep` can cut off the end of a cache and leave the rest."""
-    piece_tokens: int
-    """How much of a prompt one batch may have."""
+    """Whether `truncate` can remove the end of a cache and leave the rest."""
+    chunk_tokens: int
+    """Maximum of prompt tokens in one batch."""
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Give the tokens of *text*; any thread may ask. With *special*, names of special tokens count as such."""
+        """Return the tokens of *text*; may be called from any thread.
 
-    def pair(self, query: str, document: str) -> list[int]:
-        """Give the tokens of both as a model that ranks reads them; any thread may ask."""
+        With *special*, names of special tokens count as such.
+        """
+
+    def tokenize_pair(self, query: str, document: str) -> list[int]:
+        """Return the tokens of both in a reranking model's format; may be called from any thread."""
 
     def piece(self, token: int) -> bytes:
-        """Give the bytes of a token, none for a special one."""
+        """Return the bytes of a token, none for a special one."""
 
-    def marker(self, text: str) -> int | None:
-        """Give the special token that *text* names, if it is one; any thread may ask."""
+    def special_token(self, text: str) -> int | None:
+        """Return the special token that *text* names, None if there is none; may be called from any thread."""
 
-    def grammar_fault(self, grammar: str) -> str | None:
-        """Say why a grammar cannot be used, None if it can; any thread may ask."""
+    def grammar_error(self, grammar: str) -> str | None:
+        """Return why a grammar is invalid, None if it is valid; may be called from any thread."""
 
-    def ends(self, token: int) -> bool:
-        """Tell whether *token* ends a generation."""
+    def is_end(self, token: int) -> bool:
+        """Return whether *token* ends a generation."""
 
-    def start(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
-        """Give the slot a sampler of its own, which has seen *history*."""
+    def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
+        """Create the slot's sampler, with *history* as the tokens before."""
 
-    def finish(self, slot: int) -> None:
-        """Take the slot's sampler away; its cache stays."""
+    def clear_sampler(self, slot: int) -> None:
+        """Remove the slot's sampler; its cache stays."""
 
-    def keep(self, slot: int, count: int) -> bool:
-        """Cut the slot's cache to its first *count* tokens; False if nothing of it could be kept."""
+    def truncate(self, slot: int, count: int) -> bool:
+        """Cut the slot's cache to its first *count* tokens; return False if nothing of it could be kept."""
 
     def copy(self, source: int, slot: int, count: int) -> None:
         """Replace the slot's cache by the first *count* tokens of another's."""
@@ -117,34 +123,30 @@ class Engine(Protocol):
     def step(self, plan: StepPlan) -> list[int] | None:
         """Evaluate one batch, drafts included, and sample a token for each of its outputs.
 
-        None if `interrupt` came in between; the slots of the plan must then be cut back by `keep`.
+        None if `interrupt` came in between; the slots of the plan must then be cut back by `truncate`.
         Raises EngineFailedError.
         """
 
     def sample(self, slot: int, row: int) -> int:
-        """Sample from the row of a drafted token of the last step; the slot's sampler takes note of what it chooses."""
+        """Sample from the row of a drafted token of the last step; the slot's sampler accepts the token."""
 
-    def scores(self, row: int, token: int, most: int) -> list[Score]:
-        """Give the score of *token* in an output of the last step, then those of the *most* likeliest tokens.
+    def logprobs(self, row: int, token: int, most: int) -> list[Logprob]:
+        """Return the log probability of *token* in an output of the last step, then those of the *most* likeliest.
 
-        They are what the model itself says, before any stage of a sampler.
+        They are the model's own, before any stage of a sampler.
         """
 
     def embed(self, tokens: Sequence[int]) -> list[float]:
-        """Give the embedding of a text, of length 1; of a pair its relevance alone, from 0 to 1.
+        """Return the embedding of a text, of length 1; for a pair only its relevance, from 0 to 1.
 
         Raises EngineFailedError.
         """
 
     def interrupt(self) -> None:
-        """Break off the step that is running, if the engine can; any thread may ask."""
+        """Interrupt the current step, if the engine can; may be called from any thread."""
 
     def resume(self) -> None:
-        """Forget an `interrupt` that came before the next step."""
+        """Clear an `interrupt` that came before the next step."""
 
     def close(self) -> None:
         """Free the model and its memory."""
-
-
-EngineLoader = Callable[[EngineOptions, LoadProgress], Engine]
-"""Load a model. Raises RbeeError that says what is wrong with model, memory or device."""

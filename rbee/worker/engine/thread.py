@@ -1,4 +1,4 @@
-"""The thread that owns the engine: it begins to load before the rest of the worker is even imported."""
+"""The thread that owns the engine: it starts to load before the rest of the worker is imported."""
 
 from __future__ import annotations
 
@@ -7,58 +7,50 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-from rbee.worker.engine.early import EarlyModel
+from rbee.worker.engine.preload import PreloadedModel
 from rbee.worker.engine.protocol import Engine, EngineOptions
 
-Outcome = Engine | Exception
-"""The engine, or why there is none: an RbeeError, or a bug."""
+LoadResult = Engine | Exception
+"""The engine, or why it could not be loaded: an RbeeError, or a bug."""
 
 
 class Progress:
-    """How far the loading is; written by the engine's thread, read by any."""
+    """The progress of loading; written by the engine's thread, read by any."""
 
     def __init__(self) -> None:
         self.share = 0.0
         self.layers_total = 0
         self.stopped = False
-        self._begun = threading.Event()
-
-    def wait_begun(self, within_s: float) -> None:
-        """Wait until the loading itself has begun, which needs the interpreter little from then on, or has failed."""
-        self._begun.wait(within_s)
 
     def advance(self, share: float, layers_total: int) -> bool:
-        """Take the share that is loaded, 0 to 1; gives False when the loading should end."""
+        """Record the loaded share, 0 to 1; return False when the loading should stop."""
         self.layers_total = layers_total
         self.share = share
-        self._begun.set()
         return not self.stopped
-
-    def end(self) -> None:
-        """Let nobody wait any more."""
-        self._begun.set()
 
 
 class EngineThread:
-    """Load an engine, then do with it what `then` says, all in one thread.
+    """Load an engine, then run with it what `then` was given, all in one thread.
 
     Args:
         kind: which engine.
         options: how to load.
-        early: the model, if its loading has begun already.
+        preloaded: the model, if its loading has started already.
     """
 
-    def __init__(self, kind: Literal["llama", "fake"], options: EngineOptions, early: EarlyModel | None = None) -> None:
+    def __init__(
+        self, kind: Literal["llama", "fake"], options: EngineOptions, preloaded: PreloadedModel | None = None
+    ) -> None:
         self.progress = Progress()
         self._kind = kind
         self._options = options
-        self._early = early
-        self._work: queue.SimpleQueue[Callable[[Outcome], None]] = queue.SimpleQueue()
+        self._preloaded = preloaded
+        self._work: queue.SimpleQueue[Callable[[LoadResult], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def then(self, work: Callable[[Outcome], None]) -> None:
-        """Call *work* in the thread when the loading is over; the thread ends with it."""
+    def then(self, work: Callable[[LoadResult], None]) -> None:
+        """Call *work* in the thread once the loading is over; the thread ends with it."""
         self._work.put(work)
 
     def join(self, within_s: float) -> None:
@@ -67,17 +59,16 @@ class EngineThread:
 
     @property
     def alive(self) -> bool:
-        """Tell whether the thread has not ended."""
+        """Return whether the thread still runs."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        outcome: Outcome
+        result: LoadResult
         try:
-            outcome = self._load()
-        except Exception as error:  # noqa: BLE001 (handed over to whoever takes the outcome, who tells bugs apart)
-            outcome = error
-        self.progress.end()
-        self._work.get()(outcome)
+            result = self._load()
+        except Exception as error:  # noqa: BLE001 (passed on to the work, which tells bugs apart)
+            result = error
+        self._work.get()(result)
 
     def _load(self) -> Engine:
         if self._kind == "fake":
@@ -86,4 +77,4 @@ class EngineThread:
             return fake.load(self._options, self.progress.advance)
         from rbee.worker.engine import llama_load
 
-        return llama_load.load(self._options, self.progress.advance, self._early)
+        return llama_load.load(self._options, self.progress.advance, self._preloaded)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbee.contracts.tasks import Sampling
-from rbee.worker.batcher import Batcher, Delivery
-from rbee.worker.engine.protocol import Engine, ModelFacts, Score
-from rbee.worker.generation import Ending, Event, Generation, Scored
-from rbee.worker.sampling import SamplerChain, chain_of
-from rbee.worker.slots import StepPlan
+from rbee.worker.engine.protocol import Engine, Logprob, ModelFacts
+from rbee.worker.generation import Event, Finished, Generation, TextWithLogprobs
+from rbee.worker.scheduling.batcher import Batcher, Delivery
+from rbee.worker.scheduling.slots import StepPlan
+from rbee.worker.text.sampling import SamplerChain, build_chain
 
 _END = 0
 _VOCABULARY = 4
@@ -26,7 +26,7 @@ class Toy:
     facts = ModelFacts("toy", CONTEXT, CONTEXT, _VOCABULARY, 1, 1, None, "", "")
     can_copy = True
     can_rewind = True
-    piece_tokens = 8
+    chunk_tokens = 8
 
     def __init__(self, slots: int, *, interrupt_at: int = -1) -> None:
         self.cache: list[list[int]] = [[] for _ in range(slots)]
@@ -37,20 +37,20 @@ class Toy:
         self._prefixes: dict[int, list[int]] = {}
         self._slots: dict[int, int] = {}
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         return token == _END
 
     def piece(self, token: int) -> bytes:
         return b" abc"[token : token + 1]
 
-    def start(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
+    def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
         del chain, history
         self.chosen[slot] = []
 
-    def finish(self, slot: int) -> None:
+    def clear_sampler(self, slot: int) -> None:
         self.written[slot] = [token for token in self.chosen.pop(slot) if token != _END]
 
-    def keep(self, slot: int, count: int) -> bool:
+    def truncate(self, slot: int, count: int) -> bool:
         assert len(self.cache[slot]) >= count, "what is not cached cannot be kept"
         del self.cache[slot][count:]
         return True
@@ -83,34 +83,34 @@ class Toy:
         self.chosen[slot].append(token)
         return token
 
-    def scores(self, row: int, token: int, most: int) -> list[Score]:
+    def logprobs(self, row: int, token: int, most: int) -> list[Logprob]:
         del most
-        return [Score(token, -float(len(self._prefixes[row])))]
+        return [Logprob(token, -float(len(self._prefixes[row])))]
 
 
 class Run:
     """Run requests to their end; `events` has what each got, texts joined."""
 
     def __init__(
-        self, engine: Toy, wishes: Sequence[dict[str, Any]], *, speculate: int, cancel_after: int = -1
+        self, engine: Toy, requests: Sequence[dict[str, Any]], *, speculate: int, cancel_after: int = -1
     ) -> None:
         self.generations = [
             Generation(
                 str(number),
-                wish["prompt"],
-                limit=min(wish["limit"], CONTEXT - len(wish["prompt"])),
-                chain=chain_of(Sampling(), 1),
+                request["prompt"],
+                limit=min(request["limit"], CONTEXT - len(request["prompt"])),
+                chain=build_chain(Sampling(), 1),
                 seed=1,
-                stops=wish.get("stops", ()),
-                scores=wish.get("scores"),
+                stops=request.get("stops", ()),
+                logprobs=request.get("logprobs"),
             )
-            for number, wish in enumerate(wishes)
+            for number, request in enumerate(requests)
         ]
         self.engine = engine
         self.events: dict[str, list[Event]] = {one.request_id: [] for one in self.generations}
         self._cancel_after = cancel_after
         self._batcher = Batcher(
-            cast("Engine", engine), len(wishes), prompt_batch=16, deliver=self._deliver, speculate=speculate
+            cast("Engine", engine), len(requests), prompt_batch=16, deliver=self._deliver, speculate=speculate
         )
         for generation in self.generations:
             self._batcher.submit(generation)
@@ -122,42 +122,49 @@ class Run:
         if 0 <= self._cancel_after <= self.generations[0].generated:
             self._batcher.cancel(self.generations[0])
         self._batcher.table.check_invariants()
-        if all(events and isinstance(events[-1], Ending) for events in self.events.values()):
+        if all(events and isinstance(events[-1], Finished) for events in self.events.values()):
             self._batcher.stop()
 
     def text(self, number: int = 0) -> str:
-        parts = [event.text if isinstance(event, Scored) else event for event in self.events[str(number)][:-1]]
+        parts = [
+            event.text if isinstance(event, TextWithLogprobs) else event for event in self.events[str(number)][:-1]
+        ]
         return "".join(cast("list[str]", parts))
 
-    def ending(self, number: int = 0) -> Ending:
-        return cast("Ending", self.events[str(number)][-1])
+    def ending(self, number: int = 0) -> Finished:
+        return cast("Finished", self.events[str(number)][-1])
 
-    def scores(self, number: int = 0) -> list[float]:
+    def logprobs(self, number: int = 0) -> list[float]:
         return [
-            score.logprob for event in self.events[str(number)] if isinstance(event, Scored) for score in event.scores
+            entry.logprob
+            for event in self.events[str(number)]
+            if isinstance(event, TextWithLogprobs)
+            for entry in event.logprobs
         ]
 
     def outcome(self) -> list[Any]:
         count = len(self.generations)
-        return [(self.text(number), self.ending(number), self.scores(number)) for number in range(count)]
+        return [(self.text(number), self.ending(number), self.logprobs(number)) for number in range(count)]
 
 
-WISHES = st.fixed_dictionaries(
+REQUESTS = st.fixed_dictionaries(
     {
         "prompt": st.lists(st.integers(1, 3), min_size=1, max_size=60),
         "limit": st.integers(1, CONTEXT),
         "stops": st.lists(st.text("abc", min_size=2, max_size=6), max_size=2),
-        "scores": st.sampled_from([None, 0]),
+        "logprobs": st.sampled_from([None, 0]),
     }
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(wishes=st.lists(WISHES, min_size=1, max_size=4), speculate=st.integers(1, 20), interrupt_at=st.integers(1, 40))
-def test_drafts_change_no_answer(wishes: list[dict[str, Any]], speculate: int, interrupt_at: int) -> None:
+@given(
+    requests=st.lists(REQUESTS, min_size=1, max_size=4), speculate=st.integers(1, 20), interrupt_at=st.integers(1, 40)
+)
+def test_drafts_change_no_answer(requests: list[dict[str, Any]], speculate: int, interrupt_at: int) -> None:
     """Texts, ends, counts and scores are the same with drafts and without, at any number of streams."""
-    plain = Run(Toy(len(wishes)), wishes, speculate=0)
-    drafted = Run(Toy(len(wishes), interrupt_at=interrupt_at), wishes, speculate=speculate)
+    plain = Run(Toy(len(requests)), requests, speculate=0)
+    drafted = Run(Toy(len(requests), interrupt_at=interrupt_at), requests, speculate=speculate)
 
     assert drafted.outcome() == plain.outcome()
     for one in drafted.generations:
@@ -168,9 +175,9 @@ def test_drafts_change_no_answer(wishes: list[dict[str, Any]], speculate: int, i
 
 def test_a_stream_that_repeats_itself_takes_fewer_steps() -> None:
     """Where guesses come true a step gives several tokens."""
-    wishes = [{"prompt": [1, 2, 3] * 4, "limit": 35}]
-    plain = Run(Toy(1), wishes, speculate=0)
-    drafted = Run(Toy(1), wishes, speculate=8)
+    requests = [{"prompt": [1, 2, 3] * 4, "limit": 35}]
+    plain = Run(Toy(1), requests, speculate=0)
+    drafted = Run(Toy(1), requests, speculate=8)
 
     assert drafted.text() == plain.text()
     assert drafted.generations[0].accepted > 10

@@ -9,23 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbee.worker.slots import COPY_WORTH_TOKENS, SlotTable, StepPlan
+from rbee.worker.scheduling.slots import COPY_WORTH_TOKENS, SlotTable, StepPlan
 
 
 def run(table: SlotTable, *, prompts: int = 64) -> list[StepPlan]:
     plans = table.plan(prompts)
     for plan in plans:
-        table.evaluated(plan)
+        table.record_evaluated(plan)
     table.check_invariants()
     return plans
 
 
 def test_running_streams_come_before_prompts() -> None:
     """A round begins with the next token of every running stream, in a batch of its own; prompts follow."""
-    table = SlotTable(3, 1000, piece=1000, copies=True)
+    table = SlotTable(3, 1000, chunk=1000, copies=True)
     table.admit("a", [1, 2])
     run(table)
-    table.generated(0, 3)
+    table.append_token(0, 3)
     table.admit("b", list(range(100, 600)))
 
     streams, prompt = run(table, prompts=64)
@@ -36,33 +36,33 @@ def test_running_streams_come_before_prompts() -> None:
 
 
 def test_prompts_of_many_rounds_are_read_at_another_pace_while_streams_run() -> None:
-    """What no single round could read has a share of its own beside running streams, down to its last piece."""
-    table = SlotTable(3, 1000, piece=63, copies=True)
+    """What no single round could read has a share of its own beside running streams, down to its last chunk."""
+    table = SlotTable(3, 1000, chunk=63, copies=True)
     table.admit("stream", [1, 2])
     run(table)
-    table.generated(0, 3)
+    table.append_token(0, 3)
     table.admit("long", list(range(100, 170)))
     table.admit("short", list(range(500, 520)))
 
     plans = table.plan(64, long_prompt_tokens=10)
     rest = list(range(100, 170))
     for plan in plans:
-        table.evaluated(plan)
-    pieces = [70 - table.slots[1].pending]
+        table.record_evaluated(plan)
+    chunks = [70 - table.slots[1].pending]
     while table.slots[1].pending > 1:
-        table.generated(0, 3)
-        (piece,) = [plan for plan in table.plan(64, long_prompt_tokens=10) if 1 in plan.advances]
-        assert piece.tokens == rest[sum(pieces) : sum(pieces) + len(piece.tokens)]
-        table.evaluated(piece)
-        pieces.append(len(piece.tokens))
+        table.append_token(0, 3)
+        (chunk,) = [plan for plan in table.plan(64, long_prompt_tokens=10) if 1 in plan.advances]
+        assert chunk.tokens == rest[sum(chunks) : sum(chunks) + len(chunk.tokens)]
+        table.record_evaluated(chunk)
+        chunks.append(len(chunk.tokens))
 
     assert [plan.advances for plan in plans] == [{0: 1}, {2: 20}, {1: 10}]
-    assert pieces == [10] * 7
+    assert chunks == [10] * 7
 
 
 def test_prompts_have_whole_rounds_where_no_stream_waits() -> None:
     """Nobody is spared who is not there."""
-    table = SlotTable(2, 1000, piece=63, copies=True)
+    table = SlotTable(2, 1000, chunk=63, copies=True)
     table.admit("long", list(range(200)))
 
     (plan,) = table.plan(64, long_prompt_tokens=10)
@@ -72,14 +72,14 @@ def test_prompts_have_whole_rounds_where_no_stream_waits() -> None:
 
 def test_what_was_cached_makes_no_prompt_long() -> None:
     """A prompt counts by what of it must be read."""
-    table = SlotTable(3, 1000, piece=63, copies=True)
+    table = SlotTable(3, 1000, chunk=63, copies=True)
     table.admit("before", list(range(200)))
     while run(table):
         pass
     table.release(0)
     table.admit("stream", [900, 901])
     run(table)
-    table.generated(1, 902)
+    table.append_token(1, 902)
     table.admit("again", [*range(200), *range(300, 330)])
 
     plans = table.plan(64, long_prompt_tokens=10)
@@ -89,7 +89,7 @@ def test_what_was_cached_makes_no_prompt_long() -> None:
 
 def test_a_long_prompt_does_not_stop_a_short_one() -> None:
     """The oldest prompt has half of a round; the shortest rest goes first in the other half."""
-    table = SlotTable(3, 10_000, piece=1000, copies=True)
+    table = SlotTable(3, 10_000, chunk=1000, copies=True)
     table.admit("long", list(range(5000)))
     table.admit("middle", list(range(6000, 6100)))
     table.admit("short", list(range(7000, 7010)))
@@ -103,22 +103,22 @@ def test_a_long_prompt_does_not_stop_a_short_one() -> None:
 @pytest.mark.parametrize("length", range(1, 40))
 @pytest.mark.parametrize("room", [4, 5, 6, 16])
 def test_a_prompt_is_never_evaluated_token_by_token(length: int, room: int) -> None:
-    """Every piece of a prompt has two tokens at least, unless the prompt is one token, and is alone in its batch."""
-    table = SlotTable(1, 100, piece=1000, copies=True)
+    """Every chunk of a prompt has two tokens at least, unless the prompt is one token, and is alone in its batch."""
+    table = SlotTable(1, 100, chunk=1000, copies=True)
     table.admit("a", list(range(length)))
 
-    pieces = []
+    chunks = []
     while plans := run(table, prompts=room):
-        pieces += [len(plan.tokens) for plan in plans]
+        chunks += [len(plan.tokens) for plan in plans]
 
-    assert sum(pieces) == length
-    assert min(pieces) >= min(2, length)
-    assert max(pieces) <= room + 1
+    assert sum(chunks) == length
+    assert min(chunks) >= min(2, length)
+    assert max(chunks) <= room + 1
 
 
 def test_a_piece_is_no_larger_than_the_engine_wants() -> None:
-    """A prompt that has a round to itself still comes in pieces of the engine's size."""
-    table = SlotTable(1, 1000, piece=63, copies=True)
+    """A prompt that has a round to itself still comes in chunks of the engine's size."""
+    table = SlotTable(1, 1000, chunk=63, copies=True)
     table.admit("a", list(range(200)))
 
     assert [len(plan.tokens) for _ in range(4) for plan in run(table, prompts=126)] == [63, 63, 63, 11]
@@ -126,12 +126,12 @@ def test_a_piece_is_no_larger_than_the_engine_wants() -> None:
 
 def test_nothing_to_do_is_no_plan() -> None:
     """Without a running request there is no batch."""
-    assert SlotTable(2, 100, piece=1000, copies=True).plan(10) == []
+    assert SlotTable(2, 100, chunk=1000, copies=True).plan(10) == []
 
 
 def test_a_slot_waits_for_its_sampled_token() -> None:
     """A slot whose tokens are all evaluated is not in a plan until its next token is known."""
-    table = SlotTable(1, 100, piece=1000, copies=True)
+    table = SlotTable(1, 100, chunk=1000, copies=True)
     table.admit("a", [1, 2, 3])
     run(table)
 
@@ -140,7 +140,7 @@ def test_a_slot_waits_for_its_sampled_token() -> None:
 
 def test_all_slots_in_use_admit_nobody() -> None:
     """A request without a free slot is not admitted."""
-    table = SlotTable(1, 100, piece=1000, copies=True)
+    table = SlotTable(1, 100, chunk=1000, copies=True)
     table.admit("a", [1])
 
     assert table.admit("b", [1]) is None
@@ -148,82 +148,82 @@ def test_all_slots_in_use_admit_nobody() -> None:
 
 def test_a_repeated_prompt_pays_only_for_its_end() -> None:
     """A prompt that is cached whole is evaluated from its last two tokens on, because an output is needed."""
-    table = SlotTable(2, 100, piece=1000, copies=True)
+    table = SlotTable(2, 100, chunk=1000, copies=True)
     table.admit("a", [1, 2, 3, 4])
     run(table)
     table.release(0)
 
-    admission = table.admit("b", [1, 2, 3, 4])
+    assignment = table.admit("b", [1, 2, 3, 4])
 
-    assert admission is not None
-    assert (admission.slot, admission.keep, admission.copy_from) == (0, 2, None)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep, assignment.copy_from) == (0, 2, None)
     assert [plan.tokens for plan in run(table)] == [[3, 4]]
 
 
 def test_a_continued_conversation_keeps_its_answer() -> None:
     """What was generated stays cached, so that the next turn pays only for what is new."""
-    table = SlotTable(2, 100, piece=1000, copies=True)
+    table = SlotTable(2, 100, chunk=1000, copies=True)
     table.admit("a", [1, 2, 3])
     run(table)
-    table.generated(0, 50)
+    table.append_token(0, 50)
     run(table)
-    table.generated(0, 51)
+    table.append_token(0, 51)
     table.release(0)
 
-    admission = table.admit("b", [1, 2, 3, 50, 51, 4])
+    assignment = table.admit("b", [1, 2, 3, 50, 51, 4])
 
-    assert admission is not None
-    assert (admission.slot, admission.keep) == (0, 4)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep) == (0, 4)
 
 
 def test_a_repeated_prompt_gives_up_its_old_answer() -> None:
     """The same prompt again reuses its slot, although the cached answer is lost, and no other slot is spoilt."""
-    table = SlotTable(2, 1000, piece=1000, copies=True)
+    table = SlotTable(2, 1000, chunk=1000, copies=True)
     prompt = list(range(40))
     table.admit("a", prompt)
     run(table)
     for token in range(60):
-        table.generated(0, 500 + token)
+        table.append_token(0, 500 + token)
         run(table)
     table.release(0)
 
-    admission = table.admit("b", prompt)
+    assignment = table.admit("b", prompt)
 
-    assert admission is not None
-    assert (admission.slot, admission.keep) == (0, 38)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep) == (0, 38)
 
 
 def test_a_long_cache_is_not_given_up_for_a_short_prefix() -> None:
     """A request that shares only the beginning of a long cache takes another slot and copies what it shares."""
-    table = SlotTable(2, 10_000, piece=1000, copies=True)
+    table = SlotTable(2, 10_000, chunk=1000, copies=True)
     shared = list(range(COPY_WORTH_TOKENS + 10))
     table.admit("a", shared + list(range(1000, 2000)))
     while run(table, prompts=512):
         pass
     table.release(0)
 
-    admission = table.admit("b", shared + list(range(3000, 3100)))
+    assignment = table.admit("b", shared + list(range(3000, 3100)))
 
-    assert admission is not None
-    assert (admission.slot, admission.keep, admission.copy_from) == (1, len(shared), 0)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep, assignment.copy_from) == (1, len(shared), 0)
 
 
 def test_a_running_slot_lends_its_prefix() -> None:
     """The cache of a slot in use can be copied as far as it is evaluated."""
-    table = SlotTable(2, 10_000, piece=1000, copies=True)
+    table = SlotTable(2, 10_000, chunk=1000, copies=True)
     prompt = list(range(300))
     table.admit("a", prompt)
     run(table, prompts=200)
 
-    admission = table.admit("b", prompt)
+    assignment = table.admit("b", prompt)
 
-    assert admission is not None
-    assert (admission.slot, admission.keep, admission.copy_from) == (1, 200, 0)
+    assert assignment is not None
+    assert (assignment.slot, assignment.keep, assignment.copy_from) == (1, 200, 0)
 
 
 def test_slots_in_use_stay_together() -> None:
     """A request takes the slot next to those in use, rather than one further off that has some of its tokens."""
-    table = SlotTable(4, 1000, piece=1000, copies=True)
+    table = SlotTable(4, 1000, chunk=1000, copies=True)
     for name, first in (("a", 10), ("b", 20), ("c", 30), ("d", 40)):
         table.admit(name, [first, *range(100, 110)])
         run(table)
@@ -231,29 +231,29 @@ def test_slots_in_use_stay_together() -> None:
         table.release(slot)
     table.admit("e", [20, *range(100, 120)])
 
-    admission = table.admit("f", [40, *range(100, 120)])
+    assignment = table.admit("f", [40, *range(100, 120)])
 
     assert table.slots[1].request_id == "e"
-    assert admission is not None
-    assert admission.slot in {0, 2}
+    assert assignment is not None
+    assert assignment.slot in {0, 2}
 
 
 def test_an_engine_that_cannot_copy_is_not_asked_to() -> None:
     """Without copies a request keeps what its own slot has."""
-    table = SlotTable(2, 10_000, piece=1000, copies=False)
+    table = SlotTable(2, 10_000, chunk=1000, copies=False)
     prompt = list(range(300))
     table.admit("a", prompt)
     run(table, prompts=800)
 
-    admission = table.admit("b", prompt)
+    assignment = table.admit("b", prompt)
 
-    assert admission is not None
-    assert (admission.keep, admission.copy_from) == (0, None)
+    assert assignment is not None
+    assert (assignment.keep, assignment.copy_from) == (0, None)
 
 
 def test_the_longest_unused_cache_is_given_up_first() -> None:
     """A request that shares nothing takes an empty slot, then the one that was released first."""
-    table = SlotTable(3, 100, piece=1000, copies=True)
+    table = SlotTable(3, 100, chunk=1000, copies=True)
     for name, first in (("a", 10), ("b", 20)):
         table.admit(name, [first, first + 1])
         run(table)
@@ -262,18 +262,18 @@ def test_the_longest_unused_cache_is_given_up_first() -> None:
 
     taken = [table.admit(name, [token, 99]) for name, token in (("c", 30), ("d", 40), ("e", 50))]
 
-    assert [admission.slot for admission in taken if admission is not None] == [2, 1, 0]
+    assert [assignment.slot for assignment in taken if assignment is not None] == [2, 1, 0]
 
 
 def test_a_forgotten_cache_is_evaluated_anew() -> None:
     """When the engine could keep nothing, the whole prompt is planned."""
-    table = SlotTable(1, 100, piece=1000, copies=True)
+    table = SlotTable(1, 100, chunk=1000, copies=True)
     table.admit("a", [1, 2, 3])
     run(table)
     table.release(0)
     table.admit("b", [1, 2, 3, 4])
 
-    table.forgotten(0)
+    table.discard_cache(0)
 
     assert [plan.tokens for plan in run(table)] == [[1, 2, 3, 4]]
 
@@ -288,19 +288,19 @@ def test_a_forgotten_cache_is_evaluated_anew() -> None:
 def test_any_history_keeps_the_cache_true(seed: int, slots: int, batch: int, *, copies: bool) -> None:
     """Whatever comes and goes, the engine is asked for each token once, in order, and every request gets its turn."""
     rng = random.Random(seed)
-    table = SlotTable(slots, 10_000, piece=1000, copies=copies)
+    table = SlotTable(slots, 10_000, chunk=1000, copies=copies)
     cache: list[list[int]] = [[] for _ in range(slots)]  # what an engine that does as it is told would hold
     wanted: dict[int, int] = {}
     ids = itertools.count()
     for _ in range(60):
         if rng.random() < 0.4:
             prompt = [rng.randrange(3) for _ in range(rng.randrange(1, 120))]
-            admission = table.admit(str(next(ids)), prompt)
-            if admission is not None:
-                source = admission.slot if admission.copy_from is None else admission.copy_from
-                cache[admission.slot] = cache[source][: admission.keep]
-                assert cache[admission.slot] == prompt[: admission.keep]
-                wanted[admission.slot] = rng.randrange(1, 6)
+            assignment = table.admit(str(next(ids)), prompt)
+            if assignment is not None:
+                source = assignment.slot if assignment.copy_from is None else assignment.copy_from
+                cache[assignment.slot] = cache[source][: assignment.keep]
+                assert cache[assignment.slot] == prompt[: assignment.keep]
+                wanted[assignment.slot] = rng.randrange(1, 6)
         table.check_invariants()
         plans = table.plan(batch)
         assert bool(plans) == bool(table.running)
@@ -309,12 +309,12 @@ def test_any_history_keeps_the_cache_true(seed: int, slots: int, batch: int, *, 
             for token, position, slot in zip(plan.tokens, plan.positions, plan.slots, strict=True):
                 assert position == len(cache[slot])
                 cache[slot].append(token)
-            table.evaluated(plan)
+            table.record_evaluated(plan)
             for row in plan.outputs:
                 slot = plan.slots[row]
                 wanted[slot] -= 1
                 if wanted[slot]:
-                    table.generated(slot, rng.randrange(3))
+                    table.append_token(slot, rng.randrange(3))
                 else:
                     table.release(slot)
         for slot in range(slots):
@@ -324,7 +324,7 @@ def test_any_history_keeps_the_cache_true(seed: int, slots: int, batch: int, *, 
 
 def test_contradictions_are_found() -> None:
     """A table that claims more than it has is refused."""
-    table = SlotTable(1, 10, piece=1000, copies=True)
+    table = SlotTable(1, 10, chunk=1000, copies=True)
     table.slots[0].evaluated = 5
 
     with pytest.raises(AssertionError):

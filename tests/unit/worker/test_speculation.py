@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.worker.speculation import LEAST_AGREED, Drafter, Speculation, Stream
+from rbee.worker.scheduling.speculation import MIN_MATCH, Drafter, Speculation, Stream
 
 LIST = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
 
@@ -14,7 +14,7 @@ LIST = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19]
 def trusting() -> Drafter:
     """Give one whose guesses came true so far."""
     drafter = Drafter()
-    drafter.judged(8, 8)
+    drafter.record_acceptance(8, 8)
     return drafter
 
 
@@ -62,10 +62,10 @@ def test_guesses_are_as_long_as_the_last_ones_deserve() -> None:
         for share in outcomes:
             drafted = len(drafter.draft(tokens, 9))
             found.append(drafted)
-            drafter.judged(drafted, int(drafted * share))
+            drafter.record_acceptance(drafted, int(drafted * share))
         return found
 
-    assert lengths(1, 1, 1) == [LEAST_AGREED, 6, 9]
+    assert lengths(1, 1, 1) == [MIN_MATCH, 6, 9]
     assert lengths(0, 0, 0, 0, 0, 0) == [9, 9, 4, 2, 1, 1]
     assert lengths(1, 1, 0.5, 0.5) == [1, 2, 4, 3]
 
@@ -86,10 +86,10 @@ def test_a_guess_is_what_followed_an_equal_end(tokens: list[int], steps: list[in
 
         assert draft == Drafter().draft(text, most)
         assert len(draft) <= most
-        key = text[-LEAST_AGREED:]
-        places = [at for at in range(len(text) - LEAST_AGREED) if text[at : at + LEAST_AGREED] == key]
+        key = text[-MIN_MATCH:]
+        places = [at for at in range(len(text) - MIN_MATCH) if text[at : at + MIN_MATCH] == key]
         assert bool(draft) == bool(places)
-        assert not draft or draft[0] in {text[at + LEAST_AGREED] for at in places}
+        assert not draft or draft[0] in {text[at + MIN_MATCH] for at in places}
 
 
 def stream(slot: int, tokens: list[int], room: int = 100) -> Stream:

@@ -6,7 +6,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.worker.template import MAX_TEMPLATE_CHARS, ChatTemplate
+from rbee.worker.text.template import MAX_TEMPLATE_CHARS, ChatTemplate
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"

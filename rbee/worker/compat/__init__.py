@@ -1,0 +1,1 @@
+"""OpenAI- and Anthropic-compatible interfaces: each translates its requests and renders the results."""

@@ -1,0 +1,174 @@
+"""OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.openai import ChatRequest, NamedTool
+from rbee.daemonkit.sse import DONE
+from rbee.errors import RbeeError
+from rbee.worker.compat.answer import Outcome, Usage
+from rbee.worker.compat.chat_messages import template_messages, template_tool
+from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, build_sampling, normalize_seed
+from rbee.worker.compat.tool_call_parser import CallStart
+from rbee.worker.compat.tools import Call
+from rbee.worker.generation import TokenLogprob
+
+_EVENT: Final = b"data: %b\n\n"
+
+
+def to_chat_params(request: ChatRequest) -> ChatParams:
+    """Translate a request. Raises RbeeError INVALID_REQUEST."""
+    choice = request.tool_choice
+    response_format = None
+    if request.response_format is not None and request.response_format.type != "text":
+        schema = request.response_format.json_schema
+        response_format = ResponseFormat(schema.schema_, strict=bool(schema.strict)) if schema else ResponseFormat()
+    return ChatParams(
+        template_messages(request.messages),
+        build_sampling(request, request.stop),
+        limit=request.max_completion_tokens or request.max_tokens,
+        seed=normalize_seed(request.seed),
+        choices=request.n or 1,
+        tools=tuple(template_tool(tool) for tool in request.tools or ()),
+        tool_choice=choice.function.name if isinstance(choice, NamedTool) else choice or "auto",
+        parallel=request.parallel_tool_calls is not False,
+        response_format=response_format,
+        grammar=request.grammar,
+        logprobs=(request.top_logprobs or 0) if request.logprobs else None,
+        bias=parse_logit_bias(request.logit_bias),
+    )
+
+
+def parse_logit_bias(given: dict[str, float] | None) -> dict[int, float]:
+    """Parse the token ids. Raises RbeeError INVALID_REQUEST for one that no model has."""
+    bias = {int(token): value for token, value in (given or {}).items()}
+    if any(token >= 2**31 for token in bias):
+        raise RbeeError(ErrorCode.INVALID_REQUEST, f"logit_bias: there is no token {max(bias)}.", param="logit_bias")
+    return bias
+
+
+class ChatResponseWriter:
+    """Write answers as OpenAI's chat completions.
+
+    Args:
+        model: the model's name in the request.
+        created: seconds since the epoch.
+        include_usage: whether a stream ends with a chunk of counts.
+    """
+
+    def __init__(self, request_id: str, model: str, created: int, *, choices: int, include_usage: bool) -> None:
+        self._head = {"id": f"chatcmpl-{request_id}", "created": created, "model": model}
+        self._choices = choices
+        self._include_usage = include_usage
+        self._calls = [0] * choices  # tool calls started, by choice
+        # What is the same in every chunk of text is rendered once: this is the hot path of a stream.
+        rest = ',"usage":null}' if include_usage else "}"
+        head = json.dumps({**self._head, "object": "chat.completion.chunk"})[:-1].replace("%", "%%")
+        self._text = (
+            f'data: {head}, "choices":[{{"index":%d,"delta":{{"content":%b}},"logprobs":null,"finish_reason":null}}]'
+            f"{rest}\n\n"
+        ).encode()
+
+    def start(self, prompt_tokens: int) -> bytes:
+        """Write a chunk with the role for each choice."""
+        del prompt_tokens
+        first = {"role": "assistant", "content": "", "refusal": None}
+        return b"".join(self._chunk(choice, first) for choice in range(self._choices))
+
+    def text(self, choice: int, text: str, logprobs: Sequence[TokenLogprob]) -> bytes:
+        """Write a part of the text."""
+        if logprobs:
+            return self._chunk(choice, {"content": text}, logprobs=render_logprobs(logprobs))
+        return self._text % (choice, json.dumps(text).encode())
+
+    def tool_call_start(self, choice: int, call: CallStart) -> bytes:
+        """Write the name of a tool call, and its number among the calls of the answer."""
+        self._calls[choice] += 1
+        return self._call_chunk(choice, render_tool_call(Call(call.id, call.name, "")))
+
+    def tool_call_arguments(self, choice: int, arguments: str) -> bytes:
+        """Write a part of the arguments."""
+        return self._call_chunk(choice, {"function": {"arguments": arguments}})
+
+    def tool_call_end(self, choice: int) -> bytes:
+        """Write nothing: OpenAI's format marks no end of a call."""
+        del choice
+        return b""
+
+    def finish(self, choice: int, outcome: Outcome) -> bytes:
+        """Write why the answer ended."""
+        return self._chunk(choice, {}, reason=outcome.reason)
+
+    def end(self, usage: Usage) -> bytes:
+        """Write the token counts if requested, and the end of the stream."""
+        if not self._include_usage:
+            return DONE
+        body = {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": render_usage(usage)}
+        return _EVENT % json.dumps(body).encode() + DONE
+
+    def complete(self, outcomes: Sequence[Outcome], usage: Usage) -> bytes:
+        """Write the complete response."""
+        choices = []
+        for number, outcome in enumerate(outcomes):
+            content = outcome.text if outcome.text or not outcome.calls else None
+            message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+            if outcome.calls:
+                message["tool_calls"] = [render_tool_call(call) for call in outcome.calls]
+            logprobs = render_logprobs(outcome.logprobs) if outcome.logprobs else None
+            choices.append({"index": number, "message": message, "logprobs": logprobs, "finish_reason": outcome.reason})
+        body = {**self._head, "object": "chat.completion", "choices": choices, "usage": render_usage(usage)}
+        return json.dumps(body).encode()
+
+    def _call_chunk(self, choice: int, call: dict[str, Any]) -> bytes:
+        return self._chunk(choice, {"tool_calls": [{"index": self._calls[choice] - 1, **call}]})
+
+    def _chunk(
+        self,
+        choice: int,
+        delta: dict[str, Any],
+        *,
+        reason: str | None = None,
+        logprobs: dict[str, Any] | None = None,
+    ) -> bytes:
+        one = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        body: dict[str, Any] = {**self._head, "object": "chat.completion.chunk", "choices": [one]}
+        if self._include_usage:
+            body["usage"] = None
+        return _EVENT % json.dumps(body).encode()
+
+
+def render_tool_call(call: Call) -> dict[str, Any]:
+    """Return a tool call in OpenAI's format."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
+def render_usage(usage: Usage) -> dict[str, Any]:
+    """Return the token counts in OpenAI's format."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.answer,
+        "total_tokens": usage.prompt + usage.answer,
+        "prompt_tokens_details": {"cached_tokens": usage.cached},
+    }
+
+
+def render_logprobs(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
+    """Return the log probabilities in the format of chat completions."""
+    return {
+        "content": [
+            {
+                **_render_token(entry.piece, entry.logprob),
+                "top_logprobs": [_render_token(piece, logprob) for piece, logprob in entry.top],
+            }
+            for entry in logprobs
+        ],
+        "refusal": None,
+    }
+
+
+def _render_token(piece: bytes, logprob: float) -> dict[str, Any]:
+    return {"token": piece.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(piece)}

@@ -1,0 +1,128 @@
+"""Send an answer to its client, as a stream or as JSON, and cancel its work when the client disconnects."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from rbee.daemonkit.dialects import Dialect, encode_failure
+from rbee.daemonkit.disconnect import cancel_on_disconnect
+from rbee.daemonkit.errors import internal_error, send_error
+from rbee.daemonkit.sse import HEADERS, PING
+from rbee.errors import RbeeError
+from rbee.worker.compat.answer import Answer, ResponseWriter
+
+log = logging.getLogger(__name__)
+
+
+class _CancelOnDisconnect(Response):
+    """A response whose *cancel* is called when the client disconnects, or when the answer fails."""
+
+    def __init__(self, media_type: str, cancel: Callable[[], object]) -> None:
+        super().__init__(headers=HEADERS, media_type=media_type)
+        del self.headers["content-length"]
+        self._cancel = cancel
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response to its end."""
+        async with cancel_on_disconnect(receive, self._cancel):
+            await self._send(scope.get("state", {}).get("request_id"), send)
+
+    @abstractmethod
+    async def _send(self, request_id: str | None, send: Send) -> None:
+        """Send everything."""
+
+
+class StreamingAnswer(_CancelOnDisconnect):
+    """The answer as it is generated.
+
+    Args:
+        dialect: how a stream reports that it failed.
+        cancel: cancels the generations.
+    """
+
+    def __init__(
+        self, answer: Answer, writer: ResponseWriter, dialect: Dialect, *, cancel: Callable[[], object]
+    ) -> None:
+        super().__init__("text/event-stream", cancel)
+        self._answer = answer
+        self._writer = writer
+        self._dialect = dialect
+
+    async def _send(self, request_id: str | None, send: Send) -> None:
+        async def write(data: bytes, *, more: bool = True) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+
+        async def stream(choice: int) -> None:
+            async for data in self._answer.events(choice, self._writer):
+                await write(data or PING)
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await write(self._writer.start(self._answer.prompt_tokens))
+        count = len(self._answer.generations)
+        try:
+            if count == 1:
+                await stream(0)
+            else:
+                await _gather(stream(choice) for choice in range(count))
+        except RbeeError as error:
+            self._cancel()
+            await write(encode_failure(self._dialect, error, request_id), more=False)
+        except Exception:
+            await write(encode_failure(self._dialect, internal_error(), request_id), more=False)
+            raise
+        else:
+            await write(self._writer.end(self._answer.usage), more=False)
+
+
+class JsonAnswer(_CancelOnDisconnect):
+    """The complete answer as JSON.
+
+    Args:
+        render: returns the body.
+        cancel: cancels the work.
+        headers_first: send the headers before the work is done, for a queen that lets others wait in line until it
+            has them; the body of an answer that fails is then cut short, which the queen notices.
+    """
+
+    def __init__(
+        self, render: Callable[[], Awaitable[bytes]], *, cancel: Callable[[], object], headers_first: bool
+    ) -> None:
+        super().__init__("application/json", cancel)
+        self._render = render
+        self._headers_first = headers_first
+
+    async def _send(self, request_id: str | None, send: Send) -> None:
+        if self._headers_first:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
+        try:
+            body = await self._render()
+        except RbeeError as error:
+            self._cancel()
+            log.info("answer failed", extra={"fields": {"code": error.code.value, "reason": error.message}})
+            if not self._headers_first:
+                with contextlib.suppress(OSError):
+                    await send_error(error, request_id, send)
+            return
+        if not self._headers_first:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _gather(streams: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all of them; the first that fails cancels the others."""
+    tasks = [asyncio.ensure_future(one) for one in streams]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

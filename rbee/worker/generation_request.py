@@ -1,0 +1,85 @@
+"""The one form into which the worker translates every request, whichever interface it came by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.tasks import InferenceRequest, Sampling
+from rbee.errors import RbeeError
+
+TemplateMessage = Mapping[str, Any]
+"""One message of a conversation as chat templates take it: `role`, `content`, and what else a template reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One generation.
+
+    Exactly one of `messages` (for the chat template), `text` (taken as it is) and `tokens` is set.
+
+    Args:
+        query: what a reranking model compares the text with.
+        limit: maximum of new tokens; None goes on to the end of the context.
+        logprobs: return the log probability of each token, with those of so many of the likeliest; None for none.
+        bias: what is added to the logit of a token, by the token's id.
+        grammar: GBNF that the text must match.
+        grammar_required: the client asked for the grammar; otherwise one that the engine cannot use is dropped.
+        markers: names of special tokens that are shown, because they begin a tool call.
+        param: the request's field that the prompt came from, for error messages.
+    """
+
+    sampling: Sampling
+    messages: tuple[TemplateMessage, ...] | None = None
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    query: str | None = None
+    tools: tuple[Mapping[str, Any], ...] = ()
+    limit: int | None = None
+    seed: int | None = None
+    logprobs: int | None = None
+    bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: str | None = None
+    grammar_required: bool = True
+    markers: tuple[str, ...] = ()
+    param: str = "messages"
+
+    @property
+    def source(self) -> object:
+        """Return what the prompt is made of: requests that share it are tokenized once."""
+        return self.messages if self.messages is not None else self.tokens if self.tokens is not None else self.text
+
+    @property
+    def size(self) -> int:
+        """Return the number of characters in the prompt."""
+        messages = self.messages or ()
+        return len(self.text or "") + len(self.query or "") + sum(len(one.get("content") or "") for one in messages)
+
+
+def from_inference_request(request: InferenceRequest) -> GenerationRequest:
+    """Translate a request to `/v1/inference`. Raises RbeeError INVALID_REQUEST."""
+    limit, seed = request.max_tokens, request.seed
+    if request.raw:
+        return GenerationRequest(request, text=_raw_text(request), limit=limit, seed=seed, param="prompt")
+    if request.prompt is not None:
+        messages: list[TemplateMessage] = [{"role": "user", "content": request.prompt}]
+    else:
+        messages = [{"role": message.role, "content": message.content} for message in request.messages or ()]
+    if request.system:
+        messages.insert(0, {"role": "system", "content": request.system})
+    param = "messages" if request.prompt is None else "prompt"
+    return GenerationRequest(request, messages=tuple(messages), limit=limit, seed=seed, param=param)
+
+
+def _raw_text(request: InferenceRequest) -> str:
+    """Return the prompt without a chat template."""
+    if request.prompt is None:
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            "'raw' needs 'prompt': messages can only be rendered with the chat template.",
+            hint="Send 'prompt' together with 'raw', or omit 'raw'.",
+            param="raw",
+        )
+    return f"{request.system}\n\n{request.prompt}" if request.system else request.prompt

@@ -1,0 +1,94 @@
+"""Render a conversation with the model's own chat template, which is foreign code, in a sandbox."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from jinja2 import TemplateError, meta
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.tasks import MAX_PROMPT_CHARS
+from rbee.errors import RbeeError
+
+MAX_TEMPLATE_CHARS = 200_000
+MAX_RENDERED_CHARS = 4 * MAX_PROMPT_CHARS
+
+
+class _RefusedError(Exception):
+    """Raised when the template itself refuses the conversation."""
+
+
+class ChatTemplate:
+    """A model's chat template; `names` are the variables that it looks at, `source` is its text.
+
+    Raises RbeeError MODEL_INVALID when made from one that does not compile.
+
+    Args:
+        source: the template of the model file.
+        begin: text of the begin-of-text token; the template or the tokenizer adds it.
+        end: text of the end-of-text token.
+    """
+
+    def __init__(self, source: str, *, begin: str, end: str) -> None:
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _tojson
+        environment.globals.update(raise_exception=_refuse, strftime_now=_strftime_now)
+        if len(source) > MAX_TEMPLATE_CHARS:
+            raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template has {len(source)} characters.")
+        try:
+            self.names = frozenset(meta.find_undeclared_variables(environment.parse(source)))
+            self._template = environment.from_string(source)
+        except TemplateError as error:
+            raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template does not compile: {error}.") from error
+        self.source = source
+        self._tokens = {"bos_token": begin, "eos_token": end}
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """Render the prompt of a conversation. Raises RbeeError INVALID_REQUEST where the template refuses it."""
+        values: dict[str, Any] = {"messages": [dict(message) for message in messages], **self._tokens}
+        if tools:
+            values["tools"] = [dict(tool) for tool in tools]
+        text: list[str] = []
+        size = 0
+        try:
+            for piece in self._template.generate(add_generation_prompt=True, **values):
+                text.append(piece)
+                size += len(piece)
+                if size > MAX_RENDERED_CHARS:
+                    raise _RefusedError(f"it gives more than {MAX_RENDERED_CHARS} characters")
+        # A template is foreign code: whatever it raises is about this model and these messages.
+        except Exception as error:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"The model's chat template rejects these messages: {error}.",
+                hint="Change the roles or their order, or send a raw prompt ('raw': true, --raw).",
+                param="messages",
+            ) from error
+        return "".join(text)
+
+
+def no_template() -> RbeeError:
+    """Build the error for a model without a chat template."""
+    return RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        "This model has no chat template, so it can only continue a raw prompt.",
+        hint="Send the prompt raw: 'raw': true, or --raw on the command line.",
+        param="raw",
+    )
+
+
+def _refuse(message: object) -> NoReturn:
+    raise _RefusedError(str(message)[:500])
+
+
+def _strftime_now(form: str) -> str:
+    return time.strftime(form)
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:  # noqa: FBT001, FBT002
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)

@@ -1,0 +1,102 @@
+"""Refuse before anything is computed what a worker cannot do: too few slots, unknown tokens, invalid grammars."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+from rbee.worker.engine.protocol import Engine
+from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.settings import WorkerSettings
+
+
+async def check(requests: Sequence[GenerationRequest], engine: Engine) -> Sequence[GenerationRequest]:
+    """Check the generations of one request, which differ in prompt and seed only, and return them.
+
+    Raises RbeeError INVALID_REQUEST if one is invalid. An invalid grammar that is not required is dropped instead.
+    """
+    first = requests[0]
+    vocabulary = engine.facts.vocabulary
+    for token in first.bias:
+        if not 0 <= token < vocabulary:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"logit_bias: token {token} is outside the vocabulary (0 to {vocabulary - 1}).",
+                param="logit_bias",
+            )
+    check_tokens(requests, engine)
+    if first.logprobs is not None:
+        await asyncio.to_thread(__import__, "numpy")  # otherwise the engine's thread would import it
+    if first.grammar is not None:
+        reason = await asyncio.to_thread(engine.grammar_error, first.grammar)
+        if reason is not None and first.grammar_required:
+            raise RbeeError(ErrorCode.INVALID_REQUEST, f"The grammar is invalid: {reason}.", param="grammar")
+        if reason is not None:
+            return [replace(request, grammar=None) for request in requests]
+    return requests
+
+
+def check_tokens(requests: Sequence[GenerationRequest], engine: Engine) -> None:
+    """Raise RbeeError INVALID_REQUEST for a prompt with an unknown token, at which llama.cpp would abort."""
+    vocabulary = engine.facts.vocabulary
+    for request in requests:
+        for token in request.tokens or ():
+            if not 0 <= token < vocabulary:
+                raise RbeeError(
+                    ErrorCode.INVALID_REQUEST,
+                    f"The prompt's token {token} is outside the vocabulary (0 to {vocabulary - 1}).",
+                    param=request.param,
+                )
+
+
+def require_pooling(engine: Engine, name: str, *, pairs: bool) -> None:
+    """Raise RbeeError INVALID_REQUEST if the model was not made to embed texts, or with *pairs* to rank documents.
+
+    llama.cpp would pool the states of any model, with useless vectors where it was not trained for it.
+    """
+    facts = engine.facts
+    if facts.embedding and facts.ranks is pairs:
+        return
+    kind = "a reranking model" if facts.ranks else "an embedding model" if facts.embedding else "a text model"
+    needed = "rank documents" if pairs else "compute embeddings"
+    raise RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        f"{name} is {kind} and cannot {needed}.",
+        hint=f"Serve {'a reranking' if pairs else 'an embedding'} model.",
+        param="model",
+    )
+
+
+def require_text_model(engine: Engine, name: str) -> None:
+    """Raise RbeeError INVALID_REQUEST if the model does not generate text."""
+    if engine.facts.embedding:
+        kind, route = ("a reranking", "/v1/rerank") if engine.facts.ranks else ("an embedding", "/v1/embeddings")
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"{name} is {kind} model and generates no text.",
+            hint=f"Send the request to {route}, or serve a text model.",
+            param="model",
+        )
+
+
+def require_slots(settings: WorkerSettings, free: int, wanted: int) -> None:
+    """Raise RbeeError INVALID_REQUEST if there are too few slots, ALL_SLOTS_BUSY if too few are free now."""
+    total = settings.slots
+    if wanted > total:
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"{wanted} answers were requested; worker {settings.worker_id} has {total} slots.",
+            hint="Request fewer answers, or start the worker with more slots.",
+            param="n",
+            details={"slots_total": total},
+        )
+    if free < wanted:
+        too_few = f"{wanted} slots are needed; worker {settings.worker_id} has {free} free."
+        raise RbeeError(
+            ErrorCode.ALL_SLOTS_BUSY,
+            too_few if free else f"All {total} slots of worker {settings.worker_id} are busy.",
+            details={"slots_total": total, "slots_busy": total - free},
+        )
