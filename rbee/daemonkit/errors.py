@@ -55,12 +55,19 @@ def internal_error() -> RbeeError:
 
 
 def validation_error(errors: list[Any]) -> RbeeError:
-    """Make INVALID_REQUEST out of pydantic's findings: the first one is the message, all are in the details."""
+    """Return the error for pydantic's findings: the first one is the message, all of them are in the details.
+
+    The code is INVALID_BACKEND where the first one is a backend that does not exist, else INVALID_REQUEST.
+    """
     found = [(_field(item), _reason(item)) for item in errors]
     field, reason = found[0] if found else ("", "invalid")
+    code, message = ErrorCode.INVALID_REQUEST, f"{field}: {reason}." if field else f"{reason}."
+    if field == "backend" and errors[0]["type"] == "enum":
+        given, valid = str(errors[0]["input"])[:60], errors[0]["ctx"]["expected"]
+        code, message = ErrorCode.INVALID_BACKEND, f"There is no backend {given!r}; valid backends are {valid}."
     return RbeeError(
-        ErrorCode.INVALID_REQUEST,
-        f"{field}: {reason}." if field else f"{reason}.",
+        code,
+        message,
         param=field or None,
         details={"errors": [{"field": name, "reason": why} for name, why in found[:20]]},
     )

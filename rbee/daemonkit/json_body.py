@@ -40,7 +40,7 @@ JsonBody = Annotated[T, Body(), _FromJson()]
 
 
 def parse_as(model: type[_Model], given: bytes | dict[str, Any]) -> _Model:
-    """Parse *given*, JSON or fields, as a model. Raises RbeeError INVALID_REQUEST."""
+    """Parse *given*, JSON or fields, as a model. Raises RbeeError INVALID_REQUEST or INVALID_BACKEND."""
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:
