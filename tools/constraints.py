@@ -1,4 +1,4 @@
-"""Tell where the checkout and its `constraints.txt` lie, and read what the latter pins by version and hash."""
+"""Return where the checkout and its `constraints.txt` lie, and read what the latter pins by version and hash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CONSTRAINTS = ROOT / "constraints.txt"
 
 
 def pinned(file: Path = CONSTRAINTS) -> dict[str, Pin]:
-    """Give what the file pins, by normalised name."""
+    """Return what the file pins, by normalised name."""
     # Only now: an unchanged setup reads no pins, and a Python too old to import this must still be told so.
     from rbee.fleet import pins
 

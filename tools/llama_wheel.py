@@ -12,11 +12,11 @@ from rbee.errors import RbeeError
 from rbee.fleet import llama_build
 from rbee.fleet.kinds import LLAMA, Kind, locate, wheel_folder
 from rbee.fleet.pins import Pin
-from tools.longstep import StepError, long, say
+from tools.longstep import StepError, run_with_progress, say
 
 
 def ensure(found: Mapping[str, Pin]) -> Path:
-    """Give the wheel of this machine's kind, of the version in *found*; build it if it is the first time.
+    """Return the wheel of this machine's kind, of the version in *found*; build it if it is the first time.
 
     Raises StepError if the build fails or the machine lacks what it takes.
     """
@@ -34,7 +34,7 @@ def ensure(found: Mapping[str, Pin]) -> Path:
         )
         say(f"    Log: {log}")
         # Only a talkative pip passes on the steps of ninja, which are counted from the log.
-        long("building llama.cpp", [*command, "--verbose"], log=log, env=env)
+        run_with_progress("building llama.cpp", [*command, "--verbose"], log=log, env=env)
 
     def waiting() -> None:
         say("  llama.cpp: another process is building the wheel; waiting for it.")

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _TAIL = 8192
-_QUIET_BEAT_S = 30.0
-_LIVE_BEAT_S = 1.0
+_LOG_INTERVAL_S = 30.0
+_TERMINAL_INTERVAL_S = 1.0
 
 
 class StepError(Exception):
@@ -23,7 +23,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def quick(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
+def run_quietly(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
     """Run a short command and give its output. Raises StepError with the output if it fails."""
     run = subprocess.run(
         [str(part) for part in command],
@@ -38,7 +38,7 @@ def quick(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None
     return run.stdout
 
 
-def long(
+def run_with_progress(
     what: str,
     command: Sequence[str | Path],
     *,
@@ -59,7 +59,7 @@ def long(
     try:
         while True:
             try:
-                code = process.wait(_LIVE_BEAT_S if live else _QUIET_BEAT_S)
+                code = process.wait(_TERMINAL_INTERVAL_S if live else _LOG_INTERVAL_S)
                 break
             except subprocess.TimeoutExpired:
                 line = f"    {what}: {_passed(start)}{_steps(log)}"

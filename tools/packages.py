@@ -16,7 +16,7 @@ from pathlib import Path
 from rbee.fleet import pins
 from rbee.fleet.pins import Pin
 from tools import constraints
-from tools.longstep import StepError, quick, say
+from tools.longstep import StepError, run_quietly, say
 
 
 class Installer:
@@ -25,10 +25,10 @@ class Installer:
     def __init__(self, python: Path, found: Mapping[str, Pin]) -> None:
         """Put uv into the environment of *python* if it is not there in the pinned version."""
         self._uv = python.parent / "uv"
-        if not self._uv.exists() or found["uv"].version not in quick([self._uv, "--version"]):
+        if not self._uv.exists() or found["uv"].version not in run_quietly([self._uv, "--version"]):
             with tempfile.TemporaryDirectory() as folder:
                 only_uv = pins.write(Path(folder) / "uv.txt", [found["uv"]])
-                quick([python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", only_uv])
+                run_quietly([python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", only_uv])
         self._env = os.environ | _uv_settings(python)
 
     def install(self, python: Path, requirements: Path) -> None:
@@ -39,7 +39,7 @@ class Installer:
         except StepError as failure:
             say(f"  uv could not install everything ({_last_line(failure)}); trying pip.")
             pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes"]
-            quick([*pip, "--only-binary=:all:", "-r", requirements])
+            run_quietly([*pip, "--only-binary=:all:", "-r", requirements])
 
     def install_wheel(self, python: Path, wheel: Path) -> None:
         """Install one wheel that was built here. Raises StepError."""
@@ -48,7 +48,7 @@ class Installer:
     def install_checkout(self, python: Path, root: Path) -> None:
         """Install the checkout itself, editable, with the build tools that *python* already has. Raises StepError."""
         self._uv_pip(python, "--offline", "--no-build-isolation", "--editable", root)
-        quick([python, "-m", "compileall", "-q", root / "rbee"])
+        run_quietly([python, "-m", "compileall", "-q", root / "rbee"])
 
     def compile(self, arguments: list[str | Path], preferred: Path) -> dict[str, Pin]:
         """Resolve requirements for every platform, keeping the versions that *preferred* has. Raises StepError."""
@@ -70,17 +70,17 @@ class Installer:
             ]
             # A machine's own extra indexes must not get into everybody's hashes.
             env = {key: value for key, value in self._env.items() if key not in ("UV_INDEX", "UV_FIND_LINKS")}
-            quick([*command, *arguments], env=env)
+            run_quietly([*command, *arguments], env=env)
             return constraints.pinned(target)
 
     def _uv_pip(self, python: Path, *arguments: str | Path) -> None:
-        quick([self._uv, "pip", "install", "-q", "--python", python, "--no-deps", *arguments], env=self._env)
+        run_quietly([self._uv, "pip", "install", "-q", "--python", python, "--no-deps", *arguments], env=self._env)
 
 
 def _uv_settings(python: Path) -> dict[str, str]:
     """Say in uv's words where pip is set to look; what the person set for uv itself stays."""
     pip: dict[str, str] = {}
-    for line in quick([python, "-m", "pip", "config", "list"]).splitlines():
+    for line in run_quietly([python, "-m", "pip", "config", "list"]).splitlines():
         key, separator, value = line.partition("=")
         if separator and not line.startswith(" "):
             # pip lists files first and its variables last, in the order in which they win.
@@ -106,7 +106,7 @@ def _last_line(failure: StepError) -> str:
 
 
 def make_environment(root: Path) -> Path:
-    """Give the python of `.venv` in the checkout; make it, or make it anew if it is another version of Python's.
+    """Return the python of `.venv` in the checkout; make it, or make it anew if it is another version of Python's.
 
     Raises StepError if this Python cannot make environments.
     """
@@ -116,13 +116,13 @@ def make_environment(root: Path) -> Path:
     if python.exists():
         ask = "import sys; print(f'{sys.version_info.major}.{sys.version_info.minor}')"
         try:
-            if quick([python, "-c", ask]).strip() == wanted:
+            if run_quietly([python, "-c", ask]).strip() == wanted:
                 return python
         except (StepError, OSError):
             say("  .venv is broken; making it anew.")
     say(f"  python: making .venv with Python {wanted}")
     try:
-        quick([sys.executable, "-m", "venv", "--clear", folder])
+        run_quietly([sys.executable, "-m", "venv", "--clear", folder])
     except StepError as failure:
         raise StepError(
             f"{failure}\nThis Python cannot make environments. On Debian: apt-get install python3-venv"

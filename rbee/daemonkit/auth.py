@@ -52,7 +52,7 @@ class Authenticator:
         if path in self.open_paths:
             return None
         # Before the key: a client that was sent here may show the key of who sent it.
-        if query and self._tickets is not None and self._tickets.take(path, query):
+        if query and self._tickets is not None and self._tickets.redeem(path, query):
             return TICKET
         scheme, _, key = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():

@@ -8,8 +8,8 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 
-async def whole_body(receive: Receive) -> bytes:
-    """Give the body; the edge bounds its length. Raises RbeeError CANCELED where the client leaves before its end."""
+async def read_body(receive: Receive) -> bytes:
+    """Return the body; the edge bounds its length. Raises RbeeError CANCELED where the client leaves before its end."""
     pieces: list[bytes] = []
     more = True
     while more:

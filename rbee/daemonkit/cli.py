@@ -45,7 +45,7 @@ class Program(Generic[S]):
             print(f"{options.check_config}: the settings of {self.name} are valid", file=sys.stderr)  # noqa: T201
             sys.exit(0)
         if options.print_config:
-            print(json.dumps(shown(settings, sources), indent=2))  # noqa: T201
+            print(json.dumps(describe_settings(settings, sources), indent=2))  # noqa: T201
             sys.exit(0)
         return settings
 
@@ -64,7 +64,7 @@ class Program(Generic[S]):
         return parser
 
 
-def shown(settings: BaseModel, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def describe_settings(settings: BaseModel, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return every setting with its source, secrets masked."""
     plain = settings.model_dump(mode="json")
     return {

@@ -84,7 +84,7 @@ def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -
 
 
 def anthropic_body(error: RbeeError, request_id: str | None) -> dict[str, Any]:
-    """Give our error body as Anthropic's clients read it: the same, with their names of types."""
+    """Return our error body as Anthropic's clients read it: the same, with their names of types."""
     body = error.body(request_id)
     kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")
     return {"type": "error", **body, "error": {**body["error"], "type": kind, "rbee_type": ERRORS[error.code].type}}

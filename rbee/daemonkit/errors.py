@@ -50,7 +50,7 @@ def install(app: FastAPI) -> None:
 
 
 def internal_error() -> RbeeError:
-    """Make the error for a bug: nothing of its inside is told."""
+    """Return the error for a bug: nothing of its inside is told."""
     return RbeeError(ErrorCode.INTERNAL, "Something went wrong inside rbee.")
 
 
@@ -122,7 +122,7 @@ async def _on_bug(request: Request, _error: Exception) -> Response:
 
 
 def request_id_of(request: Request) -> str | None:
-    """Give the id that the edge gave the request."""
+    """Return the id that the edge gave the request."""
     value = request.scope.get("state", {}).get("request_id")
     return value if isinstance(value, str) else None
 

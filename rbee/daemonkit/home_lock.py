@@ -16,21 +16,21 @@ _POLL_S = 0.05
 class HomeLock:
     """Hold *paths*' home for this process, as its one *program*. Keep the object: the lock ends with it.
 
-    Waits for *patience_s* seconds, because an earlier one may be ending just now.
+    Waits for *timeout_s* seconds, because an earlier one may be ending just now.
 
     Raises:
         RbeeError: ALREADY_RUNNING, with the process that has the home; PERMISSION_DENIED or DISK_FULL, the lock
             cannot be written.
     """
 
-    def __init__(self, paths: Paths, program: str, patience_s: float = 0.0) -> None:
+    def __init__(self, paths: Paths, program: str, timeout_s: float = 0.0) -> None:
         path = paths.make(paths.run) / f"{program}.lock"
         try:
             self._file = path.open("a+", encoding="ascii")
         except OSError as error:
             raise storage_error(error, path) from error
-        deadline = time.monotonic() + patience_s
-        while not self._take():
+        deadline = time.monotonic() + timeout_s
+        while not self._try_lock():
             if time.monotonic() >= deadline:
                 self._file.seek(0)
                 holder = self._file.read(32).strip() or "unknown"
@@ -49,7 +49,7 @@ class HomeLock:
         """Let another one have the home."""
         self._file.close()
 
-    def _take(self) -> bool:
+    def _try_lock(self) -> bool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

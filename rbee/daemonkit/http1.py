@@ -14,7 +14,7 @@ from rbee.errors import RbeeError
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 
-_EXTENSION: Final = "rbee.wire"
+_EXTENSION: Final = "rbee.connection"
 _REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
 
@@ -23,15 +23,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     _head_bytes = 0
     _in_head = False
-    _wires: tuple[ClientConnection, ...] = ()
+    _connections: tuple[ClientConnection, ...] = ()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the connection, also of one that was reset, whose timer uvicorn would keep until it is due."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        wires, self._wires = self._wires, ()
-        for wire in wires:
-            wire.hang_up()
+        connections, self._connections = self._connections, ()
+        for connection in connections:
+            connection.mark_lost()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and stop where a head grows too large."""
@@ -55,10 +55,10 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_headers_complete()
         # A request for another protocol than HTTP has no cycle.
         if getattr(self.cycle, "scope", None) is self.scope:
-            wire = ClientConnection(self.cycle)
+            connection = ClientConnection(self.cycle)
             # One that is not answered yet stays beside the new one, which was sent without waiting for the answer.
-            self._wires = (*(before for before in self._wires if not before.answered), wire)
-            self.scope["extensions"] = {_EXTENSION: {"wire": wire}}
+            self._connections = (*(before for before in self._connections if not before.answered), connection)
+            self.scope["extensions"] = {_EXTENSION: {"connection": connection}}
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be a request, and hang up."""
@@ -82,15 +82,15 @@ class BoundedHttp(HttpToolsProtocol):
 class ClientConnection:
     """What the connection of one request can do beyond ASGI, without the coroutines around each of its messages."""
 
-    __slots__ = ("_cycle", "_left")
+    __slots__ = ("_cycle", "_disconnect_callback")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
-        self._left: Callable[[], object] | None = None
+        self._disconnect_callback: Callable[[], object] | None = None
 
     @property
     def answered(self) -> bool:
-        """Tell whether the whole answer was written."""
+        """Return whether the whole answer was written."""
         return self._cycle.response_complete
 
     def write(self, data: bytes) -> bool:
@@ -105,26 +105,26 @@ class ClientConnection:
 
     def coalesce_head(self) -> None:
         """Let the head of the answer leave together with the first piece of its body: one write instead of two."""
-        self._cycle.transport = cast("Any", _HeadHeld(self._cycle))
+        self._cycle.transport = cast("Any", _HeadCoalescer(self._cycle))
 
     def on_disconnect(self, call: Callable[[], object] | None) -> None:
         """Have *call*, and nothing else, called if the client leaves, or has left, before its answer is whole."""
-        self._left = call
+        self._disconnect_callback = call
         if call is not None and self._cycle.disconnected:
             call()
 
-    def hang_up(self) -> None:
+    def mark_lost(self) -> None:
         """Note that the connection is gone."""
         cycle = self._cycle
         if cycle.response_complete:
             return
         cycle.disconnected = True
         cycle.message_event.set()
-        if self._left is not None:
-            self._left()
+        if self._disconnect_callback is not None:
+            self._disconnect_callback()
 
 
-class _HeadHeld:
+class _HeadCoalescer:
     """A transport of which the first write waits for the second one."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
@@ -150,4 +150,4 @@ class _HeadHeld:
 
 def connection_of(scope: Scope) -> ClientConnection:
     """Return the connection of the request of *scope*, which `BoundedHttp` has received."""
-    return cast("ClientConnection", scope["extensions"][_EXTENSION]["wire"])
+    return cast("ClientConnection", scope["extensions"][_EXTENSION]["connection"])

@@ -154,7 +154,7 @@ def _for_fastapi(scope: Scope) -> Scope:
 
 
 def _route(scope: Scope) -> str:
-    """Give the path with the names of its parameters instead of their values; what is no route is `other`."""
+    """Return the path with the names of its parameters instead of their values; what is no route is `other`."""
     if "endpoint" not in scope:
         return "other"
     path: str = scope["path"]
@@ -164,7 +164,7 @@ def _route(scope: Scope) -> str:
 
 
 def _key(headers: dict[bytes, bytes]) -> bytes | None:
-    """Give the bearer key; Anthropic's clients send theirs in a header of its own."""
+    """Return the bearer key; Anthropic's clients send theirs in a header of its own."""
     given = headers.get(b"authorization")
     if given is None and b"x-api-key" in headers:
         return b"Bearer " + headers[b"x-api-key"]

@@ -22,8 +22,8 @@ from rbee.daemonkit.systemd import notify
 from rbee.lifeline import OwnerLink
 
 log = logging.getLogger(__name__)
-CONNECTIONS_END_S = 5
-_COLLECTED_AFTER: Final = 10_000  # more new objects than gone ones
+GRACEFUL_CLOSE_S = 5
+_GC_THRESHOLD: Final = 10_000  # more new objects than gone ones
 
 
 class Server(uvicorn.Server):
@@ -130,14 +130,14 @@ def serve(
             ws="websockets-sansio",
             ws_max_size=4 * 1024 * 1024,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=CONNECTIONS_END_S,
+            timeout_graceful_shutdown=GRACEFUL_CLOSE_S,
         )
         await Server(config, drain_of(), on_serving, successor=successor).serve(sockets=[sock])
 
     # What is there now stays: no later collection looks at it. The usual threshold has the collector look again and
     # again at the few hundred objects of requests that are under way, which took 8 % of the queen's time.
     gc.freeze()
-    gc.set_threshold(_COLLECTED_AFTER, 10, 10)
+    gc.set_threshold(_GC_THRESHOLD, 10, 10)
     gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())

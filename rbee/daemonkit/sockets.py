@@ -32,7 +32,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach *host*."""
+    """Return whether only this machine can reach *host*."""
     if host == "localhost":
         return True
     with contextlib.suppress(ValueError):

@@ -32,12 +32,12 @@ def notify(state: str, fds: Sequence[int] = ()) -> bool:
     return False
 
 
-def keep(sock: socket.socket) -> bool:
+def store_socket(sock: socket.socket) -> bool:
     """Let systemd hold a copy of the listening *sock* over a restart; tell whether it was handed over."""
     return notify(f"FDSTORE=1\nFDNAME={_NAME}", [sock.fileno()])
 
 
-def kept(host: str, port: int) -> socket.socket | None:
+def restored_socket(host: str, port: int) -> socket.socket | None:
     """Take over the socket that the daemon before this one kept; None without one, or if it listens elsewhere."""
     mine = os.environ.get("LISTEN_PID") == str(os.getpid())
     names = os.environ.get("LISTEN_FDNAMES", "").split(":") if mine else []

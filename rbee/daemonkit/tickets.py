@@ -22,7 +22,7 @@ PARAMETER: Final = "ticket"
 def issue(key: str, path: str, *, now: float) -> str:
     """Write a ticket for one request to *path* of the daemon with *key*. *now* in seconds since the epoch."""
     terms = f"{int(now) + LIFE_S}-{secrets.token_hex(12)}"
-    return f"{terms}-{_signed(key, path, terms)}"
+    return f"{terms}-{_signature(key, path, terms)}"
 
 
 class Tickets:
@@ -33,7 +33,7 @@ class Tickets:
         self._now = now
         self._used: dict[str, int] = {}
 
-    def take(self, path: str, query: bytes) -> bool:
+    def redeem(self, path: str, query: bytes) -> bool:
         """Take the ticket in a query; False if there is none.
 
         Raises RbeeError INVALID_API_KEY for a ticket that is not ours, for another path, out of date, or used.
@@ -43,24 +43,24 @@ class Tickets:
             return False
         terms, _, signature = given[0].rpartition("-")
         expires = terms.partition("-")[0]
-        if not hmac.compare_digest(signature.encode(), _signed(self._key, path, terms).encode()):
-            raise _refused("is not one for this request")
+        if not hmac.compare_digest(signature.encode(), _signature(self._key, path, terms).encode()):
+            raise _invalid_ticket("is not one for this request")
         now = self._now()
         # Its signature says that we wrote it, so it is a number.
         if not now < int(expires) <= now + 2 * LIFE_S:
-            raise _refused(f"is out of date, or the clocks of the two machines differ by more than {LIFE_S} s")
+            raise _invalid_ticket(f"is out of date, or the clocks of the two machines differ by more than {LIFE_S} s")
         self._used = {used: until for used, until in self._used.items() if until > now}
         if terms in self._used:
-            raise _refused("was used before")
+            raise _invalid_ticket("was used before")
         self._used[terms] = int(expires)
         return True
 
 
-def _signed(key: str, path: str, terms: str) -> str:
+def _signature(key: str, path: str, terms: str) -> str:
     return hmac.digest(key.encode(), f"{path}\n{terms}".encode(), "sha256").hex()
 
 
-def _refused(why: str) -> RbeeError:
+def _invalid_ticket(why: str) -> RbeeError:
     return RbeeError(
         ErrorCode.INVALID_API_KEY,
         f"The ticket {why}.",

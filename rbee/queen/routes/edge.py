@@ -14,7 +14,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
-from rbee.daemonkit.body import whole_body
+from rbee.daemonkit.body import read_body
 from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
 from rbee.daemonkit.http1 import connection_of
 from rbee.daemonkit.json_body import JsonBody, parse_as
@@ -63,7 +63,7 @@ class Relayed(Response):
         queen, clock = self._queen, asyncio.get_running_loop().time
         began = clock()
         headers = dict(scope["headers"])
-        asked = await self._asked(scope["path"], await whole_body(receive), headers)
+        asked = await self._asked(scope["path"], await read_body(receive), headers)
         if direct.wished(headers):
             link = direct.worker_for(queen, asked, (scope.get("client") or ("",))[0])
             if link is not None:
