@@ -1,4 +1,4 @@
-"""Keep a home to one daemon of a kind, by a lock that ends with the process that holds it."""
+"""Allow one daemon of a kind per home, by a lock that is released when its process exits."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _POLL_S = 0.05
 
 
 class HomeLock:
-    """Hold *paths*' home for this process, as its one *program*. Keep the object: the lock ends with it.
+    """The lock of a home for the only *program* in it. Keep a reference: the lock ends with the object.
 
-    Waits for *timeout_s* seconds, because an earlier one may be ending just now.
+    The constructor waits for *timeout_s* seconds, because an earlier process may be about to exit.
 
     Raises:
-        RbeeError: ALREADY_RUNNING, with the process that has the home; PERMISSION_DENIED or DISK_FULL, the lock
+        RbeeError: ALREADY_RUNNING, with the process that holds the lock; PERMISSION_DENIED or DISK_FULL if the lock
             cannot be written.
     """
 
@@ -46,7 +46,7 @@ class HomeLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Let another one have the home."""
+        """Release the lock."""
         self._file.close()
 
     def _try_lock(self) -> bool:

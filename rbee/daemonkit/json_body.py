@@ -1,4 +1,4 @@
-"""Read the JSON bodies of requests into models."""
+"""Parse the JSON bodies of requests as models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _FromJson:
-    """Have pydantic parse the bytes of a body itself, in one pass, instead of FastAPI by way of Python objects.
+    """A type annotation by which pydantic parses the bytes of a body in one pass, without Python objects in between.
 
-    FastAPI hands over bytes where a request has no content type: the middleware takes it away (`RequestMiddleware`).
+    FastAPI passes bytes on if a request has no content type: `RequestMiddleware` removes it.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -1,4 +1,4 @@
-"""Write a daemon's figures for Prometheus."""
+"""Format a daemon's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ GaugeValues = Mapping[Labels, float]
 
 
 def exposition(daemon: str, gauges: Mapping[Gauge, GaugeValues | float]) -> tuple[bytes, str]:
-    """Return the text of all figures and its media type.
+    """Return the text of all metrics and its media type.
 
     Args:
-        daemon: `queen`, `hive` or `worker`; of what is counted its own figures are given, and those that all have.
-        gauges: what *daemon* looked at just now.
+        daemon: `queen`, `hive` or `worker`; only its own counters and the common ones are included.
+        gauges: the current values of the gauges of *daemon*.
     """
     from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
