@@ -78,7 +78,7 @@ class NodeQuery(BaseModel):
     node: NodeText
 
 
-class OptionalNodeQuery(BaseModel):
+class MaybeNodeQuery(BaseModel):
     """The query of `GET /v2/workers/list` and `/v2/workers/health`; without a node, all nodes."""
 
     model_config = ConfigDict(extra="forbid")

@@ -90,13 +90,6 @@ class TaskRequest(InferenceRequest):
         return self.model_dump(mode="json", exclude=ours, exclude_none=True)
 
 
-class TokenEvent(BaseModel):
-    """One piece of text; `index` counts from 0. It may span several tokens (partial UTF-8 and stop strings wait)."""
-
-    token: str
-    index: int
-
-
 FinishReason = Literal["stop", "length", "cancelled"]
 
 

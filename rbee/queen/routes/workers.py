@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
 from rbee.contracts.queen import (
-    OptionalNodeQuery,
+    MaybeNodeQuery,
     SpawnTask,
     WorkerHealthList,
     WorkerHealthRow,
@@ -36,7 +36,7 @@ HEALTH_BYTES = 64 * 1024
 
 
 @router.get("/list")
-async def list_workers(queen: QueenDep, query: Annotated[OptionalNodeQuery, Query()]) -> WorkerList:
+async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> WorkerList:
     """List the workers of the fleet, or of one node."""
     _check_node(queen, query.node)
     registry = queen.fleet.registry
@@ -44,7 +44,7 @@ async def list_workers(queen: QueenDep, query: Annotated[OptionalNodeQuery, Quer
 
 
 @router.get("/health")
-async def workers_health(queen: QueenDep, query: Annotated[OptionalNodeQuery, Query()]) -> WorkerHealthList:
+async def workers_health(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> WorkerHealthList:
     """Ask every worker how it is."""
     _check_node(queen, query.node)
     links = [queen.fleet.registry.worker(worker.worker_id) for worker in queen.fleet.registry.workers(query.node)]
