@@ -90,7 +90,7 @@ class BlockingClient:
     ) -> Iterator[Iterator[Event]]:
         """Open a stream of events; leaving the context closes the connection, which cancels the work behind it.
 
-        *silence_s* is the longest time without any data. Errors before the first event are raised at once.
+        *idle_timeout_s* is the longest time without any data. Errors before the first event are raised at once.
         """
         connection, response = self._send(method, path + _query(params), body, idle_timeout_s)
         try:
