@@ -15,7 +15,7 @@ from rbee.fleet import llama_build
 from rbee.fleet.kinds import LLAMA, WITHOUT_AMX, Kind, cache_home
 from rbee.fleet.pins import Pin
 from tools import constraints
-from tools.longstep import long, quick, say
+from tools.longstep import run_quietly, run_with_progress, say
 
 # Its web page and TLS are of no use here; everything else is as its own makers ship it.
 FLAGS = (
@@ -54,8 +54,8 @@ def _build(program: Path, found: Mapping[str, Pin], log: Path) -> None:
         with tarfile.open(next(aside.glob("*.tar.gz"))) as archive:
             archive.extractall(aside, filter="data")
         (vendored,) = aside.glob("*/vendor/llama.cpp")
-        quick(["cmake", "-S", vendored, "-B", aside / "build", *FLAGS, *PARTS], env=env)
-        long(
+        run_quietly(["cmake", "-S", vendored, "-B", aside / "build", *FLAGS, *PARTS], env=env)
+        run_with_progress(
             "building llama-server", ["cmake", "--build", aside / "build", "--target", "llama-server"], log=log, env=env
         )
         ready = aside / "ready"

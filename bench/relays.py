@@ -21,7 +21,7 @@ import psutil
 from bench import source
 from bench.servers import free_port
 from rbee.fleet.kinds import cache_home
-from tools.longstep import quick, say
+from tools.longstep import run_quietly, say
 
 SGLANG_ROUTER = "sglang-router==0.3.2"
 _READY_WITHIN_S = 60.0
@@ -110,7 +110,7 @@ def sglang_router(upstream: int) -> Iterator[Relay]:
     if not python.exists():
         say(f"  installing {SGLANG_ROUTER}, a peer, into {folder}")
         venv.create(folder, with_pip=True)
-        quick([python, "-m", "pip", "install", "-q", SGLANG_ROUTER])
+        run_quietly([python, "-m", "pip", "install", "-q", SGLANG_ROUTER])
     port = free_port()
     command = [str(python), "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin", "--log-level", "error"]

@@ -1,10 +1,10 @@
-"""What can go wrong, as types.
+"""The exceptions of rbee.
 
 * RbeeError          expected: has a code of `contracts.errors`, a message, details and a hint
-  + ConfigError      an operator must change a file or a setting; carries file and line
+  + ConfigError      an operator must change a file or a setting; has a file and a line
 
-Anything else is a bug: it is not caught below the edge, where it becomes INTERNAL.
-Code that must tell errors apart looks at `code`, never at the text.
+Any other exception is a bug: only the outermost middleware catches it, and answers with INTERNAL.
+Code that distinguishes errors looks at `code`, never at the text.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class RbeeError(Exception):
     """An expected failure: what happened, to which thing, and what to do next.
 
     Args:
-        code: which row of the error table.
+        code: the row of the error table.
         message: one or two sentences that name the thing and the reason.
-        details: figures and names for scripts; JSON values only.
+        details: numbers and names for scripts; JSON values only.
         hint: the next step; the table's hint for the code where None.
-        param: the request field that is to blame, if one is.
-        retry_after_s: seconds for Retry-After; the table's where None.
+        param: the request field that is wrong, if any.
+        retry_after_s: seconds for Retry-After; the table's value where None.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class RbeeError(Exception):
 
     @property
     def http_status(self) -> int:
-        """Give the HTTP status; 500 for a code that should never cross HTTP."""
+        """Return the HTTP status; 500 for a code that should never cross HTTP."""
         return ERRORS[self.code].http_status or 500
 
     def body(self, request_id: str | None = None) -> dict[str, Any]:
-        """Give the wire form, as `contracts.error_body.ErrorBody` describes it."""
+        """Return the JSON form, as `contracts.error_body.ErrorBody` describes it."""
         return {
             "error": {
                 "code": self.code.value,
@@ -66,7 +66,7 @@ class RbeeError(Exception):
 
     @classmethod
     def from_body(cls, body: object) -> RbeeError | None:
-        """Rebuild the error that a daemon sent; None if *body* is not an error body of ours."""
+        """Rebuild the error that a daemon sent; None if *body* is not an error body of rbee."""
         detail = body.get("error") if isinstance(body, dict) else None
         if not isinstance(detail, dict) or detail.get("code") not in ErrorCode.__members__:
             return None

@@ -1,10 +1,10 @@
-"""Tie a child process to its owner, so that neither outlives or outwaits the other unnoticed.
+"""Bind the lifetime of a child process to its owner, and pass messages between them.
 
-Owner and child share one socket pair. The child writes JSON lines into it: first that its port is bound or why it
-could not start, later whatever its owner wants to know at once. An owner who starts a child before knowing what for
-writes one line as well: the child's orders. End-of-file tells each side that the other is dead.
-On Linux the kernel ends the child as well (PR_SET_PDEATHSIG), which covers a child that is stuck in native code.
-The signal follows the thread that spawned: owners spawn from their main thread.
+Owner and child share one socket pair. The child writes JSON lines: first that its port is bound or why it failed to
+start, later state changes that the owner has to know at once. An owner that starts a child before it knows the
+child's arguments writes one line too: the orders. End-of-file means that the other side is dead.
+On Linux the kernel kills the child as well (PR_SET_PDEATHSIG), which covers a child that is stuck in native code.
+The signal is sent when the spawning thread ends: owners spawn from their main thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LIFELINE_FD: Final = "RBEE_LIFELINE_FD"
 ORDERED: Final = "--await-orders"
-"""The only argument of a program whose arguments come as orders."""
+"""The only argument of a program that receives its arguments as orders."""
 MAX_LINE_BYTES: Final = 1024 * 1024
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -38,24 +38,24 @@ class Lifeline:
 
     @property
     def child_fd(self) -> int:
-        """Give the descriptor that the child inherits."""
+        """Return the file descriptor that the child inherits."""
         return self._theirs.fileno()
 
     def env(self) -> dict[str, str]:
-        """Give what to add to the child's environment."""
+        """Return the variables to add to the child's environment."""
         return {LIFELINE_FD: str(self.child_fd)}
 
     def spawned(self) -> None:
-        """Close the child's end here, so that its death is seen as end-of-file."""
+        """Close the child's end in this process, so that its death shows as end-of-file."""
         self._theirs.close()
 
     def order(self, orders: dict[str, Any]) -> None:
-        """Tell a child that waits for orders; that it is gone is noticed elsewhere."""
+        """Send the orders to a child that waits for them; a dead child is detected by `read`."""
         with contextlib.suppress(OSError):
             self._ours.sendall(_line(orders))
 
     def read(self, timeout_s: float) -> dict[str, Any] | None:
-        """Wait for the child's next line; None at end-of-file. Raises TimeoutError after *timeout_s* seconds."""
+        """Return the child's next line, None at end-of-file. Raises TimeoutError after *timeout_s* seconds."""
         self._ours.settimeout(timeout_s)
         while b"\n" not in self._buffer:
             chunk = self._ours.recv(65536)
@@ -66,14 +66,14 @@ class Lifeline:
         return _parse(line)
 
     async def open(self) -> LifelineReader:
-        """Switch to asyncio: the owner's end becomes a reader; `close` of the reader cuts the line."""
-        import asyncio  # a child that only holds its end should not pay for it
+        """Return the owner's end as a reader for asyncio, which takes over closing it."""
+        import asyncio  # a child, which needs none of it, must not pay for the import
 
         reader, writer = await asyncio.open_connection(sock=self._ours, limit=MAX_LINE_BYTES)
         return LifelineReader(reader, writer)
 
     def close(self) -> None:
-        """Cut the line; a child that still lives ends itself."""
+        """Close the connection; a child that is still running exits."""
         self._ours.close()
         self._theirs.close()
 
@@ -86,7 +86,7 @@ class LifelineReader:
         self._writer = writer
 
     async def read(self) -> dict[str, Any] | None:
-        """Wait for the child's next line; None at end-of-file."""
+        """Return the child's next line, None at end-of-file."""
         try:
             line = await self._reader.readline()
         except (ConnectionError, ValueError):
@@ -94,7 +94,7 @@ class LifelineReader:
         return _parse(line) if line.endswith(b"\n") else None
 
     def close(self) -> None:
-        """Cut the line; a child that still lives ends itself."""
+        """Close the connection; a child that is still running exits."""
         self._writer.close()
 
 
@@ -111,40 +111,40 @@ class OwnerLink:
 
     @property
     def owned(self) -> bool:
-        """Tell whether there is an owner."""
+        """Return whether there is an owner."""
         return self._sock is not None
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Send one line to the owner; an owner that is gone is not an error here."""
+        """Send one line to the owner; a dead owner is not an error here."""
         if self._sock is None:
             return
         with self._lock, contextlib.suppress(OSError):
             self._sock.sendall(_line(message))
 
     def orders(self) -> dict[str, Any]:
-        """Wait for the owner's orders; without an owner there are none."""
+        """Wait for the owner's orders and return them; without an owner they are empty."""
         if self._sock is not None:
             self._ordered.wait()
         return self._orders
 
     def _listen(self, sock: socket.socket) -> None:
-        """Take in the orders, if any come, until the owner's end closes; then end this process."""
-        heard = b""
+        """Receive the orders, if any, until the owner's end closes; then exit."""
+        buffer = b""
         with contextlib.suppress(OSError):
             while data := sock.recv(65536):
                 if not self._ordered.is_set():
-                    heard += data
-                    if heard.endswith(b"\n"):
-                        self._orders = _parse(heard) or {}
+                    buffer += data
+                    if buffer.endswith(b"\n"):
+                        self._orders = _parse(buffer) or {}
                         self._ordered.set()
         os._exit(1)
 
 
 def attach() -> OwnerLink:
-    """Bind this process's life to its owner's, if the environment names a lifeline.
+    """Bind the lifetime of this process to its owner's, if the environment names a lifeline.
 
-    Call it first in `main`, before anything slow. When the owner dies this process ends at once, without clean-up.
-    The variable is taken out of the environment, so that children do not mistake it for their own.
+    Call it first in `main`, before anything slow. When the owner dies, this process exits at once, without clean-up.
+    The variable is removed from the environment, so that children do not use it.
     """
     text = os.environ.pop(LIFELINE_FD, None)
     if text is None:

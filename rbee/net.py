@@ -1,4 +1,4 @@
-"""Write network addresses."""
+"""Format network addresses."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def find_program(name: str) -> Path | None:
-    """Return where the program *name* is: beside the running interpreter, else on PATH; None where it is nowhere.
+    """Return where the program *name* is: beside the running interpreter, else on PATH; None if it is in neither.
 
     The folder of the interpreter comes first, because a virtual environment whose programs are called by their path
     need not be on PATH.

@@ -1,1 +1,1 @@
-"""What `make` runs: set the environment up, lock its versions, show the main job."""
+"""The programs that `make` runs: set up the environment, lock its versions, show the main job."""

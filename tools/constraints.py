@@ -1,4 +1,4 @@
-"""Tell where the checkout and its `constraints.txt` lie, and read what the latter pins by version and hash."""
+"""Locate the checkout and its `constraints.txt`, and read the versions and hashes that it pins."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 
 
 def pinned(file: Path = CONSTRAINTS) -> dict[str, Pin]:
-    """Give what the file pins, by normalised name."""
-    # Only now: an unchanged setup reads no pins, and a Python too old to import this must still be told so.
+    """Return the pins of the file, by normalised name."""
+    # Imported here: an unchanged setup reads no pins, and a Python too old to import this must still get a message.
     from rbee.fleet import pins
 
     return pins.read(file.read_text(encoding="utf-8"), str(file))

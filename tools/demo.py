@@ -22,7 +22,7 @@ GONE_WITHIN_S = 2.0
 
 
 def main() -> int:
-    """Run the job in a home of its own, then look for what it left behind."""
+    """Run the job in a home of its own, then check that no process is left."""
     home = Path(tempfile.mkdtemp(prefix="rbee-demo-"))
     code = 1
     try:
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _infer(home: Path) -> int:
-    """Run the command with free ports, so that it meets no rbee that this machine already runs."""
+    """Run the command on free ports, so that it does not collide with an rbee on this machine."""
     config = home / "config.toml"
     queen, hive = _free_port(), _free_port()
     config.write_text(
@@ -62,7 +62,7 @@ def _infer(home: Path) -> int:
 
 
 def _left_behind(home: Path) -> list[psutil.Process]:
-    """List what still runs with this home in its environment, after the time that a child has to end."""
+    """Return the processes that still run with this home in their environment after `GONE_WITHIN_S`."""
     deadline = time.monotonic() + GONE_WITHIN_S
     while (left := _running(home)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -76,7 +76,7 @@ def _running(home: Path) -> list[psutil.Process]:
             if process.environ().get("RBEE_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
-            # Gone meanwhile, or somebody else's: neither is ours.
+            # It has exited meanwhile, or belongs to another user.
             continue
     return found
 

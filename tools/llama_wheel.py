@@ -1,6 +1,6 @@
-"""Find or build the llama-cpp-python wheel for this kind of machine, and show the person how far it is.
+"""Find or build the llama-cpp-python wheel for this kind of machine, and show the progress.
 
-`rbee.fleet.llama_build` builds and keeps it, once for all checkouts and for the machines of a fleet.
+`rbee.fleet.llama_build` builds and caches it, for all checkouts and for the machines of a fleet.
 """
 
 from __future__ import annotations
@@ -12,29 +12,27 @@ from rbee.errors import RbeeError
 from rbee.fleet import llama_build
 from rbee.fleet.kinds import LLAMA, Kind, locate, wheel_folder
 from rbee.fleet.pins import Pin
-from tools.longstep import StepError, long, say
+from tools.longstep import StepError, run_with_progress, say
 
 
 def ensure(found: Mapping[str, Pin]) -> Path:
-    """Give the wheel of this machine's kind, of the version in *found*; build it if it is the first time.
+    """Return the wheel for this kind of machine, of the version in *found*; build it if it does not exist.
 
-    Raises StepError if the build fails or the machine lacks what it takes.
+    Raises StepError if the build fails or a build tool is missing.
     """
     kind = Kind.of_this_machine(found[LLAMA].version)
     if (wheel := locate(kind)) is not None:
-        say(f"  llama.cpp: using the wheel built before, {wheel}")
+        say(f"  llama.cpp: using the cached wheel {wheel}")
         return wheel
     log = wheel_folder(kind).with_name(f"{kind.folder}.log")
 
     def compiling(command: list[str | Path], env: Mapping[str, str]) -> None:
         log.unlink(missing_ok=True)
         say(f"  llama.cpp: building {LLAMA} {kind.version} for this kind of machine ({kind.machine}, {kind.backend}).")
-        say(
-            "    This is the one long step: 4 to 7 minutes on 2 cores. It is done once; later checkouts find the wheel."
-        )
+        say("    This is the only long step: 4 to 7 minutes on 2 cores. Later checkouts use the cached wheel.")
         say(f"    Log: {log}")
-        # Only a talkative pip passes on the steps of ninja, which are counted from the log.
-        long("building llama.cpp", [*command, "--verbose"], log=log, env=env)
+        # pip shows ninja's steps, which are read from the log, only if it is verbose.
+        run_with_progress("building llama.cpp", [*command, "--verbose"], log=log, env=env)
 
     def waiting() -> None:
         say("  llama.cpp: another process is building the wheel; waiting for it.")
@@ -43,5 +41,5 @@ def ensure(found: Mapping[str, Pin]) -> Path:
         wheel = llama_build.build(kind, found, compiling=compiling, waiting=waiting)
     except RbeeError as error:
         raise StepError(f"{error.message}\n{error.hint}") from error
-    say(f"    Kept as {wheel}")
+    say(f"    Cached as {wheel}")
     return wheel

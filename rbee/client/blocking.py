@@ -1,6 +1,6 @@
-"""Talk to a daemon without an event loop: the keeper's way, over the standard library's HTTP.
+"""The blocking HTTP client of a daemon, for the keeper, on the standard library's http.client.
 
-Loading httpx takes longer than a whole `worker list`, so a command-line program does without it.
+Importing httpx takes longer than a whole `worker list`, so a command-line program does without it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
-from rbee.client.event import Event, broken_stream, foreign_stream, parse_event
+from rbee.client.event import Event, incomplete_stream_error, invalid_stream_error, parse_event
 from rbee.client.retry import CONNECT_TIMEOUT_S, CONTROL_TIMEOUT_S, HTTP_CONNECT, Retries
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.errors import RbeeError
+from rbee.net import host_port
 
 if TYPE_CHECKING:
     from http.client import HTTPConnection, HTTPResponse
@@ -26,11 +27,11 @@ Json = Mapping[str, Any]
 
 
 class BlockingClient:
-    """One daemon at *url*, opened by *key*; a connection for each request.
+    """A client of one daemon at *url*, with *key*; it opens a connection for each request.
 
-    Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT where it does not answer,
-    INVALID_RESPONSE where something answers that is not ours. A patience of None waits without end.
-    *absent_hint* is the next step where nobody listens.
+    Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT if it does not respond,
+    INVALID_RESPONSE if another program responds. A timeout of None waits without limit.
+    *absent_hint* is the next step if the daemon cannot be reached.
     """
 
     def __init__(
@@ -43,13 +44,13 @@ class BlockingClient:
         absent_hint: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        # Not with this module: it takes a fifth of the time after which a cold command has started its queen.
+        # Imported here and not with the module: it takes a fifth of the time in which a cold command starts its queen.
         import http.client
 
         self._http = http.client
         self.name = name
         self.url = url.rstrip("/")
-        self._at = split_url(self.url)
+        self._address = split_url(self.url)
         self._key = key
         self._retries = retries
         self._absent_hint = absent_hint
@@ -62,19 +63,19 @@ class BlockingClient:
         *,
         body: Json | None = None,
         params: Json | None = None,
-        patience_s: float | None = CONTROL_TIMEOUT_S,
+        timeout_s: float | None = CONTROL_TIMEOUT_S,
     ) -> Any:
-        """Send a request and give the answer's JSON; None where the answer is empty."""
-        connection, response = self._send(method, path + _query(params), body, patience_s)
+        """Send a request and return the JSON of the response; None if it is empty."""
+        connection, response = self._send(method, path + _query(params), body, timeout_s)
         try:
             raw = response.read()
         except (OSError, self._http.HTTPException) as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
         finally:
             connection.close()
         value = _parse(raw)
         if value is None and raw:
-            raise self._foreign(response.status)
+            raise self._invalid_response(response.status)
         return value
 
     @contextmanager
@@ -85,16 +86,16 @@ class BlockingClient:
         *,
         body: Json | None = None,
         params: Json | None = None,
-        silence_s: float | None,
+        idle_timeout_s: float | None,
     ) -> Iterator[Iterator[Event]]:
         """Open a stream of events; leaving the context closes the connection, which cancels the work behind it.
 
-        *silence_s* is how long nothing at all may come. What fails before the first event is raised at once.
+        *idle_timeout_s* is the longest time without any data. Errors before the first event are raised at once.
         """
-        connection, response = self._send(method, path + _query(params), body, silence_s)
+        connection, response = self._send(method, path + _query(params), body, idle_timeout_s)
         try:
             if not (response.getheader("Content-Type") or "").startswith("text/event-stream"):
-                raise foreign_stream(self.url + path)
+                raise invalid_stream_error(self.url + path)
             yield self._events(response, self.url + path)
         finally:
             response.close()
@@ -119,10 +120,10 @@ class BlockingClient:
                         yield parse_event(name, text, url)
                     name, data = "message", []
         except TimeoutError as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
         except (OSError, self._http.HTTPException) as error:
-            raise broken_stream(url) from error
-        raise broken_stream(url)
+            raise incomplete_stream_error(url) from error
+        raise incomplete_stream_error(url)
 
     def _send(
         self, method: str, target: str, body: Json | None, timeout_s: float | None
@@ -133,26 +134,26 @@ class BlockingClient:
         if body is not None:
             headers["Content-Type"] = "application/json"
         payload = None if body is None else json.dumps(body).encode()
-        connection = self._reach()
+        connection = self._connect_with_retries()
         try:
             if connection.sock is not None:
                 connection.sock.settimeout(timeout_s)
-            connection.request(method, self._at.path + target, payload, headers)
+            connection.request(method, self._address.path + target, payload, headers)
             response = connection.getresponse()
             if response.status < 400:
                 return connection, response
             refusal = RbeeError.from_body(_parse(response.read()))
         except (OSError, self._http.HTTPException) as error:
             connection.close()
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
         except BaseException:
             connection.close()
             raise
         connection.close()
-        raise refusal or self._foreign(response.status)
+        raise refusal or self._invalid_response(response.status)
 
-    def _reach(self) -> HTTPConnection:
-        """Connect; nothing was sent yet, so that trying again is safe for every request."""
+    def _connect_with_retries(self) -> HTTPConnection:
+        """Connect; nothing was sent yet, so a retry is safe for every request."""
         waits = list(self._retries.waits())
         for wait in waits:
             try:
@@ -165,42 +166,42 @@ class BlockingClient:
             attempts = len(waits) + 1
             raise RbeeError(
                 ErrorCode.CONNECTION_TIMEOUT,
-                f"{_sentence(self.name)} at {self.url} does not answer ({_reason(error)}; {_times(attempts)}).",
+                f"{_capitalized(self.name)} at {self.url} does not answer ({_reason(error)}; {_attempts(attempts)}).",
                 details={"url": self.url, "attempts": attempts},
                 hint=self._absent_hint,
             ) from error
 
     def _connect(self) -> HTTPConnection:
-        kind = self._http.HTTPSConnection if self._at.scheme == "https" else self._http.HTTPConnection
-        connection = kind(self._at.hostname or "", self._at.port, timeout=CONNECT_TIMEOUT_S)
+        kind = self._http.HTTPSConnection if self._address.scheme == "https" else self._http.HTTPConnection
+        connection = kind(self._address.hostname or "", self._address.port, timeout=CONNECT_TIMEOUT_S)
         connection.connect()
         if connection.sock is not None:
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
 
-    def _broken(self, error: Exception) -> RbeeError:
+    def _connection_error(self, error: Exception) -> RbeeError:
         if isinstance(error, TimeoutError):
             return RbeeError(
                 ErrorCode.CONNECTION_TIMEOUT,
-                f"{_sentence(self.name)} at {self.url} took too long to answer.",
+                f"{_capitalized(self.name)} at {self.url} took too long to respond.",
                 details={"url": self.url},
             )
         return RbeeError(
             ErrorCode.INVALID_RESPONSE,
-            f"The connection to {self.name} at {self.url} broke: {_reason(error)}.",
+            f"The connection to {self.name} at {self.url} was lost: {_reason(error)}.",
             details={"url": self.url},
         )
 
-    def _foreign(self, status: int) -> RbeeError:
+    def _invalid_response(self, status: int) -> RbeeError:
         return RbeeError(
             ErrorCode.INVALID_RESPONSE,
-            f"{self.url} answered HTTP {status}, but not as {self.name} does.",
+            f"{self.url} responded with HTTP {status}, but not in the format of {self.name}.",
             details={"url": self.url, "status": status},
         )
 
 
 def split_url(url: str) -> SplitResult:
-    """Take an address apart, its port filled in. Raises RbeeError CONFIG_INVALID where it is none of HTTP."""
+    """Split a URL and fill in its default port. Raises RbeeError CONFIG_INVALID if it is not an HTTP URL."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -208,11 +209,10 @@ def split_url(url: str) -> SplitResult:
         parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise RbeeError(
-            ErrorCode.CONFIG_INVALID, f"{url!r} is not an address of a daemon.", hint="Write http://HOST:PORT."
+            ErrorCode.CONFIG_INVALID, f"{url!r} is not the URL of a daemon.", hint="Write http://HOST:PORT."
         )
     if port is None:
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        parts = parts._replace(netloc=f"{host}:{443 if parts.scheme == 'https' else 80}")
+        parts = parts._replace(netloc=host_port(parts.hostname, 443 if parts.scheme == "https" else 80))
     return parts
 
 
@@ -224,21 +224,21 @@ def _parse(raw: bytes) -> Any:
 
 
 def _query(params: Json | None) -> str:
-    given = {key: value for key, value in (params or {}).items() if value is not None}
-    return "?" + urlencode(given) if given else ""
+    set_params = {key: value for key, value in (params or {}).items() if value is not None}
+    return "?" + urlencode(set_params) if set_params else ""
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {CONNECT_TIMEOUT_S:.0f} s"
+        return f"no response within {CONNECT_TIMEOUT_S:.0f} s"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error) or type(error).__name__
 
 
-def _sentence(name: str) -> str:
+def _capitalized(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _times(attempts: int) -> str:
+def _attempts(attempts: int) -> str:
     return "1 attempt" if attempts == 1 else f"{attempts} attempts"

@@ -1,4 +1,4 @@
-"""One event of a stream, and what a stream that is not ours is called. Standard library only."""
+"""One event of a stream, and the errors of a stream that is not valid. Standard library only."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ class Event:
 
 
 def parse_event(name: str, text: str, url: str) -> Event:
-    """Read one event. Raises RbeeError: the one of an `error` event, INVALID_RESPONSE for what is not ours."""
+    """Parse one event. Raises RbeeError: the one of an `error` event, INVALID_RESPONSE for any other data."""
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise foreign_stream(url) from error
+        raise invalid_stream_error(url) from error
     if name == "error":
-        raise RbeeError.from_body(data) or foreign_stream(url)
+        raise RbeeError.from_body(data) or invalid_stream_error(url)
     if not isinstance(data, dict):
-        raise foreign_stream(url)
+        raise invalid_stream_error(url)
     return Event(name, data)
 
 
-def foreign_stream(url: str) -> RbeeError:
-    """Make the error for a stream that does not speak our language."""
-    return RbeeError(ErrorCode.INVALID_RESPONSE, f"{url} does not stream events as rbee does.", details={"url": url})
+def invalid_stream_error(url: str) -> RbeeError:
+    """Return the error for a stream that is not in the format of rbee."""
+    return RbeeError(
+        ErrorCode.INVALID_RESPONSE, f"{url} does not stream events in the format of rbee.", details={"url": url}
+    )
 
 
-def broken_stream(url: str) -> RbeeError:
-    """Make the error for a stream that stopped without its end."""
+def incomplete_stream_error(url: str) -> RbeeError:
+    """Return the error for a stream that ended without its last event."""
     return RbeeError(
         ErrorCode.INVALID_RESPONSE,
-        f"The stream from {url} broke off: it ended without 'done' and without an error.",
+        f"The stream from {url} is incomplete: it ended without 'done' and without an error.",
         details={"url": url},
     )

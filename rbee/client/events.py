@@ -1,4 +1,4 @@
-"""Read the events of a stream inside an event loop, and tell an end from a break."""
+"""Read the events of a stream asynchronously, and check that it is complete."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 from httpx_sse import EventSource, SSEError
 
-from rbee.client.event import Event, broken_stream, foreign_stream, parse_event
+from rbee.client.event import Event, incomplete_stream_error, invalid_stream_error, parse_event
 from rbee.client.web import httpx
 from rbee.contracts.ids import SSE_DONE
 
 
-async def aevents(response: httpx.Response) -> AsyncIterator[Event]:
-    """Give each event until `[DONE]`.
+async def read_events(response: httpx.Response) -> AsyncIterator[Event]:
+    """Yield each event until `[DONE]`.
 
     Raises RbeeError: the one of an `error` event, or INVALID_RESPONSE for a stream that ends in neither.
     """
@@ -23,5 +23,5 @@ async def aevents(response: httpx.Response) -> AsyncIterator[Event]:
                 return
             yield parse_event(raw.event, raw.data, url)
     except SSEError as error:
-        raise foreign_stream(url) from error
-    raise broken_stream(url)
+        raise invalid_stream_error(url) from error
+    raise incomplete_stream_error(url)

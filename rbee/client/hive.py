@@ -1,4 +1,4 @@
-"""The queen's view of a hive's HTTP routes."""
+"""The client of a hive's HTTP routes, for the queen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from rbee.client.base import WAITING_TIMEOUT, AsyncDaemonClient, OnRetry
-from rbee.client.events import aevents
+from rbee.client.events import read_events
 from rbee.client.retry import GRACEFUL_STOP_S
 from rbee.contracts.hives import HiveHealth, ShutdownReceipt
 from rbee.contracts.models import CatalogEntry, DownloadProgress, ModelDetails
@@ -15,7 +15,7 @@ from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerStopReceipt
 
 
 class HiveClient:
-    """Ask one hive. Every method raises RbeeError, see `client.base`."""
+    """A client of one hive. Every method raises RbeeError, see `client.base`."""
 
     def __init__(self, node: str, url: str, key: str | None) -> None:
         self.node = node
@@ -27,65 +27,65 @@ class HiveClient:
         await self._daemon.close()
 
     async def health(self, on_retry: OnRetry | None = None) -> HiveHealth:
-        """Ask whether it lives, and its version."""
+        """Return its health and version."""
         return HiveHealth.model_validate(await self._daemon.json("GET", "/v1/health", on_retry=on_retry))
 
     async def download(self, model: str, on_retry: OnRetry | None = None) -> DownloadProgress:
-        """Start to fetch a model unless it is there; the answer's stage says which."""
+        """Start the download of a model unless it is there; the stage of the response says which."""
         return DownloadProgress.model_validate(
             await self._daemon.json("POST", "/v1/models/download", body={"model": model}, on_retry=on_retry)
         )
 
     async def download_progress(self, model: str) -> AsyncIterator[DownloadProgress]:
-        """Follow a download to its end."""
+        """Yield the progress of a download to its end."""
         async with self._daemon.stream(
-            "GET", "/v1/models/download/progress", params={"model": model}, patience=WAITING_TIMEOUT
+            "GET", "/v1/models/download/progress", params={"model": model}, timeouts=WAITING_TIMEOUT
         ) as response:
-            async for event in aevents(response):
+            async for event in read_events(response):
                 yield DownloadProgress.model_validate(event.data)
 
     async def models(self) -> list[CatalogEntry]:
-        """List the catalogue."""
+        """Return the catalog."""
         answer = await self._daemon.json("GET", "/v1/models/list")
         return [CatalogEntry.model_validate(row) for row in answer["models"]]
 
     async def model(self, model_id: str) -> ModelDetails:
-        """Show one model by id or reference."""
+        """Return one model by id or reference."""
         return ModelDetails.model_validate(
             await self._daemon.json("GET", "/v1/models/show", params={"model": model_id})
         )
 
     async def remove_model(self, model_id: str) -> None:
-        """Remove a model from the catalogue, and its file if the hive downloaded it."""
+        """Remove a model from the catalog, and its file if the hive downloaded it."""
         await self._daemon.json("DELETE", f"/v1/models/{model_id}")
 
     async def spawn(self, request: SpawnRequest) -> WorkerAccess:
-        """Start a worker; answered when its process exists."""
+        """Start a worker; return when its process exists."""
         answer = await self._daemon.json(
-            "POST", "/v1/workers/spawn", body=request.model_dump(mode="json"), patience=WAITING_TIMEOUT
+            "POST", "/v1/workers/spawn", body=request.model_dump(mode="json"), timeouts=WAITING_TIMEOUT
         )
         return WorkerAccess.model_validate(answer)
 
     async def stop(self, worker_id: str) -> WorkerStopReceipt:
-        """Stop a worker; answered when it is gone."""
-        answer = await self._daemon.json("POST", f"/v1/workers/{worker_id}/shutdown", patience=stop_timeout())
+        """Stop a worker; return when it has exited."""
+        answer = await self._daemon.json("POST", f"/v1/workers/{worker_id}/shutdown", timeouts=stop_timeout())
         return WorkerStopReceipt.model_validate(answer)
 
     async def shutdown(self) -> ShutdownReceipt:
-        """Stop the hive; answered when its workers are gone."""
-        answer = await self._daemon.json("POST", "/v1/admin/shutdown", patience=stop_timeout())
+        """Stop the hive; return when its workers have exited."""
+        answer = await self._daemon.json("POST", "/v1/admin/shutdown", timeouts=stop_timeout())
         return ShutdownReceipt.model_validate(answer)
 
     async def logs(self, *, follow: bool, lines: int) -> AsyncIterator[LogLine]:
-        """Read the logs of the hive and its workers; with *follow* without an end."""
+        """Yield the logs of the hive and its workers; with *follow* without an end."""
         params: dict[str, Any] = {"follow": str(follow).lower(), "lines": lines}
-        async with self._daemon.stream("GET", "/v1/logs", params=params, patience=WAITING_TIMEOUT) as response:
-            async for event in aevents(response):
+        async with self._daemon.stream("GET", "/v1/logs", params=params, timeouts=WAITING_TIMEOUT) as response:
+            async for event in read_events(response):
                 yield LogLine.model_validate(event.data)
 
 
 def stop_timeout() -> Any:
-    """Give the time a graceful stop may take, and some for the kill after it."""
+    """Return the time that a graceful stop may take, with a margin for the kill after it."""
     from rbee.client.web import httpx
 
     return httpx.Timeout(GRACEFUL_STOP_S + 15, connect=5)

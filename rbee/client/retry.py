@@ -1,4 +1,4 @@
-"""How often to try again, and how long to wait in between."""
+"""Retry delays and timeouts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """The waits before each further attempt, in seconds: one first attempt, then one for each delay."""
+    """The delays before each retry, in seconds."""
 
     delays_s: tuple[float, ...]
 
     def waits(self, rand: Callable[[], float] = random.random) -> Iterator[float]:
-        """Give each delay times a random 0.5 to 1.5, so that many who failed at once do not return at once."""
+        """Yield each delay times a random 0.5 to 1.5, so that clients that failed together do not retry together."""
         for delay in self.delays_s:
             yield delay * (0.5 + rand())
 

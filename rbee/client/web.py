@@ -1,16 +1,17 @@
-"""httpx, with what it imports late, and without its command line, whose three libraries take long to import."""
+"""Import httpx without its command line, whose three libraries are slow to import, and with its late imports."""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
 
-# None makes an import fail (the import system's reference), and httpx goes on without what cannot be imported.
+# None makes the import fail (see the import system's reference), and httpx tolerates that.
 sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 import httpx  # noqa: E402
 
-# It would import these amid its first request, for which a cold start waits; before, a queen only waits for her hive.
+# httpx would import these during its first request, for which a cold start waits; at this point the queen only
+# waits for its hive.
 for _name in ("httpcore", "anyio.lowlevel", "anyio.streams.memory", "anyio.streams.stapled", "anyio.streams.tls"):
     import_module(_name)
 

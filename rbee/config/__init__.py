@@ -1,1 +1,1 @@
-"""Where settings come from, where files lie, how keys are kept, and how processes take turns."""
+"""Settings, paths, keys, and locks between processes."""

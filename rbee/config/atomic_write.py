@@ -1,4 +1,4 @@
-"""Write a file whole or not at all: aside, then renamed into its place."""
+"""Write files atomically: to a temporary file, which is then renamed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from rbee.config.paths import storage_error
 
 
 def atomic_write(path: Path, text: str, *, mode: int = 0o600, durable: bool = True, replace: bool = True) -> None:
-    """Write *text* as UTF-8 to *path*; a symbolic link stays and what it names is written.
+    """Write *text* as UTF-8 to *path*; a symbolic link is followed.
 
     Args:
         mode: the permission bits of the new file.
-        durable: wait until the disk has it; False is for what may be lost in a power cut.
-        replace: whether a file that is there is replaced.
+        durable: wait until the data is on disk; False for files that may be lost in a power cut.
+        replace: whether an existing file is replaced.
 
     Raises:
-        FileExistsError: without *replace*, where there is a file already.
+        FileExistsError: without *replace*, if the file exists.
         RbeeError: DISK_FULL or PERMISSION_DENIED.
     """
     target = path.resolve()
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        aside = Path(name)
+        temporary = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 os.fchmod(file.fileno(), mode)
@@ -33,11 +33,11 @@ def atomic_write(path: Path, text: str, *, mode: int = 0o600, durable: bool = Tr
                     file.flush()
                     os.fsync(file.fileno())
             if replace:
-                aside.replace(target)
+                temporary.replace(target)
             else:
-                os.link(aside, target)
+                os.link(temporary, target)
         finally:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
     except FileExistsError:
         raise
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Keys: where they are read from, made on first use, kept with mode 0600, never printed."""
+"""Read and store API keys: created on first use, kept with mode 0600, never printed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from rbee.errors import ConfigError
 
 
 def new_key() -> str:
-    """Make a key of 256 random bits."""
-    import secrets  # with hashlib and more, which whoever only reads keys has no use for
+    """Return a new key of 256 random bits."""
+    import secrets  # imports hashlib and more, which a program that only reads keys does not need
 
     return secrets.token_urlsafe(32)
 
 
 def api_key_file(paths: Paths) -> Path:
-    """Tell where the key between keeper and queen is kept."""
+    """Return the path of the key that keeper and queen share."""
     return paths.secrets / "api-key"
 
 
 def find_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None = None) -> str | None:
-    """Look for the key of the queen: `RBEE_API_KEY`, the credentials directory, *file*, the home.
+    """Return the key of the queen, if any, from `RBEE_API_KEY`, the credentials directory, *file* or the home.
 
-    Raises ConfigError for a key file that others can read, or that is named and cannot be read.
+    Raises ConfigError for a key file that other users can read, or a named one that cannot be read.
     """
     if environ.get("RBEE_API_KEY"):
         return environ["RBEE_API_KEY"].strip()
@@ -40,7 +40,7 @@ def find_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None = N
 
 
 def ensure_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None = None) -> str:
-    """Find the key of the queen, or make one in the home; two at once agree on one."""
+    """Return the key of the queen, or create one in the home; concurrent callers get the same one."""
     found = find_api_key(paths, environ, file)
     if found:
         return found
@@ -49,21 +49,21 @@ def ensure_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None =
 
 
 def read_key(path: Path) -> str:
-    """Read a key file. Raises ConfigError if others can read it, if it is empty or cannot be read."""
+    """Read a key file. Raises ConfigError if other users can read it, if it is empty or cannot be read."""
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         text = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"the key file cannot be read: {error.strerror}", path=str(path)) from error
     if mode & 0o077:
-        raise ConfigError(f"others can read this key (mode {mode:o}); run: chmod 600 {path}", path=str(path))
+        raise ConfigError(f"other users can read this key (mode {mode:o}); run: chmod 600 {path}", path=str(path))
     if not text:
-        raise ConfigError("the key file is empty; remove it and a new key is made", path=str(path))
+        raise ConfigError("the key file is empty; remove it, and a new key is created", path=str(path))
     return text
 
 
 def store_key(path: Path, key: str, *, replace: bool) -> str:
-    """Write a key, mode 0600, whole or not at all; without *replace* a key that is there stays and is returned."""
+    """Write a key atomically, mode 0600; without *replace* an existing key is kept and returned."""
     try:
         atomic_write(path, key + "\n", replace=replace)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Find and read the config file, and say on which line a key stands."""
+"""Find and read the config file, and locate the line of a key."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ConfigFile:
     text: str = ""
 
     def table(self, name: str) -> dict[str, Any]:
-        """Give one table, empty if absent. Raises ConfigError if the key holds something else."""
+        """Return one table, empty if absent. Raises ConfigError if the key is not a table."""
         value = self.data.get(name, {})
         if not isinstance(value, dict):
             raise self.error(f"'{name}' must be a table, written [{name}].", name)
         return value
 
     def line(self, *keys: str) -> int | None:
-        """Give the line, from 1, on which the key named by its path (`"hive", "port"`) is set."""
+        """Return the line, from 1, on which the key named by its path (`"hive", "port"`) is set."""
         wanted = tuple(keys)
         table: tuple[str, ...] = ()
         for number, line in enumerate(self.text.splitlines(), start=1):
@@ -46,12 +46,12 @@ class ConfigFile:
         return None
 
     def error(self, message: str, *keys: str) -> ConfigError:
-        """Make an error about the key named by its path."""
+        """Return an error about the key named by its path."""
         return ConfigError(message, path=str(self.path) if self.path else None, line=self.line(*keys))
 
 
 def candidates(environ: Mapping[str, str]) -> list[Path]:
-    """List where the config file may be, first found wins."""
+    """Return the paths where the config file may be; the first that exists wins."""
     named = environ.get("RBEE_CONFIG")
     home = Path.home()
     rbee_home = Path(environ["RBEE_HOME"]).expanduser() if environ.get("RBEE_HOME") else home / ".rbee"

@@ -1,6 +1,6 @@
-"""Take turns with other processes, by a lock in a file that ends with the process that holds it.
+"""A lock between processes, on a file; it is released when the process that holds it exits.
 
-Needs the standard library only, so that the set-up of a checkout can use it before anything is installed.
+Uses the standard library only, so that the set-up of a checkout can use it before anything is installed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from rbee.config.paths import storage_error
 
 @contextmanager
 def file_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock at *path*, whose folder must be there; wait for it as long as it takes.
+    """Hold the lock at *path*, whose folder must exist; wait for it without a time limit.
 
     Args:
-        path: an empty file, made here; it stays, because another may wait for it.
-        waiting: called once if another process has the turn, so that the person who waits can be told.
+        path: an empty file, created here; it is not removed, because another process may wait for it.
+        waiting: called once if another process holds the lock, to inform the user.
 
     Raises:
         RbeeError: the file cannot be written.

@@ -1,7 +1,7 @@
-"""Read settings from the layers they can come from, and remember which one each value came from.
+"""Read settings from several layers, and record the source of each value.
 
 Order, first wins: command line, environment, credentials directory, config file, default.
-A key that no setting has is refused in every layer, with the file and the line where there is one.
+An unknown key is rejected in every layer, with file and line if there are any.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from rbee.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """What one reading of settings looks at; *flags* are the options that were given on the command line."""
+    """The inputs from which settings are read; *flags* are the options of the command line."""
 
     environ: Mapping[str, str] = field(default_factory=dict)
     file: ConfigFile = field(default_factory=lambda: ConfigFile(None))
@@ -40,12 +40,12 @@ _layers: ContextVar[Layers | None] = ContextVar("layers", default=None)
 
 
 class LayeredSettings(BaseSettings):
-    """Settings of one program. `read` looks at all layers; the constructor takes its arguments and nothing else.
+    """The settings of one program. `read` uses all layers; the constructor only its arguments.
 
     `table` is the table of the config file that holds the settings, None for the top level. `credentials` names the
-    file in the credentials directory for a setting. `foreign_keys` and `foreign_env` belong to somebody else though
-    they stand in the table, or have the prefix of the environment's variables (`env_prefix`); a name in `foreign_env`
-    that ends with `_` is a prefix itself.
+    file in the credentials directory for a setting. `foreign_keys` and `foreign_env` are settings of other programs in
+    the same table, or with the same prefix of environment variables (`env_prefix`); a name in `foreign_env` that ends
+    with `_` is a prefix itself.
     """
 
     model_config = SettingsConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -64,7 +64,7 @@ class LayeredSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the layers as sources of the library."""
+        """Return the layers as sources of pydantic-settings."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         layers = _layers.get()
         return (init_settings,) if layers is None else (*_sources(cls, layers), init_settings)
@@ -116,7 +116,7 @@ class _Environment(EnvSettingsSource):
         try:
             return super().prepare_field_value(field_name, field, value, value_is_complex)
         except ValueError as error:
-            raise ConfigError(f"{field_name}: not JSON (from {self.origin(field_name)}).") from error
+            raise ConfigError(f"{field_name}: invalid JSON (from {self.origin(field_name)}).") from error
 
     def origin(self, key: str) -> str:
         return self.env_prefix + key.upper()
@@ -143,7 +143,7 @@ class _ConfigTable(InitSettingsSource):
             if key not in settings.model_fields and key not in settings.foreign_keys:
                 where = "at the top level" if self._table is None else f"in [{self._table}]"
                 known = ", ".join(sorted([*settings.model_fields, *settings.foreign_keys]))
-                raise self._file.error(f"unknown key '{key}' {where}; known are: {known}.", *_path(settings, key))
+                raise self._file.error(f"unknown key '{key}' {where}; known keys: {known}.", *_path(settings, key))
         super().__init__(settings, {key: value for key, value in values.items() if key in settings.model_fields})
 
     def origin(self, key: str) -> str:
@@ -155,7 +155,7 @@ _Source = _Flags | _Environment | _Credentials | _ConfigTable
 
 
 def _sources(settings: type[LayeredSettings], layers: Layers) -> list[_Source]:
-    """Return the layers, the first that wins first."""
+    """Return the layers, highest priority first."""
     return [source(settings, layers) for source in (_Flags, _Environment, _Credentials, _ConfigTable)]
 
 

@@ -1,4 +1,4 @@
-"""Where rbee keeps its state: everything below one home."""
+"""The paths of rbee's state, all below one home."""
 
 from __future__ import annotations
 
@@ -20,42 +20,42 @@ class Paths:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Paths:
-        """Read the home from the environment."""
+        """Return the paths below the home that the environment names."""
         text = environ.get("RBEE_HOME")
         return cls(Path(text).expanduser().absolute() if text else Path.home() / ".rbee")
 
     @property
     def run(self) -> Path:
-        """PID files and locks."""
+        """Return the folder of PID files and locks."""
         return self.home / "run"
 
     @property
     def logs(self) -> Path:
-        """One log file a daemon."""
+        """Return the folder of log files, one for each daemon."""
         return self.home / "logs"
 
     @property
     def secrets(self) -> Path:
-        """Keys, each in a file of mode 0600."""
+        """Return the folder of keys, each in a file of mode 0600."""
         return self.home / "secrets"
 
     @property
     def models(self) -> Path:
-        """Downloaded models."""
+        """Return the folder of downloaded models."""
         return self.home / "models"
 
     @property
     def partial(self) -> Path:
-        """Answers that broke off in mid-stream."""
+        """Return the folder of incomplete answers, whose stream failed."""
         return self.home / "partial"
 
     @property
     def queen_pid(self) -> Path:
-        """The PID file of a queen from `daemon start`."""
+        """Return the PID file of a queen started by `daemon start`."""
         return self.run / "queen-rbee.pid"
 
     def make(self, folder: Path) -> Path:
-        """Make *folder* and its parents, mode 0700. Raises RbeeError where the system refuses."""
+        """Create *folder* and its parents, mode 0700. Raises RbeeError if it cannot be created or written."""
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not os.access(folder, os.W_OK | os.X_OK):
@@ -66,9 +66,9 @@ class Paths:
 
 
 def storage_error(error: OSError, path: Path) -> RbeeError:
-    """Turn a refusal of the file system into an error that names the path and the next step."""
+    """Return an error of the file system as an RbeeError that names the path."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return RbeeError(ErrorCode.DISK_FULL, f"No space is left for {path}.", details={"path": str(path)})
+        return RbeeError(ErrorCode.DISK_FULL, f"No space left on the device for {path}.", details={"path": str(path)})
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RbeeError(
             ErrorCode.PERMISSION_DENIED, f"{path} cannot be written: {error.strerror}.", details={"path": str(path)}

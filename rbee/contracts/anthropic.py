@@ -1,6 +1,6 @@
-"""What Anthropic's clients send to `/v1/messages` and `/v1/messages/count_tokens`.
+"""The requests that Anthropic-compatible clients send to `/v1/messages` and `/v1/messages/count_tokens`.
 
-Fields that are not listed here are accepted and do nothing.
+Fields that are not listed here are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rbee.contracts.tasks import StopText
 
 
 class Block(OpenModel):
-    """A piece of a message: text, a call of a tool, its result, or something that is refused."""
+    """A content block of a message: text, a tool call, its result, or a type that is rejected."""
 
     type: str
     text: Text | None = None
@@ -26,14 +26,14 @@ class Block(OpenModel):
 
 
 class MessageTurn(OpenModel):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["user", "assistant", "system"]
     content: Text | list[Block]
 
 
 class MessageTool(OpenModel):
-    """A tool that the model may call; one with a `type` of its own is the server's, and there are none here."""
+    """A tool that the model may call; a `type` names a server-side tool, of which there are none here."""
 
     type: str | None = None
     name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")

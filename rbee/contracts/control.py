@@ -1,7 +1,7 @@
 """The control channel between queen and hive: one WebSocket, JSON text frames, tagged by `kind`.
 
-The queen dials; the hive speaks first, with `Hello`, then sends every change as it happens and a `Beat` every 2 s.
-The queen sends a `Lease` every 2 s. Nothing in the messages depends on who dialled.
+The queen connects; the hive sends `Hello` first, then every change as it happens and a `Heartbeat` every 2 s.
+The queen sends a `Lease` every 2 s. Nothing in the messages depends on which side connected.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import Quarantine, WorkerAccess
 
-BEAT_INTERVAL_S = 2.0
+HEARTBEAT_INTERVAL_S = 2.0
 SILENCE_LIMIT_S = 10.0
 
 
 class Hello(BaseModel):
-    """What the hive is and has; the queen replaces all it knew of it.
+    """The whole state of a hive; it replaces what the queen knew of it.
 
-    `models` is None from a hive that has not looked into its catalogue yet: `models_changed` follows.
+    `models` is None from a hive that has not read its catalog yet: `models_changed` follows.
     """
 
     kind: Literal["hello"] = "hello"
@@ -37,16 +37,16 @@ class Hello(BaseModel):
 
 
 class WorkerChanged(BaseModel):
-    """A worker is new or changed state."""
+    """A worker that is new or whose state changed."""
 
     kind: Literal["worker_changed"] = "worker_changed"
     link: WorkerAccess
 
 
 class WorkerGone(BaseModel):
-    """A worker has ended; `reason` is for people, `log_tail` its last lines.
+    """A worker that has exited; `reason` is for people, `log_tail` holds the last lines of its log.
 
-    `error` is the worker's own account, where it could give one (a model that would not load).
+    `error` is the error that the worker reported itself, if it could (a model that failed to load).
     """
 
     kind: Literal["worker_gone"] = "worker_gone"
@@ -58,7 +58,7 @@ class WorkerGone(BaseModel):
 
 
 class ModelsChanged(BaseModel):
-    """The whole catalogue, after a change."""
+    """The whole catalog, after a change."""
 
     kind: Literal["models_changed"] = "models_changed"
     models: list[CatalogEntry]
@@ -79,19 +79,19 @@ class QuarantineChanged(BaseModel):
 
 
 class Heartbeat(BaseModel):
-    """The hive lives."""
+    """A sign that the hive is alive."""
 
     kind: Literal["beat"] = "beat"
 
 
 class Closing(BaseModel):
-    """The hive is draining: place nothing on it."""
+    """A notice that the hive is draining: nothing may be placed on it."""
 
     kind: Literal["closing"] = "closing"
 
 
 class Lease(BaseModel):
-    """The queen lives; the hive keeps its workers for another `fence_after` seconds."""
+    """A sign that the queen is alive; the hive keeps its workers for another `fence_after_s` seconds."""
 
     kind: Literal["lease"] = "lease"
     queen_id: str

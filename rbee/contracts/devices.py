@@ -1,4 +1,4 @@
-"""What a machine computes with."""
+"""The compute devices of a machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Backend(StrEnum):
-    """A way to compute; the order of the members is the order of preference."""
+    """A compute backend; the order of the members is the order of preference."""
 
     CUDA = "cuda"
     METAL = "metal"
@@ -29,20 +29,20 @@ class Device(BaseModel):
 
 
 class Detection(BaseModel):
-    """What was found on a machine, and what was looked for and could not be used, with the reason."""
+    """The devices found on a machine, and the backends that were found but cannot be used, with the reason."""
 
     devices: list[Device]
     faults: dict[Backend, str] = Field(default_factory=dict)
 
     @cached_property
     def backends(self) -> list[Backend]:
-        """List the backends that have a device, best first: the registry's `backends`."""
+        """Return the backends that have a device, best first: the registry's `backends`."""
         present = {device.backend for device in self.devices}
         return [backend for backend in Backend if backend in present]
 
     @cached_property
     def best(self) -> Backend | None:
-        """Name the best backend; a GPU whose driver is broken is named too, so that nothing falls back."""
+        """Return the best backend; one whose driver is broken counts too, so that nothing falls back silently."""
         return next((backend for backend in Backend if backend in self.faults or backend in self.backends), None)
 
     @property

@@ -10,7 +10,7 @@ from rbee.contracts.errors import ErrorCode
 
 
 class ErrorDetail(BaseModel):
-    """What is inside `error`."""
+    """The content of `error`."""
 
     code: ErrorCode
     type: str
@@ -22,6 +22,6 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The only error body there is."""
+    """The body of every error response."""
 
     error: ErrorDetail

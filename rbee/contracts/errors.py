@@ -1,6 +1,6 @@
-"""The one table of what can go wrong: code, HTTP status, OpenAI error type, default hint.
+"""The table of errors: code, HTTP status, OpenAI error type, default hint.
 
-The body that carries it is `contracts.error_body.ErrorBody`; `type` is what OpenAI clients switch on.
+The body that carries it is `contracts.error_body.ErrorBody`; OpenAI clients branch on `type`.
 This module needs the standard library only, so that a command-line program can fail without loading pydantic.
 A status of None marks a code that only the keeper reports, about machines, and that never crosses HTTP.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class ErrorCode(StrEnum):
-    """What happened, as a name that scripts can rely on."""
+    """The kind of an error, as a name that scripts can rely on."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
     INVALID_MODEL_REF = "INVALID_MODEL_REF"
@@ -115,7 +115,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         401, _AUTH, "Send 'Authorization: Bearer <key>'. The keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
     ),
     ErrorCode.INVALID_API_KEY: ErrorSpec(
-        401, _AUTH, "The keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key; compare it with the daemon's."
+        401, _AUTH, "Compare the key with the daemon's; the keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
     ),
     ErrorCode.MODEL_ACCESS_DENIED: ErrorSpec(
         403, "permission_error", "Accept the model's terms on its hub page, then set HF_TOKEN for the hive."
@@ -123,16 +123,16 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.NODE_NOT_FOUND: ErrorSpec(
         404, _NOT_FOUND, "Add it: rbee-keeper config set-ssh --node NAME --host ADDRESS --user USER"
     ),
-    ErrorCode.MODEL_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See what is there: rbee-keeper models list --node NODE"),
-    ErrorCode.WORKER_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See what runs: rbee-keeper worker list"),
-    ErrorCode.KEY_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "See who has one: rbee-keeper keys list"),
+    ErrorCode.MODEL_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "List the models: rbee-keeper models list --node NODE"),
+    ErrorCode.WORKER_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "List the workers: rbee-keeper worker list"),
+    ErrorCode.KEY_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "List the clients that have a key: rbee-keeper keys list"),
     ErrorCode.ROUTE_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, _INVALID, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorSpec(413, _INVALID, "Send a smaller request."),
     ErrorCode.HEADER_TOO_LARGE: ErrorSpec(431, _INVALID, "Send smaller headers."),
-    ErrorCode.REQUEST_TIMEOUT: ErrorSpec(408, _TIMEOUT, "Look at the log that is named, then try again."),
+    ErrorCode.REQUEST_TIMEOUT: ErrorSpec(408, _TIMEOUT, "Read the log named in the message, then try again."),
     ErrorCode.LOADING_TIMEOUT: ErrorSpec(
-        408, _TIMEOUT, "Look at the worker's log, or raise loading_timeout_s for a slow disk."
+        408, _TIMEOUT, "Read the worker's log, or raise loading_timeout_s for a slow disk."
     ),
     ErrorCode.NODE_EXISTS: ErrorSpec(
         409, _CONFLICT, "Change it: rbee-keeper config set-ssh; or remove it: rbee-keeper config remove-node"
@@ -140,7 +140,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.MODEL_IN_USE: ErrorSpec(409, _CONFLICT, "Stop the workers that use it: rbee-keeper worker list"),
     ErrorCode.CANCELED: ErrorSpec(499, "canceled_error", "The request was canceled by its client."),
     ErrorCode.VERSION_MISMATCH: ErrorSpec(409, _CONFLICT, "Upgrade the hive: rbee-keeper hive upgrade --node NODE"),
-    ErrorCode.DOWNLOAD_FAILED: ErrorSpec(502, _UPSTREAM, "Check the network of the machine; running again resumes."),
+    ErrorCode.DOWNLOAD_FAILED: ErrorSpec(
+        502, _UPSTREAM, "Check the machine's network, then try again; the download resumes where it stopped."
+    ),
     ErrorCode.CHECKSUM_MISMATCH: ErrorSpec(
         502, _UPSTREAM, "The source or the expected sha256 is wrong; the bad file was removed."
     ),
@@ -151,73 +153,81 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.QUARANTINED: ErrorSpec(
         503,
         _UNAVAILABLE,
-        "Look at the reason, then try once more by hand: rbee-keeper worker start --node NODE --model MODEL",
+        "Correct the cause, then start a worker by hand: rbee-keeper worker start --node NODE --model MODEL",
         60,
     ),
     ErrorCode.RAM_EXHAUSTED: ErrorSpec(
         507, _EXHAUSTED, "Use a smaller quantisation or context, or stop a worker: rbee-keeper worker list"
     ),
     ErrorCode.VRAM_EXHAUSTED: ErrorSpec(
-        507, _EXHAUSTED, "Use a smaller quantisation or context, stop a worker, or ask for --backend cpu."
+        507, _EXHAUSTED, "Use a smaller quantisation or context, stop a worker, or use --backend cpu."
     ),
     ErrorCode.GPU_VRAM_EXHAUSTED: ErrorSpec(
-        507, _EXHAUSTED, "Use a smaller quantisation or context, or ask for --backend cpu."
+        507, _EXHAUSTED, "Use a smaller quantisation or context, or use --backend cpu."
     ),
     ErrorCode.DISK_FULL: ErrorSpec(
         507, _EXHAUSTED, "Free space, or remove a model: rbee-keeper models rm --node NODE MODEL"
     ),
-    ErrorCode.BACKEND_UNAVAILABLE: ErrorSpec(503, _UNAVAILABLE, "To run it on the CPU, ask for that: --backend cpu"),
-    ErrorCode.GPU_NOT_AVAILABLE: ErrorSpec(503, _UNAVAILABLE, "To run it on the CPU, ask for that: --backend cpu"),
+    ErrorCode.BACKEND_UNAVAILABLE: ErrorSpec(503, _UNAVAILABLE, "To run on the CPU instead: --backend cpu"),
+    ErrorCode.GPU_NOT_AVAILABLE: ErrorSpec(503, _UNAVAILABLE, "To run on the CPU instead: --backend cpu"),
     ErrorCode.CUDA_DEVICE_FAILED: ErrorSpec(
-        503, _UNAVAILABLE, "Check the driver with nvidia-smi; to run it on the CPU, ask for that: --backend cpu"
+        503, _UNAVAILABLE, "Check the driver with nvidia-smi. To run on the CPU instead: --backend cpu"
     ),
-    ErrorCode.SSH_TIMEOUT: ErrorSpec(None, _LOCAL, "Check the address, the port and that the machine is up."),
-    ErrorCode.SSH_AUTH_FAILED: ErrorSpec(None, _LOCAL, "Check user and key; the key file must have mode 600."),
-    ErrorCode.SSH_COMMAND_FAILED: ErrorSpec(None, _LOCAL, "Log in by hand and try the command that is named."),
+    ErrorCode.SSH_TIMEOUT: ErrorSpec(None, _LOCAL, "Check the address and the port, and that the machine is running."),
+    ErrorCode.SSH_AUTH_FAILED: ErrorSpec(None, _LOCAL, "Check the user and the key; the key file must have mode 0600."),
+    ErrorCode.SSH_COMMAND_FAILED: ErrorSpec(None, _LOCAL, "Log in by SSH and run the command named in the message."),
     ErrorCode.SSH_KEY_NOT_FOUND: ErrorSpec(None, _LOCAL, "Name an existing private key with --key."),
-    ErrorCode.HOST_KEY_UNKNOWN: ErrorSpec(None, _LOCAL, "Check its fingerprint, then accept it with ssh-keyscan."),
-    ErrorCode.SSH_REFUSED: ErrorSpec(None, _LOCAL, "Check the port, and that sshd runs on the machine."),
+    ErrorCode.HOST_KEY_UNKNOWN: ErrorSpec(
+        None, _LOCAL, "Check the host key's fingerprint, then add it to known_hosts with ssh-keyscan."
+    ),
+    ErrorCode.SSH_REFUSED: ErrorSpec(None, _LOCAL, "Check the port, and that sshd is running on the machine."),
     ErrorCode.SSH_HOST_UNKNOWN: ErrorSpec(None, _LOCAL, "Check the spelling of the address, or use the IP address."),
     ErrorCode.SYSTEM_UNSUPPORTED: ErrorSpec(None, _LOCAL, "Use a machine with Linux and systemd, or macOS."),
     ErrorCode.PYTHON_MISSING: ErrorSpec(
         None, _LOCAL, "Install Python 3.11 or newer on the machine: apt-get install python3 (Debian)."
     ),
     ErrorCode.PYTHON_TOO_OLD: ErrorSpec(
-        None, _LOCAL, "Install Python 3.11 or newer, and name it with ansible_python_interpreter."
+        None, _LOCAL, "Install Python 3.11 or newer, and set ansible_python_interpreter to its path."
     ),
     ErrorCode.SUDO_MISSING: ErrorSpec(None, _LOCAL, "Install sudo on the machine, or connect as root."),
     ErrorCode.SUDO_REFUSED: ErrorSpec(
-        None, _LOCAL, "Let the user work as root without a password, or put ansible_become_password into a vault."
+        None, _LOCAL, "Allow the user sudo without a password, or store ansible_become_password in an Ansible vault."
     ),
     ErrorCode.CLOCK_SKEW: ErrorSpec(None, _LOCAL, "Set the machine's clock: timedatectl set-ntp true"),
     ErrorCode.REPOSITORY_UNAVAILABLE: ErrorSpec(
-        None, _LOCAL, "Check rbee_repo_url and rbee_repo_branch, and that the machine may read it without a password."
+        None, _LOCAL, "Check rbee_repo_url and rbee_repo_branch, and that the machine can clone it without a password."
     ),
     ErrorCode.RELEASE_FAILED: ErrorSpec(
-        None, _LOCAL, "Correct what the message names, then run this again; what served before still does."
+        None, _LOCAL, "Correct the cause, then run the command again; the previous release is still active."
     ),
     ErrorCode.PROVISIONING_FAILED: ErrorSpec(
-        None, _LOCAL, "Correct what the message names, then run this again; what is done already is not done twice."
+        None, _LOCAL, "Correct the cause, then run the command again; steps that are done are not repeated."
     ),
-    ErrorCode.CONNECTION_TIMEOUT: ErrorSpec(502, _UPSTREAM, "Check that the daemon runs and where its log is."),
-    ErrorCode.INVALID_RESPONSE: ErrorSpec(502, _UPSTREAM, "Something else may be listening on that port."),
-    ErrorCode.WORKER_START_FAILED: ErrorSpec(500, _SERVER, "The last lines of the worker's log say why."),
+    ErrorCode.CONNECTION_TIMEOUT: ErrorSpec(502, _UPSTREAM, "Check that the daemon is running, and read its log."),
+    ErrorCode.INVALID_RESPONSE: ErrorSpec(
+        502, _UPSTREAM, "Check the address: another program may be listening on that port."
+    ),
+    ErrorCode.WORKER_START_FAILED: ErrorSpec(500, _SERVER, "Read the last lines of the worker's log for the cause."),
     ErrorCode.WORKER_BINARY_NOT_FOUND: ErrorSpec(
         500, _SERVER, "Install it on that machine: pip install 'rbee[worker]', or rbee-keeper hive install --node NODE"
     ),
-    ErrorCode.WORKER_CRASHED: ErrorSpec(500, _SERVER, "Try again; its log says more: rbee-keeper logs --node NODE"),
+    ErrorCode.WORKER_CRASHED: ErrorSpec(
+        500, _SERVER, "Try again, or read the worker's log: rbee-keeper logs --node NODE"
+    ),
     ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; the stalled worker is being replaced."),
     ErrorCode.MODEL_INVALID: ErrorSpec(
-        400, _INVALID, "Name a whole GGUF file; download or copy it again if it is truncated."
+        400, _INVALID, "Use a complete GGUF file; if it is truncated, download or copy it again."
     ),
     ErrorCode.CONFIG_INVALID: ErrorSpec(None, _LOCAL, "Correct the file, then check it: rbee-keeper config check"),
-    ErrorCode.STATE_CORRUPT: ErrorSpec(500, _SERVER, "Move the named file away; it is made anew at the next start."),
-    ErrorCode.PORT_IN_USE: ErrorSpec(None, _LOCAL, "Stop what listens there, or choose another port."),
+    ErrorCode.STATE_CORRUPT: ErrorSpec(
+        500, _SERVER, "Move the named file away; a new one is created at the next start."
+    ),
+    ErrorCode.PORT_IN_USE: ErrorSpec(None, _LOCAL, "Stop the program that listens there, or choose another port."),
     ErrorCode.DAEMON_START_FAILED: ErrorSpec(
-        None, _LOCAL, "The last lines of its log say why; correct that and start it again."
+        None, _LOCAL, "Read the last lines of its log, correct the cause, and start it again."
     ),
     ErrorCode.ALREADY_RUNNING: ErrorSpec(
-        None, _LOCAL, "Use the one that runs, stop it (a queen: 'rbee-keeper daemon stop'), or set another RBEE_HOME."
+        None, _LOCAL, "Use the running one, stop it (a queen: 'rbee-keeper daemon stop'), or set another RBEE_HOME."
     ),
     ErrorCode.PERMISSION_DENIED: ErrorSpec(500, _SERVER, "Make the path writable for this user, or set RBEE_HOME."),
     ErrorCode.INTERNAL: ErrorSpec(500, _SERVER, "This is a bug in rbee; the daemon's log has the details."),

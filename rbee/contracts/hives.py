@@ -1,4 +1,4 @@
-"""Nodes as the queen registers them, hives as they describe themselves, and receipts of an ending."""
+"""Nodes as the queen registers them, hives as they describe themselves, and receipts of a shutdown."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rbee.contracts.workers import Quarantine, WorkerInfo, WorkerStopReceipt
 
 
 class NodeStatus(StrEnum):
-    """What the queen last saw of a node."""
+    """The state in which the queen last saw a node."""
 
     UNKNOWN = "unknown"
     REACHABLE = "reachable"
@@ -27,8 +27,8 @@ _LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
 
 
-def _is_address(text: str) -> str:
-    """Let a host name or an IP address pass: whatever else stands in a URL, clients stumble over it."""
+def _check_address(text: str) -> str:
+    """Check that *text* is a host name or an IP address; clients cannot parse URLs with anything else."""
     if ":" in text or (text.replace(".", "").isdigit() and text.count(".") == 3):
         ipaddress.ip_address(text)
     elif not _HOST_NAME.fullmatch(text):
@@ -36,8 +36,8 @@ def _is_address(text: str) -> str:
     return text
 
 
-Address = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_is_address)]
-"""A host name or an IP address, that of IPv6 without brackets."""
+Address = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_check_address)]
+"""A host name or an IP address; IPv6 without brackets."""
 
 NodeText = Annotated[str, Field(min_length=1, max_length=253)]
 OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -45,10 +45,10 @@ OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class NodeSpec(BaseModel):
-    """A node as it is added to the registry: `POST /v2/registry/beehives/add`.
+    """A node to add to the registry: `POST /v2/registry/beehives/add`.
 
-    `hive_port` and `hive_key` are how the queen reaches its hive over HTTP; the key is stored by the queen
-    in a file of mode 0600, never in the registry. `replace` changes a node that is there instead of refusing it.
+    The queen reaches the hive over HTTP with `hive_port` and `hive_key`; it stores the key in a file of mode 0600,
+    never in the registry. `replace` updates an existing node instead of failing.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -62,7 +62,7 @@ class NodeSpec(BaseModel):
     git_branch: OneLine = Field(default="main", max_length=255)
     install_path: OneLine | None = Field(default=None, max_length=4096)
     hive_port: int = Field(default=9200, ge=1, le=65535)
-    # It goes into a header.
+    # It is sent in a header.
     hive_key: str | None = Field(default=None, max_length=512, pattern=r"^[!-~]*$", repr=False)
     backends: list[Backend] = Field(default_factory=list)
     devices: dict[Backend, int] = Field(default_factory=dict)
@@ -89,7 +89,7 @@ class NodeInfo(BaseModel):
 
 
 class NodeRef(BaseModel):
-    """Name a node: `POST /v2/registry/beehives/remove`."""
+    """The name of a node: `POST /v2/registry/beehives/remove`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -97,7 +97,7 @@ class NodeRef(BaseModel):
 
 
 class LogsQuery(BaseModel):
-    """`GET /v1/logs` of a hive: how many lines of each log, and whether also those that come."""
+    """`GET /v1/logs` of a hive: how many lines of each log, and whether to follow it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -106,7 +106,7 @@ class LogsQuery(BaseModel):
 
 
 class HiveHealth(BaseModel):
-    """`GET /v1/health` of a hive: the one route without a key, so nothing of the machine is in it."""
+    """`GET /v1/health` of a hive: the only route without a key, so it says nothing about the machine."""
 
     status: str = "alive"
     version: str
@@ -114,7 +114,7 @@ class HiveHealth(BaseModel):
 
 
 class HiveInfo(BaseModel):
-    """A hive as the queen knows it: what it said on its control channel (`GET /v2/hives/list`)."""
+    """A hive as it described itself to the queen on the control channel (`GET /v2/hives/list`)."""
 
     node: str
     url: str
@@ -131,9 +131,9 @@ class HiveInfo(BaseModel):
 
 
 class ShutdownReceipt(BaseModel):
-    """What a hive left behind when it was asked to stop: its workers, one by one.
+    """The outcome of a hive's shutdown: its workers, one by one.
 
-    `kept`: the hive was there before and goes on; only these workers were stopped.
+    `kept`: the hive ran before the queen did and keeps running; only these workers were stopped.
     """
 
     node: str = ""
@@ -144,7 +144,7 @@ class ShutdownReceipt(BaseModel):
 
 
 class CascadeReceipt(BaseModel):
-    """What a queen's ending ended (`POST /v1/admin/shutdown` of the queen)."""
+    """The outcome of a queen's shutdown, with its hives (`POST /v1/admin/shutdown` of the queen)."""
 
     hives: list[ShutdownReceipt] = Field(default_factory=list)
     pids: list[int] = Field(default_factory=list)
@@ -152,12 +152,12 @@ class CascadeReceipt(BaseModel):
 
     @property
     def complete(self) -> bool:
-        """Tell whether nothing is left."""
+        """Return whether no process is left running."""
         return all((hive.gone or hive.kept) and all(worker.gone for worker in hive.workers) for hive in self.hives)
 
 
 class BackendList(BaseModel):
-    """`GET /v1/backends/list` of a hive, and `rbee-hive detect --json`: devices, and the registry's form of them."""
+    """`GET /v1/backends/list` of a hive, and `rbee-hive detect --json`: devices, and their counts for the registry."""
 
     backends: list[Backend]
     counts: dict[Backend, int]

@@ -1,4 +1,4 @@
-"""Identifiers and the names that both sides of a wire must spell alike."""
+"""Identifiers, and the names that both sides of a connection share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ LOCALHOST_NODE: Final = "localhost"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SSE_DONE: Final = "[DONE]"
-ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the model that she found it by
-DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds that are left for a request
+ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the name by which the client asked for the model
+DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds left for a request
 
 
 def new_id(prefix: str) -> str:
-    """Make an identifier such as `worker-3f9c2a7b51d0`: 48 random bits after *prefix*."""
+    """Return a new identifier such as `worker-3f9c2a7b51d0`: 48 random bits after *prefix*."""
     return f"{prefix}-{os.urandom(6).hex()}"

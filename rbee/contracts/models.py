@@ -1,4 +1,4 @@
-"""Model catalogue entries and the progress of fetching and loading a model."""
+"""Model catalog entries, and the progress of downloading and loading a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Provider(StrEnum):
-    """Where a model comes from: the part of a reference before the first colon."""
+    """The source of a model: the part of a reference before the first colon."""
 
     HF = "hf"
     FILE = "file"
@@ -18,9 +18,9 @@ class Provider(StrEnum):
 
 
 class CatalogEntry(BaseModel):
-    """One row of a hive's model catalogue; `reference` is the canonical form of the model reference.
+    """One row of a hive's model catalog; `reference` is the canonical form of the model reference.
 
-    `problem` says what is wrong with the file now (vanished, changed); None means it is as catalogued.
+    `problem` says what is wrong with the file now (missing, changed); None means it is as recorded.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -39,7 +39,7 @@ class CatalogEntry(BaseModel):
 
 
 class ModelDetails(CatalogEntry):
-    """A catalogue row with what its GGUF header says (`models show`)."""
+    """A catalog row with the metadata of its GGUF header (`models show`)."""
 
     vocabulary_size: int | None = None
     end_token: int | None = None
@@ -50,11 +50,11 @@ class ModelDetails(CatalogEntry):
 
 
 ModelText = Annotated[str, Field(min_length=1, max_length=2048)]
-"""A model by id, reference or alias."""
+"""The id, reference or alias of a model."""
 
 
 class DownloadRequest(BaseModel):
-    """Ask a hive to have a model: `POST /v1/models/download`."""
+    """A request to download a model unless it is there: `POST /v1/models/download`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -73,7 +73,7 @@ class DownloadProgress(BaseModel):
     """One event of the download stream; sizes in bytes, speed in megabits per second.
 
     Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete (with `entry`:
-    the model as it is catalogued).
+    the model's catalog row).
     """
 
     stage: Literal["queued", "downloading", "retrying", "verifying", "complete"]
@@ -99,7 +99,7 @@ class LoadingProgress(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """One model, as `GET /v1/models` lists it."""
+    """One model in `GET /v1/models`."""
 
     id: str
     object: Literal["model"] = "model"

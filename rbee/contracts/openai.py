@@ -1,7 +1,8 @@
-"""What OpenAI's clients send to `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`.
+"""The requests that OpenAI-compatible clients send to `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`.
 
-Fields that are not listed here are accepted and do nothing, as these clients expect of any server. What is listed
-means what it means there; `top_k`, `min_p`, `repeat_penalty` and `grammar` (GBNF) are additions that others know too.
+Fields that are not listed here are accepted and ignored, as these clients expect of any server. Listed fields mean
+what they mean at OpenAI; `top_k`, `min_p`, `repeat_penalty` and `grammar` (GBNF) are additions that are common among
+other servers.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from rbee.contracts.tasks import MAX_PROMPT_CHARS, StopText
 
-MAX_CHOICES = 16  # each answer takes a slot of its own, and few workers have more
+MAX_CHOICES = 16  # each choice takes a slot of its own, and few workers have more
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_INPUTS = 2048
@@ -23,13 +24,13 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class OpenModel(BaseModel):
-    """A part of a request that may have fields nobody here knows."""
+    """A model that ignores unknown fields."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
 
 class ContentPart(OpenModel):
-    """A piece of a message: text, or something that is refused."""
+    """A content part of a message: text, or a type that is rejected."""
 
     type: str
     text: Text | None = None
@@ -37,14 +38,14 @@ class ContentPart(OpenModel):
 
 
 class FunctionCall(OpenModel):
-    """The name of a tool and what it is called with, as JSON in a string."""
+    """The name of a tool and its arguments, as JSON in a string."""
 
     name: str = Field(max_length=256)
     arguments: Text = "{}"
 
 
 class ToolCall(OpenModel):
-    """A call that the model made earlier in the conversation."""
+    """A tool call that the model made earlier in the conversation."""
 
     id: str = Field(default="", max_length=256)
     type: Literal["function"] = "function"
@@ -52,7 +53,7 @@ class ToolCall(OpenModel):
 
 
 class ChatMessage(OpenModel):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | list[ContentPart] | None = None
@@ -71,21 +72,21 @@ class Function(OpenModel):
 
 
 class Tool(OpenModel):
-    """A tool of the only kind there is here."""
+    """A tool; functions are the only type supported."""
 
     type: Literal["function"]
     function: Function
 
 
 class NamedTool(OpenModel):
-    """A wish for one certain tool."""
+    """The tool that the model has to call."""
 
     type: Literal["function"]
     function: NamedFunction
 
 
 class NamedFunction(OpenModel):
-    """The name of a tool."""
+    """The name of a function."""
 
     name: str
 
@@ -94,7 +95,7 @@ ToolChoice = Literal["none", "auto", "required"] | NamedTool
 
 
 class JsonSchema(OpenModel):
-    """A schema that the answer must fit; with `strict`, a schema that cannot be held whole is refused."""
+    """A schema that the answer must match; with `strict`, a schema that cannot be enforced fully is rejected."""
 
     name: str = "answer"
     schema_: dict[str, Any] = Field(default_factory=dict, alias="schema")
@@ -102,26 +103,26 @@ class JsonSchema(OpenModel):
 
 
 class ResponseFormat(OpenModel):
-    """What form the answer must have."""
+    """The format that the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
     @model_validator(mode="after")
-    def _whole(self) -> ResponseFormat:
+    def _check_schema(self) -> ResponseFormat:
         if self.type == "json_schema" and self.json_schema is None:
-            raise ValueError("a response_format of type json_schema needs json_schema")
+            raise ValueError("a response_format of type json_schema requires json_schema")
         return self
 
 
 class StreamOptions(OpenModel):
-    """What a stream tells beside the answer."""
+    """Options of a streamed answer."""
 
     include_usage: bool | None = None
 
 
 class BaseGenerationRequest(OpenModel):
-    """What all requests for text have in common; None means the server's own default."""
+    """The fields that all requests for text have in common; None means the server's default."""
 
     model: str | None = Field(default=None, max_length=2048)
     stream: bool | None = False
@@ -142,15 +143,15 @@ class BaseGenerationRequest(OpenModel):
 
     @field_validator("stop", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
+    def _wrap_single_stop(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
     @field_validator("logit_bias")
     @classmethod
-    def _of_tokens(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+    def _check_token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
         for token in value or ():
             if not (token.isascii() and token.isdigit() and len(token) <= 10):
-                raise ValueError(f"'{token[:40]}' is no token; its keys are ids of tokens, as numbers")
+                raise ValueError(f"'{token[:40]}' is not a token id; the keys are token ids, as decimal numbers")
         return value
 
 
@@ -167,14 +168,14 @@ class ChatRequest(BaseGenerationRequest):
     parallel_tool_calls: bool | None = None
 
     @model_validator(mode="after")
-    def _sensible(self) -> ChatRequest:
+    def _check_logprobs(self) -> ChatRequest:
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs to be true")
+            raise ValueError("top_logprobs requires logprobs to be true")
         return self
 
 
 class CompletionRequest(BaseGenerationRequest):
-    """`POST /v1/completions`: a prompt as text or tokens, or several of them."""
+    """`POST /v1/completions`: a prompt as text or token ids, or several of them."""
 
     prompt: (
         Text
@@ -189,7 +190,7 @@ class CompletionRequest(BaseGenerationRequest):
 
 
 class EmbeddingRequest(OpenModel):
-    """`POST /v1/embeddings`: one text or several, or their tokens."""
+    """`POST /v1/embeddings`: one text or several, or their token ids."""
 
     model: str | None = Field(default=None, max_length=2048)
     input: (

@@ -1,4 +1,4 @@
-"""What the queen's own routes take and give, beside tasks: lists, spawning, stopping, models, logs."""
+"""Requests and responses of the queen's own routes other than tasks: lists, workers, models, logs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from rbee.contracts.workers import Quarantine, SpawnRequest, WorkerHealth, Worke
 
 
 class QueenHealth(BaseModel):
-    """`GET /health`: the one route without a key."""
+    """`GET /health`: the only route without a key."""
 
     status: str = "alive"
     version: str
 
 
 class QueenStatus(BaseModel):
-    """`GET /v2/status`: what the keeper shows for `daemon status`; of the tasks that run, some wait for a slot."""
+    """`GET /v2/status`, which `daemon status` shows; `tasks_running` includes those that wait for a slot."""
 
     version: str
     pid: int
@@ -31,10 +31,10 @@ class QueenStatus(BaseModel):
 
 
 class QueenShutdown(BaseModel):
-    """`POST /v1/admin/shutdown`: `when_idle` lets running tasks end first, without a limit on time.
+    """`POST /v1/admin/shutdown`: `when_idle` waits for running tasks first, without a time limit.
 
-    `hives` names the hives of other machines that end too; None means all of them. Those that go on only lose the
-    workers that this queen started.
+    `hives` names the hives of other machines to shut down too; None means all of them. The others keep running,
+    without the workers that this queen started.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -50,7 +50,7 @@ class BeehiveList(BaseModel):
 
 
 class ClientName(BaseModel):
-    """`POST /v2/keys/add` and `/remove`: whose key."""
+    """The name of a client: `POST /v2/keys/add` and `/remove`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,20 +58,20 @@ class ClientName(BaseModel):
 
 
 class ClientKey(BaseModel):
-    """The answer to `POST /v2/keys/add`: the only time that the key is shown."""
+    """The response to `POST /v2/keys/add`, the only one that contains the key."""
 
     name: str
     key: str
 
 
 class ClientList(BaseModel):
-    """`GET /v2/keys/list`: who has a key."""
+    """`GET /v2/keys/list`: the clients that have a key."""
 
     clients: list[ClientName]
 
 
 class NodeQuery(BaseModel):
-    """`GET /v2/models/list`: which node."""
+    """The query of `GET /v2/models/list`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -79,7 +79,7 @@ class NodeQuery(BaseModel):
 
 
 class MaybeNodeQuery(BaseModel):
-    """`GET /v2/workers/list` and `/v2/workers/health`: which node, all of them where none is named."""
+    """The query of `GET /v2/workers/list` and `/v2/workers/health`; without a node, all nodes."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -87,7 +87,7 @@ class MaybeNodeQuery(BaseModel):
 
 
 class NodeLogsQuery(LogsQuery):
-    """`GET /v2/logs`: whose logs."""
+    """The query of `GET /v2/logs`."""
 
     node: NodeText = LOCALHOST_NODE
 
@@ -99,7 +99,7 @@ class HiveList(BaseModel):
 
 
 class NodeQuarantine(Quarantine):
-    """A quarantine with the node that it is on."""
+    """A quarantine and its node."""
 
     node: str = ""
 
@@ -112,7 +112,7 @@ class WorkerList(BaseModel):
 
 
 class WorkerHealthRow(BaseModel):
-    """One worker's own answer, or why it gave none."""
+    """The health that one worker reported, or why it did not answer."""
 
     node: str
     worker_id: str
@@ -129,7 +129,7 @@ class WorkerHealthList(BaseModel):
 class SpawnTask(SpawnRequest):
     """`POST /v2/workers/spawn`: a spawn on a named node.
 
-    Answered by a stream: `event: narration` and `event: progress` as it goes,
+    The response is a stream: `event: narration` and `event: progress` while the worker starts,
     `data: WorkerSpawned` at the end, then `data: [DONE]`; `event: error` on failure.
     """
 
@@ -137,7 +137,7 @@ class SpawnTask(SpawnRequest):
 
 
 class WorkerSpawned(BaseModel):
-    """The good end of a spawn stream: the worker, ready or (where not waited for) loading."""
+    """The last event of a successful spawn stream: the worker, ready or (if not waited for) loading."""
 
     worker: WorkerInfo
 
@@ -151,9 +151,9 @@ class WorkerStop(BaseModel):
 
 
 class NodeModel(BaseModel):
-    """Name a model on a node: `GET /v2/models/show`, `DELETE /v2/models`, and `POST /v2/models/download`.
+    """A model on a node: `GET /v2/models/show`, `DELETE /v2/models`, and `POST /v2/models/download`.
 
-    The last is answered by a stream like the spawn's, of `progress` events.
+    The response to the last one is a stream like that of a spawn, of `progress` events.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -169,7 +169,7 @@ class ModelList(BaseModel):
 
 
 class Progress(BaseModel):
-    """`event: progress` of a task or spawn stream: exactly one of the two is given."""
+    """`event: progress` of a task or spawn stream: exactly one of the two is set."""
 
     download: DownloadProgress | None = None
     loading: LoadingProgress | None = None

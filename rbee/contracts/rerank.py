@@ -1,4 +1,4 @@
-"""What clients send to `/v1/rerank`, in the form that Jina's and Cohere's have and other servers took over."""
+"""The request of `/v1/rerank`, in the format of Jina and Cohere, which other servers use too."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pydantic import Field
 from rbee.contracts.openai import OpenModel, Text
 
 MAX_DOCUMENTS: Final = 1000
-Words = Annotated[Text, Field(min_length=1)]
+NonEmptyText = Annotated[Text, Field(min_length=1)]
 
 
 class Document(OpenModel):
-    """A document as an object, of which only the text counts."""
+    """A document as an object, of which only the text is used."""
 
-    text: Words
+    text: NonEmptyText
 
 
 class RerankRequest(OpenModel):
-    """`POST /v1/rerank`: documents to be sorted by how well they answer a query.
+    """`POST /v1/rerank`: documents to sort by relevance to a query.
 
-    `top_n` are so many of the best, all by default; `return_documents` has each told with its text.
+    `top_n` limits the result to the best ones; `return_documents` adds the text of each.
     """
 
     model: str | None = Field(default=None, max_length=2048)
-    query: Words
-    documents: list[Words | Document] = Field(min_length=1, max_length=MAX_DOCUMENTS)
+    query: NonEmptyText
+    documents: list[NonEmptyText | Document] = Field(min_length=1, max_length=MAX_DOCUMENTS)
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool | None = None
 
     @property
     def texts(self) -> list[str]:
-        """Give the texts of the documents."""
+        """Return the texts of the documents."""
         return [document if isinstance(document, str) else document.text for document in self.documents]

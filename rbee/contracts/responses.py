@@ -1,6 +1,6 @@
-"""What OpenAI's clients send to `/v1/responses`, in its basic form: nothing is stored, so nothing can be referred to.
+"""The requests that OpenAI-compatible clients send to `/v1/responses`; nothing is stored for later requests.
 
-Fields that are not listed here are accepted and do nothing.
+Fields that are not listed here are accepted and ignored.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text
 
 
 class InputPart(OpenModel):
-    """A piece of a message: text, or something that is refused."""
+    """A content part of a message: text, or a type that is rejected."""
 
     type: str
     text: Text | None = None
 
 
 class InputItem(OpenModel):
-    """A message, a call that the model made earlier, or the outcome of one."""
+    """A message, a tool call that the model made earlier, or its result."""
 
     type: str = "message"
     role: Literal["user", "assistant", "system", "developer"] | None = None
@@ -32,7 +32,7 @@ class InputItem(OpenModel):
 
 
 class ResponseTool(OpenModel):
-    """A tool that the model may call; of other types than function there are none here."""
+    """A tool that the model may call; functions are the only type supported."""
 
     type: str
     name: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
@@ -42,14 +42,14 @@ class ResponseTool(OpenModel):
 
 
 class NamedResponseTool(OpenModel):
-    """A wish for one certain tool."""
+    """The tool that the model has to call."""
 
     type: Literal["function"]
     name: str
 
 
 class TextFormat(OpenModel):
-    """What form the answer must have."""
+    """The format that the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
@@ -57,7 +57,7 @@ class TextFormat(OpenModel):
 
 
 class TextConfig(OpenModel):
-    """How the text of the answer is wished."""
+    """Options for the text of the answer."""
 
     format: TextFormat | None = None
 
@@ -83,9 +83,9 @@ class ResponsesRequest(OpenModel):
 
     @field_validator("input")
     @classmethod
-    def _some(cls, value: str | list[InputItem]) -> str | list[InputItem]:
+    def _check_input(cls, value: str | list[InputItem]) -> str | list[InputItem]:
         if not value:
             raise ValueError("the input is empty")
         if isinstance(value, list) and len(value) > MAX_MESSAGES:
-            raise ValueError(f"{len(value)} items are given, {MAX_MESSAGES} are the most")
+            raise ValueError(f"{len(value)} items exceed the maximum of {MAX_MESSAGES}")
         return value

@@ -1,4 +1,4 @@
-"""Inference over our own interface: the request, and the events of its stream."""
+"""Inference over rbee's own interface: the request, and the events of its stream."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Sampling(BaseModel):
-    """How the next token is chosen; the defaults are the keeper's. A seed of None means a random one.
+    """The sampling parameters; the defaults are the keeper's. A seed of None means a random one.
 
-    The repeat penalty is on by default because small models fall into loops without one.
+    The repeat penalty is on by default because small models repeat themselves without one.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,7 +38,7 @@ class Sampling(BaseModel):
 
 
 class Message(BaseModel):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,7 +49,7 @@ class Message(BaseModel):
 class InferenceRequest(Sampling):
     """`POST /v1/inference` of a worker: either a `prompt` or `messages`.
 
-    `raw` takes the prompt as it is; otherwise the model's own chat template is applied.
+    `raw` uses the prompt as it is; otherwise the model's chat template is applied.
     """
 
     request_id: str | None = Field(default=None, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
@@ -59,20 +59,20 @@ class InferenceRequest(Sampling):
     raw: bool = False
 
     @model_validator(mode="after")
-    def _one_input(self) -> InferenceRequest:
+    def _check_input(self) -> InferenceRequest:
         if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either prompt or messages")
+            raise ValueError("either prompt or messages is required, not both")
         if self.prompt is not None and not self.prompt.strip():
             raise ValueError("the prompt is empty")
         return self
 
 
 class TaskRequest(InferenceRequest):
-    """`POST /v2/tasks` of the queen: an inference with a wish for where.
+    """`POST /v2/tasks` of the queen: an inference, and constraints on where it runs.
 
-    `model` is a model reference (aliases are resolved by whoever holds the config: keeper or queen). Of requests that
-    wait for a slot the one with the higher `priority` comes first. `deadline_s` is the time, in seconds from the
-    request's arrival, after which nobody is interested in the answer any more: it waits for a slot until then.
+    `model` is a model reference (aliases are resolved by the process that holds the config: keeper or queen). Of the
+    requests that wait for a slot, the one with the highest `priority` comes first. `deadline_s` is how long, in
+    seconds from its arrival, the request may wait for a slot.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -85,7 +85,7 @@ class TaskRequest(InferenceRequest):
     deadline_s: Deadline | None = None
 
     def inference(self) -> dict[str, Any]:
-        """Give the worker's part of this request, as JSON-ready values."""
+        """Return the body of the worker's request, as JSON-ready values."""
         ours = {"model", "node", "backend", "device", "priority", "deadline_s"}
         return self.model_dump(mode="json", exclude=ours, exclude_none=True)
 
@@ -94,9 +94,9 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class DoneEvent(BaseModel):
-    """The good end of a stream. Tokens are counted, times in milliseconds.
+    """The end of a successful stream, with token counts; times are in milliseconds.
 
-    `drafted_tokens` were guessed, and `accepted_tokens` of them came true; left out where nothing was guessed.
+    `drafted_tokens` were speculated, of which `accepted_tokens` were right; both are absent without speculation.
     """
 
     done: Literal[True] = True
@@ -111,7 +111,7 @@ class DoneEvent(BaseModel):
 
 
 class Narration(BaseModel):
-    """One line of the story for a person: `event: narration`."""
+    """One line of progress for a person: `event: narration`."""
 
     actor: str
     action: str
@@ -120,13 +120,13 @@ class Narration(BaseModel):
 
 
 class TaskAccepted(BaseModel):
-    """The first event of a task's stream (`event: task`): the id to cancel it by."""
+    """The first event of a task's stream (`event: task`): the id for canceling it."""
 
     task_id: str
 
 
 class TaskPlaced(BaseModel):
-    """Tell where a task runs (`event: placed`); `warm` means that no worker had to be started."""
+    """The placement of a task (`event: placed`); `warm` means that no worker had to be started."""
 
     task_id: str
     node: str

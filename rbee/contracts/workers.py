@@ -1,4 +1,4 @@
-"""Workers as their hive and queen see them, and the messages about their life."""
+"""Workers as their hive and queen see them, and the messages about their lifecycle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ModelText = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
 
 
 class WorkerState(StrEnum):
-    """Where a worker is in its life; `busy` means that no slot is free."""
+    """The lifecycle state of a worker; `busy` means that no slot is free."""
 
     STARTING = "starting"
     LOADING = "loading"
@@ -26,12 +26,12 @@ class WorkerState(StrEnum):
 
     @property
     def serves(self) -> bool:
-        """Tell whether a request may be tried on a worker in this state."""
+        """Return whether a worker in this state may be sent requests."""
         return self in (WorkerState.IDLE, WorkerState.BUSY)
 
 
 class WorkerInfo(BaseModel):
-    """One worker, as lists show it. `model_ref` is the canonical reference; `last_active_unix` in seconds."""
+    """One worker in a list. `model_ref` is the canonical reference; `last_active_unix` in seconds."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -53,14 +53,14 @@ class WorkerInfo(BaseModel):
 
 
 class WorkerAccess(BaseModel):
-    """A worker with the key that opens it: only ever sent on the control channel and to its spawner."""
+    """A worker with its API key: sent only over the control channel and to its spawner."""
 
     worker: WorkerInfo
     api_key: str
 
 
 class SpawnRequest(BaseModel):
-    """Ask a hive for a worker: `POST /v1/workers/spawn`; answered at once with state `loading`.
+    """A request for a worker: `POST /v1/workers/spawn`; the response comes at once, with state `loading`.
 
     `device` None means the device of the backend with the most free memory;
     `backend` None means the best backend that the machine has.
@@ -75,15 +75,15 @@ class SpawnRequest(BaseModel):
     context_length: int | None = Field(default=None, ge=64, description="tokens per slot")
     join: bool = Field(
         default=False,
-        description="a worker for the same that is loading already will do: the hive may be replacing one itself",
+        description="accept a worker that is already loading the same model: the hive may be replacing one itself",
     )
     in_quarantine_too: bool = Field(
-        default=False, description="try once more a model or a device that is quarantined: somebody asked for just that"
+        default=False, description="try a quarantined model or device once more, because a person asked for it"
     )
 
 
 class ReadyReport(BaseModel):
-    """What a worker tells its hive when its port is bound: `POST /v1/workers/ready`."""
+    """The report of a worker to its hive that its port is bound: `POST /v1/workers/ready`."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -95,7 +95,7 @@ class ReadyReport(BaseModel):
 
 
 class ReadyAck(BaseModel):
-    """The hive's answer to a ready report."""
+    """The hive's response to a ready report."""
 
     message: str
     worker_id: str
@@ -131,7 +131,7 @@ class SlotsStatus(BaseModel):
 
 
 class WorkerHealth(BaseModel):
-    """`GET /v1/health` of a worker; `idle_s` is how long no slot has been in use, in seconds.
+    """`GET /v1/health` of a worker; `idle_s` is how long all slots have been free, in seconds.
 
     `stalled_s` is the longest time that a slot in use has gone without a token.
     """
@@ -154,7 +154,7 @@ class WorkerHealth(BaseModel):
 
 
 class MemoryHolder(BaseModel):
-    """A process that still holds memory of a worker that is gone."""
+    """A process that still holds memory of a worker that has exited."""
 
     pid: int
     name: str
@@ -162,10 +162,10 @@ class MemoryHolder(BaseModel):
 
 
 class WorkerStopReceipt(BaseModel):
-    """What became of one worker that was asked to stop.
+    """The outcome of stopping one worker.
 
-    `memory_returned` says whether its memory came back, which was looked at after its end; None means that nobody
-    could look. `held_by` are the processes that still hold some of it.
+    `memory_returned` says whether its memory was free again after it exited; None means that this could not be
+    measured. `held_by` lists the processes that still hold some of it.
     """
 
     worker_id: str
@@ -179,7 +179,7 @@ class WorkerStopReceipt(BaseModel):
 
 
 class Quarantine(BaseModel):
-    """A model, or a device, on which every worker crashed, and which is not used for a while.
+    """A model or device on which every worker crashed, and which is not used for a while.
 
     `model_ref` is None for a device, `backend` and `device` are None for a model. Time in seconds since the epoch.
     """
@@ -195,5 +195,5 @@ class Quarantine(BaseModel):
 
     @property
     def what(self) -> str:
-        """Name it for a person."""
+        """Return the name of the model or device, for people."""
         return self.model_ref or f"{self.backend} device {self.device}"

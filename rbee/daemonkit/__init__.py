@@ -1,1 +1,1 @@
-"""What every daemon is made of: start, edge, streams, drain and end. Import from the submodules."""
+"""The common parts of the daemons: application, server, middleware, streams and drain."""

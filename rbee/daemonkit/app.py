@@ -36,18 +36,19 @@ def create_app(
 
     Args:
         title: the daemon's name, for the description of its routes.
-        daemon: what the routes work with, for their dependencies: `app.state.daemon`.
-        fast_paths: by path, what answers POST requests below FastAPI; the routers describe these paths all the same.
+        daemon: the object that the routes depend on, as `app.state.daemon`.
+        fast_paths: by path, the application that handles POST requests without FastAPI; the routers describe these
+            paths too.
     """
     app = FastAPI(
         title=title,
         version=__version__,
         lifespan=lifespan,
-        # A page that loads its scripts from another host is no part of a private service.
+        # Their pages would load scripts from another host.
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
-        # In place of FastAPI's own 422: every failure has one body.
+        # Instead of FastAPI's 422: every error has the same body.
         responses={"default": {"model": ErrorBody, "description": "Any failure"}},
     )
     app.state.daemon = daemon
@@ -64,7 +65,7 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _describe(app: FastAPI, authenticator: Authenticator) -> dict[str, Any]:
-    """Return the OpenAPI document: docstrings as summaries, and the key that all but the open paths need."""
+    """Return the OpenAPI document: docstrings as summaries, and the key that all paths but the open ones require."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
         components = document.setdefault("components", {})

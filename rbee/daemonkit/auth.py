@@ -1,4 +1,4 @@
-"""Bearer keys: who may call which route."""
+"""Authenticate requests by bearer key or ticket."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from rbee.daemonkit.tickets import Tickets
 from rbee.errors import RbeeError
 
 OPERATOR = "operator"
-"""Who shows the daemon's own key."""
+"""The identity of a request with the daemon's own key."""
 
 TICKET = "ticket"
-"""Who shows a ticket instead."""
+"""The identity of a request with a ticket."""
 
 KeyCheck = Callable[[str, str], str | None]
 
 
 class Authenticator:
-    """Let a request through by its path and bearer key.
+    """The check of a request's path and bearer key.
 
     Args:
         daemon: its name and address, for messages.
         key: the key that opens every route.
         open_paths: paths that need no key (health).
-        client_key_lookup: opens single routes with other keys: (path, key) -> whose it is, None for nobody's.
-        tickets: lets single requests in without a key.
+        client_key_lookup: (path, key) -> the client that may call the path with this key, or None.
+        tickets: accepts single requests without a key.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class Authenticator:
         self._tickets = tickets
 
     def check(self, path: str, authorization: bytes | None, query: bytes = b"") -> str | None:
-        """Tell whose request it is, None for one that needs no key.
+        """Return the identity of the caller, None for an open path.
 
-        Raises RbeeError MISSING_API_KEY or INVALID_API_KEY for one that may not pass.
+        Raises RbeeError MISSING_API_KEY or INVALID_API_KEY.
         """
         if path in self.open_paths:
             return None
-        # Before the key: a client that was sent here may show the key of who sent it.
-        if query and self._tickets is not None and self._tickets.take(path, query):
+        # Before the key: a redirected client may send the queen's key along.
+        if query and self._tickets is not None and self._tickets.redeem(path, query):
             return TICKET
         scheme, _, key = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
-            raise RbeeError(ErrorCode.MISSING_API_KEY, f"{self._daemon} wants an API key and got none.")
+            raise RbeeError(ErrorCode.MISSING_API_KEY, f"{self._daemon} requires an API key, and the request has none.")
         key = key.strip()
         if hmac.compare_digest(key, self._key):
             return OPERATOR

@@ -1,4 +1,4 @@
-"""Background work of a daemon: a loop that dies takes the daemon down, it is never silently gone."""
+"""Run the background tasks of a daemon; one that fails ends the daemon instead of vanishing silently."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ EXIT_BUG = 70  # sysexits.h EX_SOFTWARE
 
 
 class BackgroundTasks:
-    """Start tasks and end them together.
+    """A group of background tasks.
 
-    Use as an async context manager: leaving it cancels what still runs. A task that fails is a bug: it is logged
-    with its traceback and the process ends with code 70, for its owner or systemd to start anew.
+    Use it as an async context manager: leaving it cancels the tasks that still run. A task that fails is a bug: it is
+    logged with its traceback, and the process exits with code 70, for its owner or systemd to restart it.
     """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
-        """Run *work* until it ends or the daemon does."""
+        """Run *work* until it ends or the group is left."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -44,6 +44,6 @@ class BackgroundTasks:
             return
         error = task.exception()
         if error is not None:
-            log.critical("BUG: background task %s died", task.get_name(), exc_info=error)
+            log.critical("BUG: background task %s failed", task.get_name(), exc_info=error)
             logging.shutdown()
             os._exit(EXIT_BUG)

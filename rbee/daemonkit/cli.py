@@ -1,4 +1,4 @@
-"""The command line of a daemon, made from its settings."""
+"""Build the command line of a daemon from its settings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Program(Generic[S]):
     description: str
 
     def parse(self, argv: list[str], environ: Mapping[str, str], owner: OwnerLink) -> S:
-        """Return the settings, or exit: 0 after --print-config, --check-config and --version, 78 for a wrong one."""
+        """Return the settings, or exit: 0 after --print-config, --check-config and --version, 78 for invalid ones."""
         options = self._parser().parse_args(argv)
         try:
             file = config_file.read(options.check_config) if options.check_config else config_file.find(environ)
@@ -45,18 +45,24 @@ class Program(Generic[S]):
             print(f"{options.check_config}: the settings of {self.name} are valid", file=sys.stderr)  # noqa: T201
             sys.exit(0)
         if options.print_config:
-            print(json.dumps(shown(settings, sources), indent=2))  # noqa: T201
+            print(json.dumps(describe_settings(settings, sources), indent=2))  # noqa: T201
             sys.exit(0)
         return settings
 
     def _parser(self) -> argparse.ArgumentParser:
         prefix = self.settings.model_config["env_prefix"]
         parser = argparse.ArgumentParser(
-            self.name, description=self.description, epilog=f"Each option can be set as {prefix}<NAME> too."
+            self.name,
+            description=self.description,
+            epilog=f"Each option can also be set by the environment variable {prefix}<NAME>.",
         )
         parser.add_argument("--version", action="version", version=f"{self.name} {__version__}")
-        parser.add_argument("--check-config", type=Path, metavar="FILE", help="check FILE and end: 0 right, 78 wrong")
-        parser.add_argument("--print-config", action="store_true", help="print the settings and their sources, and end")
+        parser.add_argument(
+            "--check-config", type=Path, metavar="FILE", help="check FILE and exit: 0 if valid, 78 if not"
+        )
+        parser.add_argument(
+            "--print-config", action="store_true", help="print the settings with their sources, and exit"
+        )
         for key, field in self.settings.model_fields.items():
             if "SecretStr" not in str(field.annotation):
                 help_ = (field.description or "").replace("%", "%%")
@@ -64,7 +70,7 @@ class Program(Generic[S]):
         return parser
 
 
-def shown(settings: BaseModel, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def describe_settings(settings: BaseModel, sources: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Return every setting with its source, secrets masked."""
     plain = settings.model_dump(mode="json")
     return {
@@ -77,7 +83,7 @@ def shown(settings: BaseModel, sources: Mapping[str, str]) -> dict[str, dict[str
 
 
 def fail(program: str, error: RbeeError, owner: OwnerLink, code: int = 1) -> Any:
-    """End a daemon that cannot start: tell its owner and standard error why, without a traceback."""
+    """Exit because the daemon cannot start; report why to its owner and on standard error, without a traceback."""
     owner.tell(error.body())
     print(f"{program}: {error.message}\n{program}: {error.hint}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

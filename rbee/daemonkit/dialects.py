@@ -1,4 +1,4 @@
-"""The interfaces of other people's clients: their routes, and how a stream on each of them says that it broke."""
+"""The routes of OpenAI- and Anthropic-compatible clients, and the error event of a stream on each of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rbee.errors import RbeeError
 
 
 class Dialect(StrEnum):
-    """Who speaks on a route, by the marks of its streams."""
+    """The stream format of a route."""
 
     OWN = "own"
     OPENAI = "openai"
@@ -28,7 +28,7 @@ class Dialect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CompatRoute:
-    """A route that queen and worker have for other people's clients."""
+    """A route that queen and worker have for OpenAI- and Anthropic-compatible clients."""
 
     path: str
     summary: str
@@ -37,54 +37,54 @@ class CompatRoute:
 
 
 COMPAT_ROUTES: Final = (
-    CompatRoute("/v1/chat/completions", "Chat, as with OpenAI", Dialect.OPENAI, ChatRequest),
+    CompatRoute("/v1/chat/completions", "Create a chat completion (OpenAI)", Dialect.OPENAI, ChatRequest),
     CompatRoute(
         "/v1/completions",
-        "Continue a text, as with OpenAI",
+        "Complete a text (OpenAI)",
         Dialect.OPENAI,
         CompletionRequest,
     ),
-    CompatRoute("/v1/embeddings", "Embed texts, as with OpenAI", Dialect.OPENAI, EmbeddingRequest),
+    CompatRoute("/v1/embeddings", "Create embeddings (OpenAI)", Dialect.OPENAI, EmbeddingRequest),
     CompatRoute(
         "/v1/rerank",
-        "Sort documents by a query, as with Jina or Cohere",
+        "Rerank documents by relevance to a query (Jina, Cohere)",
         Dialect.OPENAI,
         RerankRequest,
     ),
     CompatRoute(
         "/v1/responses",
-        "Respond, as with OpenAI",
+        "Create a response (OpenAI)",
         Dialect.RESPONSES,
         ResponsesRequest,
     ),
-    CompatRoute("/v1/messages", "Chat, as with Anthropic", Dialect.ANTHROPIC, MessagesRequest),
+    CompatRoute("/v1/messages", "Create a message (Anthropic)", Dialect.ANTHROPIC, MessagesRequest),
     CompatRoute(
         "/v1/messages/count_tokens",
-        "Count tokens, as with Anthropic",
+        "Count the tokens of a message (Anthropic)",
         Dialect.ANTHROPIC,
         CountTokensRequest,
     ),
 )
 
-# What Anthropic's clients switch on; everything else is theirs to call an API error.
+# The types that Anthropic's clients distinguish; all others are `api_error`.
 _ANTHROPIC_TYPES = {400: "invalid_request_error", 404: "not_found_error", 503: "overloaded_error"}
 
 
 def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -> bytes:
-    """Write the event that ends a stream which failed after it began."""
+    """Encode the event that ends a stream which failed after its start."""
     body = error.body(request_id)
     if dialect is Dialect.OPENAI:
         return encode(body)
     if dialect is Dialect.ANTHROPIC:
         return encode(anthropic_body(error, request_id), "error")
     if dialect is Dialect.RESPONSES:
-        told: dict[str, Any] = {"type": "error", "code": error.code.value, "message": error.message}
-        return encode({**told, "param": error.param, "sequence_number": 0, **body}, "error")
+        event: dict[str, Any] = {"type": "error", "code": error.code.value, "message": error.message}
+        return encode({**event, "param": error.param, "sequence_number": 0, **body}, "error")
     return encode(body, "error")
 
 
 def anthropic_body(error: RbeeError, request_id: str | None) -> dict[str, Any]:
-    """Give our error body as Anthropic's clients read it: the same, with their names of types."""
+    """Return the error body with the error types of Anthropic's API."""
     body = error.body(request_id)
     kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")
     return {"type": "error", **body, "error": {**body["error"], "type": kind, "rbee_type": ERRORS[error.code].type}}

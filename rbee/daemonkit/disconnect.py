@@ -1,4 +1,4 @@
-"""Notice that a client leaves before its answer is whole, and end the work for it."""
+"""Detect that a client disconnects before its response is complete, and cancel its work."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from starlette.types import Receive
 
 
 async def wait_for_disconnect(receive: Receive) -> None:
-    """Wait until the client leaves; what is left of the request's body is dropped."""
+    """Wait until the client disconnects; the rest of the request's body is discarded."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 @contextlib.asynccontextmanager
 async def cancel_on_disconnect(receive: Receive, cancel: Callable[[], object]) -> AsyncIterator[None]:
-    """Call *cancel* when the client leaves while the block runs, or when the block ends with an exception."""
+    """Call *cancel* if the client disconnects while the block runs, or if the block raises."""
 
     async def watch() -> None:
         await wait_for_disconnect(receive)
         cancel()
 
-    watching = asyncio.ensure_future(watch())
+    watcher = asyncio.ensure_future(watch())
     try:
         yield
     except BaseException:
         cancel()
         raise
     finally:
-        watching.cancel()
+        watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await watching
+            await watcher

@@ -1,4 +1,4 @@
-"""The end of a daemon as a state: accepting, draining, closed."""
+"""The shutdown of a daemon as a state: accepting, draining, closed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 class Drain(Generic[R]):
-    """Run the daemon's ending once, whoever asks first: a signal or the shutdown route.
+    """The shutdown of a daemon, which runs once, by a signal or the shutdown route.
 
-    *ending* finishes or stops the work and gives the receipt; routes still answer while it runs, and `check`
-    refuses new work. When it is done `closed` is set: endless streams end, and the server stops.
+    *ending* finishes or stops the work and returns the receipt; routes still respond while it runs, and `check`
+    rejects new work. After it `closed` is set: endless streams end, and the server stops.
     """
 
     def __init__(self, ending: Callable[[], Awaitable[R]], *, name: str) -> None:
@@ -27,20 +27,20 @@ class Drain(Generic[R]):
         self.closed = asyncio.Event()
 
     def begin(self) -> asyncio.Task[R]:
-        """Start the ending; later calls give the same task. The flag is set before this returns."""
+        """Start the shutdown; later calls return the same task. `draining` is set before this returns."""
         if self._task is None:
             self.draining.set()
             self._task = asyncio.ensure_future(self._run())
         return self._task
 
     async def finish(self) -> R:
-        """Start the ending and wait for its receipt."""
+        """Start the shutdown and return its receipt."""
         return await asyncio.shield(self.begin())
 
     def check(self) -> None:
-        """Refuse new work while draining. Raises RbeeError DRAINING."""
+        """Raise RbeeError DRAINING during the shutdown."""
         if self.draining.is_set():
-            raise RbeeError(ErrorCode.DRAINING, f"{self._name} is stopping and takes no new work.")
+            raise RbeeError(ErrorCode.DRAINING, f"{self._name} is shutting down and accepts no new work.")
 
     async def _run(self) -> R:
         try:

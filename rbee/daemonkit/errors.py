@@ -1,4 +1,4 @@
-"""Turn every failure into the one error body."""
+"""Convert every failure to the error body."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ROUTING: Final = {
 
 
 def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
-    """Make the response for *error*, with Retry-After where the table has one."""
+    """Return the response for *error*, with Retry-After where the table has one."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -34,14 +34,14 @@ def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
 
 
 async def send_error(error: RbeeError, request_id: str | None, send: Send) -> None:
-    """Send the answer for *error* from inside another response."""
+    """Send the response for *error* from inside another response."""
     response = error_response(error, request_id)
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
 
 
 def install(app: FastAPI) -> None:
-    """Register the handlers. A bug is answered here and raised on, for the edge to log."""
+    """Register the handlers. A bug gets a response here and is raised again, for the middleware to log."""
     app.add_exception_handler(RbeeError, _on_rbee_error)
     app.add_exception_handler(RequestValidationError, _on_invalid_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -50,17 +50,24 @@ def install(app: FastAPI) -> None:
 
 
 def internal_error() -> RbeeError:
-    """Make the error for a bug: nothing of its inside is told."""
-    return RbeeError(ErrorCode.INTERNAL, "Something went wrong inside rbee.")
+    """Return the error for a bug, without any detail of it."""
+    return RbeeError(ErrorCode.INTERNAL, "An internal error occurred in rbee.")
 
 
 def validation_error(errors: list[Any]) -> RbeeError:
-    """Make INVALID_REQUEST out of pydantic's findings: the first one is the message, all are in the details."""
+    """Return the error for pydantic's findings: the first one is the message, all of them are in the details.
+
+    The code is INVALID_BACKEND where the first one is a backend that does not exist, else INVALID_REQUEST.
+    """
     found = [(_field(item), _reason(item)) for item in errors]
     field, reason = found[0] if found else ("", "invalid")
+    code, message = ErrorCode.INVALID_REQUEST, f"{field}: {reason}." if field else f"{reason}."
+    if field == "backend" and errors[0]["type"] == "enum":
+        given, valid = str(errors[0]["input"])[:60], errors[0]["ctx"]["expected"]
+        code, message = ErrorCode.INVALID_BACKEND, f"There is no backend {given!r}; valid backends are {valid}."
     return RbeeError(
-        ErrorCode.INVALID_REQUEST,
-        f"{field}: {reason}." if field else f"{reason}.",
+        code,
+        message,
         param=field or None,
         details={"errors": [{"field": name, "reason": why} for name, why in found[:20]]},
     )
@@ -73,7 +80,7 @@ async def _on_rbee_error(request: Request, error: Exception) -> Response:
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    # FastAPI puts in front where a field stands: in the body, the query, the path.
+    # FastAPI prefixes the path of a field with its place: body, query or path.
     found = [{**item, "loc": item["loc"][1:]} for item in error.errors()]
     if found and found[0]["type"] == "missing" and not found[0]["loc"]:
         found[0]["msg"] = _empty_body()
@@ -81,7 +88,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
 
 
 def _empty_body() -> str:
-    """Return what pydantic says of a body without any JSON."""
+    """Return pydantic's message for an empty body."""
     try:
         from_json(b"")
     except ValueError as error:
@@ -91,22 +98,22 @@ def _empty_body() -> str:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    # FastAPI hides behind its own exception what was raised while it read the body.
+    # FastAPI wraps exceptions that are raised while it reads the body.
     if isinstance(error.__cause__, RbeeError):
         return await _on_rbee_error(request, error.__cause__)
     if isinstance(error.__cause__, ClientDisconnect):
         return await _on_disconnect(request, error.__cause__)
     code = _ROUTING.get(error.status_code, ErrorCode.INVALID_REQUEST)
     message = {
-        ErrorCode.ROUTE_NOT_FOUND: f"There is no {request.url.path} here.",
-        ErrorCode.METHOD_NOT_ALLOWED: f"{request.url.path} does not take {request.method}.",
+        ErrorCode.ROUTE_NOT_FOUND: f"There is no route {request.url.path}.",
+        ErrorCode.METHOD_NOT_ALLOWED: f"{request.url.path} does not support {request.method}.",
     }.get(code, str(error.detail))
     return error_response(RbeeError(code, message), request_id_of(request))
 
 
 async def _on_disconnect(request: Request, _error: Exception) -> Response:
-    """Note a client that left in the middle of its request; it does not read the answer."""
-    error = RbeeError(ErrorCode.CANCELED, "The client left before its request was whole.")
+    """Return a response for the log: the client disconnected and does not read it."""
+    error = RbeeError(ErrorCode.CANCELED, "The client disconnected before its request was complete.")
     return error_response(error, request_id_of(request))
 
 
@@ -115,13 +122,13 @@ async def _on_bug(request: Request, _error: Exception) -> Response:
 
 
 def request_id_of(request: Request) -> str | None:
-    """Give the id that the edge gave the request."""
+    """Return the id that the middleware assigned to the request."""
     value = request.scope.get("state", {}).get("request_id")
     return value if isinstance(value, str) else None
 
 
 def _field(item: dict[str, Any]) -> str:
-    """Return the path of a field, without what names a member of a union and is no field of the request."""
+    """Return the path of a field, without the parts that name a member of a union."""
     loc: tuple[int | str, ...] = item["loc"]
     unknown = loc[-1:] if item["type"] == "extra_forbidden" else ()
     known = [str(part) for part in loc[: len(loc) - len(unknown)]]

@@ -1,4 +1,4 @@
-"""Keep a home to one daemon of a kind, by a lock that ends with the process that holds it."""
+"""Allow one daemon of a kind per home, by a lock that is released when its process exits."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _POLL_S = 0.05
 
 
 class HomeLock:
-    """Hold *paths*' home for this process, as its one *program*. Keep the object: the lock ends with it.
+    """The lock of a home for the only *program* in it. Keep a reference: the lock ends with the object.
 
-    Waits for *patience_s* seconds, because an earlier one may be ending just now.
+    The constructor waits for *timeout_s* seconds, because an earlier process may be about to exit.
 
     Raises:
-        RbeeError: ALREADY_RUNNING, with the process that has the home; PERMISSION_DENIED or DISK_FULL, the lock
+        RbeeError: ALREADY_RUNNING, with the process that holds the lock; PERMISSION_DENIED or DISK_FULL if the lock
             cannot be written.
     """
 
-    def __init__(self, paths: Paths, program: str, patience_s: float = 0.0) -> None:
+    def __init__(self, paths: Paths, program: str, timeout_s: float = 0.0) -> None:
         path = paths.make(paths.run) / f"{program}.lock"
         try:
             self._file = path.open("a+", encoding="ascii")
         except OSError as error:
             raise storage_error(error, path) from error
-        deadline = time.monotonic() + patience_s
-        while not self._take():
+        deadline = time.monotonic() + timeout_s
+        while not self._try_lock():
             if time.monotonic() >= deadline:
                 self._file.seek(0)
                 holder = self._file.read(32).strip() or "unknown"
@@ -46,10 +46,10 @@ class HomeLock:
         self._file.flush()
 
     def release(self) -> None:
-        """Let another one have the home."""
+        """Release the lock."""
         self._file.close()
 
-    def _take(self) -> bool:
+    def _try_lock(self) -> bool:
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

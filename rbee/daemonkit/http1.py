@@ -1,4 +1,4 @@
-"""HTTP/1.1 with a bound on a request's head, our error body for what is no HTTP at all, and a wire below ASGI."""
+"""HTTP/1.1 with a limit on a request's head, our error body for invalid HTTP, and writes below ASGI."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from rbee.errors import RbeeError
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 
-_EXTENSION: Final = "rbee.wire"
+_EXTENSION: Final = "rbee.connection"
 _REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol, which would collect a header without end, and answer it in plain text."""
+    """uvicorn's protocol with a limit on the head, which uvicorn lacks, and with our error body."""
 
     _head_bytes = 0
     _in_head = False
-    _wires: tuple[ClientConnection, ...] = ()
+    _connections: tuple[ClientConnection, ...] = ()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Let go of the connection, also of one that was reset, whose timer uvicorn would keep until it is due."""
+        """Release the connection, and its keep-alive timer, which uvicorn keeps after a reset."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
-        wires, self._wires = self._wires, ()
-        for wire in wires:
-            wire.hang_up()
+        connections, self._connections = self._connections, ()
+        for connection in connections:
+            connection.mark_lost()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, and stop where a head grows too large."""
+        """Parse *data*, and reject a head that is too large."""
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
@@ -42,26 +42,26 @@ class BoundedHttp(HttpToolsProtocol):
                 self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Begin to count."""
+        """Start to count the bytes of the head."""
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        """Look at the whole head, which may have come in one piece."""
+        """Check the size of the whole head, which may have arrived in one piece."""
         self._in_head = False
         self._head_bytes = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if self._head_bytes > MAX_HEAD_BYTES:
-            raise ValueError("the head is too large")  # the parser stops, and the answer is `send_400_response`
+            raise ValueError("the head is too large")  # the parser stops and calls `send_400_response`
         super().on_headers_complete()
-        # A request for another protocol than HTTP has no cycle.
+        # An upgrade to another protocol has no cycle.
         if getattr(self.cycle, "scope", None) is self.scope:
-            wire = ClientConnection(self.cycle)
-            # One that is not answered yet stays beside the new one, which was sent without waiting for the answer.
-            self._wires = (*(before for before in self._wires if not before.answered), wire)
-            self.scope["extensions"] = {_EXTENSION: {"wire": wire}}
+            connection = ClientConnection(self.cycle)
+            # A pipelined request leaves the one before it unanswered, which stays in the list.
+            self._connections = (*(before for before in self._connections if not before.answered), connection)
+            self.scope["extensions"] = {_EXTENSION: {"connection": connection}}
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what cannot be a request, and hang up."""
+        """Send the error for invalid HTTP, and close the connection."""
         if self._head_bytes > MAX_HEAD_BYTES:
             error = RbeeError(
                 ErrorCode.HEADER_TOO_LARGE,
@@ -80,21 +80,21 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class ClientConnection:
-    """What the connection of one request can do beyond ASGI, without the coroutines around each of its messages."""
+    """The client connection of one request, for writes that bypass ASGI and its coroutine for each message."""
 
-    __slots__ = ("_cycle", "_left")
+    __slots__ = ("_cycle", "_disconnect_callback")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
-        self._left: Callable[[], object] | None = None
+        self._disconnect_callback: Callable[[], object] | None = None
 
     @property
     def answered(self) -> bool:
-        """Tell whether the whole answer was written."""
+        """Return whether the whole response was written."""
         return self._cycle.response_complete
 
     def write(self, data: bytes) -> bool:
-        """Write a piece of a streamed body; False, with nothing written, where the client has to be waited for."""
+        """Write a chunk of a streamed body; return False, with nothing written, if the client is too slow."""
         cycle = self._cycle
         if cycle.disconnected:
             return True
@@ -104,28 +104,28 @@ class ClientConnection:
         return True
 
     def coalesce_head(self) -> None:
-        """Let the head of the answer leave together with the first piece of its body: one write instead of two."""
-        self._cycle.transport = cast("Any", _HeadHeld(self._cycle))
+        """Send the head of the response together with the first chunk of its body: one write instead of two."""
+        self._cycle.transport = cast("Any", _HeadCoalescer(self._cycle))
 
     def on_disconnect(self, call: Callable[[], object] | None) -> None:
-        """Have *call*, and nothing else, called if the client leaves, or has left, before its answer is whole."""
-        self._left = call
+        """Set the only callback for a disconnect before the response is complete; call it at once if that happened."""
+        self._disconnect_callback = call
         if call is not None and self._cycle.disconnected:
             call()
 
-    def hang_up(self) -> None:
-        """Note that the connection is gone."""
+    def mark_lost(self) -> None:
+        """Mark the connection as lost, and call the callback."""
         cycle = self._cycle
         if cycle.response_complete:
             return
         cycle.disconnected = True
         cycle.message_event.set()
-        if self._left is not None:
-            self._left()
+        if self._disconnect_callback is not None:
+            self._disconnect_callback()
 
 
-class _HeadHeld:
-    """A transport of which the first write waits for the second one."""
+class _HeadCoalescer:
+    """A transport that holds the first write back until the second one."""
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
         self._cycle = cycle
@@ -149,5 +149,5 @@ class _HeadHeld:
 
 
 def connection_of(scope: Scope) -> ClientConnection:
-    """Return the connection of the request of *scope*, which `BoundedHttp` has received."""
-    return cast("ClientConnection", scope["extensions"][_EXTENSION]["wire"])
+    """Return the client connection of the request of *scope*, which `BoundedHttp` received."""
+    return cast("ClientConnection", scope["extensions"][_EXTENSION]["connection"])

@@ -1,4 +1,4 @@
-"""Read the JSON bodies of requests into models."""
+"""Parse the JSON bodies of requests as models."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _FromJson:
-    """Have pydantic parse the bytes of a body itself, in one pass, instead of FastAPI by way of Python objects.
+    """A type annotation by which pydantic parses the bytes of a body in one pass, without Python objects in between.
 
-    FastAPI hands over bytes where a request has no content type: the middleware takes it away (`RequestMiddleware`).
+    FastAPI passes bytes on if a request has no content type: `RequestMiddleware` removes it.
     """
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -40,7 +40,7 @@ JsonBody = Annotated[T, Body(), _FromJson()]
 
 
 def parse_as(model: type[_Model], given: bytes | dict[str, Any]) -> _Model:
-    """Parse *given*, JSON or fields, as a model. Raises RbeeError INVALID_REQUEST."""
+    """Parse *given*, JSON or fields, as a model. Raises RbeeError INVALID_REQUEST or INVALID_BACKEND."""
     try:
         return model.model_validate_json(given) if isinstance(given, bytes) else model.model_validate(given)
     except ValidationError as error:

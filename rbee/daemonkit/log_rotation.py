@@ -1,7 +1,7 @@
-"""Keep the log files of daemons from filling a disk.
+"""Rotate the log files of daemons, so that they do not fill the disk.
 
-Whoever writes one holds it open for appending (a service manager, a spawner), so it is not renamed: its content is
-copied to a file with the ending `.1` and it is cut to nothing. Lines that come between the two steps are lost.
+The process that writes one (a service manager, a spawner) holds it open for appending, so it is not renamed: its
+content is copied to a file with the suffix `.1`, and the file is truncated. Lines written between the two are lost.
 """
 
 from __future__ import annotations
@@ -17,29 +17,31 @@ from rbee.logfile import ROTATED_SUFFIX
 
 log = logging.getLogger(__name__)
 MB: Final = 1_000_000
-LOOK_EVERY_S: Final = 60.0
+CHECK_INTERVAL_S: Final = 60.0
 
 
-async def watch(folder: Path, pattern: str, *, max_mb: int, every_s: float = LOOK_EVERY_S) -> None:
-    """Look again and again at the files of *folder* that match *pattern*; never ends."""
+async def watch(folder: Path, pattern: str, *, max_mb: int, every_s: float = CHECK_INTERVAL_S) -> None:
+    """Rotate the files of *folder* that match *pattern* in an endless loop."""
     while True:
-        await asyncio.to_thread(shorten, folder, pattern, max_mb * MB)
+        await asyncio.to_thread(rotate, folder, pattern, max_mb * MB)
         await asyncio.sleep(every_s)
 
 
-def shorten(folder: Path, pattern: str, max_bytes: int) -> list[Path]:
-    """Cut the files that are larger than *max_bytes*, each kept once as it was; give them."""
-    cut = []
+def rotate(folder: Path, pattern: str, max_bytes: int) -> list[Path]:
+    """Rotate the files larger than *max_bytes*, keeping one old copy of each; return them."""
+    rotated = []
     for path in folder.glob(pattern):
         try:
             if path.stat().st_size <= max_bytes:
                 continue
-            aside = path.with_name(f".{path.name}{ROTATED_SUFFIX}")
-            shutil.copyfile(path, aside)
-            aside.replace(path.with_name(path.name + ROTATED_SUFFIX))
+            temporary = path.with_name(f".{path.name}{ROTATED_SUFFIX}")
+            shutil.copyfile(path, temporary)
+            temporary.replace(path.with_name(path.name + ROTATED_SUFFIX))
             os.truncate(path, 0)
         except OSError as error:
-            log.warning("log not shortened", extra={"fields": {"path": str(path), "reason": error.strerror}})
+            log.warning(
+                "log file could not be rotated", extra={"fields": {"path": str(path), "reason": error.strerror}}
+            )
             continue
-        cut.append(path)
-    return cut
+        rotated.append(path)
+    return rotated

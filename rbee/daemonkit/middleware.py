@@ -1,6 +1,6 @@
-"""The outermost layer of a daemon's HTTP side: request id, key, size of the body, last-resort error, one log line.
+"""The middleware of every request: request id, authentication, size of the body, handling of bugs, one log line.
 
-Pure ASGI, so that streams pass through untouched.
+Pure ASGI, so that streams pass through unchanged.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _QUIET = ("/health", "/v1/health", "/v1/ready")
 
 
 class RequestMiddleware:
-    """Wrap the application.
+    """The middleware around the application.
 
     Args:
-        fast_paths: by path, what answers POST requests itself: without FastAPI's routing and dependencies, which cost
-            a short answer more than the answer does.
+        fast_paths: by path, the application that handles POST requests: without FastAPI's routing and dependencies,
+            which cost more than a short response itself.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RequestMiddleware:
             self._authenticator.check(scope["path"], _key(headers))
         except RbeeError as error:
             await receive()
-            # Starlette writes it as a plain HTTP answer (ASGI's websocket.http.response extension).
+            # Starlette sends it as a plain HTTP response (ASGI's websocket.http.response extension).
             await error_response(error, None)(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -144,17 +144,17 @@ class RequestMiddleware:
 
 
 def _for_fastapi(scope: Scope) -> Scope:
-    """Return the request as FastAPI is to see it.
+    """Return the request for FastAPI.
 
-    HEAD is answered like GET, and the server leaves the body out. A body is JSON whatever its content type says
-    (`curl -d` says form): without one FastAPI leaves the parsing to `JsonBody`.
+    HEAD is handled like GET, and the server omits the body. A body is JSON whatever its content type is (`curl -d`
+    sends a form's): without one FastAPI leaves the parsing to `JsonBody`.
     """
     headers = [header for header in scope["headers"] if header[0] != b"content-type"]
     return {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"], "headers": headers}
 
 
 def _route(scope: Scope) -> str:
-    """Give the path with the names of its parameters instead of their values; what is no route is `other`."""
+    """Return the path with the names of its parameters instead of their values; `other` if it is no route."""
     if "endpoint" not in scope:
         return "other"
     path: str = scope["path"]
@@ -164,7 +164,7 @@ def _route(scope: Scope) -> str:
 
 
 def _key(headers: dict[bytes, bytes]) -> bytes | None:
-    """Give the bearer key; Anthropic's clients send theirs in a header of its own."""
+    """Return the bearer key; Anthropic's clients send it as X-Api-Key."""
     given = headers.get(b"authorization")
     if given is None and b"x-api-key" in headers:
         return b"Bearer " + headers[b"x-api-key"]
@@ -172,7 +172,7 @@ def _key(headers: dict[bytes, bytes]) -> bytes | None:
 
 
 def _clean_id(text: bytes | None) -> str | None:
-    """Take the caller's request id if it is short and plain."""
+    """Return the caller's request id if it is short and plain."""
     if text is None or not 0 < len(text) <= 128:
         return None
     name = text.decode("latin-1")

@@ -1,4 +1,4 @@
-"""Serve an application: bind, tell the owner, drain at signal time, end with code 0."""
+"""Serve an application: report to the owner, drain on a signal, exit with code 0."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rbee.daemonkit.systemd import notify
 from rbee.lifeline import OwnerLink
 
 log = logging.getLogger(__name__)
-CONNECTIONS_END_S = 5
-_COLLECTED_AFTER: Final = 10_000  # more new objects than gone ones
+GRACEFUL_CLOSE_S = 5
+_GC_THRESHOLD: Final = 10_000  # allocations minus deallocations
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server whose SIGTERM and SIGINT begin the drain, and which ends when the drain is done.
+    """A uvicorn server that starts to drain on SIGTERM and SIGINT, and stops when the drain is complete.
 
-    A second signal ends it at once, with what is left cut off.
+    A second signal stops it at once and aborts open requests.
 
     Args:
         successor: whether a signal leaves new connections to the next daemon, which gets the same listening socket.
@@ -45,14 +45,14 @@ class Server(uvicorn.Server):
         self._signals = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start serving, then say so."""
+        """Start to serve, then call *on_serving*."""
         await super().startup(sockets=sockets)
         self._watch = asyncio.ensure_future(self._exit_when_closed())
         self._on_serving()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle the signals ourselves: uvicorn would raise them again at the end and spoil the exit code."""
+        """Handle the signals here: uvicorn would raise them again at the end and change the exit code."""
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int, _frame: FrameType | None) -> None:
@@ -68,8 +68,8 @@ class Server(uvicorn.Server):
     def _on_signal(self, number: int) -> None:
         self._signals += 1
         if self._signals > 1:
-            log.warning("second signal: ending at once", extra={"fields": {"signal": number}})
-            # Not force_exit: that would skip the lifespan's end, where resources are released.
+            log.warning("second signal: stopping at once", extra={"fields": {"signal": number}})
+            # force_exit would skip the end of the lifespan, where resources are released.
             self.config.timeout_graceful_shutdown = 0
             self.should_exit = True
             return
@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
         self._drain.begin()
 
     def _leave_new_connections(self) -> None:
-        """Take no more connections, and end each that there is after its present request."""
+        """Accept no more connections, and close each open one after its current request."""
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -100,13 +100,14 @@ def serve(
     then: Callable[[], None] | None = None,
     successor: bool = False,
 ) -> None:
-    """Run until the drain is done.
+    """Run until the drain is complete.
 
-    With *successor*, somebody holds a copy of *sock* for the next daemon: new connections are its from the first
-    signal on, instead of being answered that this one drains.
-
-    *drain_of* is called inside the event loop, before the application's lifespan begins.
-    The owner is told `{"port", "pid"}` and systemd READY once requests are answered; *then* is called after that.
+    Args:
+        drain_of: returns the drain; called inside the event loop, before the application's lifespan begins.
+        owner: receives `{"port", "pid"}` once requests are served; systemd gets READY=1.
+        then: called after that.
+        successor: whether systemd holds a copy of *sock* for the next daemon: from the first signal on, new
+            connections are left to it instead of being rejected as draining.
     """
     port = sock.getsockname()[1]
 
@@ -125,19 +126,19 @@ def serve(
             http=BoundedHttp,
             server_header=False,
             date_header=False,
-            # A client is who it is: headers in which it says that it speaks for another one are not believed.
+            # X-Forwarded-For is not trusted.
             proxy_headers=False,
             ws="websockets-sansio",
             ws_max_size=4 * 1024 * 1024,
             timeout_keep_alive=75,
-            timeout_graceful_shutdown=CONNECTIONS_END_S,
+            timeout_graceful_shutdown=GRACEFUL_CLOSE_S,
         )
         await Server(config, drain_of(), on_serving, successor=successor).serve(sockets=[sock])
 
-    # What is there now stays: no later collection looks at it. The usual threshold has the collector look again and
-    # again at the few hundred objects of requests that are under way, which took 8 % of the queen's time.
+    # What exists now lives as long as the daemon: no later collection needs to scan it. With the default threshold the
+    # collector scanned the objects of running requests over and over, which took 8 % of the queen's time.
     gc.freeze()
-    gc.set_threshold(_COLLECTED_AFTER, 10, 10)
+    gc.set_threshold(_GC_THRESHOLD, 10, 10)
     gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())

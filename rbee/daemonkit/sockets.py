@@ -1,4 +1,4 @@
-"""Listen at an address, before the web server is even imported."""
+"""Open listening sockets, before the web server is imported."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import socket
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.net import host_port
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Bind and listen. Raises RbeeError PORT_IN_USE, or PERMISSION_DENIED for an address that is not ours to use."""
+    """Bind and listen. Raises RbeeError PORT_IN_USE, or PERMISSION_DENIED for an address that cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -21,7 +22,7 @@ def bind(host: str, port: int) -> socket.socket:
         sock.listen(2048)
     except OSError as error:
         sock.close()
-        where = f"{host}:{port}"
+        where = host_port(host, port)
         if error.errno == errno.EADDRINUSE:
             raise RbeeError(
                 ErrorCode.PORT_IN_USE, f"{where} is already in use by another program.", details={"port": port}
@@ -32,7 +33,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach *host*."""
+    """Return whether only this machine can reach *host*."""
     if host == "localhost":
         return True
     with contextlib.suppress(ValueError):

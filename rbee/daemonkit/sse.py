@@ -1,4 +1,4 @@
-"""Server-sent events: a response that always ends in words, and stops when its client leaves."""
+"""Server-sent events: a response that always ends with an event, and stops when its client disconnects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DONE = f"data: {SSE_DONE}\n\n".encode()
 
 
 def comment(text: str) -> bytes:
-    """Write what every reader of a stream passes over, on one line."""
+    """Encode a comment, which clients ignore, on one line."""
     return b": " + " ".join(text.split()).encode() + b"\n\n"
 
 
@@ -31,22 +31,22 @@ PING = comment("ping")
 
 
 def encode(data: BaseModel | dict[str, Any], event: str | None = None) -> bytes:
-    """Write one event; without a name it is an unnamed `data:` event."""
+    """Encode one event; without a name it is an unnamed `data:` event."""
     text = data.model_dump_json(exclude_none=True) if isinstance(data, BaseModel) else json.dumps(data)
     return f"event: {event}\ndata: {text}\n\n".encode() if event else f"data: {text}\n\n".encode()
 
 
 def encode_error(error: RbeeError, request_id: str | None = None) -> bytes:
-    """Write the event that ends a stream which failed after it began."""
+    """Encode the event that ends a stream which failed after its start."""
     return encode(error.body(request_id), "error")
 
 
 class EventStream(Response):
-    """Send what *events* yields (already encoded), each at once.
+    """A response that sends each encoded event of *events* at once.
 
     An RbeeError from the generator becomes an `error` event; any other exception becomes an INTERNAL one and is
-    raised, for the edge to log. When the client leaves, the generator is closed: put the release of whatever it
-    holds into `finally`. A stream without an end of its own takes *until*, usually the drain's `closed`.
+    raised, for the middleware to log. When the client disconnects, the generator is closed: release resources in
+    `finally`. An endless stream needs *until*, usually the drain's `closed`.
     """
 
     media_type = "text/event-stream"
@@ -58,7 +58,7 @@ class EventStream(Response):
         self._until = until
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Stream until the generator ends, the client leaves, or *until* is set."""
+        """Stream until the generator ends, the client disconnects, or *until* is set."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         request_id = scope.get("state", {}).get("request_id")
         sending = asyncio.ensure_future(self._send_all(send, request_id))
@@ -110,7 +110,7 @@ class EventStream(Response):
 
 
 class _EndError(Exception):
-    """The generator has ended; StopAsyncIteration itself cannot be carried by a future."""
+    """Raised when the generator has ended; a future cannot carry StopAsyncIteration itself."""
 
 
 async def _next(iterator: AsyncIterator[bytes]) -> bytes:

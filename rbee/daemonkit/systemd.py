@@ -1,8 +1,8 @@
-"""Speak with systemd: how far the daemon is (sd_notify(3)), and the listening socket that it keeps over a restart.
+"""Notify systemd (sd_notify(3)), and keep the listening socket over a restart.
 
-The service manager's store of file descriptors (`FileDescriptorStoreMax=`) holds a copy of the socket while the daemon
-is restarted: whoever connects meanwhile waits for the next one instead of being refused. It is dropped when the service
-ends for good.
+The service manager's file descriptor store (`FileDescriptorStoreMax=`) holds a copy of the socket while the daemon
+restarts: clients that connect meanwhile wait for the next process instead of being refused. The copy is dropped when
+the service stops.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NAME: Final = "listening"
 
 
 def notify(state: str, fds: Sequence[int] = ()) -> bool:
-    """Send *state*, such as `READY=1`, to the socket in `$NOTIFY_SOCKET`; tell whether there was one to take it."""
+    """Send *state*, such as `READY=1`, to the socket in `$NOTIFY_SOCKET`; return whether it was sent."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return False
@@ -32,16 +32,16 @@ def notify(state: str, fds: Sequence[int] = ()) -> bool:
     return False
 
 
-def keep(sock: socket.socket) -> bool:
-    """Let systemd hold a copy of the listening *sock* over a restart; tell whether it was handed over."""
+def store_socket(sock: socket.socket) -> bool:
+    """Store a copy of the listening *sock* in systemd for a restart; return whether it was sent."""
     return notify(f"FDSTORE=1\nFDNAME={_NAME}", [sock.fileno()])
 
 
-def kept(host: str, port: int) -> socket.socket | None:
-    """Take over the socket that the daemon before this one kept; None without one, or if it listens elsewhere."""
+def restored_socket(host: str, port: int) -> socket.socket | None:
+    """Return the socket that the previous process stored; None without one, or if its address differs."""
     mine = os.environ.get("LISTEN_PID") == str(os.getpid())
     names = os.environ.get("LISTEN_FDNAMES", "").split(":") if mine else []
-    # Children must not take them for theirs.
+    # Children must not use them.
     for variable in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(variable, None)
     found = None

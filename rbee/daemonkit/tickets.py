@@ -1,6 +1,7 @@
-"""Tickets: the signed word of somebody who knows a daemon's key, which lets one request in that does not know it.
+"""Signed tickets that admit one request to a daemon without its key.
 
-A client that may not have a worker's key is sent to the worker with one. It is good for one path, once, for a moment.
+The queen redirects clients, which must not have a worker's key, to the worker with a ticket. It is valid for one path,
+once, for 30 s.
 """
 
 from __future__ import annotations
@@ -20,49 +21,49 @@ PARAMETER: Final = "ticket"
 
 
 def issue(key: str, path: str, *, now: float) -> str:
-    """Write a ticket for one request to *path* of the daemon with *key*. *now* in seconds since the epoch."""
+    """Return a ticket for one request to *path* of the daemon with *key*. *now* is in seconds since the epoch."""
     terms = f"{int(now) + LIFE_S}-{secrets.token_hex(12)}"
-    return f"{terms}-{_signed(key, path, terms)}"
+    return f"{terms}-{_signature(key, path, terms)}"
 
 
 class Tickets:
-    """The tickets that a daemon with *key* has taken. *now* gives seconds since the epoch."""
+    """The tickets that a daemon with *key* has redeemed. *now* returns seconds since the epoch."""
 
     def __init__(self, key: str, *, now: Callable[[], float] = time.time) -> None:
         self._key = key
         self._now = now
         self._used: dict[str, int] = {}
 
-    def take(self, path: str, query: bytes) -> bool:
-        """Take the ticket in a query; False if there is none.
+    def redeem(self, path: str, query: bytes) -> bool:
+        """Redeem the ticket in a query; return False if there is none.
 
-        Raises RbeeError INVALID_API_KEY for a ticket that is not ours, for another path, out of date, or used.
+        Raises RbeeError INVALID_API_KEY for a ticket that is forged, for another path, expired, or used.
         """
         given = parse_qs(query.decode("latin-1")).get(PARAMETER)
         if not given:
             return False
         terms, _, signature = given[0].rpartition("-")
         expires = terms.partition("-")[0]
-        if not hmac.compare_digest(signature.encode(), _signed(self._key, path, terms).encode()):
-            raise _refused("is not one for this request")
+        if not hmac.compare_digest(signature.encode(), _signature(self._key, path, terms).encode()):
+            raise _invalid_ticket("is not valid for this request")
         now = self._now()
-        # Its signature says that we wrote it, so it is a number.
+        # The signature is valid, so it is a number.
         if not now < int(expires) <= now + 2 * LIFE_S:
-            raise _refused(f"is out of date, or the clocks of the two machines differ by more than {LIFE_S} s")
+            raise _invalid_ticket(f"has expired, or the clocks of the two machines differ by more than {LIFE_S} s")
         self._used = {used: until for used, until in self._used.items() if until > now}
         if terms in self._used:
-            raise _refused("was used before")
+            raise _invalid_ticket("was used already")
         self._used[terms] = int(expires)
         return True
 
 
-def _signed(key: str, path: str, terms: str) -> str:
+def _signature(key: str, path: str, terms: str) -> str:
     return hmac.digest(key.encode(), f"{path}\n{terms}".encode(), "sha256").hex()
 
 
-def _refused(why: str) -> RbeeError:
+def _invalid_ticket(why: str) -> RbeeError:
     return RbeeError(
         ErrorCode.INVALID_API_KEY,
         f"The ticket {why}.",
-        hint="Send the request to the queen again; without X-Rbee-Direct she passes the answer on herself.",
+        hint="Send the request to the queen again; without X-Rbee-Direct it relays the response itself.",
     )

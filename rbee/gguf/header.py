@@ -1,8 +1,8 @@
-"""Read what a GGUF file says about itself, and tell whether it is whole.
+"""Read the header of a GGUF file, and check that the file is complete.
 
 The reader of the `gguf` library maps every tensor and every vocabulary entry: 2.8 s for the 49,000 entries of the
-demo model, in front of each cold start. This one skips what nobody asks for (20 ms), bounds what it believes, and
-adds up what the tensors need, so that a truncated file is refused before a worker is started for it.
+demo model, in front of each cold start. This one skips what is not needed (20 ms), bounds all lengths, and adds up
+the sizes of the tensors, so that a truncated file is rejected before a worker is started for it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _U64: Final = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a model says of itself; `size_bytes` counts all parts of a split model.
+    """The metadata of a model; `size_bytes` counts all parts of a split model.
 
     `kv_bytes_per_token` is the key and value cache of one token over all layers, in 16-bit numbers.
     `matrix_bytes` adds up the matrices that tokens are multiplied with, by tensor type. `heads` are those of attention
@@ -64,7 +64,7 @@ class GgufHeader:
 
 
 class _Part(NamedTuple):
-    """A file of a model, and by what a change of it is noticed."""
+    """A file of a model, with the attributes by which a change of it is detected."""
 
     path: Path
     size: int
@@ -73,7 +73,7 @@ class _Part(NamedTuple):
 
 
 def parts_of(path: Path) -> list[Path]:
-    """List all files of the model that *path* is, or is the first part of."""
+    """Return all files of the model that *path* is, or is the first part of."""
     match = _SPLIT_NAME.match(path.name)
     if match is None:
         return [path]
@@ -82,7 +82,7 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read the header of the model at *path* and check that every part of it is whole; once for files as they are.
+    """Read the header of the model at *path* and check that every part of it is complete; cached until a file changes.
 
     Raises:
         RbeeError: MODEL_NOT_FOUND if a part is missing; MODEL_INVALID if one is not GGUF, or truncated;
@@ -107,9 +107,9 @@ def _regular(path: Path) -> _Part:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RbeeError(
             ErrorCode.MODEL_NOT_FOUND,
-            f"There is no file {path}.",
+            f"{path} does not exist.",
             details={"path": str(path)},
-            hint="Check the path; a split model needs all of its parts side by side.",
+            hint="Check the path; all parts of a split model have to be in the same folder.",
         ) from error
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -130,7 +130,7 @@ def _read_part(path: Path, size: int, matrices: Counter[int]) -> dict[str, Any]:
                     metadata, found = _parse(path, prefix, size)
                 except (struct.error, IndexError) as error:
                     if len(prefix) >= size:
-                        _refuse(path, "it is truncated: its header breaks off", cause=error)
+                        _refuse(path, "it is truncated: its header is incomplete", cause=error)
                 else:
                     matrices.update(found)
                     return metadata
@@ -142,10 +142,10 @@ def _read_part(path: Path, size: int, matrices: Counter[int]) -> dict[str, Any]:
 def _parse(path: Path, data: bytes, size: int) -> tuple[dict[str, Any], Counter[int]]:
     """Read metadata and add up the matrices by type. Raises struct.error or IndexError where *data* is too short."""
     if data[:4] != MAGIC:
-        _refuse(path, "it does not begin with the letters GGUF")
+        _refuse(path, "it does not start with the letters GGUF")
     version = _U32.unpack_from(data, 4)[0]
     if version not in KNOWN_VERSIONS:
-        _refuse(path, f"its GGUF version is {version}, known are 2 and 3")
+        _refuse(path, f"its GGUF version is {version}; supported are 2 and 3")
     tensors, entries = struct.unpack_from("<QQ", data, 8)
     if tensors > MAX_ENTRIES or entries > MAX_ENTRIES:
         _refuse(path, f"its header claims {tensors} tensors and {entries} entries")
@@ -201,7 +201,7 @@ def _value(path: Path, data: bytes, position: int, kind: int) -> tuple[Any, int]
 
 
 def _array(path: Path, data: bytes, position: int) -> tuple[Any, int]:
-    """Give a short list of numbers as it is, anything longer as its length."""
+    """Return a short list of numbers as it is, anything longer as its length."""
     kind, count = struct.unpack_from("<IQ", data, position)
     position += 12
     if count > MAX_ARRAY_ITEMS:
@@ -259,7 +259,7 @@ def _describe(metadata: dict[str, Any], size_bytes: int, matrices: Mapping[int, 
 def _heads(
     metadata: dict[str, Any], architecture: str | None, embedding: int
 ) -> tuple[int | None, tuple[int, int] | None]:
-    """Give the heads of the layer that has most, and the widths of a key and of a value; None where it is not said."""
+    """Return the heads of the layer that has most, and the widths of a key and of a value; None where unknown."""
     heads = metadata.get(f"{architecture}.attention.head_count")
     most = max(heads, default=0) if isinstance(heads, list) else heads
     if not isinstance(most, int) or most <= 0:
@@ -299,5 +299,5 @@ def _unreadable(path: Path, error: OSError) -> RbeeError:
         ErrorCode.PERMISSION_DENIED,
         f"{path} cannot be read: {error.strerror}.",
         details={"path": str(path)},
-        hint="Let the user that runs the hive read the file.",
+        hint="Make the file readable for the user that runs the hive.",
     )

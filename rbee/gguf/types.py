@@ -26,7 +26,7 @@ SCALARS: Final[Mapping[int, str]] = {
     12: "d",
 }
 
-# `general.file_type` -> the name people know the quantisation by.
+# `general.file_type` -> the common name of the quantisation.
 FILE_TYPES: Final[Mapping[int, str]] = {
     0: "F32",
     1: "F16",

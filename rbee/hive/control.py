@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from rbee.contracts.control import BEAT_INTERVAL_S, QUEEN_MESSAGE, SILENCE_LIMIT_S, Heartbeat, Hello, HiveMessage
+from rbee.contracts.control import HEARTBEAT_INTERVAL_S, QUEEN_MESSAGE, SILENCE_LIMIT_S, Heartbeat, Hello, HiveMessage
 
 log = logging.getLogger(__name__)
 # A queen that does not read is cut off before what it has not read fills the memory.
@@ -79,13 +79,13 @@ class ControlChannels:
         try:
             await websocket.send_text((await self._hello()).model_dump_json())
             loop = asyncio.get_running_loop()
-            next_beat = loop.time() + BEAT_INTERVAL_S
+            next_beat = loop.time() + HEARTBEAT_INTERVAL_S
             while outbox in self._outboxes:
                 try:
                     text = await asyncio.wait_for(outbox.get(), max(next_beat - loop.time(), 0))
                 except TimeoutError:
                     text = beat
-                    next_beat = loop.time() + BEAT_INTERVAL_S
+                    next_beat = loop.time() + HEARTBEAT_INTERVAL_S
                 await websocket.send_text(text)
         except (WebSocketDisconnect, OSError, RuntimeError):
             return "the connection closed"

@@ -22,7 +22,7 @@ def stop_queen(session: Session, pid: int | None) -> Receipt:
     own = client.status().get("pid")
     pids = [one for one in (pid, own) if isinstance(one, int)]
     session.out.say("Stopping the queen, her hives and their workers", "🧹")
-    answer = client.shutdown(when_idle=False, patience_s=session.settings.keeper.stop_timeout_s)
+    answer = client.shutdown(when_idle=False, timeout_s=session.settings.keeper.stop_timeout_s)
     return verify(answer, *pids)
 
 

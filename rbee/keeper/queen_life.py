@@ -50,7 +50,7 @@ def probe(settings: Settings) -> str | None:
         if not _listens(settings.queen_url):
             return None
         try:
-            health = QueenClient(settings.queen_url, None, retries=Retries(())).health(patience_s=_PROBE_ANSWER_S)
+            health = QueenClient(settings.queen_url, None, retries=Retries(())).health(timeout_s=_PROBE_ANSWER_S)
         except RbeeError as error:
             # One that is just ending may close the connection: look again before judging.
             if error.code is ErrorCode.CONNECTION_TIMEOUT or attempt + 1 == _PROBE_AGAIN:

@@ -1,1 +1,1 @@
-"""What daemons say of themselves: logs without secrets, and ids that tie lines together."""
+"""Logs without secrets, metrics, and trace ids."""

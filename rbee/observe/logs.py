@@ -1,8 +1,7 @@
-"""Set up a daemon's log: one line an event on standard error, JSON when piped, without secrets.
+"""Configure a daemon's log: one line per event on standard error, JSON when piped, without secrets.
 
-Standard logging with one formatter: a daemon's start must not wait for a logging library (structlog's import
-takes as long as the rest of the ground together).
-Extra fields are given as `log.info("worker started", extra={"fields": {"pid": 12}})`.
+Standard logging with one formatter: importing structlog would take as long as all of rbee's shared modules.
+Extra fields are passed as `log.info("worker started", extra={"fields": {"pid": 12}})`.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ class LineFormatter(logging.Formatter):
         self._as_json = as_json
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give the line, redacted."""
+        """Return the redacted line."""
         fields: dict[str, Any] = getattr(record, "fields", None) or {}
         current = request_id.get()
         if current is not None:
             fields = {"request_id": current, **fields}
-        traced = trace_id.get()
-        if traced is not None:
-            fields = {"trace_id": traced, **fields}
-        told = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
+        trace = trace_id.get()
+        if trace is not None:
+            fields = {"trace_id": trace, **fields}
+        traceback_text = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else None
         if self._as_json:
             entry: dict[str, Any] = {
                 "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z",
@@ -49,17 +48,17 @@ class LineFormatter(logging.Formatter):
                 "message": record.getMessage(),
                 **fields,
             }
-            if told:
-                entry["traceback"] = told
+            if traceback_text:
+                entry["traceback"] = traceback_text
             return self._redactor.clean(json.dumps(entry, ensure_ascii=False, default=str))
         tail = "".join(f" {key}={value}" for key, value in fields.items())
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{clock} {record.levelname.lower():7} {record.getMessage()}{tail}"
-        return self._redactor.clean(line + ("\n" + told if told else ""))
+        return self._redactor.clean(line + ("\n" + traceback_text if traceback_text else ""))
 
 
 def configure(daemon: str, *, level: str = "info", secrets: tuple[str, ...] = ()) -> Redactor:
-    """Send all logging of this process through one handler; gives the redactor, to add keys made later."""
+    """Configure one handler for all logging of this process; return the redactor, for keys created later."""
     redactor = Redactor(secrets)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter(daemon, redactor, as_json=not sys.stderr.isatty()))

@@ -1,4 +1,4 @@
-"""Keep keys and tokens out of everything that is printed or stored."""
+"""Mask keys and tokens in everything that is printed or stored."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SHAPES: Final = re.compile(
 
 
 class Redactor:
-    """Mask known secrets, and whatever has the shape of one (bearer keys, hub tokens, passwords in URLs)."""
+    """A filter that masks known secrets and what looks like one (bearer keys, hub tokens, passwords in URLs)."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         self._known = {secret for secret in known if len(secret) >= 8}
 
     def add(self, secret: str) -> None:
-        """Mask *secret* from now on; shorter ones than 8 characters would mask ordinary words and are ignored."""
+        """Mask *secret* from now on; secrets shorter than 8 characters would match ordinary words and are ignored."""
         if len(secret) >= 8:
             self._known.add(secret)
 
     def clean(self, text: str) -> str:
-        """Give *text* without secrets."""
+        """Return *text* without secrets."""
         for secret in self._known:
             if secret in text:
                 text = text.replace(secret, MASK)

@@ -1,4 +1,4 @@
-"""One id for all that a client's request causes, over every hop: W3C's trace context."""
+"""Pass one trace id through every hop of a client's request, as W3C Trace Context."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _FORM: Final = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})
 
 
 def extract(header: bytes | None) -> str:
-    """Give the trace id that a header carries, a new one where it carries none."""
+    """Return the trace id of a header, or a new one if it has none."""
     match = _FORM.fullmatch(header) if header is not None else None
     return match[1].decode() if match else secrets.token_hex(16)
 
 
 def inject() -> dict[str, str]:
-    """Give the header for a request that is part of the current trace; nothing outside of one."""
+    """Return the header for a request of the current trace; empty without one."""
     current = trace_id.get()
     return {} if current is None else {HEADER: f"00-{current}-{secrets.token_hex(8)}-01"}

@@ -64,7 +64,7 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
     key = ensure_api_key(paths, os.environ, settings.api_key_file)
     redactor = logs.configure(PROGRAM.name, level=settings.log_level, secrets=(key,))
     lock = HomeLock(paths, PROGRAM.name)
-    sock = systemd.kept(settings.host, settings.port) or bind(settings.host, settings.port)
+    sock = systemd.restored_socket(settings.host, settings.port) or bind(settings.host, settings.port)
     launcher = _launcher(paths) if settings.local_hive else None
     launched = _launched(launcher, settings.local_hive_port, begun) if launcher is not None else None
     if launcher is None and begun is not None:
@@ -88,7 +88,7 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
     asyncio.run(store.open())
     queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add)
     address = f"{settings.host}:{sock.getsockname()[1]}"
-    serve(create_app(queen, key, address), sock, lambda: queen.drain, owner, successor=systemd.keep(sock))
+    serve(create_app(queen, key, address), sock, lambda: queen.drain, owner, successor=systemd.store_socket(sock))
     lock.release()
 
 

@@ -125,7 +125,7 @@ def test_a_stream_that_fails_ends_in_words(tiny: Tiny, ending: str, code: str) -
     client = BlockingClient("tiny", str(tiny.http.base_url), KEY)
     seen: list[int] = []
 
-    with client.stream("GET", f"/stream/{ending}", silence_s=5) as events, pytest.raises(RbeeError) as caught:
+    with client.stream("GET", f"/stream/{ending}", idle_timeout_s=5) as events, pytest.raises(RbeeError) as caught:
         seen.extend(event.data["index"] for event in events)
 
     assert seen == [0, 1, 2]

@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rbee.contracts.control import BEAT_INTERVAL_S, SILENCE_LIMIT_S
+from rbee.contracts.control import HEARTBEAT_INTERVAL_S, SILENCE_LIMIT_S
 from tests.support.hives import KEY as HIVE_KEY
 from tests.support.hives import HiveProcess
 from tests.support.machine import BIN, Machine
@@ -56,7 +56,7 @@ def test_a_silent_hive_is_noticed_and_found_again_as_it_was(machine: Machine, hi
     eventually(lambda: bool(queen.workers()), within=SILENCE_LIMIT_S, because="the hive is connected again")
     events = running.ended()
 
-    assert SILENCE_LIMIT_S - BEAT_INTERVAL_S - 1 < noticed < (SILENCE_LIMIT_S + 2) * slowness()
+    assert SILENCE_LIMIT_S - HEARTBEAT_INTERVAL_S - 1 < noticed < (SILENCE_LIMIT_S + 2) * slowness()
     assert refused[1]["code"] == "CONNECTION_TIMEOUT"
     assert "no word" in refused[1]["message"]
     assert ended_well(events)

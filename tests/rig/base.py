@@ -14,7 +14,7 @@ from pathlib import Path
 from rbee.fleet.kinds import cache_home
 from tests.rig.commands import RigError, RigUnavailable, attempt, call
 from tests.rig.mounts import remove_tree, unmount_below
-from tools.longstep import StepError, long, say
+from tools.longstep import StepError, run_with_progress, say
 
 SUITE = "bookworm"
 # What a small server of a careful person has, and nothing that rbee would have to bring itself.
@@ -108,7 +108,7 @@ def _build(base: Path, packages: Sequence[str]) -> None:
     try:
         # No mirror is named: debootstrap's default serves, or what the machine's owner set up for it.
         argv = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(aside)]
-        long("debootstrap", argv, log=log)
+        run_with_progress("debootstrap", argv, log=log)
     except StepError as failure:
         raise RigUnavailable(f"the Debian tree could not be built: {failure}") from None
     _furnish(aside)

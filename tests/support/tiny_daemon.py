@@ -112,8 +112,8 @@ def main() -> None:
     authenticator = Authenticator("tiny", KEY, open_paths=("/health",))
     app = create_app("tiny", drains, authenticator=authenticator, routers=[router], max_body_bytes=1000)
     port = int(os.environ.get("TINY_PORT", "0"))
-    sock = systemd.kept("127.0.0.1", port) or sockets.bind("127.0.0.1", port)
-    server.serve(app, sock, drain_of, owner, successor=systemd.keep(sock))
+    sock = systemd.restored_socket("127.0.0.1", port) or sockets.bind("127.0.0.1", port)
+    server.serve(app, sock, drain_of, owner, successor=systemd.store_socket(sock))
 
 
 if __name__ == "__main__":

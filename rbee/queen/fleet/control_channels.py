@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from rbee.client.hive import HiveClient
 from rbee.client.retry import CONNECT_TIMEOUT_S
-from rbee.contracts.control import BEAT_INTERVAL_S, HIVE_MESSAGE, SILENCE_LIMIT_S, Hello, Lease
+from rbee.contracts.control import HEARTBEAT_INTERVAL_S, HIVE_MESSAGE, SILENCE_LIMIT_S, Hello, Lease
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
@@ -166,7 +166,7 @@ class ControlChannels:
     async def _renew(self, socket: ClientConnection) -> None:
         while True:
             await socket.send(self._lease)
-            await asyncio.sleep(BEAT_INTERVAL_S)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
 
 def _reason(error: Exception, url: str) -> str:

@@ -14,7 +14,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
-from rbee.daemonkit.body import whole_body
+from rbee.daemonkit.body import read_body
 from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
 from rbee.daemonkit.http1 import connection_of
 from rbee.daemonkit.json_body import JsonBody, parse_as
@@ -63,7 +63,7 @@ class CompatEndpoint(Response):
         queen, clock = self._queen, asyncio.get_running_loop().time
         began = clock()
         headers = dict(scope["headers"])
-        request = await self._parse_request(scope["path"], await whole_body(receive), headers)
+        request = await self._parse_request(scope["path"], await read_body(receive), headers)
         if redirect.is_requested(headers):
             link = redirect.find_worker(queen, request, (scope.get("client") or ("",))[0])
             if link is not None:

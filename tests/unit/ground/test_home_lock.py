@@ -35,6 +35,6 @@ def test_one_that_is_ending_is_waited_for(tmp_path: Path) -> None:
     ending = threading.Timer(0.2, earlier.release)
     ending.start()
 
-    HomeLock(paths, "rbee-hive", patience_s=10).release()
+    HomeLock(paths, "rbee-hive", timeout_s=10).release()
 
     ending.join()

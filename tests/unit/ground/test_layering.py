@@ -75,7 +75,7 @@ def test_a_constructor_looks_at_no_layer(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_unknown_key_is_refused_with_file_and_line(tmp_path: Path) -> None:
     """A key that no setting has is named with its file, its line and the keys there are; foreign ones are let be."""
     with pytest.raises(
-        ConfigError, match=r"config.toml:3: unknown key 'prot' in \[test\]; known are: .*port"
+        ConfigError, match=r"config.toml:3: unknown key 'prot' in \[test\]; known keys: .*port"
     ) as caught:
         read(Settings, layers(tmp_path, "# a comment\n[test]\nprot = 40\n", {}))
 
@@ -103,7 +103,7 @@ def test_lists_come_from_the_environment_as_json(tmp_path: Path) -> None:
     settings, _ = read(Settings, layers(tmp_path, "", {"RBEE_TEST_NAMES": '["a", "b"]'}))
 
     assert settings.names == ["a", "b"]
-    with pytest.raises(ConfigError, match=r"names: not JSON \(from RBEE_TEST_NAMES\)"):
+    with pytest.raises(ConfigError, match=r"names: invalid JSON \(from RBEE_TEST_NAMES\)"):
         read(Settings, layers(tmp_path, "", {"RBEE_TEST_NAMES": "a,b"}))
 
 

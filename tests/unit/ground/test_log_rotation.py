@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rbee.daemonkit.log_rotation import shorten
+from rbee.daemonkit.log_rotation import rotate
 
 
 def test_a_large_file_is_set_aside_and_begun_anew(tmp_path: Path) -> None:
@@ -13,7 +13,7 @@ def test_a_large_file_is_set_aside_and_begun_anew(tmp_path: Path) -> None:
     with path.open("ab", buffering=0) as writer:
         writer.write(b"old line\n" * 20)
 
-        assert shorten(tmp_path, "*.log", 100) == [path]
+        assert rotate(tmp_path, "*.log", 100) == [path]
 
         writer.write(b"new line\n")
     assert path.read_bytes() == b"new line\n"
@@ -26,5 +26,5 @@ def test_a_small_file_and_what_is_set_aside_are_left_alone(tmp_path: Path) -> No
     (tmp_path / "queen-rbee.log").write_bytes(b"x" * 100)
     (tmp_path / "queen-rbee.log.1").write_bytes(b"x" * 500)
 
-    assert shorten(tmp_path, "*.log", 100) == []
+    assert rotate(tmp_path, "*.log", 100) == []
     assert (tmp_path / "queen-rbee.log.1").stat().st_size == 500

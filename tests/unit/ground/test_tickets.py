@@ -23,25 +23,25 @@ def test_a_ticket_is_taken_once() -> None:
     tickets = Tickets("key", now=lambda: NOW)
     ticket = query(issue("key", PATH, now=NOW))
 
-    assert tickets.take(PATH, ticket)
-    with pytest.raises(RbeeError, match="used before") as caught:
-        tickets.take(PATH, ticket)
+    assert tickets.redeem(PATH, ticket)
+    with pytest.raises(RbeeError, match="used already") as caught:
+        tickets.redeem(PATH, ticket)
     assert caught.value.code is ErrorCode.INVALID_API_KEY
 
 
 def test_a_query_without_a_ticket_is_no_ticket() -> None:
     """Where there is no ticket the key decides."""
-    assert not Tickets("key").take(PATH, b"")
-    assert not Tickets("key").take(PATH, b"model=bee&ticket=")
+    assert not Tickets("key").redeem(PATH, b"")
+    assert not Tickets("key").redeem(PATH, b"model=bee&ticket=")
 
 
 def test_a_query_of_many_fields_is_read_like_any_other() -> None:
     """Who has no key can send any query, and gets an answer in words, not a failure of the daemon."""
     many = b"&".join(b"a=%d" % number for number in range(5000))
 
-    assert not Tickets("key").take(PATH, many)
-    with pytest.raises(RbeeError, match="not one for this request"):
-        Tickets("key").take(PATH, many + b"&ticket=x")
+    assert not Tickets("key").redeem(PATH, many)
+    with pytest.raises(RbeeError, match="not valid for this request"):
+        Tickets("key").redeem(PATH, many + b"&ticket=x")
 
 
 @pytest.mark.parametrize("late_s", [LIFE_S + 1, 3600, -3600])
@@ -49,8 +49,8 @@ def test_a_ticket_is_good_for_a_moment(late_s: int) -> None:
     """One that is out of date is refused, and so is one of a machine whose clock is far away."""
     tickets = Tickets("key", now=lambda: NOW + late_s)
 
-    with pytest.raises(RbeeError, match="out of date"):
-        tickets.take(PATH, query(issue("key", PATH, now=NOW)))
+    with pytest.raises(RbeeError, match="expired"):
+        tickets.redeem(PATH, query(issue("key", PATH, now=NOW)))
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_a_ticket_is_good_for_a_moment(late_s: int) -> None:
 )
 def test_a_ticket_that_was_not_written_for_this_is_refused(ticket: str) -> None:
     """Nothing but a signature with the daemon's key over path and end lets a request in."""
-    with pytest.raises(RbeeError, match="not one for this request"):
-        Tickets("key", now=lambda: NOW).take(PATH, query(ticket))
+    with pytest.raises(RbeeError, match="not valid for this request"):
+        Tickets("key", now=lambda: NOW).redeem(PATH, query(ticket))
 
 
 def test_used_tickets_are_forgotten_when_they_are_out_of_date() -> None:
@@ -79,6 +79,6 @@ def test_used_tickets_are_forgotten_when_they_are_out_of_date() -> None:
     tickets = Tickets("key", now=lambda: clock[0])
     for _ in range(500):
         clock[0] += 1
-        assert tickets.take(PATH, query(issue("key", PATH, now=clock[0])))
+        assert tickets.redeem(PATH, query(issue("key", PATH, now=clock[0])))
 
     assert len(tickets._used) <= LIFE_S + 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools import packages
-from tools.longstep import StepError, long, quick
+from tools.longstep import StepError, run_quietly, run_with_progress
 
 
 def test_a_failed_step_shows_the_end_of_its_log(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_a_failed_step_shows_the_end_of_its_log(tmp_path: Path) -> None:
     script = "print('all was well'); print('[3/7] then it broke'); raise SystemExit(3)"
 
     with pytest.raises(StepError, match="then it broke") as raised:
-        long("building", [sys.executable, "-c", script], log=log)
+        run_with_progress("building", [sys.executable, "-c", script], log=log)
 
     assert str(log) in str(raised.value)
 
@@ -25,7 +25,7 @@ def test_a_failed_step_shows_the_end_of_its_log(tmp_path: Path) -> None:
 def test_a_failed_command_shows_its_output() -> None:
     """When a short command fails, the message has the command and all it printed."""
     with pytest.raises(StepError, match="no such thing"):
-        quick([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
+        run_quietly([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
 
 
 def test_pips_own_settings_are_handed_to_uv(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
