@@ -48,7 +48,7 @@ class Assets:
         return self.root / "inventory" / "example"
 
     def playbook(self, name: str) -> Path:
-        """Give one playbook by its name without ending. Raises RbeeError with the names there are."""
+        """Return one playbook by its name without ending. Raises RbeeError with the names there are."""
         path = self.root / "playbooks" / f"{name}.yml"
         if not path.is_file():
             raise RbeeError(

@@ -83,13 +83,13 @@ class RunCounted:
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
+class RunError:
     """Something that Ansible says outside any task: a playbook that cannot be parsed, an inventory without hosts."""
 
     text: str
 
 
-Event = PlayStarted | TaskStarted | HostStarted | HostTask | RunCounted | Complaint
+Event = PlayStarted | TaskStarted | HostStarted | HostTask | RunCounted | RunError
 
 _OUTCOMES = {
     "runner_on_ok": Outcome.OK,
@@ -116,7 +116,7 @@ def parse(raw: Mapping[str, Any]) -> Event | None:
         return RunCounted(_counts(data))
     if kind in ("error", "warning") or (kind == "verbose" and "ERROR" in str(raw.get("stdout", ""))):
         text = str(raw.get("stdout", "")).strip()
-        return Complaint(text[:_MESSAGE_LIMIT]) if text and kind != "warning" else None
+        return RunError(text[:_MESSAGE_LIMIT]) if text and kind != "warning" else None
     return None
 
 

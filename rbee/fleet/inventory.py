@@ -20,7 +20,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet.credentials import NODE_NAME
 from rbee.fleet.layout import HIVES, Layout
-from rbee.fleet.yamltext import YamlText
+from rbee.fleet.yaml_edit import YamlDocument
 
 # A node's fields and the variables that carry them.
 VARIABLES: Final = {
@@ -84,7 +84,7 @@ class Inventory:
 
     @property
     def exists(self) -> bool:
-        """Tell whether there is anything yet."""
+        """Return whether there is anything yet."""
         return self.file.is_file()
 
     def nodes(self, group: str | None = HIVES) -> list[Node]:
@@ -147,7 +147,7 @@ class Inventory:
                     text.put(value, *home, variable)
 
     def remove(self, name: str) -> bool:
-        """Take a machine out of every group; tell whether it was there."""
+        """Take a machine out of every group; return whether it was there."""
         if not self.exists:
             return False
         with self._edit() as text:
@@ -156,7 +156,7 @@ class Inventory:
                 text.remove(*path)
         return bool(paths)
 
-    def read(self) -> YamlText:
+    def read(self) -> YamlDocument:
         """Parse the hosts file. Raises ConfigError with the line."""
         return load(self.file)
 
@@ -186,8 +186,8 @@ class Inventory:
             yield found if isinstance(found, dict) else {}
 
     @contextmanager
-    def _edit(self) -> Iterator[YamlText]:
-        """Give the text to change under a lock, and write it whole or, after an error, not at all."""
+    def _edit(self) -> Iterator[YamlDocument]:
+        """Return the text to change under a lock, and write it whole or, after an error, not at all."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / f".{self.file.name}.lock").open("w")
@@ -195,20 +195,20 @@ class Inventory:
             raise storage_error(error, self.folder) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            text = self.read() if self.exists else YamlText(_NEW, str(self.file))
+            text = self.read() if self.exists else YamlDocument(_NEW, str(self.file))
             before = text.text if self.exists else None
             yield text
             if text.text != before:
                 _write(self.file, text.text)
 
 
-def load(file: Path) -> YamlText:
+def load(file: Path) -> YamlDocument:
     """Parse one YAML file; an encrypted one as empty. Raises ConfigError."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=str(file)) from error
-    return YamlText("" if text.startswith("$ANSIBLE_VAULT") else text, str(file))
+    return YamlDocument("" if text.startswith("$ANSIBLE_VAULT") else text, str(file))
 
 
 def vars_files(folder: Path, name: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
-from rbee.fleet.events import Complaint, Event, HostTask, Outcome, RunCounted
+from rbee.fleet.events import Event, HostTask, Outcome, RunCounted, RunError
 
 
 class Verdict(StrEnum):
@@ -55,15 +55,15 @@ class RunReport:
     """A whole run: every host that was asked for, and what was said outside all of them."""
 
     hosts: dict[str, HostReport]
-    complaint: str = ""
+    run_error: str = ""
     canceled: bool = False
 
     @property
     def succeeded(self) -> bool:
-        """Tell whether every host is done; a run over no host at all did not do what it was asked for."""
+        """Return whether every host is done; a run over no host at all did not do what it was asked for."""
         return (
             bool(self.hosts)
-            and not self.complaint
+            and not self.run_error
             and not self.canceled
             and all(host.verdict is Verdict.DONE for host in self.hosts.values())
         )
@@ -74,7 +74,7 @@ class RunReport:
         return sum(len(host.changed) for host in self.hosts.values())
 
     def error(self) -> RbeeError | None:
-        """Give the failure to end with: a single host's own cause, or a summary over several. None if all is done."""
+        """Return the failure to end with: a single host's own cause, or a summary over several. None if all is done."""
         if self.succeeded:
             return None
         if self.canceled:
@@ -90,7 +90,7 @@ class RunReport:
                 cause.code, cause.message + rest, hint=cause.hint, details={"host": host, "task": cause.task}
             )
         if not bad:
-            return RbeeError(ErrorCode.PROVISIONING_FAILED, self.complaint or "No host was reached.")
+            return RbeeError(ErrorCode.PROVISIONING_FAILED, self.run_error or "No host was reached.")
         named = "; ".join(f"{host.host}: {host.cause.code if host.cause else host.verdict}" for host in bad)
         return RbeeError(
             ErrorCode.PROVISIONING_FAILED,
@@ -108,18 +108,18 @@ class Reporter:
     def __init__(self, hosts: Iterable[str] = ()) -> None:
         self._hosts = {host: HostReport(host) for host in hosts}
         self._failures: dict[str, list[HostTask]] = {}
-        self._complaints: list[str] = []
+        self._run_errors: list[str] = []
         self._counted = False
 
     @property
     def counted(self) -> bool:
-        """Tell whether the run came to its end and counted its hosts."""
+        """Return whether the run came to its end and counted its hosts."""
         return self._counted
 
-    def see(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Take one event in."""
         if isinstance(event, HostTask):
-            self._see_task(event)
+            self._handle_task(event)
         elif isinstance(event, RunCounted):
             self._counted = True
             for name, counts in event.hosts.items():
@@ -130,19 +130,19 @@ class Reporter:
                     host.verdict = Verdict.FAILED
                 else:
                     host.verdict = Verdict.DONE
-        elif isinstance(event, Complaint):
-            self._complaints.append(event.text)
+        elif isinstance(event, RunError):
+            self._run_errors.append(event.text)
 
     def report(self, *, canceled: bool, addresses: dict[str, str] | None = None) -> RunReport:
-        """Give the report as of now; *addresses* are for the advice (name -> address of SSH)."""
+        """Return the report as of now; *addresses* are for the advice (name -> address of SSH)."""
         for name, failures in self._failures.items():
             host = self._hosts[name]
             if host.verdict in (Verdict.FAILED, Verdict.UNREACHABLE) or not self._counted:
                 host.cause = cause_of(failures, (addresses or {}).get(name, name))
-        complaint = "" if self._counted and self._hosts else "\n".join(self._complaints)
-        return RunReport(self._hosts, complaint, canceled)
+        run_error = "" if self._counted and self._hosts else "\n".join(self._run_errors)
+        return RunReport(self._hosts, run_error, canceled)
 
-    def _see_task(self, event: HostTask) -> None:
+    def _handle_task(self, event: HostTask) -> None:
         host = self._hosts.setdefault(event.host, HostReport(event.host))
         if event.outcome is not Outcome.RETRY:
             host.tasks += 1

@@ -24,17 +24,17 @@ from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet.assets import Assets
-from rbee.fleet.events import Complaint, Event, parse
+from rbee.fleet.events import Event, RunError, parse
 from rbee.fleet.report import Reporter, RunReport
 
 KEPT_RUNS = 10
-ASK_EVERY_S = 0.3
+CANCEL_POLL_S = 0.3
 # Variables of the person's own environment that no playbook needs; one that ends in _FILE is a path.
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE)S?$")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class PlaybookRun:
     """What to run: a playbook by name, on which inventory, limited to which hosts, with which plain variables."""
 
     playbook: str
@@ -45,7 +45,7 @@ class Wish:
     diff: bool = False
 
     def command_line(self, assets: Assets) -> list[str]:
-        """Give the plain Ansible command that does the same."""
+        """Return the plain Ansible command that does the same."""
         line = ["ansible-playbook", "-i", str(self.inventory), str(assets.playbook(self.playbook))]
         if self.limit:
             line += ["--limit", ",".join(self.limit)]
@@ -53,8 +53,8 @@ class Wish:
             line += ["-e", f"{key}={_plain(value)}"]
         return [*line, *(["--check"] if self.check else []), *(["--diff"] if self.diff else [])]
 
-    def shown(self, assets: Assets) -> str:
-        """Give the command as a person would type it."""
+    def shell_command(self, assets: Assets) -> str:
+        """Return the command as a person would type it."""
         return shlex.join(self.command_line(assets))
 
 
@@ -67,7 +67,7 @@ class RunResult:
 
 
 def run(
-    wish: Wish,
+    playbook_run: PlaybookRun,
     paths: Paths,
     *,
     hosts: Mapping[str, str],
@@ -86,15 +86,15 @@ def run(
     """
     runner = _library()
     assets = Assets.find()
-    playbook = assets.playbook(wish.playbook)
+    playbook = assets.playbook(playbook_run.playbook)
     folder = paths.make(paths.home / "ansible")
     ident = uuid.uuid4().hex[:12]
     reporter = Reporter(hosts)
 
-    def see(raw: dict[str, Any]) -> bool:
+    def handle(raw: dict[str, Any]) -> bool:
         event = parse(raw)
         if event is not None:
-            reporter.see(event)
+            reporter.handle(event)
             on_event(event)
         # True keeps the event in the artefacts.
         return True
@@ -103,45 +103,45 @@ def run(
     others = set(psutil.Process().children(recursive=True))
     workers: set[psutil.Process] = set()
 
-    def asked() -> bool:
+    def is_cancelled() -> bool:
         if cancelled():
             workers.update(set(psutil.Process().children(recursive=True)) - others)
             return True
         return False
 
-    options = [*(["--check"] if wish.check else []), *(["--diff"] if wish.diff else [])]
+    options = [*(["--check"] if playbook_run.check else []), *(["--diff"] if playbook_run.diff else [])]
     done = runner.interface.init_runner(
         private_data_dir=str(folder),
         ident=ident,
         project_dir=str(playbook.parent),
         playbook=str(playbook),
-        inventory=str(wish.inventory.absolute()),
-        limit=",".join(wish.limit) or None,
-        extravars=dict(wish.extra or {}),
+        inventory=str(playbook_run.inventory.absolute()),
+        limit=",".join(playbook_run.limit) or None,
+        extravars=dict(playbook_run.extra or {}),
         cmdline=" ".join(options) or None,
         envvars=_environment(assets, paths),
         # How often `cancelled` is asked while nothing happens.
-        settings={"pexpect_timeout": ASK_EVERY_S},
+        settings={"pexpect_timeout": CANCEL_POLL_S},
         suppress_env_files=True,
         rotate_artifacts=KEPT_RUNS,
         quiet=True,
-        event_handler=see,
-        cancel_callback=asked,
+        event_handler=handle,
+        cancel_callback=is_cancelled,
     )
     for name in [name for name in done.config.env if _SECRET.search(name)]:
         del done.config.env[name]
     try:
         done.run()
     finally:
-        _end(workers)
-        _forget_environment(folder / "artifacts" / ident / "command")
+        _kill_workers(workers)
+        _drop_environment(folder / "artifacts" / ident / "command")
     if done.status not in ("successful", "canceled") and not reporter.counted:
-        reporter.see(Complaint(_words(folder / "artifacts" / ident)))
+        reporter.handle(RunError(_final_output(folder / "artifacts" / ident)))
     report = reporter.report(canceled=done.status == "canceled", addresses=dict(hosts))
     return RunResult(report, folder / "artifacts" / ident)
 
 
-def _end(workers: set[psutil.Process]) -> None:
+def _kill_workers(workers: set[psutil.Process]) -> None:
     """End what a cancelled run left behind here; what it began on a machine, the machine itself brings to its end."""
     for worker in workers:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -163,7 +163,7 @@ def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
     }
 
 
-def _forget_environment(command: Path) -> None:
+def _drop_environment(command: Path) -> None:
     """Drop the environment that ansible-runner keeps beside the command: nobody asked for it, and it may tell much."""
     if command.exists():
         kept = json.loads(command.read_text(encoding="utf-8"))
@@ -183,8 +183,8 @@ def _library() -> Any:
     return ansible_runner
 
 
-def _words(artefacts: Path) -> str:
-    """Give what Ansible said where it ended before any task."""
+def _final_output(artefacts: Path) -> str:
+    """Return what Ansible said where it ended before any task."""
     for name in ("stdout", "stderr"):
         file = artefacts / name
         if file.exists() and (text := file.read_text(encoding="utf-8", errors="replace").strip()):

@@ -16,7 +16,7 @@ from rbee.fleet.assets import Assets
 from rbee.fleet.credentials import NODE_NAME
 from rbee.fleet.inventory import Inventory, load
 from rbee.fleet.layout import HIVES, QUEEN
-from rbee.fleet.yamltext import Entry, YamlText
+from rbee.fleet.yaml_edit import Entry, YamlDocument
 
 # The variables of the whole fleet, which the roles' defaults take up (inventory/README.md explains them).
 FLEET: Final[Mapping[str, dict[str, Any]]] = {
@@ -43,7 +43,7 @@ _CONNECTION: Final = (
     "ansible_become_method",
     "ansible_password",
 )
-_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+_PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str, int, float),
     "path": (str,),
     "int": (int,),
@@ -66,7 +66,7 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message}"
 
     def error(self) -> ConfigError:
-        """Give it as the error to end with."""
+        """Return it as the error to end with."""
         return ConfigError(self.message, path=self.file, line=self.line)
 
 
@@ -86,7 +86,7 @@ def check(inventory: Inventory, assets: Assets) -> list[Problem]:
 
 
 def known_variables(assets: Assets) -> dict[str, dict[str, Any]]:
-    """Give every variable that the roles take, with its declaration."""
+    """Return every variable that the roles take, with its declaration."""
     known: dict[str, dict[str, Any]] = dict(FLEET)
     for file in sorted(assets.roles.glob("*/meta/argument_specs.yml")):
         specs = load(file).get("argument_specs", "main", "options")
@@ -94,13 +94,13 @@ def known_variables(assets: Assets) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _hosts_file(text: YamlText, known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
+def _hosts_file(text: YamlDocument, known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
     for top in text.entries():
         yield from _group(text, (top.name,), top, known)
 
 
 def _group(
-    text: YamlText, path: tuple[str, ...], entry: Entry, known: Mapping[str, dict[str, Any]]
+    text: YamlDocument, path: tuple[str, ...], entry: Entry, known: Mapping[str, dict[str, Any]]
 ) -> Iterator[Problem]:
     if entry.name.startswith("rbee_") and entry.name not in (HIVES, QUEEN):
         near = difflib.get_close_matches(entry.name, (HIVES, QUEEN), 1)
@@ -120,10 +120,10 @@ def _group(
         yield from _group(text, (*path, "children", child.name), child, known)
 
 
-def _variables(text: YamlText, entries: list[Entry], known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
+def _variables(text: YamlDocument, entries: list[Entry], known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
     for entry in entries:
         if entry.name in known:
-            if (message := _wrong(entry, known[entry.name])) is not None:
+            if (message := _type_error(entry, known[entry.name])) is not None:
                 yield Problem(text.path, entry.line, message)
         elif entry.name.startswith("rbee_"):
             near = difflib.get_close_matches(entry.name, known, 1, 0.5)
@@ -135,14 +135,14 @@ def _variables(text: YamlText, entries: list[Entry], known: Mapping[str, dict[st
                 yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'; is it '{near[0]}'?")
 
 
-def _wrong(entry: Entry, spec: Mapping[str, Any]) -> str | None:
+def _type_error(entry: Entry, spec: Mapping[str, Any]) -> str | None:
     value, kind = entry.value, str(spec.get("type", "str"))
     # A template has its value only when Ansible runs, an encrypted one only with its password.
     if value is None or (isinstance(value, str) and "{{" in value):
         return None
-    right = isinstance(value, _KINDS[kind]) and not (isinstance(value, bool) and kind != "bool")
+    right = isinstance(value, _PYTHON_TYPES[kind]) and not (isinstance(value, bool) and kind != "bool")
     if not right:
-        return f"{entry.name} must be {_words(kind)}, not {value!r}."
+        return f"{entry.name} must be {_type_name(kind)}, not {value!r}."
     choices = spec.get("choices")
     asked = value if isinstance(value, list) else [value]
     if choices and (bad := [each for each in asked if each not in choices]):
@@ -153,7 +153,7 @@ def _wrong(entry: Entry, spec: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _words(kind: str) -> str:
+def _type_name(kind: str) -> str:
     return {
         "str": "a text",
         "path": "a path",

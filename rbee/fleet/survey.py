@@ -32,13 +32,13 @@ class Findings:
 
     @property
     def backends(self) -> list[Backend]:
-        """Give the backends, the best first."""
+        """Return the backends, the best first."""
         return list(self.devices)
 
 
 @contextmanager
 def trial(inventory: Inventory, node: Node) -> Iterator[Inventory]:
-    """Give a copy of *inventory* with *node* in it; that the copy can be written shows that the original can.
+    """Return a copy of *inventory* with *node* in it; that the copy can be written shows that the original can.
 
     Variables of groups and hosts are those of the original. Raises what `Inventory.put` raises.
     """

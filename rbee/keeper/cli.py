@@ -10,7 +10,7 @@ import sys
 import click
 
 from rbee import __version__
-from rbee.keeper.lazy import Entry, Flags, LazyGroup, flag_options
+from rbee.keeper.ui.lazy import Entry, Flags, LazyGroup, flag_options
 
 _AT = "rbee.keeper.commands."
 COMMANDS = {
@@ -63,7 +63,7 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as failure:  # noqa: BLE001 - the edge: nothing is above it
-        from rbee.keeper.errors import conclude
+        from rbee.keeper.ui.errors import report
 
         flags.json = flags.json or "--json" in argv
-        return conclude(failure, flags)
+        return report(failure, flags)

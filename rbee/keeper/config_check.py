@@ -7,11 +7,11 @@ import subprocess
 from rbee.config.file import ConfigFile
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
-from rbee.keeper.fleet_inventory import inventory_of, inventory_path
+from rbee.keeper.fleet.inventory import inventory_path, open_inventory
 from rbee.keeper.model_names import resolve
-from rbee.keeper.output import Output
+from rbee.keeper.queen.process import find_program
 from rbee.keeper.settings import Settings
-from rbee.keeper.spawn import find_program
+from rbee.keeper.ui.output import Output
 
 _PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
 _LIMIT_S = 30.0
@@ -27,7 +27,7 @@ def check_aliases(settings: Settings) -> None:
 
 
 def check_daemons(file: ConfigFile) -> list[str]:
-    """Let each daemon check its table, if the file has one; give the programs that did.
+    """Let each daemon check its table, if the file has one; return the programs that did.
 
     The keeper imports no daemon: their programs are asked. Raises ConfigError with what the program says.
     """
@@ -51,13 +51,13 @@ def check_daemons(file: ConfigFile) -> list[str]:
 
 
 def check_inventory(settings: Settings, out: Output) -> str | None:
-    """Give the inventory's file once it is found right; None where there is none.
+    """Return the inventory's file once it is found right; None where there is none.
 
     Raises ConfigError with file and line of the first problem, after telling all others.
     """
     if not inventory_path(settings).exists():
         return None
-    inventory = inventory_of(settings)
+    inventory = open_inventory(settings)
     from rbee.fleet.assets import Assets
     from rbee.fleet.schema import check
 

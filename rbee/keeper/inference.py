@@ -10,9 +10,9 @@ from rbee.client.queen import QueenClient
 from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.interrupts import Interrupted
-from rbee.keeper.output import Output
-from rbee.keeper.story import Story
+from rbee.keeper.ui.interrupts import Interrupted
+from rbee.keeper.ui.output import Output
+from rbee.keeper.ui.progress import ProgressPrinter
 
 # Before the first token a request may be sent again: nobody has seen an answer yet.
 _START_OVER = (ErrorCode.DRAINING, ErrorCode.CONNECTION_TIMEOUT, ErrorCode.INVALID_RESPONSE)
@@ -32,15 +32,15 @@ class Inference:
     def run(self, queen: QueenClient) -> None:
         """Print the answer as it comes. Raises RbeeError, or Interrupted after the task was canceled."""
         try:
-            with queen.task(self._request) as events, Story(self._out, as_events=self._out.json) as story:
+            with queen.task(self._request) as events, ProgressPrinter(self._out, as_events=self._out.json) as progress:
                 try:
                     for event in events:
-                        self._hear(event, story)
+                        self._handle(event, progress)
                 except Interrupted as interrupted:
-                    story.close()
+                    progress.close()
                     self._out.end_line()
                     self._cancel(queen)
-                    interrupted.told = True
+                    interrupted.reported = True
                     raise
             if self._done is None:
                 raise RbeeError(
@@ -53,7 +53,7 @@ class Inference:
                 raise
             raise self._with_partial(error) from error
         self._out.end_line()
-        self._sum_up(self._done)
+        self._print_summary(self._done)
 
     @property
     def node(self) -> str | None:
@@ -63,18 +63,18 @@ class Inference:
 
     def say(self, human: str, action: str, emoji: str) -> None:
         """Tell a line of the keeper's own part of the story."""
-        Story(self._out, as_events=self._out.json).say(human, action, emoji)
+        ProgressPrinter(self._out, as_events=self._out.json).say(human, action, emoji)
 
-    def may_start_over(self, error: RbeeError) -> bool:
-        """Tell whether the request may go to another queen after *error*."""
+    def may_retry(self, error: RbeeError) -> bool:
+        """Return whether the request may go to another queen after *error*."""
         return not self._pieces and error.code in _START_OVER
 
-    def _hear(self, event: Event, story: Story) -> None:
-        if story.hear(event):
+    def _handle(self, event: Event, progress: ProgressPrinter) -> None:
+        if progress.handle(event):
             return
         if event.name == "message" and "token" in event.data:
             if not self._pieces:
-                story.close()
+                progress.close()
             self._pieces.append(str(event.data["token"]))
             if self._out.json:
                 self._out.event("token", event.data)
@@ -126,7 +126,7 @@ class Inference:
         message = f"{error.message.rstrip('.')}. {came}; {saved}"
         return RbeeError(error.code, message, details=details, hint=error.hint, param=error.param)
 
-    def _sum_up(self, done: dict[str, Any]) -> None:
+    def _print_summary(self, done: dict[str, Any]) -> None:
         tokens, seconds = int(done.get("total_tokens", 0)), float(done.get("duration_ms", 0)) / 1000
         rate = f", {tokens / seconds:.0f} tokens/s" if tokens and seconds else ""
         why = " (--max-tokens reached)" if done.get("finish_reason") == "length" else ""

@@ -14,7 +14,7 @@ _MAX_CHARS = 2048
 
 
 def resolve(name: str, aliases: Mapping[str, str]) -> str:
-    """Give the reference behind an alias, or *name* itself if it has the form of one.
+    """Return the reference behind an alias, or *name* itself if it has the form of one.
 
     Raises RbeeError INVALID_MODEL_REF, which names the accepted forms and the aliases there are.
     """

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from rbee.client.queen import QueenClient
 from rbee.config.layering import environment
-from rbee.keeper import interrupts
-from rbee.keeper.lazy import Flags
-from rbee.keeper.output import Output
 from rbee.keeper.settings import Settings, load
+from rbee.keeper.ui import interrupts
+from rbee.keeper.ui.lazy import Flags
+from rbee.keeper.ui.output import Output
 
 
 class Session:
@@ -20,5 +20,5 @@ class Session:
         self.settings: Settings = load(environment())
 
     def queen(self) -> QueenClient:
-        """Give the client of a queen that is expected to run."""
+        """Return the client of a queen that is expected to run."""
         return QueenClient(self.settings.queen_url, self.settings.api_key())

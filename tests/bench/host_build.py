@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rbee.fleet.kinds import cache_home
+from rbee.fleet.build_target import cache_home
 from tests.ansible.machines import Controller
 from tests.bench.rows import Row
 from tests.rig.commands import RigError, RigUnavailable

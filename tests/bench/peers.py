@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rbee.config.file_lock import file_lock
 from rbee.fleet import llama_build
-from rbee.fleet.kinds import LLAMA, Kind, cache_home
+from rbee.fleet.build_target import LLAMA, BuildTarget, cache_home
 from rbee.fleet.pins import Pin
 from tools import constraints
 from tools.longstep import long, quick, say
@@ -25,7 +25,7 @@ PARTS = ("-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD
 def llama_server() -> Path:
     """Give the llama-server of this kind of machine. Raises StepError or RbeeError if it cannot be built."""
     found = constraints.pinned()
-    kind = Kind.of_this_machine(found[LLAMA].version)
+    kind = BuildTarget.of_this_machine(found[LLAMA].version)
     peers = cache_home() / "peers"
     peers.mkdir(parents=True, exist_ok=True)
     program = peers / kind.folder / "llama-server"

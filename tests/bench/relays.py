@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from rbee.fleet.kinds import cache_home
+from rbee.fleet.build_target import cache_home
 from tests.bench import source
 from tests.bench.servers import free_port
 from tools.longstep import quick, say

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import KeeperCommand
+from rbee.keeper.ui.lazy import KeeperCommand
 
 _VARIABLE = "_RBEE_KEEPER_COMPLETE"  # click asks under this name, whatever the program is called by
 

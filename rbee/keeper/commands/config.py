@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 if TYPE_CHECKING:
     from rbee.keeper.session import Session
@@ -58,8 +58,8 @@ def check(flags: Flags, /, file: Path | None) -> None:
     from rbee.config.layering import environment
     from rbee.errors import ConfigError
     from rbee.keeper.config_check import check_aliases, check_daemons, check_inventory
-    from rbee.keeper.output import Output
     from rbee.keeper.settings import load
+    from rbee.keeper.ui.output import Output
 
     out = Output(flags)
     environ = environment()
@@ -96,7 +96,7 @@ def check(flags: Flags, /, file: Path | None) -> None:
 @click.pass_obj
 def set_ssh(flags: Flags, /, **fields: Any) -> None:
     """Test a machine over SSH and write it into the inventory; one that is there already is changed."""
-    from rbee.keeper.fleet_nodes import put_node
+    from rbee.keeper.fleet.nodes import put_node
     from rbee.keeper.session import Session
 
     session = Session(flags, node=fields["name"])
@@ -137,8 +137,8 @@ def show_nodes(session: Session) -> None:
     """Print all machines."""
     from time import time
 
-    from rbee.keeper.fleet_nodes import list_rows
-    from rbee.keeper.output import ago_text
+    from rbee.keeper.fleet.nodes import list_rows
+    from rbee.keeper.ui.output import ago_text
 
     rows = list_rows(session)
     if session.out.json:
@@ -164,7 +164,7 @@ def show_nodes(session: Session) -> None:
 
 def forget(session: Session, node: str) -> None:
     """Remove a machine, and say so."""
-    from rbee.keeper.fleet_nodes import remove_node as remove
+    from rbee.keeper.fleet.nodes import remove_node as remove
 
     remove(session, node)
     if session.out.json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 if TYPE_CHECKING:
     from rbee.keeper.session import Session
@@ -21,11 +21,11 @@ def daemon() -> None:
 @click.pass_obj
 def start(flags: Flags, /) -> None:
     """Start a queen that stays until `daemon stop`; one that runs already is left alone."""
-    from rbee.keeper import pid_file
-    from rbee.keeper.fleet_registry import register_all
-    from rbee.keeper.queen_life import check_version, probe, serves, start_lock
+    from rbee.keeper.fleet.registration import register_all
+    from rbee.keeper.queen import pid_file
+    from rbee.keeper.queen.lifecycle import check_version, probe, serves, start_lock
+    from rbee.keeper.queen.process import PROGRAM, log_path, start_detached
     from rbee.keeper.session import Session
-    from rbee.keeper.spawn import PROGRAM, log_path, start_detached
 
     session = Session(flags)
     settings, out = session.settings, session.out
@@ -40,7 +40,7 @@ def start(flags: Flags, /) -> None:
         old = pid_file.read(file)
         if old is not None:
             if pid_file.is_queen(old, PROGRAM):
-                raise _mute(session, old)
+                raise _not_responding(session, old)
             out.say(f"Removed a stale PID file: process {old} is not a queen ({file})", "🧹")
             pid_file.remove(file)
         pid = start_detached(settings, lambda: serves(settings))
@@ -57,12 +57,12 @@ def stop(flags: Flags, /) -> None:
     """Stop the queen, her hives and their workers, and say what became of each."""
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
-    from rbee.keeper import pid_file, receipt
-    from rbee.keeper.ending import end_silent_queen, stop_queen
-    from rbee.keeper.errors import AlreadyToldError
-    from rbee.keeper.queen_life import probe
+    from rbee.keeper.queen import pid_file, receipt
+    from rbee.keeper.queen.lifecycle import probe
+    from rbee.keeper.queen.process import PROGRAM
+    from rbee.keeper.queen.stop import kill_unresponsive_queen, stop_queen
     from rbee.keeper.session import Session
-    from rbee.keeper.spawn import PROGRAM
+    from rbee.keeper.ui.errors import AlreadyReportedError
 
     session = Session(flags)
     settings, out = session.settings, session.out
@@ -83,7 +83,7 @@ def stop(flags: Flags, /) -> None:
         _show(session, {"state": "stopped", "stale_pid": pid})
         return
     if not answers and pid is not None:
-        left = end_silent_queen(session, pid)
+        left = kill_unresponsive_queen(session, pid)
         if flags.json:
             out.data({"state": "running" if left else "stopped", "pid": pid, "left": left})
     else:
@@ -91,11 +91,11 @@ def stop(flags: Flags, /) -> None:
         if flags.json:
             out.data(told.data())
         else:
-            for line in receipt.full(told):
+            for line in receipt.detail_lines(told):
                 out.text(line)
         left = told.left
     if left:
-        raise AlreadyToldError
+        raise AlreadyReportedError
     pid_file.remove(file)
 
 
@@ -106,10 +106,10 @@ def status(flags: Flags, /) -> None:
 
     The exit code is 0 in all three cases; scripts read `state` from --json.
     """
-    from rbee.keeper import pid_file
-    from rbee.keeper.queen_life import probe
+    from rbee.keeper.queen import pid_file
+    from rbee.keeper.queen.lifecycle import probe
+    from rbee.keeper.queen.process import PROGRAM
     from rbee.keeper.session import Session
-    from rbee.keeper.spawn import PROGRAM
 
     session = Session(flags)
     settings = session.settings
@@ -119,16 +119,16 @@ def status(flags: Flags, /) -> None:
     elif pid is None:
         _show(session, {"state": "stopped", "url": settings.queen_url})
     elif pid_file.is_queen(pid, PROGRAM):
-        raise _mute(session, pid)
+        raise _not_responding(session, pid)
     else:
         stale = str(settings.paths.queen_pid)
         _show(session, {"state": "stale", "url": settings.queen_url, "pid": pid, "pid_file": stale})
 
 
-def _mute(session: Session, pid: int) -> Exception:
+def _not_responding(session: Session, pid: int) -> Exception:
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
-    from rbee.keeper.spawn import log_path
+    from rbee.keeper.queen.process import log_path
 
     return RbeeError(
         ErrorCode.CONNECTION_TIMEOUT,
@@ -141,7 +141,7 @@ def _mute(session: Session, pid: int) -> Exception:
 
 def _show(session: Session, now: dict[str, Any]) -> None:
     """Print the state: JSON for scripts, a sentence for people."""
-    from rbee.keeper.receipt import count
+    from rbee.keeper.queen.receipt import count
 
     out = session.out
     if out.json:
@@ -155,7 +155,7 @@ def _show(session: Session, now: dict[str, Any]) -> None:
         if "hives_connected" in now:
             from time import time
 
-            from rbee.keeper.output import ago_text
+            from rbee.keeper.ui.output import ago_text
 
             text += f", version {now['version']}, started {ago_text(now.get('started_unix'), time())}: "
             text += ", ".join(

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperCommand
+from rbee.keeper.ui.lazy import Flags, KeeperCommand
 
 
 @click.command(cls=KeeperCommand)
 @click.pass_obj
 def doctor(flags: Flags, /) -> None:
     """Check what rbee needs on this machine; exit code 1 if something that it needs is missing."""
-    from rbee.keeper.checkup import Verdict, examine
-    from rbee.keeper.errors import AlreadyToldError
+    from rbee.keeper.doctor import Verdict, run_checks
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.errors import AlreadyReportedError
 
     session = Session(flags)
-    findings = examine(session.settings)
+    findings = run_checks(session.settings)
     if flags.json:
         session.out.data({"checks": [finding._asdict() for finding in findings]})
     else:
@@ -29,4 +29,4 @@ def doctor(flags: Flags, /) -> None:
             if finding.advice:
                 session.out.say(f"{finding.check}: {finding.advice}")
     if any(finding.verdict is Verdict.WRONG for finding in findings):
-        raise AlreadyToldError
+        raise AlreadyReportedError

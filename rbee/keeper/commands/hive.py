@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
-from rbee.keeper.options import check_option, nodes_options, show_command_option, yes_option
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.options import check_option, nodes_options, show_command_option, yes_option
 
 
 @click.group(cls=KeeperGroup)
@@ -22,10 +22,10 @@ def hive() -> None:
 @click.pass_obj
 def install(flags: Flags, /, node: str | None, **how: Any) -> None:
     """Clone, build, install the service, and prove that it serves; a second time changes nothing."""
-    from rbee.keeper import fleet_hives
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.install(Session(flags, node=node), node, **how)
+    hives.install(Session(flags, node=node), node, **how)
 
 
 @hive.command()
@@ -37,10 +37,10 @@ def install(flags: Flags, /, node: str | None, **how: Any) -> None:
 @click.pass_obj
 def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
     """Take service, programs, user, logs and models off the machines; asks first."""
-    from rbee.keeper import fleet_hives
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.uninstall(Session(flags, node=node), node, **how)
+    hives.uninstall(Session(flags, node=node), node, **how)
 
 
 @hive.command()
@@ -51,10 +51,10 @@ def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
 @click.pass_obj
 def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
     """Go to a newer release, one machine first; one that does not serve goes back by itself."""
-    from rbee.keeper import fleet_hives
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.upgrade(Session(flags, node=node), node, **how)
+    hives.upgrade(Session(flags, node=node), node, **how)
 
 
 @hive.command()
@@ -64,10 +64,10 @@ def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
 @click.pass_obj
 def start(flags: Flags, /, node: str | None, **how: Any) -> None:
     """Start installed hives and wait until they serve."""
-    from rbee.keeper import fleet_hives
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.start(Session(flags, node=node), node, **how)
+    hives.start(Session(flags, node=node), node, **how)
 
 
 @hive.command()
@@ -77,10 +77,10 @@ def start(flags: Flags, /, node: str | None, **how: Any) -> None:
 @click.pass_obj
 def stop(flags: Flags, /, node: str | None, **how: Any) -> None:
     """Stop hives after their running requests; their workers end with them."""
-    from rbee.keeper import fleet_hives
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.stop(Session(flags, node=node), node, **how)
+    hives.stop(Session(flags, node=node), node, **how)
 
 
 @hive.command()
@@ -88,7 +88,7 @@ def stop(flags: Flags, /, node: str | None, **how: Any) -> None:
 @click.pass_obj
 def status(flags: Flags, /, node: str | None) -> None:
     """Say how the hives are: the machine's own word, the queen's view, and the workers."""
-    from rbee.keeper import fleet_hives
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.status(Session(flags, node=node), node)
+    hives.status(Session(flags, node=node), node)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperCommand
-from rbee.keeper.options import backend_option, device_option
+from rbee.keeper.ui.lazy import Flags, KeeperCommand
+from rbee.keeper.ui.options import backend_option, device_option
 
 if TYPE_CHECKING:
     from rbee.keeper.inference import Inference
-    from rbee.keeper.queen_life import QueenInUse
+    from rbee.keeper.queen.lifecycle import QueenHandle
     from rbee.keeper.session import Session
 
 _MAX_PROMPT_CHARS = 2_000_000
@@ -96,10 +96,10 @@ def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **wis
     _run(session, Inference(request, session.out, session.settings.paths))
 
 
-def _reach(session: Session, queen: QueenInUse, inference: Inference) -> None:
+def _ensure_remote_hive(session: Session, queen: QueenHandle, inference: Inference) -> None:
     """See that the hive of another machine serves; that of localhost is the queen's own care."""
     from rbee.contracts.ids import LOCALHOST_NODE
-    from rbee.keeper.remote_hive import RemoteHive
+    from rbee.keeper.fleet.remote_hive import RemoteHive
 
     if inference.node in (None, LOCALHOST_NODE):
         return
@@ -114,15 +114,15 @@ def _reach(session: Session, queen: QueenInUse, inference: Inference) -> None:
 def _run(session: Session, inference: Inference) -> None:
     """Run it; a queen of somebody else's that ends before the first token is replaced."""
     from rbee.errors import RbeeError
-    from rbee.keeper.queen_life import queen_for, wait_until_gone
+    from rbee.keeper.queen.lifecycle import queen_for, wait_until_gone
 
     for attempt in range(1, _START_OVERS + 1):
         with queen_for(session) as queen:
             try:
-                _reach(session, queen, inference)
+                _ensure_remote_hive(session, queen, inference)
                 return inference.run(queen.client)
             except RbeeError as error:
-                if queen.own or attempt == _START_OVERS or not inference.may_start_over(error):
+                if queen.own or attempt == _START_OVERS or not inference.may_retry(error):
                     raise
                 session.out.say(f"The queen is ending ({error.message}); starting over when she is gone", "🔁")
         if not wait_until_gone(session.settings, _OLD_QUEEN_GONE_S):

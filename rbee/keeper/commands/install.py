@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperCommand
+from rbee.keeper.ui.lazy import Flags, KeeperCommand
 
 
 @click.command(cls=KeeperCommand)
@@ -24,9 +24,9 @@ def install(flags: Flags, /, *, system: bool, root: Path) -> None:
 
     from rbee.config.layering import environment
     from rbee.config.paths import Paths
-    from rbee.keeper.installing import PROGRAMS, system_target, user_target
-    from rbee.keeper.installing import install as steps
-    from rbee.keeper.output import Output
+    from rbee.keeper.installer import PROGRAMS, system_target, user_target
+    from rbee.keeper.installer import install as steps
+    from rbee.keeper.ui.output import Output
 
     if root != Path("/") and not system:
         raise click.UsageError("--root goes with --system.")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 _name = click.argument("name", metavar="NAME")
 
 
 @click.group(cls=KeeperGroup)
 def keys() -> None:
-    """Give people and programs keys of their own for the queen.
+    """Return people and programs keys of their own for the queen.
 
     Such a key opens inference and nothing else, and its requests get their fair share of the slots. The queen must run.
     """

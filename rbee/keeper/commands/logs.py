@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperCommand
-from rbee.keeper.options import node_option
+from rbee.keeper.ui.lazy import Flags, KeeperCommand
+from rbee.keeper.ui.options import node_option
 
 
 @click.command(cls=KeeperCommand)

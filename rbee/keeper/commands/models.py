@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 _node = click.option("--node", default="localhost", show_default=True, metavar="NAME", help="The node.")
 _model = click.argument("model", metavar="MODEL")
@@ -25,16 +25,19 @@ def models() -> None:
 def pull(flags: Flags, /, node: str, model: str) -> None:
     """Fetch MODEL (a reference or an alias) to a node; what is there already is not fetched again."""
     from rbee.keeper.model_names import resolve
-    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
-    from rbee.keeper.story import Story
+    from rbee.keeper.ui.progress import ProgressPrinter
 
     session = Session(flags, node=node)
     reference = resolve(model, session.settings.aliases)
     with queen_for(session) as queen:
-        with queen.client.download(node, reference) as events, Story(session.out, as_events=flags.json) as story:
+        with (
+            queen.client.download(node, reference) as events,
+            ProgressPrinter(session.out, as_events=flags.json) as progress,
+        ):
             for event in events:
-                story.hear(event)
+                progress.handle(event)
         row = queen.client.model(node, reference)
     if flags.json:
         session.out.event("complete", {"model": row})
@@ -49,9 +52,9 @@ def list_(flags: Flags, /, node: str) -> None:
     """List the models of a node."""
     from time import time
 
-    from rbee.keeper.output import ago_text, size_text
-    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.output import ago_text, size_text
 
     session = Session(flags, node=node)
     with queen_for(session) as queen:
@@ -83,9 +86,9 @@ def list_(flags: Flags, /, node: str) -> None:
 @click.pass_obj
 def show(flags: Flags, /, node: str, model: str) -> None:
     """Show what the catalogue and the file's header say of MODEL: an id, a reference or an alias."""
-    from rbee.keeper.output import size_text
-    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.output import size_text
 
     session = Session(flags, node=node)
     with queen_for(session) as queen:
@@ -106,7 +109,7 @@ def show(flags: Flags, /, node: str, model: str) -> None:
 @click.pass_obj
 def rm(flags: Flags, /, node: str, model: str) -> None:
     """Remove MODEL (an id, a reference or an alias) from a node: its entry, and the file if the hive fetched it."""
-    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
 
     session = Session(flags, node=node)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
-from rbee.keeper.options import check_option, show_command_option
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.options import check_option, show_command_option
 
 _NAME = click.option("--name", required=True, metavar="NAME", help="The name of the machine, which --node means.")
 
@@ -30,7 +30,7 @@ def setup() -> None:
 def add_node(flags: Flags, /, **fields: Any) -> None:
     """Test a new machine over SSH and write it into the inventory; one that is there already is refused."""
     from rbee.keeper.commands.config import show_added
-    from rbee.keeper.fleet_nodes import put_node
+    from rbee.keeper.fleet.nodes import put_node
     from rbee.keeper.session import Session
 
     session = Session(flags, node=fields["name"])
@@ -44,7 +44,7 @@ def add_node(flags: Flags, /, **fields: Any) -> None:
 @click.pass_obj
 def install(flags: Flags, /, name: str, *, check: bool, show_command: bool) -> None:
     """Install rbee on a machine of the inventory: clone, build, service, and the proof that it serves."""
-    from rbee.keeper.fleet_hives import install as run
+    from rbee.keeper.fleet.hives import install as run
     from rbee.keeper.session import Session
 
     run(Session(flags, node=name), name, check=check, show_command=show_command)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
-from rbee.keeper.options import backend_option, device_option, node_option
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.options import backend_option, device_option, node_option
 
 
 @click.group(cls=KeeperGroup)
@@ -34,15 +34,15 @@ def start(flags: Flags, /, node: str, model: str, **wish: Any) -> None:
     from rbee.errors import RbeeError
     from rbee.keeper.model_names import resolve
     from rbee.keeper.session import Session
-    from rbee.keeper.story import Story
+    from rbee.keeper.ui.progress import ProgressPrinter
 
     session = Session(flags, node=node)
     request = {key: value for key, value in wish.items() if value is not None}
     request |= {"node": node, "model": resolve(model, session.settings.aliases)}
     spawned: dict[str, Any] | None = None
-    with session.queen().spawn(request) as events, Story(session.out) as story:
+    with session.queen().spawn(request) as events, ProgressPrinter(session.out) as progress:
         for event in events:
-            if not story.hear(event) and isinstance(event.data.get("worker"), dict):
+            if not progress.handle(event) and isinstance(event.data.get("worker"), dict):
                 spawned = event.data["worker"]
     if spawned is None:
         raise RbeeError(ErrorCode.INVALID_RESPONSE, "The queen ended the stream without naming the worker.")
@@ -58,9 +58,9 @@ def start(flags: Flags, /, node: str, model: str, **wish: Any) -> None:
 @click.pass_obj
 def stop(flags: Flags, /, worker_id: str) -> None:
     """Stop a worker: it finishes what it is doing, gives its memory back and ends."""
-    from rbee.keeper.errors import AlreadyToldError
-    from rbee.keeper.output import size_text
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.errors import AlreadyReportedError
+    from rbee.keeper.ui.output import size_text
 
     session = Session(flags)
     session.out.say(f"Stopping {worker_id}", "🧹")
@@ -79,7 +79,7 @@ def stop(flags: Flags, /, worker_id: str) -> None:
                 f"{holder.get('name')} (process {holder.get('pid')}) still holds {size_text(holder.get('bytes'))} of it"
             )
     if not receipt.get("gone"):
-        raise AlreadyToldError
+        raise AlreadyReportedError
 
 
 @click.command("list", cls=KeeperGroup.command_class)
@@ -89,8 +89,8 @@ def list_(flags: Flags, /, node: str | None) -> None:
     """List the workers of all nodes, or of one."""
     from time import time
 
-    from rbee.keeper.output import ago_text
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.output import ago_text
 
     session = Session(flags, node=node)
     rows, quarantined = session.queen().workers_and_quarantined(node)
@@ -125,9 +125,9 @@ def list_(flags: Flags, /, node: str | None) -> None:
 @click.pass_obj
 def health(flags: Flags, /, node: str | None) -> None:
     """Ask each worker how it is; exit code 1 if one does not answer."""
-    from rbee.keeper.errors import AlreadyToldError
-    from rbee.keeper.output import size_text
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.errors import AlreadyReportedError
+    from rbee.keeper.ui.output import size_text
 
     session = Session(flags, node=node)
     rows = session.queen().workers_health(node)
@@ -140,7 +140,7 @@ def health(flags: Flags, /, node: str | None) -> None:
             empty=f"No workers{f' on {node}' if node else ''}.",
         )
     if any(not row.get("health") for row in rows):
-        raise AlreadyToldError
+        raise AlreadyReportedError
 
 
 def _health_row(row: dict[str, Any], size_text: Any) -> list[str]:

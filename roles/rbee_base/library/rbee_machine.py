@@ -97,14 +97,14 @@ def main():
 
 
 def _path():
-    """Give the search path of a daemon: an SSH session without a login shell misses the sbin folders and CUDA's."""
+    """Return the search path of a daemon: an SSH session without a login shell misses the sbin folders and CUDA's."""
     return os.pathsep.join(
         [os.environ.get("PATH", ""), "/usr/local/bin", "/usr/sbin", "/sbin", "/usr/local/cuda/bin", "/opt/homebrew/bin"]
     )
 
 
 def _run(command, seconds=10):
-    """Run a short command; give its exit code and output, or None where it is absent, hangs or may not be run."""
+    """Run a short command; return its exit code and output, or None where it is absent, hangs or may not be run."""
     program = shutil.which(command[0], path=_path())
     if program is None:
         return None
@@ -191,7 +191,7 @@ def _user(name):
 
 
 def _is_right(folder):
-    """Tell whether a folder is as it should be, so that one that is costs no task.
+    """Return whether a folder is as it should be, so that one that is costs no task.
 
     Below a folder that nobody else may look into, nothing can be seen: it was made together with that one.
     """
@@ -207,7 +207,7 @@ def _is_right(folder):
 
 
 def _file(path):
-    """Give owner, mode and sha256 of a file in one line, so that one that is as it should be costs no task."""
+    """Return owner, mode and sha256 of a file in one line, so that one that is as it should be costs no task."""
     try:
         seen = os.stat(path)  # noqa: PTH116 - what a playbook gives are plain strings
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -238,7 +238,7 @@ def _listening():
 
 
 def _unit(name):
-    """Tell whether systemd knows the unit, its state, whether all is as its file says, and which release it runs."""
+    """Return whether systemd knows the unit, its state, whether all is as its file says, and which release it runs."""
     answer = _run(["systemctl", "show", "-p", _PROPERTIES, name + ".service"])
     found = dict(re.findall(r"^(\w+)=(.*)$", answer[1], re.MULTILINE)) if answer else {}
     release = re.search(r"RBEE_RELEASE=(\S+)", found.get("Environment", ""))
@@ -252,7 +252,7 @@ def _unit(name):
 
 
 def _releases(folder):
-    """Give the manifests of the whole releases; one without a manifest was interrupted and does not count."""
+    """Return the manifests of the whole releases; one without a manifest was interrupted and does not count."""
     found = {}
     for manifest in sorted(folder.glob("*/release.json")):
         try:

@@ -109,7 +109,7 @@ def main():
 
 
 def _free_name(releases, name):
-    """Give the folder for the release; one of the same name that may be running is never touched."""
+    """Return the folder for the release; one of the same name that may be running is never touched."""
     release, number = releases / name, 1
     while (release / "release.json").exists():
         number += 1

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rbee.keeper import pid_file, receipt
+from rbee.keeper.queen import pid_file, receipt
 
 
 def worker(*, gone: bool, memory: int | None = None) -> dict[str, object]:
@@ -28,8 +28,8 @@ def test_all_gone() -> None:
     told = receipt.verify(cascade)
 
     assert (told.hives, told.workers, told.processes, told.memory_bytes, told.left) == (1, 2, 1, 4_000_000, [])
-    assert receipt.brief(told) == ["Stopped: 1 hive, 2 workers, 1 process gone, 4.0 MB of memory returned"]
-    assert receipt.full(told)[-1] == "left       nothing"
+    assert receipt.summary_lines(told) == ["Stopped: 1 hive, 2 workers, 1 process gone, 4.0 MB of memory returned"]
+    assert receipt.detail_lines(told)[-1] == "left       nothing"
 
 
 def test_what_is_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,7 +43,7 @@ def test_what_is_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     told = receipt.verify(cascade)
 
     assert told.left == [f"process {os.getpid()} on this machine", "hive gpu1: no answer", "worker w1 on gpu1"]
-    assert receipt.full(told)[-1] == "LEFT       worker w1 on gpu1"
+    assert receipt.detail_lines(told)[-1] == "LEFT       worker w1 on gpu1"
 
 
 def test_memory_that_did_not_come_back_is_left() -> None:

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from rbee.config.credentials import api_key_file
 from rbee.errors import RbeeError
-from rbee.keeper.installing import PROGRAMS
-from rbee.keeper.output import size_text
-from rbee.keeper.queen_life import probe
+from rbee.keeper.installer import PROGRAMS
+from rbee.keeper.queen.lifecycle import probe
+from rbee.keeper.queen.process import find_program
 from rbee.keeper.settings import Settings
-from rbee.keeper.spawn import find_program
+from rbee.keeper.ui.output import size_text
 
 _LOW_DISK_BYTES = 5_000_000_000
 
@@ -37,7 +37,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-def examine(settings: Settings) -> list[Finding]:
+def run_checks(settings: Settings) -> list[Finding]:
     """Make every check."""
     return [
         Finding("python", Verdict.RIGHT, platform.python_version()),

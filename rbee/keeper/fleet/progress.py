@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from typing import Self
 
 from rbee.fleet.events import Event, HostStarted, HostTask, Outcome
-from rbee.keeper.output import LiveTable, Output
+from rbee.keeper.ui.output import LiveTable, Output
 
 # Ansible's own task at the begin of each role.
 _UNTOLD = "Validating arguments"
 _COLUMNS = ("machine", "state", "tasks", "changed", "now")
 
 
-class RunStory:
+class PlaybookProgress:
     """The listener of one run; use it as a context, so that no table is left on the terminal."""
 
     def __init__(self, out: Output, hosts: Iterable[str]) -> None:
@@ -31,7 +31,7 @@ class RunStory:
             self._table.close()
             self._table = None
 
-    def hear(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         """Take one event in."""
         if isinstance(event, HostStarted | HostTask) and event.task.startswith(_UNTOLD):
             return

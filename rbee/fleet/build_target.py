@@ -31,7 +31,7 @@ _INSTRUCTION_SETS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class BuildTarget:
     """A kind of machine, as far as the llama.cpp wheel is concerned."""
 
     version: str
@@ -43,7 +43,7 @@ class Kind:
     flags: tuple[str, ...]
 
     @classmethod
-    def of_this_machine(cls, version: str) -> Kind:
+    def of_this_machine(cls, version: str) -> BuildTarget:
         """Look at the machine that this runs on; *version* is that of llama-cpp-python."""
         return cls(
             version=version,
@@ -56,7 +56,7 @@ class Kind:
         )
 
     @classmethod
-    def of_facts(cls, version: str, facts: Mapping[str, Any], variant: str, toolkit: str) -> Kind:
+    def of_facts(cls, version: str, facts: Mapping[str, Any], variant: str, toolkit: str) -> BuildTarget:
         """Take what the Ansible module `rbee_machine` saw on another machine."""
         return cls(
             version=version,
@@ -76,18 +76,18 @@ class Kind:
 
 
 def cache_home() -> Path:
-    """Tell where things lie that outlive a checkout: `$XDG_CACHE_HOME/rbee`, by default `~/.cache/rbee`."""
+    """Return where things lie that outlive a checkout: `$XDG_CACHE_HOME/rbee`, by default `~/.cache/rbee`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rbee"
 
 
-def wheel_folder(kind: Kind) -> Path:
-    """Tell where the wheel of this kind is kept."""
-    return cache_home() / "wheels" / kind.folder
+def wheel_folder(target: BuildTarget) -> Path:
+    """Return where the wheel of this kind is kept."""
+    return cache_home() / "wheels" / target.folder
 
 
-def locate(kind: Kind) -> Path | None:
-    """Give the wheel of this kind, if it was built before."""
-    return next(iter(sorted(wheel_folder(kind).glob("*.whl"))), None)
+def find_wheel(target: BuildTarget) -> Path | None:
+    """Return the wheel of this kind, if it was built before."""
+    return next(iter(sorted(wheel_folder(target).glob("*.whl"))), None)
 
 
 def instruction_sets(flags: Iterable[str]) -> list[str]:

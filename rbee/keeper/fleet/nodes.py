@@ -10,17 +10,17 @@ from typing import Any
 from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.errors import RbeeError
-from rbee.keeper.fleet_inventory import inventory_of, known_nodes
-from rbee.keeper.fleet_memory import FleetMemory
-from rbee.keeper.fleet_registry import register, row_of
-from rbee.keeper.queen_life import probe, queen_for
+from rbee.keeper.fleet.cache import FleetCache
+from rbee.keeper.fleet.inventory import known_nodes, open_inventory
+from rbee.keeper.fleet.registration import register, registry_row
+from rbee.keeper.queen.lifecycle import probe, queen_for
 from rbee.keeper.session import Session
 
 Row = dict[str, Any]
 
 
 def check_key_file(text: str) -> str:
-    """Give the path of a private key as the inventory is to name it.
+    """Return the path of a private key as the inventory is to name it.
 
     Raises RbeeError SSH_KEY_NOT_FOUND; SSH_AUTH_FAILED for one that ssh would refuse to use.
     """
@@ -48,7 +48,7 @@ def check_key_file(text: str) -> str:
 
 
 def put_node(session: Session, *, replace: bool, **fields: Any) -> Row:
-    """Test a machine over SSH and write it into the inventory; give its row.
+    """Test a machine over SSH and write it into the inventory; return its row.
 
     *fields* are those of `fleet.inventory.Node`. Nothing is written anywhere unless all of it holds.
     """
@@ -56,7 +56,7 @@ def put_node(session: Session, *, replace: bool, **fields: Any) -> Row:
     from rbee.fleet.survey import trial
 
     settings, out = session.settings, session.out
-    inventory = inventory_of(settings)
+    inventory = open_inventory(settings)
     if fields.get("key_path"):
         fields["key_path"] = check_key_file(fields["key_path"])
     node = Node(**fields)
@@ -75,24 +75,24 @@ def put_node(session: Session, *, replace: bool, **fields: Any) -> Row:
             details={"node": node.name},
         )
     with trial(inventory, node) as copy:
-        found = _surveyed(session, copy, copy.require(node.name))
+        found = _survey(session, copy, copy.require(node.name))
     inventory.put(node, replace=replace)
     out.say(f"Wrote {node.name} to {inventory.file}", "📒")
-    FleetMemory(settings.paths).note({node.name: {**found, "last_connected_unix": int(time.time())}})
-    _tell_queen(session, node.name)
-    return {**row_of(inventory.require(node.name), found), "updated": known is not None}
+    FleetCache(settings.paths).update({node.name: {**found, "last_connected_unix": int(time.time())}})
+    _register_with_queen(session, node.name)
+    return {**registry_row(inventory.require(node.name), found), "updated": known is not None}
 
 
-def _surveyed(session: Session, inventory: Any, node: Any) -> Row:
-    """Look at the machine through Ansible; give what it computes with. Raises RbeeError SSH_*, HOST_KEY_UNKNOWN..."""
+def _survey(session: Session, inventory: Any, node: Any) -> Row:
+    """Look at the machine through Ansible; return what it computes with. Raises RbeeError SSH_*, HOST_KEY_UNKNOWN..."""
     from rbee.fleet.survey import findings
-    from rbee.keeper.fleet_runs import perform, wish
+    from rbee.keeper.fleet.runs import playbook_run, run_playbook
 
     out = session.out
     who = f"{node.user}@{node.address}" if node.user else node.address
     out.say(f"Testing the connection to {node.name} ({who})", "🔌")
-    what = wish(session.settings, "survey-fleet", inventory, [node])
-    result = perform(session, what, [node], on_event=lambda _event: None)
+    plan = playbook_run(session.settings, "survey-fleet", inventory, [node])
+    result = run_playbook(session, plan, [node], on_event=lambda _event: None)
     error = result.report.error()
     if error is not None:
         error.hint = error.hint or ERRORS[error.code].hint
@@ -113,7 +113,7 @@ def _surveyed(session: Session, inventory: Any, node: Any) -> Row:
     }
 
 
-def _tell_queen(session: Session, name: str) -> None:
+def _register_with_queen(session: Session, name: str) -> None:
     """Tell a queen that runs; the next one that starts reads the inventory by herself."""
     settings, out = session.settings, session.out
     try:
@@ -123,7 +123,7 @@ def _tell_queen(session: Session, name: str) -> None:
         from rbee.fleet.credentials import ensure_hive_key
 
         ensure_hive_key(settings.paths, name)
-        register(settings, session.queen(), inventory_of(settings).require(name))
+        register(settings, session.queen(), open_inventory(settings).require(name))
     except RbeeError as error:
         out.warn(f"the queen could not be told about {name}: {error.message} Her next start will tell her.")
     else:
@@ -133,15 +133,15 @@ def _tell_queen(session: Session, name: str) -> None:
 def list_rows(session: Session) -> list[Row]:
     """List the machines of the inventory with what the queen knows of them, or with what was last seen."""
     settings = session.settings
-    memory = FleetMemory(settings.paths)
+    memory = FleetCache(settings.paths)
     running = probe(settings) is not None
     registry = {str(row["node_name"]): row for row in session.queen().nodes()} if running else {}
-    memory.note(registry)
+    memory.update(registry)
     seen = memory.read()
     rows: dict[str, Row] = {}
     for node in known_nodes(settings):
         rows[node.name] = {
-            **row_of(node, seen.get(node.name, {})),
+            **registry_row(node, seen.get(node.name, {})),
             "status": "unknown",
             "last_error": None,
             "last_connected_unix": seen.get(node.name, {}).get("last_connected_unix"),
@@ -158,7 +158,7 @@ def list_rows(session: Session) -> list[Row]:
 def remove_node(session: Session, name: str) -> None:
     """Forget a machine: inventory, registry, and the key of its hive. Raises RbeeError NODE_NOT_FOUND."""
     settings, out = session.settings, session.out
-    inventory = inventory_of(settings) if known_nodes(settings) else None
+    inventory = open_inventory(settings) if known_nodes(settings) else None
     listed = inventory is not None and inventory.node(name) is not None
     registered = False
     if probe(settings) is not None or (settings.paths.home / "beehives.db").exists():
@@ -180,8 +180,8 @@ def remove_node(session: Session, name: str) -> None:
         out.say(f"Removed {name} from {inventory.file}", "📒")
     if registered:
         out.say(f"The queen has forgotten {name}", "👑")
-    from rbee.fleet.credentials import forget_hive_key
+    from rbee.fleet.credentials import delete_hive_key
 
-    if forget_hive_key(settings.paths, name):
+    if delete_hive_key(settings.paths, name):
         out.say(f"Deleted the key of its hive; a hive that is still installed on {name} is changed in nothing")
-    FleetMemory(settings.paths).forget(name)
+    FleetCache(settings.paths).remove(name)

@@ -16,11 +16,11 @@ class Interrupted(BaseException):
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
-        self.told = False
+        self.reported = False
 
     @property
     def exit_code(self) -> int:
-        """Give the shell's code for it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Return the shell's code for it: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
 
 
@@ -32,7 +32,7 @@ def watch(signals: Iterable[signal.Signals] = ENDING) -> None:
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], int | None]]:
+def defer_signals() -> Iterator[Callable[[], int | None]]:
     """Within the context, note the first signal instead of raising: for work that ends itself in order.
 
     Gives a question whose answer is the signal that came, or None. The second signal ends the process at once.

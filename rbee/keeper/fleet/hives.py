@@ -16,12 +16,12 @@ from rbee.fleet.report import HostReport, Verdict
 from rbee.fleet.runner import RunResult
 from rbee.fleet.survey import findings
 from rbee.keeper.config_check import check_inventory
-from rbee.keeper.errors import AlreadyToldError
-from rbee.keeper.fleet_inventory import inventory_of, targets
-from rbee.keeper.fleet_registry import register
-from rbee.keeper.fleet_runs import host_data, perform, shown, sum_up, wish
-from rbee.keeper.queen_life import probe
+from rbee.keeper.fleet.inventory import open_inventory, select_nodes
+from rbee.keeper.fleet.registration import register
+from rbee.keeper.fleet.runs import host_data, playbook_run, print_summary, run_playbook, shell_command
+from rbee.keeper.queen.lifecycle import probe
 from rbee.keeper.session import Session
+from rbee.keeper.ui.errors import AlreadyReportedError
 
 
 def install(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
@@ -29,7 +29,7 @@ def install(session: Session, node: str | None, *, check: bool, show_command: bo
     nodes = _ready(session, node, needs_repository=True)
     done = _run(session, "install-hives", nodes, {}, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+        _summarize(session, nodes, done, check=check)
         _next(session, "rbee-keeper infer --model demo --prompt TEXT", check=check)
 
 
@@ -40,7 +40,7 @@ def upgrade(session: Session, node: str | None, *, branch: str | None, check: bo
     done = _run(session, "upgrade-fleet", nodes, extra, check=check, show_command=show_command)
     if done is None:
         return
-    sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+    _summarize(session, nodes, done, check=check)
     others = sorted({each.repo_branch or "main" for each in nodes} - {branch})
     if branch and others and not check:
         session.out.warn(
@@ -54,7 +54,7 @@ def start(session: Session, node: str | None, *, check: bool, show_command: bool
     nodes = _ready(session, node)
     done = _run(session, "start-hive", nodes, {}, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+        _summarize(session, nodes, done, check=check)
 
 
 def stop(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
@@ -62,7 +62,7 @@ def stop(session: Session, node: str | None, *, check: bool, show_command: bool)
     nodes = _ready(session, node)
     done = _run(session, "stop-hive", nodes, {}, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check)
+        print_summary(session.out, done, check=check)
         _next(session, f"rbee-keeper hive start {_which(node)} puts them back into service", check=check)
 
 
@@ -76,7 +76,7 @@ def uninstall(
         _confirm(nodes, keep_models=keep_models)
     done = _run(session, "remove-hive", nodes, extra, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check)
+        print_summary(session.out, done, check=check)
         _next(session, "the inventory still lists them: rbee-keeper config remove-node --node NAME", check=check)
 
 
@@ -90,33 +90,39 @@ def status(session: Session, node: str | None) -> None:
     if node == LOCALHOST_NODE:
         _show(session, [_local_row(session, views)])
         return
-    nodes = targets(session.settings, node)
+    nodes = select_nodes(session.settings, node)
     out.say(f"Asking {', '.join(each.name for each in nodes)}", "🩺")
-    what = wish(session.settings, "check-fleet", inventory_of(session.settings), nodes)
-    result = perform(session, what, nodes, on_event=lambda _event: None)
+    plan = playbook_run(session.settings, "check-fleet", open_inventory(session.settings), nodes)
+    result = run_playbook(session, plan, nodes, on_event=lambda _event: None)
     if not result.report.hosts:
-        sum_up(out, result)
+        print_summary(out, result)
     rows = [_row(each, result.report.hosts[each.name], views) for each in nodes]
     if node is None and views is not None and LOCALHOST_NODE in views:
         rows.insert(0, _local_row(session, views))
     _show(session, rows)
     if any(row["state"] == "unreachable" for row in rows):
-        raise AlreadyToldError
+        raise AlreadyReportedError
+
+
+def _summarize(session: Session, nodes: Sequence[Node], result: RunResult, *, check: bool) -> None:
+    """Print the result, after a queen that runs has been told about the hives that serve now."""
+    told = [] if check else _register_with_queen(session, nodes, result)
+    print_summary(session.out, result, check=check, told_queen=told)
 
 
 def _run(
     session: Session, playbook: str, nodes: Sequence[Node], extra: dict[str, Any], *, check: bool, show_command: bool
 ) -> RunResult | None:
     """Run a playbook, or print what would do the same and give None."""
-    what = wish(session.settings, playbook, inventory_of(session.settings), nodes, extra, check=check)
+    plan = playbook_run(session.settings, playbook, open_inventory(session.settings), nodes, extra, check=check)
     if show_command:
-        line = shown(session.settings, what)
+        line = shell_command(session.settings, plan)
         if session.out.json:
             session.out.data({"command": line})
         else:
             session.out.text(line)
         return None
-    result = perform(session, what, nodes)
+    result = run_playbook(session, plan, nodes)
     if check and not session.out.json:
         for host in result.report.hosts.values():
             for change in host.changed:
@@ -125,12 +131,12 @@ def _run(
 
 
 def _ready(session: Session, node: str | None, *, needs_repository: bool = False) -> list[Node]:
-    """Give the machines, once the inventory has been found right. Raises ConfigError with file and line."""
-    nodes = targets(session.settings, node)
+    """Return the machines, once the inventory has been found right. Raises ConfigError with file and line."""
+    nodes = select_nodes(session.settings, node)
     check_inventory(session.settings, session.out)
     without = [each.name for each in nodes if each.repo_url is None and "rbee_repo_url" not in each.variables]
     if needs_repository and without:
-        inventory = inventory_of(session.settings)
+        inventory = open_inventory(session.settings)
         raise ConfigError(
             f"rbee_repo_url is not set for {', '.join(without)}, so they do not know where to clone rbee from; "
             f"set it for all in {inventory.folder / 'group_vars/all/rbee.yml'}, "
@@ -140,7 +146,7 @@ def _ready(session: Session, node: str | None, *, needs_repository: bool = False
     return nodes
 
 
-def _tell_queen(session: Session, nodes: Sequence[Node], result: RunResult) -> list[str]:
+def _register_with_queen(session: Session, nodes: Sequence[Node], result: RunResult) -> list[str]:
     """Tell a queen that runs about the machines that are done: their hives have their keys now."""
     settings = session.settings
     told: list[str] = []
@@ -167,7 +173,7 @@ def _confirm(nodes: Sequence[Node], *, keep_models: bool) -> None:
 
 
 def _queen_views(session: Session) -> dict[str, dict[str, Any]] | None:
-    """Give what a queen that runs knows of each hive; None where none runs."""
+    """Return what a queen that runs knows of each hive; None where none runs."""
     if probe(session.settings) is None:
         return None
     return {str(hive["node"]): hive for hive in session.queen().hives()}
@@ -230,7 +236,14 @@ def _show(session: Session, rows: list[dict[str, Any]]) -> None:
     out.table(
         ["node", "host", "state", "release", "queen", "workers"],
         [
-            [row["node"], row["host"], row["state"], row["release"] or row["version"] or "-", row["queen"], _crew(row)]
+            [
+                row["node"],
+                row["host"],
+                row["state"],
+                row["release"] or row["version"] or "-",
+                row["queen"],
+                _worker_summary(row),
+            ]
             for row in rows
         ],
         empty="",
@@ -243,7 +256,7 @@ def _show(session: Session, rows: list[dict[str, Any]]) -> None:
             out.error([f"{row['node']}: {row['error']['message']}", f"  Next: {row['error']['hint']}"])
 
 
-def _crew(row: dict[str, Any]) -> str:
+def _worker_summary(row: dict[str, Any]) -> str:
     return ", ".join(f"{worker['worker_id']} {worker['state']}" for worker in row["workers"]) or "-"
 
 

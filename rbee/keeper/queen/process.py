@@ -39,11 +39,11 @@ def find_program(name: str) -> str:
 
 
 def log_path(settings: Settings) -> Path:
-    """Tell where the log of a queen from this keeper is."""
+    """Return where the log of a queen from this keeper is."""
     return settings.paths.logs / f"{PROGRAM}.log"
 
 
-class OwnQueen:
+class ChildQueen:
     """A queen that is this process's child and cannot outlive it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -58,7 +58,7 @@ class OwnQueen:
 
     @property
     def pid(self) -> int:
-        """Give its process id."""
+        """Return its process id."""
         return self._process.pid
 
     def wait_until_serving(self) -> None:
@@ -77,7 +77,7 @@ class OwnQueen:
         raise start_error(self._settings, f"ended with code {code} before it served")
 
     def wait_until_gone(self, limit_s: float) -> bool:
-        """Wait for its end; tell whether it came within the limit."""
+        """Wait for its end; return whether it came within the limit."""
         try:
             self._process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -85,7 +85,7 @@ class OwnQueen:
         self._lifeline.close()
         return True
 
-    def cut(self) -> None:
+    def kill(self) -> None:
         """End it and everything below it at once."""
         self._lifeline.close()
         try:
@@ -96,7 +96,7 @@ class OwnQueen:
 
 
 def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
-    """Start a queen that outlives this process; give its process id once *answers* says that it serves."""
+    """Start a queen that outlives this process; return its process id once *answers* says that it serves."""
     log = log_path(settings)
     began = log.stat().st_size if log.exists() else 0
     process = _popen(settings, None)

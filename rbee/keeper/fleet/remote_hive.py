@@ -15,8 +15,8 @@ from rbee.client.blocking import BlockingClient
 from rbee.client.retry import HTTP_CONNECT
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.fleet_inventory import inventory_of, known_nodes
-from rbee.keeper.fleet_registry import register
+from rbee.keeper.fleet.inventory import known_nodes, open_inventory
+from rbee.keeper.fleet.registration import register
 from rbee.keeper.session import Session
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class RemoteHive:
         if node is not None:
             # Dialled anew at once, with the key of the inventory's machine.
             register(self._session.settings, self._queen, node)
-        self._answered(url)
+        self._require_answer(url)
         if not self._connected_within(_CHANNEL_WITHIN_S, until_tried=False):
             raise self._without_channel(url)
         self._say(f"hive {self._name}: connected", "hive-ready", "🏠")
@@ -98,7 +98,7 @@ class RemoteHive:
             return False
         return True
 
-    def _answered(self, url: str) -> None:
+    def _require_answer(self, url: str) -> None:
         """Insist on an answer: what was started serves on its own machine, and must do so from here."""
         try:
             self._health(url)
@@ -120,18 +120,18 @@ class RemoteHive:
 
     def _start(self, node: Node) -> None:
         """Preflight and start through Ansible. Raises RbeeError SSH_*, HOST_KEY_UNKNOWN, WORKER_BINARY_NOT_FOUND..."""
-        from rbee.keeper.fleet_runs import perform, wish
+        from rbee.keeper.fleet.runs import playbook_run, run_playbook
 
         settings = self._session.settings
         self._say(f"hive {self._name} does not run: preflight over SSH ({node.address})", "preflight", "🩺")
-        self._measure(node)
-        what = wish(settings, "start-hive", inventory_of(settings), [node])
-        result = perform(self._session, what, [node], on_event=self._hear)
+        self._report_round_trip(node)
+        plan = playbook_run(settings, "start-hive", open_inventory(settings), [node])
+        result = run_playbook(self._session, plan, [node], on_event=self._handle)
         error = result.report.error()
         if error is not None:
             raise error
 
-    def _measure(self, node: Node) -> None:
+    def _report_round_trip(self, node: Node) -> None:
         milliseconds = round_trip_ms(node.address, node.port or 22)
         if milliseconds is None:
             # Ansible tries as well and finds better words.
@@ -142,7 +142,7 @@ class RemoteHive:
                 f"the way to {self._name} is slow: {milliseconds:.0f} ms a round trip, and tokens take the same way."
             )
 
-    def _hear(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         from rbee.fleet.events import HostTask, Outcome
 
         if isinstance(event, HostTask) and event.outcome in (Outcome.OK, Outcome.CHANGED):

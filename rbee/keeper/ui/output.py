@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
-    from rbee.keeper.lazy import Flags
+    from rbee.keeper.ui.lazy import Flags
 
 LINE_EVERY_SHARE = 0.25  # without a terminal, progress is said each time another quarter is done
 
@@ -72,16 +72,16 @@ class Output:
         """Tell one line of the story, unless the user wants it quiet."""
         if not self.quiet:
             mark = f"{emoji} " if emoji and is_terminal(sys.stderr) and _speaks_unicode(sys.stderr) else ""
-            self._tell(mark + text, "dim" if not mark else "")
+            self._write_stderr(mark + text, "dim" if not mark else "")
 
     def warn(self, text: str) -> None:
         """Tell what the user should know even when it is quiet."""
-        self._tell(f"Warning: {text}", "yellow")
+        self._write_stderr(f"Warning: {text}", "yellow")
 
     def error(self, lines: Sequence[str]) -> None:
         """Tell what went wrong; the first line is the headline."""
         for number, line in enumerate(lines):
-            self._tell(line, "bold red" if number == 0 else "")
+            self._write_stderr(line, "bold red" if number == 0 else "")
 
     def bar(self, title: str) -> Bar:
         """Start showing progress; close it, or use it as a context."""
@@ -108,7 +108,7 @@ class Output:
             self._err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         return self._err
 
-    def _tell(self, text: str, style: str) -> None:
+    def _write_stderr(self, text: str, style: str) -> None:
         if self._stdout_line_open and is_terminal(sys.stdout) and is_terminal(sys.stderr):
             self.end_line()
         if is_terminal(sys.stderr):
@@ -143,15 +143,15 @@ class _PlainBar(Bar):
     def __init__(self, title: str, output: Output) -> None:
         super().__init__(title)
         self._output = output
-        self._said = -1
+        self._shown_steps = -1
 
     def show(self, done: float, total: float | None, note: str = "") -> None:
         if not total:
             return
         share = min(done / total, 1.0)
         step = int(share / LINE_EVERY_SHARE)
-        if step > self._said:
-            self._said = step
+        if step > self._shown_steps:
+            self._shown_steps = step
             self._output.say(f"{self.title}: {share:4.0%}{'  ' + note if note else ''}")
 
 
@@ -229,7 +229,7 @@ _STYLES = {
 
 
 def is_terminal(stream: IO[str]) -> bool:
-    """Tell whether colours and movement are welcome on *stream*."""
+    """Return whether colours and movement are welcome on *stream*."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -8,8 +8,8 @@ import time
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.pid_file import is_gone
-from rbee.keeper.receipt import Receipt, verify
+from rbee.keeper.queen.pid_file import is_gone
+from rbee.keeper.queen.receipt import Receipt, verify
 from rbee.keeper.session import Session
 
 _POLL_S = 0.1
@@ -17,7 +17,7 @@ _KILLED_WITHIN_S = 5.0
 
 
 def stop_queen(session: Session, pid: int | None) -> Receipt:
-    """Ask the queen to end with all that is hers; give the receipt, checked against the processes here."""
+    """Ask the queen to end with all that is hers; return the receipt, checked against the processes here."""
     client = session.queen()
     own = client.status().get("pid")
     pids = [one for one in (pid, own) if isinstance(one, int)]
@@ -26,13 +26,13 @@ def stop_queen(session: Session, pid: int | None) -> Receipt:
     return verify(answer, *pids)
 
 
-def end_silent_queen(session: Session, pid: int) -> list[str]:
+def kill_unresponsive_queen(session: Session, pid: int) -> list[str]:
     """End a queen that does not answer: SIGTERM, then SIGKILL, which her hive notices. Give what is left, in words."""
     limit = session.settings.values["stop_timeout_s"]
     session.out.say(f"The queen (process {pid}) does not answer; sending SIGTERM and waiting up to {limit:.0f} s", "🧹")
     try:
         os.kill(pid, signal.SIGTERM)
-        if _gone_within(pid, limit):
+        if _ends_within(pid, limit):
             session.out.say(f"Process {pid} ended", "✅")
             return []
         session.out.warn(f"process {pid} did not end within {limit:.0f} s and is killed.")
@@ -45,14 +45,14 @@ def end_silent_queen(session: Session, pid: int) -> list[str]:
             f"The queen (process {pid}) belongs to another user.",
             hint=f"Stop her as that user, or: sudo kill {pid}",
         ) from error
-    if _gone_within(pid, _KILLED_WITHIN_S):
+    if _ends_within(pid, _KILLED_WITHIN_S):
         session.out.say(f"Process {pid} is gone; her local hive ends with her", "✅")
         return []
     session.out.error([f"Error: process {pid} survived SIGKILL.", f"  Next: look at /proc/{pid}/stack as root."])
     return [f"process {pid} on this machine"]
 
 
-def _gone_within(pid: int, limit_s: float) -> bool:
+def _ends_within(pid: int, limit_s: float) -> bool:
     deadline = time.monotonic() + limit_s
     while not is_gone(pid):
         if time.monotonic() > deadline:

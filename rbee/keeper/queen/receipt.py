@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-from rbee.keeper.output import size_text
-from rbee.keeper.pid_file import is_gone
+from rbee.keeper.queen.pid_file import is_gone
+from rbee.keeper.ui.output import size_text
 
 _GONE_WITHIN_S = 3.0
 _POLL_S = 0.05
@@ -24,7 +24,7 @@ class Receipt(NamedTuple):
     left: list[str]
 
     def data(self) -> dict[str, Any]:
-        """Give it for scripts."""
+        """Return it for scripts."""
         return self._asdict()
 
 
@@ -66,7 +66,7 @@ def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
     )
 
 
-def brief(receipt: Receipt) -> list[str]:
+def summary_lines(receipt: Receipt) -> list[str]:
     """Write it in a line, and a line for each thing that is left."""
     parts = [count(receipt.hives, "hive"), count(receipt.workers, "worker")]
     if receipt.processes:
@@ -94,7 +94,7 @@ def _wait_for(pids: set[int]) -> set[int]:
     return remaining
 
 
-def full(receipt: Receipt) -> list[str]:
+def detail_lines(receipt: Receipt) -> list[str]:
     """Write it in a line for each thing that ended or is left."""
     lines = [
         f"hives      {receipt.hives} stopped",

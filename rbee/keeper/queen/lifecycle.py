@@ -16,11 +16,11 @@ from rbee.client.retry import Retries
 from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper import receipt
-from rbee.keeper.fleet_registry import register_all
+from rbee.keeper.fleet.registration import register_all
+from rbee.keeper.queen import receipt
+from rbee.keeper.queen.process import ChildQueen
 from rbee.keeper.session import Session
 from rbee.keeper.settings import Settings
-from rbee.keeper.spawn import OwnQueen
 
 _PROBE_CONNECT_S = 2.0
 _PROBE_ANSWER_S = 5.0
@@ -29,7 +29,7 @@ _POLL_S = 0.1
 _END_LIMIT_S = 15.0
 
 
-class QueenInUse:
+class QueenHandle:
     """A queen for the time of one command; `own` tells whether it ends with the command.
 
     `started` are the machines whose hives were started for this command, and end with it if the queen does.
@@ -54,17 +54,17 @@ def probe(settings: Settings) -> str | None:
         except RbeeError as error:
             # One that is just ending may close the connection: look again before judging.
             if error.code is ErrorCode.CONNECTION_TIMEOUT or attempt + 1 == _PROBE_AGAIN:
-                raise _stranger(settings, error) from error
+                raise _not_a_queen(settings, error) from error
             time.sleep(_POLL_S)
             continue
         if health.get("status") == "alive" and isinstance(health.get("version"), str):
             return str(health["version"])
         break
-    raise _stranger(settings, None)
+    raise _not_a_queen(settings, None)
 
 
 def serves(settings: Settings) -> bool:
-    """Tell whether a queen answers by now; one that has bound her port and is still busy starting does not."""
+    """Return whether a queen answers by now; one that has bound her port and is still busy starting does not."""
     try:
         return probe(settings) is not None
     except RbeeError as error:
@@ -74,8 +74,8 @@ def serves(settings: Settings) -> bool:
 
 
 @contextmanager
-def queen_for(session: Session) -> Iterator[QueenInUse]:
-    """Give a queen: the one that runs, or one of our own, which is ended with the context."""
+def queen_for(session: Session) -> Iterator[QueenHandle]:
+    """Return a queen: the one that runs, or one of our own, which is ended with the context."""
     settings = session.settings
     version = probe(settings)
     own = None
@@ -83,18 +83,18 @@ def queen_for(session: Session) -> Iterator[QueenInUse]:
         with start_lock(session):
             version = probe(settings)
             if version is None:
-                own = _start_own(session)
+                own = _start_child(session)
     if version is not None:
         check_version(version, settings)
         session.out.say(f"Using the queen that runs at {settings.queen_url}", "👑")
-    queen = QueenInUse(session.queen(), own=own is not None)
+    queen = QueenHandle(session.queen(), own=own is not None)
     try:
         if own is not None:
             register_all(session, queen.client)
         yield queen
     finally:
         if own is not None:
-            _end_own(session, own, queen.started)
+            _stop_child(session, own, queen.started)
 
 
 def check_version(version: str, settings: Settings) -> None:
@@ -128,7 +128,7 @@ def start_lock(session: Session) -> Iterator[None]:
 
 
 def wait_until_gone(settings: Settings, limit_s: float) -> bool:
-    """Wait until nobody listens at the queen's address; tell whether that came within the limit."""
+    """Wait until nobody listens at the queen's address; return whether that came within the limit."""
     deadline = time.monotonic() + limit_s
     while _listens(settings.queen_url):
         if time.monotonic() > deadline:
@@ -137,19 +137,19 @@ def wait_until_gone(settings: Settings, limit_s: float) -> bool:
     return True
 
 
-def _start_own(session: Session) -> OwnQueen:
+def _start_child(session: Session) -> ChildQueen:
     session.out.say(f"No queen runs at {session.settings.queen_url}; starting one for this command", "👑")
-    own = OwnQueen(session.settings)
+    own = ChildQueen(session.settings)
     try:
         session.queen()  # imports what it takes to ask her while she starts
         own.wait_until_serving()
     except BaseException:
-        own.cut()
+        own.kill()
         raise
     return own
 
 
-def _end_own(session: Session, own: OwnQueen, started: list[str]) -> None:
+def _stop_child(session: Session, own: ChildQueen, started: list[str]) -> None:
     """End our queen in order; whatever goes wrong on the way, she is gone afterwards.
 
     Hives of other machines that ran before this command go on; what the queen started there ends.
@@ -163,9 +163,9 @@ def _end_own(session: Session, own: OwnQueen, started: list[str]) -> None:
     except RbeeError as error:
         session.out.warn(f"the queen did not end in order: {error.message}")
     finally:
-        own.cut()
+        own.kill()
     if answer is not None:
-        for line in receipt.brief(receipt.verify(answer)):
+        for line in receipt.summary_lines(receipt.verify(answer)):
             session.out.say(line, "✅")
 
 
@@ -178,7 +178,7 @@ def _listens(url: str) -> bool:
         return False
 
 
-def _stranger(settings: Settings, error: RbeeError | None) -> RbeeError:
+def _not_a_queen(settings: Settings, error: RbeeError | None) -> RbeeError:
     port = split_url(settings.queen_url).port
     why = "does not answer" if error is not None and error.code is ErrorCode.CONNECTION_TIMEOUT else "is not a queen"
     return RbeeError(

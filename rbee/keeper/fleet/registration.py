@@ -6,8 +6,8 @@ import getpass
 from typing import TYPE_CHECKING, Any
 
 from rbee.errors import RbeeError
-from rbee.keeper.fleet_inventory import inventory_path, known_nodes
-from rbee.keeper.fleet_memory import FleetMemory
+from rbee.keeper.fleet.cache import FleetCache
+from rbee.keeper.fleet.inventory import inventory_path, known_nodes
 
 if TYPE_CHECKING:
     from rbee.client.queen import QueenClient
@@ -19,8 +19,8 @@ DEFAULT_HIVE_PORT = 9200
 DEFAULT_INSTALL_PATH = "/opt/rbee"
 
 
-def row_of(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
-    """Give a node in the registry's terms, as far as the inventory and the last survey know it."""
+def registry_row(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
+    """Return a node in the registry's terms, as far as the inventory and the last survey know it."""
     return {
         "node_name": node.name,
         "ssh_host": node.address,
@@ -37,14 +37,14 @@ def row_of(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
 
 
 def register(settings: Settings, queen: QueenClient, node: Node) -> dict[str, Any]:
-    """Tell the queen about one machine, with the key of its hive if it has one by now; give the registry's row."""
+    """Tell the queen about one machine, with the key of its hive if it has one by now; return the registry's row."""
     from rbee.fleet.credentials import hive_key
 
     own = node.variables.get("rbee_hive_api_key")
     # One from a vault is Ansible's to read; the playbooks themselves tell a queen then (rbee_queen_url).
     key = own if isinstance(own, str) and "{{" not in own else hive_key(settings.paths, node.name)
-    seen = FleetMemory(settings.paths).read().get(node.name, {})
-    return queen.add_node({**row_of(node, seen), "replace": True, **({"hive_key": key} if key else {})})
+    seen = FleetCache(settings.paths).read().get(node.name, {})
+    return queen.add_node({**registry_row(node, seen), "replace": True, **({"hive_key": key} if key else {})})
 
 
 def register_all(session: Session, queen: QueenClient) -> None:
@@ -59,10 +59,10 @@ def register_all(session: Session, queen: QueenClient) -> None:
         nodes = known_nodes(settings)
         if not nodes:
             return
-        memory = FleetMemory(settings.paths).read()
+        memory = FleetCache(settings.paths).read()
         known = {str(row["node_name"]): row for row in queen.nodes()}
         for node in nodes:
-            if _differs(row_of(node, memory.get(node.name, {})), known.get(node.name)):
+            if _differs(registry_row(node, memory.get(node.name, {})), known.get(node.name)):
                 register(settings, queen, node)
     except RbeeError as error:
         session.out.warn(f"the queen was not told about the machines of the inventory: {error.message}")

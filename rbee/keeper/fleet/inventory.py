@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def inventory_path(settings: Settings) -> Path:
-    """Tell where the inventory is or will be."""
+    """Return where the inventory is or will be."""
     named = settings.values["inventory"]
     return Path(named) if named else settings.paths.home / "inventory"
 
 
-def inventory_of(settings: Settings) -> Inventory:
-    """Give the inventory. Raises RbeeError where the part of rbee that reads it is not installed."""
+def open_inventory(settings: Settings) -> Inventory:
+    """Return the inventory. Raises RbeeError where the part of rbee that reads it is not installed."""
     try:
         from rbee.fleet.inventory import Inventory
     except ImportError as error:
@@ -35,12 +35,12 @@ def inventory_of(settings: Settings) -> Inventory:
 
 def known_nodes(settings: Settings) -> list[Node]:
     """List the hives of the inventory; one that was never made costs no import."""
-    return inventory_of(settings).nodes() if inventory_path(settings).exists() else []
+    return open_inventory(settings).nodes() if inventory_path(settings).exists() else []
 
 
-def targets(settings: Settings, node: str | None) -> list[Node]:
-    """Give the node of that name, or all hives of the inventory. Raises RbeeError NODE_NOT_FOUND."""
-    inventory = inventory_of(settings)
+def select_nodes(settings: Settings, node: str | None) -> list[Node]:
+    """Return the node of that name, or all hives of the inventory. Raises RbeeError NODE_NOT_FOUND."""
+    inventory = open_inventory(settings)
     nodes = inventory.nodes()
     if node is None:
         if not nodes:

@@ -9,7 +9,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.installing import PROGRAMS, install, system_target, user_target
+from rbee.keeper.installer import PROGRAMS, install, system_target, user_target
 from tests.support.keeper import rbee
 
 

@@ -17,7 +17,7 @@ Seen = dict[str, Any]
 _KEPT = ("backends", "devices", "last_connected_unix")
 
 
-class FleetMemory:
+class FleetCache:
     """One small file below the home; one that is missing or broken is as good as empty."""
 
     def __init__(self, paths: Paths) -> None:
@@ -25,14 +25,14 @@ class FleetMemory:
         self._file = paths.run / "machines.json"
 
     def read(self) -> dict[str, Seen]:
-        """Give what is remembered, by node."""
+        """Return what is remembered, by node."""
         try:
             kept = json.loads(self._file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return {str(node): seen for node, seen in kept.items() if isinstance(seen, dict)}
 
-    def note(self, rows: dict[str, Seen]) -> None:
+    def update(self, rows: dict[str, Seen]) -> None:
         """Remember what is known of some nodes; what is not known of them stays."""
         kept = self.read()
         before = json.dumps(kept)
@@ -41,7 +41,7 @@ class FleetMemory:
         if json.dumps(kept) != before:
             self._write(kept)
 
-    def forget(self, node: str) -> None:
+    def remove(self, node: str) -> None:
         """Forget a node."""
         kept = self.read()
         if kept.pop(node, None) is not None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rbee.client.event import Event
-from rbee.keeper.output import Bar, Output, size_text
+from rbee.keeper.ui.output import Bar, Output, size_text
 
 
-class Story:
+class ProgressPrinter:
     """The listener of one stream; close it, or use it as a context, so that no bar is left on the terminal."""
 
     def __init__(self, out: Output, *, as_events: bool = False) -> None:
@@ -17,13 +17,13 @@ class Story:
         self._bar: Bar | None = None
         self._stage = ""
 
-    def __enter__(self) -> Story:
+    def __enter__(self) -> ProgressPrinter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def hear(self, event: Event) -> bool:
+    def handle(self, event: Event) -> bool:
         """Tell *event* if it is narration or progress; False if it is something else."""
         if event.name not in ("narration", "progress"):
             return False
@@ -53,7 +53,7 @@ class Story:
         stage, reason = str(now.get("stage", "")), now.get("reason")
         done, total = now.get("bytes_downloaded") or 0, now.get("bytes_total")
         if stage == "downloading":
-            self._moving("Downloading").show(done, total, _speed(done, total, now.get("speed_mbps") or 0.0))
+            self._show_bar("Downloading").show(done, total, _speed(done, total, now.get("speed_mbps") or 0.0))
         elif stage != self._stage or stage == "retrying":
             self.close()
             if stage == "retrying":
@@ -74,10 +74,10 @@ class Story:
         elif total:
             where = "VRAM" if stage == "loading_to_vram" else "RAM"
             loaded = now.get("layers_loaded") or 0
-            self._moving(f"Loading to {where}").show(loaded, total, f"{loaded} of {total} layers")
+            self._show_bar(f"Loading to {where}").show(loaded, total, f"{loaded} of {total} layers")
         self._stage = stage
 
-    def _moving(self, title: str) -> Bar:
+    def _show_bar(self, title: str) -> Bar:
         if self._bar is None or self._bar.title != title:
             self.close()
             self._bar = self._out.bar(title)

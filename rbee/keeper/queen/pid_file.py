@@ -21,7 +21,7 @@ def write(path: Path, pid: int) -> None:
 
 
 def read(path: Path) -> int | None:
-    """Give the process id; None without a file, 0 for a file that holds none."""
+    """Return the process id; None without a file, 0 for a file that holds none."""
     try:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def remove(path: Path) -> None:
 
 
 def is_queen(pid: int, program: str) -> bool:
-    """Tell whether *pid* is alive and runs *program*: a number may have been given to another process since."""
+    """Return whether *pid* is alive and runs *program*: a number may have been given to another process since."""
     import psutil
 
     if pid <= 0:
@@ -57,7 +57,7 @@ def is_queen(pid: int, program: str) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that waits to be collected has."""
+    """Return whether a process has ended; one that waits to be collected has."""
     import psutil
 
     try:

@@ -16,16 +16,16 @@ import click
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.interrupts import Interrupted
-from rbee.keeper.lazy import Flags
-from rbee.keeper.output import Output
+from rbee.keeper.ui.interrupts import Interrupted
+from rbee.keeper.ui.lazy import Flags
+from rbee.keeper.ui.output import Output
 
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
 
 
-class AlreadyToldError(Exception):
+class AlreadyReportedError(Exception):
     """A command that failed and has already said so in its own output; only the exit code is left."""
 
     def __init__(self, exit_code: int = FAILED) -> None:
@@ -33,18 +33,18 @@ class AlreadyToldError(Exception):
         self.exit_code = exit_code
 
 
-def conclude(failure: BaseException, flags: Flags) -> int:
+def report(failure: BaseException, flags: Flags) -> int:
     """Tell the user about *failure* and give the exit code."""
     out = Output(flags)
     if isinstance(failure, SystemExit):
         return failure.code if isinstance(failure.code, int) else FAILED
     if isinstance(failure, BrokenPipeError):
-        _let_go_of_stdout()
+        _detach_stdout()
         return FAILED
-    if isinstance(failure, AlreadyToldError):
+    if isinstance(failure, AlreadyReportedError):
         return failure.exit_code
     if isinstance(failure, Interrupted | KeyboardInterrupt | click.Abort):
-        if not (isinstance(failure, Interrupted) and failure.told):
+        if not (isinstance(failure, Interrupted) and failure.reported):
             out.error(["Interrupted."])
         return failure.exit_code if isinstance(failure, Interrupted) else INTERRUPTED
     if isinstance(failure, click.UsageError):
@@ -63,8 +63,8 @@ def lines(error: RbeeError) -> list[str]:
     text = [f"Error: {error.message}"]
     empty: tuple[object, ...] = (None, "", [], {})
     figures = {key: value for key, value in error.details.items() if value not in empty and key != "log_tail"}
-    told = {key: value for key, value in figures.items() if str(value) not in error.message}
-    shown = ", ".join(f"{key} {_plain(value)}" for key, value in told.items())
+    reported = {key: value for key, value in figures.items() if str(value) not in error.message}
+    shown = ", ".join(f"{key} {_plain(value)}" for key, value in reported.items())
     text.append(f"  {error.code.value}{': ' + shown if shown else ''}")
     tail = error.details.get("log_tail")
     if isinstance(tail, list):
@@ -94,7 +94,7 @@ def _usage(failure: click.UsageError, flags: Flags, out: Output) -> int:
 
 
 def _as_error(failure: BaseException, node: str | None) -> RbeeError:
-    """Give the error to report; what is no expected failure is a bug and is reported as one."""
+    """Return the error to report; what is no expected failure is a bug and is reported as one."""
     if isinstance(failure, RbeeError):
         if failure.code is ErrorCode.NODE_NOT_FOUND and node is not None:
             failure.hint = f"Add it: rbee-keeper config set-ssh --node {node} --host ADDRESS --user USER"
@@ -114,7 +114,7 @@ def _as_error(failure: BaseException, node: str | None) -> RbeeError:
     )
 
 
-def _let_go_of_stdout() -> None:
+def _detach_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush finds no broken pipe."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
