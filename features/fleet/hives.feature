@@ -34,7 +34,7 @@ Feature: Hives on machines
     And standard error says "retry 3 of 3"
     And standard error says "preflight: connected, logged in, commands run"
     And standard error says "round trip"
-    And standard error says "the hive program is there"
+    And standard error says "the hive program is installed"
     And standard error says "hive h2: connected"
     And standard error says "20 tokens"
     And no process of rbee is left within 2 seconds
@@ -67,7 +67,7 @@ Feature: Hives on machines
     Then the table has a line with "h1, serves"
     When the operator types "rbee-keeper hive status --node localhost"
     Then the exit code is 0
-    And standard error says "as her child"
+    And standard error says "as its child"
 
   @B14 @B36
   Scenario: A hive that cannot be reached from here is tried again, attempt by attempt, and then given up

@@ -6,15 +6,14 @@ lines under a lock, so that comments and order survive and two keepers at once l
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from rbee.config.atomic_write import atomic_write
+from rbee.config.file_lock import file_lock
 from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
@@ -187,19 +186,18 @@ class Inventory:
 
     @contextmanager
     def _edit(self) -> Iterator[YamlDocument]:
-        """Return the text to change under a lock, and write it whole or, after an error, not at all."""
+        """Yield the document to change under a lock, and write it whole or, after an error, not at all."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / f".{self.file.name}.lock").open("w")
         except OSError as error:
             raise storage_error(error, self.folder) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(self.folder / f".{self.file.name}.lock"):
             text = self.read() if self.exists else YamlDocument(_NEW, str(self.file))
             before = text.text if self.exists else None
             yield text
             if text.text != before:
-                _write(self.file, text.text)
+                mode = self.file.stat().st_mode & 0o777 if self.exists else 0o644
+                atomic_write(self.file, text.text, mode=mode)
 
 
 def load(file: Path) -> YamlDocument:
@@ -220,20 +218,3 @@ def vars_files(folder: Path, name: str) -> list[Path]:
             file for file in inside.rglob("*") if file.suffix in _YAML_ENDINGS and not file.name.startswith(".")
         )
     return files
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as target:
-                target.write(text)
-                target.flush()
-                os.fsync(target.fileno())
-            Path(name).chmod(mode)
-            Path(name).replace(file.resolve())
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(error, file) from error

@@ -1,4 +1,4 @@
-"""Check a whole config file: what the keeper reads itself, what each daemon says of its table; and the inventory."""
+"""Check a config file: the keeper's own settings and, through each daemon, its table; check the inventory too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.keeper.fleet.inventory import inventory_path, open_inventory
 from rbee.keeper.model_names import resolve
-from rbee.keeper.queen.process import find_program
+from rbee.keeper.queen.process import require_program
 from rbee.keeper.settings import Settings
 from rbee.keeper.ui.output import Output
 
@@ -18,7 +18,7 @@ _LIMIT_S = 30.0
 
 
 def check_aliases(settings: Settings) -> None:
-    """Raise ConfigError for an alias that stands for no model reference."""
+    """Raise ConfigError for an alias that does not stand for a model reference."""
     for name in settings.file.table("models"):
         try:
             resolve(name, settings.aliases)
@@ -36,11 +36,13 @@ def check_daemons(file: ConfigFile) -> list[str]:
         if not file.table(table):
             continue
         try:
-            command = [find_program(program), "--check-config", str(file.path)]
+            command = [require_program(program), "--check-config", str(file.path)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
         except (subprocess.TimeoutExpired, OSError) as error:
             raise RbeeError(
-                ErrorCode.DAEMON_START_FAILED, f"{program} could not check [{table}]: {error}.", hint="Try it by hand."
+                ErrorCode.DAEMON_START_FAILED,
+                f"{program} could not check [{table}]: {error}.",
+                hint=f"Run it by hand: {program} --check-config {file.path}",
             ) from error
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"{program} ended with code {done.returncode}"]

@@ -1,4 +1,4 @@
-"""Look at this machine the way a first-time user's run will: each finding says what was found and what to do."""
+"""Check what rbee needs on this machine; each finding names what was found and what to do about it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from rbee.config.credentials import api_key_file
 from rbee.errors import RbeeError
 from rbee.keeper.installer import PROGRAMS
 from rbee.keeper.queen.lifecycle import probe
-from rbee.keeper.queen.process import find_program
+from rbee.keeper.queen.process import require_program
 from rbee.keeper.settings import Settings
 from rbee.keeper.ui.output import size_text
+from rbee.programs import find_program
 
 _LOW_DISK_BYTES = 5_000_000_000
 
 
 class Verdict(StrEnum):
-    """How it is: right, worth knowing, or wrong."""
+    """The outcome of a check; only a problem fails the command."""
 
-    RIGHT = "right"
+    OK = "ok"
     NOTE = "note"
-    WRONG = "wrong"
+    PROBLEM = "problem"
 
 
 class Finding(NamedTuple):
-    """One line of the check-up."""
+    """One check and its outcome; `advice` is empty where there is nothing to do."""
 
     check: str
     verdict: Verdict
@@ -38,15 +39,15 @@ class Finding(NamedTuple):
 
 
 def run_checks(settings: Settings) -> list[Finding]:
-    """Make every check."""
+    """Run every check."""
     return [
-        Finding("python", Verdict.RIGHT, platform.python_version()),
+        Finding("python", Verdict.OK, platform.python_version()),
         *_programs(),
         *_tools(),
         _home(settings),
         _disk(settings),
         _key(settings),
-        Finding("config", Verdict.RIGHT, str(settings.file.path or "none, defaults are used")),
+        Finding("config", Verdict.OK, str(settings.file.path or "none; the defaults apply")),
         _queen(settings),
     ]
 
@@ -54,54 +55,57 @@ def run_checks(settings: Settings) -> list[Finding]:
 def _programs() -> Iterator[Finding]:
     for name in PROGRAMS:
         try:
-            yield Finding(name, Verdict.RIGHT, find_program(name))
+            yield Finding(name, Verdict.OK, require_program(name))
         except RbeeError as error:
-            yield Finding(name, Verdict.WRONG, "not installed", error.hint)
+            yield Finding(name, Verdict.PROBLEM, "not installed", error.hint)
 
 
 def _tools() -> Iterator[Finding]:
-    for name in ("ssh", "ansible-playbook"):
-        found = shutil.which(name)
-        advice = "" if found else f"{name} is needed for other machines only; this machine works without."
-        yield Finding(name, Verdict.RIGHT if found else Verdict.NOTE, found or "not installed", advice)
+    for name, hint in (("ssh", "the OpenSSH client"), ("ansible-playbook", "pip install 'rbee[fleet]'")):
+        # ansible-runner looks beside the interpreter too, so that an environment need not be on PATH.
+        found = find_program(name)
+        if found is not None:
+            yield Finding(name, Verdict.OK, str(found))
+        else:
+            yield Finding(name, Verdict.NOTE, "not installed", f"Install it to manage other machines: {hint}")
 
 
 def _home(settings: Settings) -> Finding:
     try:
         settings.paths.make(settings.paths.home)
     except RbeeError as error:
-        return Finding("home", Verdict.WRONG, error.message, error.hint)
-    return Finding("home", Verdict.RIGHT, str(settings.paths.home))
+        return Finding("home", Verdict.PROBLEM, error.message, error.hint)
+    return Finding("home", Verdict.OK, str(settings.paths.home))
 
 
 def _disk(settings: Settings) -> Finding:
     try:
         free = shutil.disk_usage(settings.paths.home).free
     except OSError as error:
-        return Finding("disk", Verdict.WRONG, f"cannot be read: {error.strerror}")
+        return Finding("disk", Verdict.PROBLEM, f"cannot be read: {error.strerror}")
     found = f"{size_text(free)} free"
     if free < _LOW_DISK_BYTES:
-        return Finding("disk", Verdict.NOTE, found, "Models take from 0.1 to 50 GB; RBEE_HOME moves everything.")
-    return Finding("disk", Verdict.RIGHT, found)
+        return Finding("disk", Verdict.NOTE, found, "A model takes 0.1 to 50 GB. To use another disk, set RBEE_HOME.")
+    return Finding("disk", Verdict.OK, found)
 
 
 def _key(settings: Settings) -> Finding:
     file = settings.key_file or api_key_file(settings.paths)
     try:
         if settings.api_key() is None:
-            return Finding("api key", Verdict.RIGHT, "none yet; one is made with the first queen")
+            return Finding("api key", Verdict.OK, "none yet; the first queen creates one")
         if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
-            return Finding("api key", Verdict.WRONG, f"others can read {file}", f"Run: chmod 600 {file}")
+            return Finding("api key", Verdict.PROBLEM, f"other users can read {file}", f"Run: chmod 600 {file}")
     except RbeeError as error:
-        return Finding("api key", Verdict.WRONG, error.message, error.hint)
-    return Finding("api key", Verdict.RIGHT, str(file) if file.exists() else "from the environment")
+        return Finding("api key", Verdict.PROBLEM, error.message, error.hint)
+    return Finding("api key", Verdict.OK, str(file) if file.exists() else "from the environment")
 
 
 def _queen(settings: Settings) -> Finding:
     try:
         version = probe(settings)
     except RbeeError as error:
-        return Finding("queen", Verdict.WRONG, error.message, error.hint)
+        return Finding("queen", Verdict.PROBLEM, error.message, error.hint)
     if version is None:
-        return Finding("queen", Verdict.RIGHT, f"none at {settings.queen_url}; infer starts one when it needs it")
-    return Finding("queen", Verdict.RIGHT, f"version {version} at {settings.queen_url}")
+        return Finding("queen", Verdict.OK, f"not running; infer starts one at {settings.queen_url}")
+    return Finding("queen", Verdict.OK, f"version {version} at {settings.queen_url}")

@@ -1,4 +1,4 @@
-"""What every command begins with: its settings, its output, and the queen it speaks to."""
+"""Set up a command: its settings, its output, and its client of the queen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbee.keeper.ui.output import Output
 
 
 class Session:
-    """One run of one command; from here on Ctrl-C and SIGTERM end it in order."""
+    """One run of one command; from its creation on, Ctrl-C and SIGTERM end the command in order."""
 
     def __init__(self, flags: Flags, *, node: str | None = None) -> None:
         interrupts.watch()
@@ -20,5 +20,5 @@ class Session:
         self.settings: Settings = load(environment())
 
     def queen(self) -> QueenClient:
-        """Return the client of a queen that is expected to run."""
+        """Return a client of the queen, which is expected to run."""
         return QueenClient(self.settings.queen_url, self.settings.api_key())

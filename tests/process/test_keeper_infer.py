@@ -257,7 +257,7 @@ def test_a_queen_of_another_version_is_refused(queen: StandInQueen) -> None:
         (["--prompt", "-"], b"\xff\xfe", "not UTF-8"),
         (["--backend", "tpu"], "", "'tpu' is not one of"),
         (["--device", "x"], "", "'x' is not a device number"),
-        (["--stop", ""], "", "a stop text has"),
+        (["--stop", ""], "", "a stop text must have"),
         (["--raw", "--system", "x"], "", "--raw"),
         (["--colour"], "", "--colour"),
     ],

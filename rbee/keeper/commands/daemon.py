@@ -14,13 +14,16 @@ if TYPE_CHECKING:
 
 @click.group(cls=KeeperGroup)
 def daemon() -> None:
-    """Start, stop and look at the queen of this machine."""
+    """Start, stop and show the queen of this machine."""
 
 
 @daemon.command()
 @click.pass_obj
 def start(flags: Flags, /) -> None:
-    """Start a queen that stays until `daemon stop`; one that runs already is left alone."""
+    """Start a queen that runs until `daemon stop`.
+
+    A queen that runs already is left alone.
+    """
     from rbee.keeper.fleet.registration import register_all
     from rbee.keeper.queen import pid_file
     from rbee.keeper.queen.lifecycle import check_version, probe, serves, start_lock
@@ -33,7 +36,7 @@ def start(flags: Flags, /) -> None:
         version = probe(settings)
         if version is not None:
             check_version(version, settings)
-            out.say(f"A queen already runs at {settings.queen_url} (version {version}); nothing to do", "👑")
+            out.say(f"A queen already runs at {settings.queen_url} (version {version})", "👑")
             _show(session, {"state": "running", "url": settings.queen_url, "version": version, "started": False})
             return
         file = settings.paths.queen_pid
@@ -41,20 +44,23 @@ def start(flags: Flags, /) -> None:
         if old is not None:
             if pid_file.is_queen(old, PROGRAM):
                 raise _not_responding(session, old)
-            out.say(f"Removed a stale PID file: process {old} is not a queen ({file})", "🧹")
+            out.say(f"Removed the stale PID file {file}: process {old} is not a queen", "🧹")
             pid_file.remove(file)
         pid = start_detached(settings, lambda: serves(settings))
         pid_file.write(file, pid)
     register_all(session, session.queen())
-    out.say(f"The queen runs at {settings.queen_url} (process {pid}); her log is {log_path(settings)}", "👑")
-    out.say("Next: rbee-keeper infer --model demo --prompt TEXT, and rbee-keeper daemon stop to end her")
+    out.say(f"Started the queen; its log is {log_path(settings)}", "👑")
+    out.say("Next: rbee-keeper infer --model demo --prompt TEXT; to stop it: rbee-keeper daemon stop")
     _show(session, {"state": "running", "url": settings.queen_url, "pid": pid, "started": True})
 
 
 @daemon.command()
 @click.pass_obj
 def stop(flags: Flags, /) -> None:
-    """Stop the queen, her hives and their workers, and say what became of each."""
+    """Stop the queen, its hives and their workers.
+
+    Prints what was stopped and what, if anything, is left. The exit code is 1 if something is left.
+    """
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
     from rbee.keeper.queen import pid_file, receipt
@@ -78,8 +84,8 @@ def stop(flags: Flags, /) -> None:
     if not answers and not alive:
         if pid is not None:
             pid_file.remove(file)
-            out.say(f"Removed a stale PID file: process {pid} is not a queen ({file})", "🧹")
-        out.say(f"No queen runs at {settings.queen_url}; nothing to stop")
+            out.say(f"Removed the stale PID file {file}: process {pid} is not a queen", "🧹")
+        out.say(f"No queen runs at {settings.queen_url}")
         _show(session, {"state": "stopped", "stale_pid": pid})
         return
     if not answers and pid is not None:
@@ -87,13 +93,13 @@ def stop(flags: Flags, /) -> None:
         if flags.json:
             out.data({"state": "running" if left else "stopped", "pid": pid, "left": left})
     else:
-        told = stop_queen(session, pid if alive else None)
+        stopped = stop_queen(session, pid if alive else None)
         if flags.json:
-            out.data(told.data())
+            out.data(stopped.data())
         else:
-            for line in receipt.detail_lines(told):
+            for line in receipt.detail_lines(stopped):
                 out.text(line)
-        left = told.left
+        left = stopped.left
     if left:
         raise AlreadyReportedError
     pid_file.remove(file)
@@ -102,9 +108,10 @@ def stop(flags: Flags, /) -> None:
 @daemon.command()
 @click.pass_obj
 def status(flags: Flags, /) -> None:
-    """Say whether the queen is running, stopped, or stale: a PID file without a queen.
+    """Show whether the queen is running, stopped or stale.
 
-    The exit code is 0 in all three cases; scripts read `state` from --json.
+    Stale means that there is a PID file, but no queen. The exit code is 0 in all three cases; scripts read `state`
+    from --json.
     """
     from rbee.keeper.queen import pid_file
     from rbee.keeper.queen.lifecycle import probe
@@ -132,10 +139,10 @@ def _not_responding(session: Session, pid: int) -> Exception:
 
     return RbeeError(
         ErrorCode.CONNECTION_TIMEOUT,
-        f"A queen lives as process {pid}, but she does not answer at {session.settings.queen_url}; "
-        f"her log is {log_path(session.settings)}.",
+        f"A queen runs as process {pid}, but does not respond at {session.settings.queen_url}; "
+        f"its log is {log_path(session.settings)}.",
         details={"pid": pid},
-        hint="If she listens elsewhere set queen_url; to end her: rbee-keeper daemon stop",
+        hint="If it listens at another address, set queen_url; to stop it: rbee-keeper daemon stop",
     )
 
 
@@ -166,10 +173,10 @@ def _show(session: Session, now: dict[str, Any]) -> None:
                 ]
             )
             if now.get("ephemeral"):
-                text += " (she belongs to another rbee-keeper and ends with it)"
+                text += " (started by another rbee-keeper command; it stops with that command)"
         out.text(text)
     elif state == "stale":
-        out.text(f"stale: {now['pid_file']} names process {now['pid']}, which is not a queen")
-        out.say("Next: rbee-keeper daemon start removes it and starts a queen")
+        out.text(f"stale: process {now['pid']} in {now['pid_file']} is not a queen")
+        out.say("Next: rbee-keeper daemon start")
     else:
         out.text("stopped")

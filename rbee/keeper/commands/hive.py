@@ -1,4 +1,4 @@
-"""`hive`: install, upgrade, start, stop and remove hives on machines, and see how they are."""
+"""`hive`: install, upgrade, start, stop and remove hives on machines, and show their state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def hive() -> None:
 @show_command_option
 @click.pass_obj
 def install(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Clone, build, install the service, and prove that it serves; a second time changes nothing."""
+    """Install hives on machines and start them.
+
+    Clones and builds rbee on each machine, installs the service and checks that it serves. Running it again changes
+    nothing.
+    """
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
@@ -30,13 +34,16 @@ def install(flags: Flags, /, node: str | None, **how: Any) -> None:
 
 @hive.command()
 @nodes_options
-@click.option("--keep-models", is_flag=True, help="Leave the models and their catalogue.")
+@click.option("--keep-models", is_flag=True, help="Keep the models and their catalog.")
 @yes_option
 @check_option
 @show_command_option
 @click.pass_obj
 def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Take service, programs, user, logs and models off the machines; asks first."""
+    """Remove hives from machines.
+
+    Removes service, programs, user, logs and models, after asking for confirmation.
+    """
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
@@ -45,12 +52,17 @@ def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
 
 @hive.command()
 @nodes_options
-@click.option("--branch", metavar="NAME", help="The branch, tag or commit to go to; without it that of the inventory.")
+@click.option(
+    "--branch", metavar="NAME", help="The branch, tag or commit to install; without it, that of the inventory."
+)
 @check_option
 @show_command_option
 @click.pass_obj
 def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Go to a newer release, one machine first; one that does not serve goes back by itself."""
+    """Upgrade hives to a newer release.
+
+    One machine is upgraded first, then the others. A machine whose hive does not serve afterwards is rolled back.
+    """
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
@@ -76,7 +88,7 @@ def start(flags: Flags, /, node: str | None, **how: Any) -> None:
 @show_command_option
 @click.pass_obj
 def stop(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Stop hives after their running requests; their workers end with them."""
+    """Stop hives and their workers after their running requests."""
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
@@ -87,7 +99,7 @@ def stop(flags: Flags, /, node: str | None, **how: Any) -> None:
 @nodes_options
 @click.pass_obj
 def status(flags: Flags, /, node: str | None) -> None:
-    """Say how the hives are: the machine's own word, the queen's view, and the workers."""
+    """Show the state of hives, their connection to the queen and their workers."""
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 

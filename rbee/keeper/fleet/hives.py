@@ -1,4 +1,4 @@
-"""What `hive ...` does to machines: install, upgrade, start, stop and remove, each a playbook; and how they are."""
+"""Install, upgrade, start, stop and remove hives, each through a playbook; show their state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from rbee.keeper.ui.errors import AlreadyReportedError
 
 
 def install(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
-    """Put hives into service on machines, with their models."""
+    """Install hives with their models, and start them."""
     nodes = _ready(session, node, needs_repository=True)
     done = _run(session, "install-hives", nodes, {}, check=check, show_command=show_command)
     if done is not None:
@@ -34,7 +34,7 @@ def install(session: Session, node: str | None, *, check: bool, show_command: bo
 
 
 def upgrade(session: Session, node: str | None, *, branch: str | None, check: bool, show_command: bool) -> None:
-    """Bring machines to the newest commit of their branch, or to another one, one machine first."""
+    """Upgrade machines to the newest commit of their branch, or of *branch*, one machine first."""
     nodes = _ready(session, node, needs_repository=True)
     extra = {"rbee_repo_branch": branch} if branch else {}
     done = _run(session, "upgrade-fleet", nodes, extra, check=check, show_command=show_command)
@@ -44,8 +44,8 @@ def upgrade(session: Session, node: str | None, *, branch: str | None, check: bo
     others = sorted({each.repo_branch or "main" for each in nodes} - {branch})
     if branch and others and not check:
         session.out.warn(
-            f"the inventory still names {', '.join(others)}, and the next installation goes back to that; "
-            f"to stay: rbee_repo_branch: {branch}"
+            f"the inventory still names {', '.join(others)}, and the next installation returns to that; "
+            f"to keep {branch}, set rbee_repo_branch: {branch}"
         )
 
 
@@ -63,13 +63,13 @@ def stop(session: Session, node: str | None, *, check: bool, show_command: bool)
     done = _run(session, "stop-hive", nodes, {}, check=check, show_command=show_command)
     if done is not None:
         print_summary(session.out, done, check=check)
-        _next(session, f"rbee-keeper hive start {_which(node)} puts them back into service", check=check)
+        _next(session, f"to start them again: rbee-keeper hive start {_which(node)}", check=check)
 
 
 def uninstall(
     session: Session, node: str | None, *, keep_models: bool, yes: bool, check: bool, show_command: bool
 ) -> None:
-    """Take everything of ours off machines; asks first."""
+    """Remove everything of rbee from machines, after a confirmation."""
     nodes = _ready(session, node)
     extra = {"rbee_hive_remove_confirmed": True, "rbee_hive_keep_models": keep_models}
     if not (yes or check or show_command):
@@ -77,13 +77,13 @@ def uninstall(
     done = _run(session, "remove-hive", nodes, extra, check=check, show_command=show_command)
     if done is not None:
         print_summary(session.out, done, check=check)
-        _next(session, "the inventory still lists them: rbee-keeper config remove-node --node NAME", check=check)
+        _next(session, "to remove them from the inventory too: rbee-keeper config remove-node --node NAME", check=check)
 
 
 def status(session: Session, node: str | None) -> None:
-    """Print how the hives are: the machine's own word, the queen's view, and the workers.
+    """Print the state of the hives on their machines, their connection to the queen, and their workers.
 
-    The exit code is 0 as long as every machine could be asked.
+    The exit code is 0 if every machine was reachable.
     """
     out = session.out
     views = _queen_views(session)
@@ -91,7 +91,7 @@ def status(session: Session, node: str | None) -> None:
         _show(session, [_local_row(session, views)])
         return
     nodes = select_nodes(session.settings, node)
-    out.say(f"Asking {', '.join(each.name for each in nodes)}", "🩺")
+    out.say(f"Checking {', '.join(each.name for each in nodes)}", "🩺")
     plan = playbook_run(session.settings, "check-fleet", open_inventory(session.settings), nodes)
     result = run_playbook(session, plan, nodes, on_event=lambda _event: None)
     if not result.report.hosts:
@@ -106,14 +106,14 @@ def status(session: Session, node: str | None) -> None:
 
 def _summarize(session: Session, nodes: Sequence[Node], result: RunResult, *, check: bool) -> None:
     """Print the result, after a queen that runs has been told about the hives that serve now."""
-    told = [] if check else _register_with_queen(session, nodes, result)
-    print_summary(session.out, result, check=check, told_queen=told)
+    registered = [] if check else _register_with_queen(session, nodes, result)
+    print_summary(session.out, result, check=check, told_queen=registered)
 
 
 def _run(
     session: Session, playbook: str, nodes: Sequence[Node], extra: dict[str, Any], *, check: bool, show_command: bool
 ) -> RunResult | None:
-    """Run a playbook, or print what would do the same and give None."""
+    """Run a playbook; or print the equivalent command and return None."""
     plan = playbook_run(session.settings, playbook, open_inventory(session.settings), nodes, extra, check=check)
     if show_command:
         line = shell_command(session.settings, plan)
@@ -131,15 +131,15 @@ def _run(
 
 
 def _ready(session: Session, node: str | None, *, needs_repository: bool = False) -> list[Node]:
-    """Return the machines, once the inventory has been found right. Raises ConfigError with file and line."""
+    """Return the machines, after checking the inventory. Raises ConfigError with file and line."""
     nodes = select_nodes(session.settings, node)
     check_inventory(session.settings, session.out)
     without = [each.name for each in nodes if each.repo_url is None and "rbee_repo_url" not in each.variables]
     if needs_repository and without:
         inventory = open_inventory(session.settings)
         raise ConfigError(
-            f"rbee_repo_url is not set for {', '.join(without)}, so they do not know where to clone rbee from; "
-            f"set it for all in {inventory.folder / 'group_vars/all/rbee.yml'}, "
+            f"rbee_repo_url, the repository to clone rbee from, is not set for {', '.join(without)}; "
+            f"set it for all machines in {inventory.folder / 'group_vars/all/rbee.yml'}, "
             f"or for one: rbee-keeper config set-ssh --node {without[0]} ... --git-repo URL",
             path=str(inventory.file),
         )
@@ -147,33 +147,35 @@ def _ready(session: Session, node: str | None, *, needs_repository: bool = False
 
 
 def _register_with_queen(session: Session, nodes: Sequence[Node], result: RunResult) -> list[str]:
-    """Tell a queen that runs about the machines that are done: their hives have their keys now."""
+    """Register the machines that are done with a running queen, now that their hives have keys."""
     settings = session.settings
-    told: list[str] = []
+    registered: list[str] = []
     try:
         if probe(settings) is None:
-            return told
+            return registered
         for node in nodes:
             if result.report.hosts[node.name].verdict is Verdict.DONE:
                 register(settings, session.queen(), node)
-                told.append(node.name)
+                registered.append(node.name)
     except RbeeError as error:
-        session.out.warn(f"the queen could not be told: {error.message} Her next start will tell her.")
-    if told:
-        session.out.say(f"Told the queen at {settings.queen_url} about {', '.join(told)}", "👑")
-    return told
+        session.out.warn(
+            f"the machines could not be registered with the queen: {error.message} Its next start registers them."
+        )
+    if registered:
+        session.out.say(f"Registered {', '.join(registered)} with the queen at {settings.queen_url}", "👑")
+    return registered
 
 
 def _confirm(nodes: Sequence[Node], *, keep_models: bool) -> None:
     names = ", ".join(node.name for node in nodes)
-    what = "everything of rbee but the models" if keep_models else "everything of rbee, models included,"
+    what = "rbee, but not its models," if keep_models else "rbee and its models"
     if not sys.stdin.isatty():
-        raise click.UsageError(f"This removes {what} from {names}; without a terminal to ask on, say --yes.")
+        raise click.UsageError(f"This removes {what} from {names}; without a terminal it needs --yes.")
     click.confirm(f"Remove {what} from {names}?", abort=True, err=True)
 
 
 def _queen_views(session: Session) -> dict[str, dict[str, Any]] | None:
-    """Return what a queen that runs knows of each hive; None where none runs."""
+    """Return what the queen knows of each hive; None where no queen runs."""
     if probe(session.settings) is None:
         return None
     return {str(hive["node"]): hive for hive in session.queen().hives()}
@@ -194,12 +196,14 @@ def _row(node: Node, host: HostReport, views: dict[str, dict[str, Any]] | None) 
     }
 
 
-# What systemd says of a unit that does not serve, in words that say what to do.
+# The states of a systemd unit whose hive does not serve, in the words of the table.
 _UNITS = {"inactive": "stopped", "active": "not answering"}
 
 
 def _local_row(session: Session, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
-    session.out.say(f"The queen runs the hive of {LOCALHOST_NODE} as her child; it starts and ends with her", "👑")
+    session.out.say(
+        f"The queen runs the hive of {LOCALHOST_NODE} as its child; it starts and stops with the queen", "👑"
+    )
     view = (views or {}).get(LOCALHOST_NODE)
     return {
         "node": LOCALHOST_NODE,

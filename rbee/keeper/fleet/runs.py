@@ -1,4 +1,4 @@
-"""Run a playbook for a command: tell it as it happens, let Ctrl-C end it in order, sum up host by host."""
+"""Run a playbook for a command: print its progress, let Ctrl-C end it in order, print a summary of each host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def remote_variables(settings: Settings) -> dict[str, str]:
-    """Return the playbooks' variables for what `[remote]` of the config says, if it says anything."""
+    """Return the playbook variables that `[remote]` of the config sets."""
     named = {
         "rbee_binary_path": settings.values["remote.binary_path"],
         "rbee_checkout_path": settings.values["remote.git_repo_dir"],
@@ -40,7 +40,7 @@ def playbook_run(
     *,
     check: bool = False,
 ) -> PlaybookRun:
-    """Make the wish to run a playbook on some machines."""
+    """Describe a run of a playbook on some machines."""
     limit = tuple(node.name for node in nodes)
     return PlaybookRun(
         playbook, inventory.file, limit, {**remote_variables(settings), **(extra or {})}, check=check, diff=check
@@ -48,7 +48,7 @@ def playbook_run(
 
 
 def shell_command(settings: Settings, plan: PlaybookRun) -> str:
-    """Return the plain Ansible line that does the same, with the home that its keys are in."""
+    """Return the equivalent Ansible command, with the home in which its keys are."""
     home = f"RBEE_HOME={settings.paths.home} " if settings.environ.get("RBEE_HOME") else ""
     return home + plan.shell_command(Assets.find())
 
@@ -56,7 +56,7 @@ def shell_command(settings: Settings, plan: PlaybookRun) -> str:
 def run_playbook(
     session: Session, plan: PlaybookRun, nodes: Sequence[Node], *, on_event: Callable[[Event], None] | None = None
 ) -> RunResult:
-    """Run it to its end. *on_event* tells it in other words than a table or lines.
+    """Run a playbook to its end. *on_event* replaces the table or the lines of its progress.
 
     Raises Interrupted after a signal, when the run has ended and the state of each machine has been printed.
     """
@@ -71,7 +71,7 @@ def run_playbook(
         )
         signum = received_signal()
     if signum is not None:
-        session.out.error(["Interrupted. The machines are left as follows; running the same again goes on from there."])
+        session.out.error(["Interrupted. State of the machines (running the same command again continues from there):"])
         session.out.error([f"  {host.host}: {_final_state(host)}" for host in result.report.hosts.values()])
         interrupted = Interrupted(signum)
         interrupted.reported = True
@@ -80,9 +80,9 @@ def run_playbook(
 
 
 def print_summary(out: Output, result: RunResult, **more: Any) -> None:
-    """Print how each machine came out, with the first cause of a failure; raises AlreadyToldError after one.
+    """Print the result of each machine, with the first cause of a failure; raises AlreadyToldError after one.
 
-    *more* goes into the JSON beside the machines.
+    *more* is added to the JSON document.
     """
     report = result.report
     error = report.error()
@@ -112,7 +112,7 @@ def print_summary(out: Output, result: RunResult, **more: Any) -> None:
 
 
 def host_data(host: HostReport) -> dict[str, Any]:
-    """Return one machine's part for scripts."""
+    """Return the result of one machine for --json."""
     cause = host.cause
     return {
         "node": host.host,
@@ -129,11 +129,11 @@ def _report_failure(out: Output, report: RunReport, error: RbeeError, result: Ru
     causes = [host.cause for host in report.hosts.values() if host.cause is not None]
     text = lines(error)
     if len(causes) > 1:
-        # Each in its own words: what helps one machine may not help the other.
+        # Each cause has its own next step.
         text = text[:1]
         for cause in causes:
             text += [f"  {cause.code.value}: {cause.message}", f"    Next: {cause.hint}"]
-    out.error([*text, f"  All that was said is in {result.artefacts}"])
+    out.error([*text, f"  Output of Ansible: {result.artefacts}"])
 
 
 def _cause(host: HostReport) -> str:
@@ -144,8 +144,6 @@ def _final_state(host: HostReport) -> str:
     if host.verdict is Verdict.DONE:
         return "done"
     if not host.tasks:
-        return "nothing was begun"
+        return "not started"
     after = f"stopped after {host.tasks} tasks, the last was '{host.last_task}'"
-    return (
-        f"{after}; {len(host.changed)} of them changed something" if host.changed else f"{after}; nothing was changed"
-    )
+    return f"{after}; {len(host.changed)} of them made changes" if host.changed else f"{after}; nothing was changed"

@@ -1,9 +1,7 @@
-"""Whose queen it is: one that runs already is used and left alone, one that is missing is started and ended here."""
+"""Use the queen that runs and leave it alone; where none runs, start one for the command and stop it afterwards."""
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -13,8 +11,9 @@ from rbee import __version__
 from rbee.client.blocking import split_url
 from rbee.client.queen import QueenClient
 from rbee.client.retry import Retries
-from rbee.config.paths import storage_error
+from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.version import is_compatible
 from rbee.errors import RbeeError
 from rbee.keeper.fleet.registration import register_all
 from rbee.keeper.queen import receipt
@@ -24,36 +23,36 @@ from rbee.keeper.settings import Settings
 
 _PROBE_CONNECT_S = 2.0
 _PROBE_ANSWER_S = 5.0
-_PROBE_AGAIN = 3
+_PROBE_ATTEMPTS = 3
 _POLL_S = 0.1
-_END_LIMIT_S = 15.0
+_STOP_LIMIT_S = 15.0
 
 
 class QueenHandle:
-    """A queen for the time of one command; `own` tells whether it ends with the command.
+    """A queen for the time of one command; `owned` is whether it ends with the command.
 
-    `started` are the machines whose hives were started for this command, and end with it if the queen does.
+    `started_hives` are the machines whose hives were started for this command, and stop with it if the queen does.
     """
 
-    def __init__(self, client: QueenClient, *, own: bool) -> None:
+    def __init__(self, client: QueenClient, *, owned: bool) -> None:
         self.client = client
-        self.own = own
-        self.started: list[str] = []
+        self.owned = owned
+        self.started_hives: list[str] = []
 
 
 def probe(settings: Settings) -> str | None:
-    """Ask who listens at the queen's address: her version, or None if nobody listens.
+    """Return the version of the queen at its address, None if nothing listens there.
 
-    Raises RbeeError: INVALID_RESPONSE if it is not a queen, CONNECTION_TIMEOUT if it does not answer.
+    Raises RbeeError: INVALID_RESPONSE if it is not a queen, CONNECTION_TIMEOUT if it does not respond.
     """
-    for attempt in range(_PROBE_AGAIN):
+    for attempt in range(_PROBE_ATTEMPTS):
         if not _listens(settings.queen_url):
             return None
         try:
             health = QueenClient(settings.queen_url, None, retries=Retries(())).health(patience_s=_PROBE_ANSWER_S)
         except RbeeError as error:
-            # One that is just ending may close the connection: look again before judging.
-            if error.code is ErrorCode.CONNECTION_TIMEOUT or attempt + 1 == _PROBE_AGAIN:
+            # A queen that is just stopping may close the connection: try again before judging.
+            if error.code is ErrorCode.CONNECTION_TIMEOUT or attempt + 1 == _PROBE_ATTEMPTS:
                 raise _not_a_queen(settings, error) from error
             time.sleep(_POLL_S)
             continue
@@ -64,7 +63,7 @@ def probe(settings: Settings) -> str | None:
 
 
 def serves(settings: Settings) -> bool:
-    """Return whether a queen answers by now; one that has bound her port and is still busy starting does not."""
+    """Return whether a queen responds by now; one that has bound its port and is still starting does not."""
     try:
         return probe(settings) is not None
     except RbeeError as error:
@@ -75,36 +74,36 @@ def serves(settings: Settings) -> bool:
 
 @contextmanager
 def queen_for(session: Session) -> Iterator[QueenHandle]:
-    """Return a queen: the one that runs, or one of our own, which is ended with the context."""
+    """Yield the queen that runs, or start one that is stopped with the context."""
     settings = session.settings
     version = probe(settings)
-    own = None
+    child = None
     if version is None:
         with start_lock(session):
             version = probe(settings)
             if version is None:
-                own = _start_child(session)
+                child = _start_child(session)
     if version is not None:
         check_version(version, settings)
-        session.out.say(f"Using the queen that runs at {settings.queen_url}", "👑")
-    queen = QueenHandle(session.queen(), own=own is not None)
+        session.out.say(f"Using the queen at {settings.queen_url}", "👑")
+    queen = QueenHandle(session.queen(), owned=child is not None)
     try:
-        if own is not None:
+        if child is not None:
             register_all(session, queen.client)
         yield queen
     finally:
-        if own is not None:
-            _stop_child(session, own, queen.started)
+        if child is not None:
+            _stop_child(session, child, queen.started_hives)
 
 
 def check_version(version: str, settings: Settings) -> None:
-    """Refuse a queen of another major or minor version."""
-    if version.split(".")[:2] != __version__.split(".")[:2]:
+    """Raise RbeeError VERSION_MISMATCH for a queen of another major or minor version."""
+    if not is_compatible(__version__, version):
         raise RbeeError(
             ErrorCode.VERSION_MISMATCH,
-            f"This rbee-keeper is {__version__}, the queen at {settings.queen_url} is {version}.",
+            f"This rbee-keeper is version {__version__}, the queen at {settings.queen_url} is version {version}.",
             details={"keeper": __version__, "queen": version},
-            hint="Install the same version on both; then: rbee-keeper daemon stop, rbee-keeper daemon start",
+            hint="Install the same version of both; then: rbee-keeper daemon stop, rbee-keeper daemon start",
         )
 
 
@@ -112,23 +111,12 @@ def check_version(version: str, settings: Settings) -> None:
 def start_lock(session: Session) -> Iterator[None]:
     """Let one keeper at a time look for a queen and start one."""
     path = session.settings.paths.make(session.settings.paths.run) / "queen-start.lock"
-    try:
-        lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            session.out.say("Another rbee-keeper is starting the queen; waiting for it", "⏳")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock(path, lambda: session.out.say("Waiting for another rbee-keeper that is starting the queen", "⏳")):
         yield
-    finally:
-        os.close(lock)
 
 
 def wait_until_gone(settings: Settings, limit_s: float) -> bool:
-    """Wait until nobody listens at the queen's address; return whether that came within the limit."""
+    """Wait until nothing listens at the queen's address; return whether that came within the limit."""
     deadline = time.monotonic() + limit_s
     while _listens(settings.queen_url):
         if time.monotonic() > deadline:
@@ -139,33 +127,33 @@ def wait_until_gone(settings: Settings, limit_s: float) -> bool:
 
 def _start_child(session: Session) -> ChildQueen:
     session.out.say(f"No queen runs at {session.settings.queen_url}; starting one for this command", "👑")
-    own = ChildQueen(session.settings)
+    child = ChildQueen(session.settings)
     try:
-        session.queen()  # imports what it takes to ask her while she starts
-        own.wait_until_serving()
+        session.queen()  # imports the client while the queen starts
+        child.wait_until_serving()
     except BaseException:
-        own.kill()
+        child.kill()
         raise
-    return own
+    return child
 
 
-def _stop_child(session: Session, own: ChildQueen, started: list[str]) -> None:
-    """End our queen in order; whatever goes wrong on the way, she is gone afterwards.
+def _stop_child(session: Session, child: ChildQueen, started_hives: list[str]) -> None:
+    """Stop our queen in order, or kill it where that fails.
 
-    Hives of other machines that ran before this command go on; what the queen started there ends.
+    Hives of other machines that ran before this command continue; what the queen started there stops.
     """
-    session.out.say("Stopping the queen and all that is hers", "🧹")
-    answer = None
+    session.out.say("Stopping the queen, its hive and its workers", "🧹")
+    cascade = None
     try:
-        answer = session.queen().shutdown(when_idle=True, hives=started)
-        if not own.wait_until_gone(_END_LIMIT_S):
-            session.out.warn(f"the queen (process {own.pid}) did not end in time and was cut off.")
+        cascade = session.queen().shutdown(when_idle=True, hives=started_hives)
+        if not child.wait_until_gone(_STOP_LIMIT_S):
+            session.out.warn(f"the queen (process {child.pid}) did not stop within {_STOP_LIMIT_S:.0f} s; killing it.")
     except RbeeError as error:
-        session.out.warn(f"the queen did not end in order: {error.message}")
+        session.out.warn(f"the queen did not shut down cleanly: {error.message}")
     finally:
-        own.kill()
-    if answer is not None:
-        for line in receipt.summary_lines(receipt.verify(answer)):
+        child.kill()
+    if cascade is not None:
+        for line in receipt.summary_lines(receipt.verify(cascade)):
             session.out.say(line, "✅")
 
 
@@ -180,11 +168,11 @@ def _listens(url: str) -> bool:
 
 def _not_a_queen(settings: Settings, error: RbeeError | None) -> RbeeError:
     port = split_url(settings.queen_url).port
-    why = "does not answer" if error is not None and error.code is ErrorCode.CONNECTION_TIMEOUT else "is not a queen"
+    silent = error is not None and error.code is ErrorCode.CONNECTION_TIMEOUT
     return RbeeError(
-        ErrorCode.INVALID_RESPONSE if why == "is not a queen" else ErrorCode.CONNECTION_TIMEOUT,
-        f"Something listens at {settings.queen_url}, but it {why}.",
+        ErrorCode.CONNECTION_TIMEOUT if silent else ErrorCode.INVALID_RESPONSE,
+        f"Something listens at {settings.queen_url}, but it {'does not respond' if silent else 'is not a queen'}.",
         details={"url": settings.queen_url},
-        hint=f"Stop what listens on port {port}, or use another: RBEE_QUEEN_URL=http://127.0.0.1:PORT "
+        hint=f"Stop the program that listens on port {port}, or use another port: RBEE_QUEEN_URL=http://127.0.0.1:PORT "
         "(queen_url in the config file).",
     )

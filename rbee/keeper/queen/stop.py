@@ -1,4 +1,4 @@
-"""End a queen that is not this process's child: by asking her, or, where she does not answer, by signals."""
+"""Stop a queen that is not a child of this process: by a request, or by signals where it does not respond."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _KILLED_WITHIN_S = 5.0
 
 
 def stop_queen(session: Session, pid: int | None) -> Receipt:
-    """Ask the queen to end with all that is hers; return the receipt, checked against the processes here."""
+    """Ask the queen to shut down; return the receipt, checked against the processes of this machine."""
     client = session.queen()
-    own = client.status().get("pid")
-    pids = [one for one in (pid, own) if isinstance(one, int)]
-    session.out.say("Stopping the queen, her hives and their workers", "🧹")
-    answer = client.shutdown(when_idle=False, patience_s=session.settings.values["stop_timeout_s"])
-    return verify(answer, *pids)
+    pids = [each for each in (pid, client.status().get("pid")) if isinstance(each, int)]
+    session.out.say("Stopping the queen, its hives and their workers", "🧹")
+    cascade = client.shutdown(when_idle=False, patience_s=session.settings.values["stop_timeout_s"])
+    return verify(cascade, *pids)
 
 
 def kill_unresponsive_queen(session: Session, pid: int) -> list[str]:
-    """End a queen that does not answer: SIGTERM, then SIGKILL, which her hive notices. Give what is left, in words."""
+    """Stop a queen that does not respond: SIGTERM, then SIGKILL. Return a description of what is left."""
     limit = session.settings.values["stop_timeout_s"]
-    session.out.say(f"The queen (process {pid}) does not answer; sending SIGTERM and waiting up to {limit:.0f} s", "🧹")
+    session.out.say(
+        f"The queen (process {pid}) does not respond; sending SIGTERM and waiting up to {limit:.0f} s", "🧹"
+    )
     try:
         os.kill(pid, signal.SIGTERM)
         if _ends_within(pid, limit):
             session.out.say(f"Process {pid} ended", "✅")
             return []
-        session.out.warn(f"process {pid} did not end within {limit:.0f} s and is killed.")
+        session.out.warn(f"process {pid} did not end within {limit:.0f} s; it is killed.")
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return []
@@ -43,12 +44,12 @@ def kill_unresponsive_queen(session: Session, pid: int) -> list[str]:
         raise RbeeError(
             ErrorCode.PERMISSION_DENIED,
             f"The queen (process {pid}) belongs to another user.",
-            hint=f"Stop her as that user, or: sudo kill {pid}",
+            hint=f"Stop it as that user, or: sudo kill {pid}",
         ) from error
     if _ends_within(pid, _KILLED_WITHIN_S):
-        session.out.say(f"Process {pid} is gone; her local hive ends with her", "✅")
+        session.out.say(f"Process {pid} is gone; its local hive ends with it", "✅")
         return []
-    session.out.error([f"Error: process {pid} survived SIGKILL.", f"  Next: look at /proc/{pid}/stack as root."])
+    session.out.error([f"Error: process {pid} survived SIGKILL.", f"  Next: as root, look at /proc/{pid}/stack."])
     return [f"process {pid} on this machine"]
 
 

@@ -1,4 +1,4 @@
-"""Tell the story that the queen's streams carry: her narration, and bars for what is fetched and loaded."""
+"""Print the narration and progress that the queen's streams carry, with bars for downloads and loading."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rbee.keeper.ui.output import Bar, Output, size_text
 
 
 class ProgressPrinter:
-    """The listener of one stream; close it, or use it as a context, so that no bar is left on the terminal."""
+    """The printer of one stream; close it, or use it as a context, so that no bar is left on the terminal."""
 
     def __init__(self, out: Output, *, as_events: bool = False) -> None:
         self._out = out
@@ -24,7 +24,7 @@ class ProgressPrinter:
         self.close()
 
     def handle(self, event: Event) -> bool:
-        """Tell *event* if it is narration or progress; False if it is something else."""
+        """Print *event* if it is narration or progress; return whether it was."""
         if event.name not in ("narration", "progress"):
             return False
         if self._as_events:
@@ -38,13 +38,13 @@ class ProgressPrinter:
         return True
 
     def say(self, human: str, action: str, emoji: str = "") -> None:
-        """Tell a line of the keeper's own."""
+        """Print a line of the keeper's own."""
         if self._as_events:
             self._out.event("narration", {"actor": "keeper", "action": action, "human": human, "emoji": emoji})
         self._out.say(human, emoji)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -58,10 +58,10 @@ class ProgressPrinter:
             self.close()
             if stage == "retrying":
                 self._out.say(
-                    f"Download broke off ({reason}); attempt {now.get('attempt')} of {now.get('attempts')}", "🔁"
+                    f"Download interrupted ({reason}); attempt {now.get('attempt')} of {now.get('attempts')}", "🔁"
                 )
             elif stage == "verifying":
-                self._out.say("Checking the file", "🔎")
+                self._out.say("Verifying the file", "🔎")
             elif stage == "complete" and self._stage:
                 self._out.say(f"Downloaded {size_text(total or done)}", "📦")
         self._stage = stage
@@ -85,6 +85,6 @@ class ProgressPrinter:
 
 
 def _speed(done: float, total: float | None, mbps: float) -> str:
-    """Write sizes and speed: 12.0 MB of 94.0 MB, 5.6 MB/s (the wire counts megabits)."""
+    """Format sizes and speed: 12.0 MB of 94.0 MB, 5.6 MB/s (the wire counts megabits)."""
     sizes = f"{size_text(done)} of {size_text(total)}" if total else size_text(done)
     return f"{sizes}, {mbps / 8:.1f} MB/s" if mbps else sizes

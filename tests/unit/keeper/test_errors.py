@@ -44,6 +44,14 @@ def test_the_end_of_a_log_is_shown_line_by_line(capsys: pytest.CaptureFixture[st
     assert "  | one\n  | two\n" in capsys.readouterr().err
 
 
+def test_a_json_log_line_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    """A JSON line of a daemon's log is shown as time, level, message and details."""
+    line = '{"time": "2026-01-02T03:04:05.678Z", "level": "info", "daemon": "w", "message": "serving", "port": 8001}'
+    report(RbeeError(ErrorCode.WORKER_START_FAILED, "It died.", details={"log_tail": [line]}), flags())
+
+    assert "  | 03:04:05 info serving port=8001" in capsys.readouterr().err.splitlines()
+
+
 def test_json_gives_the_body_on_stdout_and_the_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """A script reads the body, a person still reads the lines."""
     report(RbeeError(ErrorCode.QUEUE_FULL, "Full."), flags("json"))

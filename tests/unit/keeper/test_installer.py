@@ -63,7 +63,7 @@ def test_a_program_of_somebody_else_stays(tmp_path: Path) -> None:
     target.programs.mkdir(parents=True)
     (target.programs / "rbee").write_text("other")
 
-    with pytest.raises(RbeeError, match="left as it is"):
+    with pytest.raises(RbeeError, match="left unchanged"):
         list(install(target))
 
     assert (target.programs / "rbee").read_text() == "other"

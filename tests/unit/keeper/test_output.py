@@ -36,14 +36,14 @@ def test_times(then: float | None, text: str) -> None:
 @pytest.mark.B31
 def test_progress_in_a_pipe_is_a_line_for_every_quarter(capsys: pytest.CaptureFixture[str]) -> None:
     """A thousand events of a download are a few lines with percent, bytes and speed."""
-    with ProgressPrinter(Output(Flags())) as story:
+    with ProgressPrinter(Output(Flags())) as printer:
         for done in range(1001):
             now = {"stage": "downloading", "bytes_downloaded": done * 1000, "bytes_total": 10**6, "speed_mbps": 80.0}
-            assert story.handle(Event("progress", {"download": now}))
-        story.handle(Event("progress", {"download": {"stage": "complete", "bytes_total": 10**6}}))
+            assert printer.handle(Event("progress", {"download": now}))
+        printer.handle(Event("progress", {"download": {"stage": "complete", "bytes_total": 10**6}}))
         for layer in range(33):
             now = {"stage": "loading_to_ram", "layers_loaded": layer, "layers_total": 32}
-            story.handle(Event("progress", {"loading": now}))
+            printer.handle(Event("progress", {"loading": now}))
 
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -64,14 +64,14 @@ def test_progress_in_a_pipe_is_a_line_for_every_quarter(capsys: pytest.CaptureFi
 
 def test_a_retry_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Each attempt of a download that breaks is a line with its number and the reason."""
-    with ProgressPrinter(Output(Flags())) as story:
+    with ProgressPrinter(Output(Flags())) as printer:
         for attempt in (1, 2):
             now = {"stage": "retrying", "attempt": attempt, "attempts": 6, "reason": "connection reset"}
-            story.handle(Event("progress", {"download": now}))
+            printer.handle(Event("progress", {"download": now}))
 
     assert capsys.readouterr().err.splitlines() == [
-        "Download broke off (connection reset); attempt 1 of 6",
-        "Download broke off (connection reset); attempt 2 of 6",
+        "Download interrupted (connection reset); attempt 1 of 6",
+        "Download interrupted (connection reset); attempt 2 of 6",
     ]
 
 
