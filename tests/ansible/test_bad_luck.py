@@ -141,7 +141,7 @@ def test_a_power_cut_and_a_full_disk_in_mid_install_do_not_stop_the_others(contr
     rig["h3"].fill_disk("/opt", 300)
 
     def pull_the_plug(event: Event) -> None:
-        if isinstance(event, HostStarted) and event.host == "h2" and "Make the release" in event.task:
+        if isinstance(event, HostStarted) and event.host == "h2" and "Build the release" in event.task:
             rig["h2"].power_cut()
 
     controller.on_event = pull_the_plug

@@ -174,10 +174,10 @@ class RemoteHive:
 
 
 _STEPS = {
-    "look | Look at the machine": "preflight: connected, logged in, commands run",
-    "start | Refuse a machine without it": "preflight: the hive program is installed",
+    "survey | Survey the machine": "preflight: connected, logged in, commands run",
+    "start | Check that the hive program is installed": "preflight: the hive program is installed",
     "start | Start the hive": "started its service",
-    "start | Wait until it serves": "started: the hive serves",
+    "start | Wait until the hive serves": "started: the hive serves",
 }
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/python
-"""Ansible module: look at a machine once, and tell all that the rbee roles decide by.
+"""Ansible module: collect, in one step, all facts of a machine that the rbee roles use.
 
-One module instead of the general fact gathering: a run costs tasks times machines, and this one look replaces
+One module instead of the general fact gathering: a run costs tasks times machines, and this one replaces
 about ten. It changes nothing, needs no root, and also tells whether sudo would let the later tasks work.
 Runs on Python 3.8, so that a machine whose Python is too old can be told so.
 """
@@ -26,9 +26,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: rbee_machine
-short_description: Tell what a machine is and what of rbee is on it
+short_description: Collect the facts of a machine that the rbee roles use
 description:
-  - Gives the fact C(rbee_machine). Changes nothing and needs no root.
+  - Returns the fact C(rbee_machine). Changes nothing and needs no root.
 options:
   install_path:
     description: Folder of the checkout and the releases.
@@ -60,7 +60,7 @@ _PROPERTIES = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,Environment"
 
 
 def main():
-    """Look and report."""
+    """Collect the facts."""
     module = AnsibleModule(
         argument_spec={
             "install_path": {"type": "path", "required": True},
@@ -150,7 +150,7 @@ def _cpu_flags():
 
 
 def _sudo():
-    """Say whether root's work can be done: root, free, refused (a password or no right), or missing."""
+    """Return whether tasks can run as root: root, free, refused (a password or no permission), or missing."""
     if os.geteuid() == 0:
         return "root"
     if shutil.which("sudo", path=_path()) is None:
@@ -160,13 +160,13 @@ def _sudo():
 
 
 def _cuda():
-    """Tell the driver, the devices and the toolkit; a driver that hangs or fails is reported as a fault."""
+    """Return driver, devices and toolkit; a driver that hangs or fails is reported as a fault."""
     driver = re.search(r"(\d+\.\d+(?:\.\d+)?)", _read("/proc/driver/nvidia/version"))
     found = {"driver": driver.group(1) if driver else "", "devices": [], "fault": "", "toolkit": ""}
     if driver:
         answer = _run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
         if answer is None or answer[0] != 0:
-            found["fault"] = answer[1].strip()[-300:] if answer else "nvidia-smi is missing or does not answer"
+            found["fault"] = answer[1].strip()[-300:] if answer else "nvidia-smi is missing or does not respond"
         else:
             found["devices"] = [line.strip() for line in answer[1].splitlines() if line.strip()]
     answer = _run(["nvcc", "--version"])
@@ -217,7 +217,7 @@ def _file(path):
 
 
 def _free_mb(path):
-    """Tell the free space where *path* is or will be."""
+    """Return the free space, in MB, where *path* is or will be."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:

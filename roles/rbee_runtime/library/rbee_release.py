@@ -22,7 +22,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: rbee_release
-short_description: Make a release of rbee
+short_description: Build a release of rbee
 description:
   - Makes C(releases/name) with an environment of its own, installs the packages of the archive and the checkout into
     it, proves that it loads, and writes its manifest.
@@ -68,7 +68,7 @@ class StepError(Exception):
 
 
 def main():
-    """Make the release, or say why not."""
+    """Build the release, or fail with the reason."""
     module = AnsibleModule(
         argument_spec={
             "checkout": {"type": "path", "required": True},
@@ -97,9 +97,13 @@ def main():
     except (OSError, StepError, tarfile.TarError, zipfile.BadZipFile) as error:
         full = _is_full(releases, error)
         shutil.rmtree(str(release), ignore_errors=True)
-        reason = "DISK_FULL: the disk of " + str(releases) + " filled up while the release was made; " if full else ""
-        code = "" if full else "RELEASE_FAILED: the release " + name + " could not be made; "
-        module.fail_json(msg=reason + code + "nothing of it is left and what runs goes on. " + str(error))
+        reason = (
+            "DISK_FULL: the disk of " + str(releases) + " filled up during the build of the release; " if full else ""
+        )
+        code = "" if full else "RELEASE_FAILED: the release " + name + " could not be built; "
+        module.fail_json(
+            msg=reason + code + "nothing of it is left, and the running release is unchanged. " + str(error)
+        )
     finally:
         shutil.rmtree(str(work), ignore_errors=True)
         if archive.exists():

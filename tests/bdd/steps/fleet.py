@@ -240,7 +240,7 @@ def no_key_kept(operator: Operator, name: str) -> None:
 @then("standard error tells, for h1 and h2, of a clone, a release, a service and a proof")
 def tells_installation(operator: Operator, result: Result) -> None:
     for name in ("h1", "h2"):
-        for part in ("Clone the repository", "Make the release", "Render the unit", "Wait until the hive answers"):
+        for part in ("Clone the repository", "Build the release", "Render the unit", "Wait until the hive responds"):
             assert re.search(rf"^{name}: .*{part}.*: (ok|changed)$", result.stderr, re.MULTILINE), f"{part}: {result}"
     operator.installed = {"h1", "h2"}
 

@@ -20,7 +20,7 @@ from rbee.keeper.ui.output import Output
 from tests.support.machine import free_ports
 
 DONE = HostTask("h1", "configure | Render the unit", "rbee_hive", Outcome.CHANGED, path="/etc/x")
-BAD = HostTask("h2", "look | Look at the machine", "rbee_base", Outcome.UNREACHABLE, message="Connection refused")
+BAD = HostTask("h2", "survey | Survey the machine", "rbee_base", Outcome.UNREACHABLE, message="Connection refused")
 
 
 def result(*events: Event) -> RunResult:
@@ -56,7 +56,7 @@ def test_a_failure_is_summed_up_with_its_first_cause(capsys: pytest.CaptureFixtu
 
     told = capsys.readouterr()
     assert [line.split()[:2] for line in told.out.splitlines()[1:]] == [["h1", "done"], ["h2", "unreachable"]]
-    assert "SSH_REFUSED at 'look | Look at the machine'" in told.out
+    assert "SSH_REFUSED at 'survey | Survey the machine'" in told.out
     assert "Next:" in told.err
     assert "/runs/1" in told.err
 
