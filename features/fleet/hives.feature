@@ -129,5 +129,5 @@ Feature: Hives on machines
     And the run has reached the machines
     And the operator presses Ctrl-C
     Then it ends with code 130 within 15 seconds
-    And standard error says "The machines are left as follows"
+    And standard error says "State of the machines"
     And standard error says "h1: "

@@ -9,7 +9,7 @@ Feature: Machines come and go
     When the operator types "rbee-keeper config set-ssh --node h1 --host {h1} --user {user} --key {key} --port 22 --git-repo {repository} --git-branch main --install-path /opt/rbee"
     Then the exit code is 0
     And standard output says "Added h1"
-    And standard error says "h1 answers"
+    And standard error says "h1 responds"
     And standard error says "Wrote h1"
     And the inventory says for h1
       | variable                     | value        |

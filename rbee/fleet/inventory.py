@@ -1,4 +1,4 @@
-"""The inventory: the one truth about which machines exist, written by people and by the keeper alike.
+"""Read and change the inventory, which decides which machines exist; people and the keeper both write it.
 
 Reading resolves what the commands need (address, user, key, repository) the way Ansible does; writing changes single
 lines under a lock, so that comments and order survive and two keepers at once lose nothing.
@@ -34,7 +34,7 @@ VARIABLES: Final = {
 }
 _NEW = """\
 ---
-# The machines of rbee. The keeper writes here, and so may you: comments and order stay.
+# The machines of rbee. rbee-keeper writes here, and so may you: comments and order are kept.
 # inventory/README.md of rbee explains every variable.
 all:
   children:
@@ -65,7 +65,7 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Where SSH goes."""
+        """The address for SSH."""
         return self.host or self.name
 
 
@@ -115,7 +115,7 @@ class Inventory:
         return node
 
     def put(self, node: Node, *, replace: bool) -> None:
-        """Add a machine to the hives, or change one that is there; what *node* leaves None stays as it is.
+        """Add a machine to the hives, or change one that is there; fields of *node* that are None stay as they are.
 
         Raises:
             RbeeError: NODE_EXISTS without *replace*; a name that cannot be a node's.
@@ -146,7 +146,7 @@ class Inventory:
                     text.put(value, *home, variable)
 
     def remove(self, name: str) -> bool:
-        """Take a machine out of every group; return whether it was there."""
+        """Remove a machine from every group; return whether it was there."""
         if not self.exists:
             return False
         with self._edit() as text:

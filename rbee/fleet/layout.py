@@ -1,4 +1,4 @@
-"""Where in a hosts file the groups and the hosts stand, and what stands beside them."""
+"""Find the groups, hosts and variables of a hosts file and their places in it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Decide where the llama.cpp wheel of a kind is built, and build it on this machine.
+"""Decide where the llama.cpp wheel of a build target is built, and build it on this machine.
 
-The package index has no ready wheel, and building one takes minutes; it is kept for all machines of the kind.
+The package index has no ready wheel, and building one takes minutes; it is kept for all machines of the target.
 The controller builds for its fleet, and the set-up of a checkout for itself, before anything is installed: this needs
 the standard library only.
 """
@@ -33,12 +33,12 @@ _COMPILERS: Final = {"C": ("CC", "cc", "gcc", "clang"), "C++": ("CXX", "c++", "g
 
 
 def build_location(target: BuildTarget, preference: str) -> Literal["controller", "host"]:
-    """Choose where to build: *wish* is controller, host or auto.
+    """Choose where to build; *preference* is controller, host or auto.
 
     The compiler makes code for the processor it runs on, so only a controller of the same kind may build.
 
     Raises:
-        RbeeError: the wish is controller, and the controller is another kind of machine.
+        RbeeError: the preference is controller, and the controller is another kind of machine.
     """
     same = target.folder == BuildTarget.of_this_machine(target.version).folder
     if preference == "controller" and not same:
@@ -51,7 +51,7 @@ def build_location(target: BuildTarget, preference: str) -> Literal["controller"
 
 
 def run(command: list[str | Path], env: Mapping[str, str] | None = None) -> None:
-    """Run a command of the build in silence. Raises RbeeError with the end of its output if it fails."""
+    """Run a command of the build. Raises RbeeError with the end of its output if it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         env=env,
@@ -76,7 +76,7 @@ def build(
     run_build: Callable[[list[str | Path], Mapping[str, str]], None] = run,
     waiting: Callable[[], None] | None = None,
 ) -> Path:
-    """Build the wheel of this machine's own kind, once for however many ask at the same time, and return its path.
+    """Build the wheel of this machine's own target and return its path; concurrent callers share one build.
 
     Args:
         kind: that of this machine.
@@ -134,7 +134,7 @@ def check_compilers() -> None:
 
 
 def build_environment(aside: Path, found: Mapping[str, Pin]) -> Path:
-    """Make an environment below *aside* with the build tools, each checked by its hash, and return its python."""
+    """Create an environment below *aside* with the build tools, each checked by its hash; return its python."""
     run([sys.executable, "-m", "venv", aside / "venv"])
     python = aside / "venv" / "bin" / "python"
     tools = pins.write(aside / "builders.txt", [found[name] for name in BUILDERS])
@@ -153,7 +153,7 @@ def build_variables(python: Path) -> dict[str, str]:
 
 
 def fetch_source(python: Path, llama: Pin, target: Path) -> None:
-    """Put the pinned source of llama-cpp-python, as an archive, into *target*; *python* has the build tools."""
+    """Download the pinned source of llama-cpp-python, as an archive, into *target*; *python* has the build tools."""
     with tempfile.TemporaryDirectory() as name:
         source = pins.write(Path(name) / "source.txt", [llama])
         # pip looks into a source before it keeps it, and needs the build tools for that.

@@ -21,12 +21,12 @@ class Pin:
 
 
 def normalize(name: str) -> str:
-    """Return a distribution's name in the one form that compares."""
+    """Return a distribution's name in its normalized form."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read(text: str, source: str = "constraints.txt") -> dict[str, Pin]:
-    """Parse a constraints file. Raises ConfigError for one that pins nothing."""
+    """Parse a constraints file. Raises ConfigError if it pins nothing."""
     blocks: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():

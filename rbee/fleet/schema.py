@@ -1,4 +1,4 @@
-"""Check an inventory before it is used: a misspelt variable or a value of the wrong kind, with file and line.
+"""Check an inventory for misspelt variables and values of the wrong type, with file and line.
 
 What may be set is what the roles declare in their argument_specs, and the fleet-wide variables below.
 """
@@ -56,7 +56,7 @@ _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, at its line (from 1)."""
+    """A problem and its line (from 1)."""
 
     file: str
     line: int
@@ -66,12 +66,12 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message}"
 
     def error(self) -> ConfigError:
-        """Return it as the error to end with."""
+        """Return it as an exception."""
         return ConfigError(self.message, path=self.file, line=self.line)
 
 
 def check(inventory: Inventory, assets: Assets) -> list[Problem]:
-    """List everything that is wrong. Raises ConfigError for a file that is not YAML at all."""
+    """List all problems. Raises ConfigError for a file that is not YAML at all."""
     known = known_variables(assets)
     problems: list[Problem] = []
     if inventory.exists:
@@ -86,7 +86,7 @@ def check(inventory: Inventory, assets: Assets) -> list[Problem]:
 
 
 def known_variables(assets: Assets) -> dict[str, dict[str, Any]]:
-    """Return every variable that the roles take, with its declaration."""
+    """Return every variable of the roles, with its declaration."""
     known: dict[str, dict[str, Any]] = dict(FLEET)
     for file in sorted(assets.roles.glob("*/meta/argument_specs.yml")):
         specs = load(file).get("argument_specs", "main", "options")
@@ -105,11 +105,11 @@ def _group(
     if entry.name.startswith("rbee_") and entry.name not in (HIVES, QUEEN):
         near = difflib.get_close_matches(entry.name, (HIVES, QUEEN), 1)
         if near:
-            yield Problem(text.path, entry.line, f"no playbook knows the group '{entry.name}'; is it '{near[0]}'?")
+            yield Problem(text.path, entry.line, f"unknown group '{entry.name}'; did you mean '{near[0]}'?")
     for part in text.entries(*path):
         if part.name not in ("hosts", "children", "vars"):
             near = difflib.get_close_matches(part.name, ("hosts", "children", "vars"), 1)
-            advice = f"; is it '{near[0]}'?" if near else "; a group has hosts, children and vars."
+            advice = f"; did you mean '{near[0]}'?" if near else "; a group has hosts, children and vars."
             yield Problem(text.path, part.line, f"unknown key '{part.name}' in the group '{entry.name}'{advice}")
     for host in text.entries(*path, "hosts"):
         if not NODE_NAME.fullmatch(host.name) and "[" not in host.name:
@@ -127,12 +127,12 @@ def _variables(text: YamlDocument, entries: list[Entry], known: Mapping[str, dic
                 yield Problem(text.path, entry.line, message)
         elif entry.name.startswith("rbee_"):
             near = difflib.get_close_matches(entry.name, known, 1, 0.5)
-            advice = f"; is it '{near[0]}'?" if near else "."
+            advice = f"; did you mean '{near[0]}'?" if near else "."
             yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'{advice}")
         elif re.match(r"ansibl?e?_", entry.name) and entry.name not in _CONNECTION:
             near = difflib.get_close_matches(entry.name, _CONNECTION, 1, 0.88)
             if near:
-                yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'; is it '{near[0]}'?")
+                yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'; did you mean '{near[0]}'?")
 
 
 def _type_error(entry: Entry, spec: Mapping[str, Any]) -> str | None:
@@ -148,14 +148,14 @@ def _type_error(entry: Entry, spec: Mapping[str, Any]) -> str | None:
     if choices and (bad := [each for each in asked if each not in choices]):
         near = difflib.get_close_matches(str(bad[0]), [str(each) for each in choices], 1)
         return f"{entry.name} must be one of {', '.join(map(str, choices))}, not {bad[0]!r}." + (
-            f" Is it '{near[0]}'?" if near else ""
+            f" Did you mean '{near[0]}'?" if near else ""
         )
     return None
 
 
 def _type_name(kind: str) -> str:
     return {
-        "str": "a text",
+        "str": "a string",
         "path": "a path",
         "int": "a whole number",
         "float": "a number",

@@ -1,4 +1,4 @@
-"""Prepare on the controller all that a machine without internet installs: one archive for each kind of machine.
+"""Prepare on the controller what a machine without internet access installs: one archive for each build target.
 
 The role `rbee_runtime` calls it as `python -m rbee.fleet.wheelhouse`: the request as JSON on standard input, the result
 as JSON on standard output. An archive that exists is used again. Every file is checked against the hashes that the
@@ -35,7 +35,7 @@ _KEEP: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class WheelhouseRequest:
-    """What a machine needs: its facts, the parts it runs, and the two files of the commit that say in which version."""
+    """The facts of a machine, the parts it runs, and the two files of the commit that pin the versions."""
 
     machine: Mapping[str, Any]
     variant: str
@@ -239,7 +239,7 @@ def _delete_old_archives() -> None:
 def _last(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["pip said nothing"])[0]
+    return (errors or lines or ["pip printed nothing"])[0]
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class YamlDocument:
             self._replace(keys, scalar(value))
 
     def remove(self, *keys: str) -> bool:
-        """Take a key away with all in it, and with no comment of its neighbours; return whether it was there."""
+        """Remove a key and its value, but no comment of its neighbours; return whether it was there."""
         parent = self._node(keys[:-1])
         if not isinstance(parent, MappingNode):
             return False
@@ -116,7 +116,7 @@ class YamlDocument:
         start, end = node.start_mark, node.end_mark
         if not isinstance(node, ScalarNode) or start.line != end.line:
             raise ConfigError(
-                f"'{keys[-1]}' is more than a single value on one line; change it by hand.",
+                f"'{keys[-1]}' is not a single value on one line; change it by hand.",
                 path=self.path,
                 line=start.line + 1,
             )
@@ -169,7 +169,7 @@ class YamlDocument:
     def _reject_flow_style(self, node: MappingNode) -> None:
         if node.flow_style:
             raise ConfigError(
-                "is written as {key: value}; write it with one key on each line, so that it can be changed here.",
+                "is in flow style ({key: value}), which cannot be edited here; write one key on each line.",
                 path=self.path,
                 line=node.start_mark.line + 1,
             )
@@ -219,7 +219,9 @@ def _reject_duplicates(node: Node, path: str) -> None:
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in seen:
-                raise ConfigError(f"'{name}' stands here and on line {seen[name]}; keep one.", path=path, line=line)
+                raise ConfigError(
+                    f"'{name}' is defined here and on line {seen[name]}; keep one of them.", path=path, line=line
+                )
             seen[name] = line
             _reject_duplicates(value, path)
     elif isinstance(node, SequenceNode):

@@ -27,7 +27,7 @@ def check_aliases(settings: Settings) -> None:
 
 
 def check_daemons(file: ConfigFile) -> list[str]:
-    """Let each daemon check its table, if the file has one; return the programs that did.
+    """Run the check of each daemon whose table the file has; return the programs that checked.
 
     The keeper imports no daemon: their programs are asked. Raises ConfigError with what the program says.
     """

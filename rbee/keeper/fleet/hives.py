@@ -105,7 +105,7 @@ def status(session: Session, node: str | None) -> None:
 
 
 def _summarize(session: Session, nodes: Sequence[Node], result: RunResult, *, check: bool) -> None:
-    """Print the result, after a queen that runs has been told about the hives that serve now."""
+    """Register the hives that serve now with a running queen, then print the result."""
     registered = [] if check else _register_with_queen(session, nodes, result)
     print_summary(session.out, result, check=check, told_queen=registered)
 

@@ -101,7 +101,7 @@ def _survey(session: Session, inventory: Any, node: Any) -> Row:
     if found is None:
         raise RbeeError(ErrorCode.INVALID_RESPONSE, f"The survey of {node.name} returned no facts.")
     backends = ", ".join(f"{backend.value} x{count}" for backend, count in found.devices.items())
-    out.say(f"{node.name}: {found.system}, Python {found.python}, backends {backends}", "✅")
+    out.say(f"{node.name} responds: {found.system}, Python {found.python}, backends {backends}", "✅")
     if found.sudo in ("missing", "refused"):
         code = ErrorCode.SUDO_MISSING if found.sudo == "missing" else ErrorCode.SUDO_REFUSED
         out.warn(f"installing rbee on {node.name} requires root. {ERRORS[code].hint}")
@@ -114,7 +114,7 @@ def _survey(session: Session, inventory: Any, node: Any) -> Row:
 
 
 def _register_with_queen(session: Session, name: str) -> None:
-    """Register the machine with a running queen; one that starts later is told by the keeper."""
+    """Register the machine with a running queen; one that starts later gets it from the keeper."""
     settings, out = session.settings, session.out
     try:
         if probe(settings) is None:

@@ -109,7 +109,7 @@ def check_version(version: str, settings: Settings) -> None:
 
 @contextmanager
 def start_lock(session: Session) -> Iterator[None]:
-    """Let one keeper at a time look for a queen and start one."""
+    """Hold the lock under which one keeper at a time looks for a queen and starts one."""
     path = session.settings.paths.make(session.settings.paths.run) / "queen-start.lock"
     with file_lock(path, lambda: session.out.say("Waiting for another rbee-keeper that is starting the queen", "⏳")):
         yield

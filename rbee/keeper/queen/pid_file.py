@@ -1,4 +1,4 @@
-"""Keep the PID file of a queen from `daemon start`, and check whether it is stale."""
+"""Manage the PID file of a queen from `daemon start`, and check whether it is stale."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a person at the terminal sees and does: options, output, progress, errors and Ctrl-C."""
+"""The terminal side of the keeper."""

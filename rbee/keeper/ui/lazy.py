@@ -64,7 +64,7 @@ class KeeperGroup(click.Group):
     group_class = type
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Keep the order in which the commands were written down."""
+        """List the names in the order of their definition."""
         return list(self.commands)
 
     def resolve_command(

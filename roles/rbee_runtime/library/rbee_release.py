@@ -97,13 +97,11 @@ def main():
     except (OSError, StepError, tarfile.TarError, zipfile.BadZipFile) as error:
         full = _is_full(releases, error)
         shutil.rmtree(str(release), ignore_errors=True)
-        reason = (
-            "DISK_FULL: the disk of " + str(releases) + " filled up during the build of the release; " if full else ""
-        )
-        code = "" if full else "RELEASE_FAILED: the release " + name + " could not be built; "
-        module.fail_json(
-            msg=reason + code + "nothing of it is left, and the running release is unchanged. " + str(error)
-        )
+        if full:
+            reason = f"DISK_FULL: the disk of {releases} filled up while the release was built"
+        else:
+            reason = f"RELEASE_FAILED: the release {name} could not be built"
+        module.fail_json(msg=f"{reason}; nothing of it is left, and the running release is unchanged. {error}")
     finally:
         shutil.rmtree(str(work), ignore_errors=True)
         if archive.exists():
