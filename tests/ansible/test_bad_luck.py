@@ -67,7 +67,7 @@ def test_a_machine_that_cannot_take_a_hive_is_left_alone(
     ],
     ids=["no such branch", "no such repository", "no such backend", "port taken", "too little space"],
 )
-def test_an_impossible_wish_is_refused(
+def test_an_impossible_request_is_refused(
     controller: Controller, extra: dict[str, Any], code: ErrorCode, said: str
 ) -> None:
     """What cannot work is told with its code and the thing that is to blame; no service is left behind."""

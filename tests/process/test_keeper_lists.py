@@ -206,7 +206,7 @@ def test_config_list_nodes(queen: StandInQueen) -> None:
 
 
 def test_config_remove_node(queen: StandInQueen) -> None:
-    """The node is removed through the queen; one that she does not know is an error with advice."""
+    """The node is removed through the queen; one that it does not know is an error with a hint."""
     queen.answer("POST", "/v2/registry/beehives/remove", {})
     queen.answer("POST", "/v2/registry/beehives/remove", refusal("NODE_NOT_FOUND", "There is no node named x."), 404)
 

@@ -131,7 +131,7 @@ def rm(flags: Flags, /, node: str, model: str) -> None:
 
 
 def _label(key: str) -> str:
-    return key.removesuffix("_bytes").removesuffix("_unix").replace("_", " ")
+    return key.removesuffix("_bytes").removesuffix("_unix").removesuffix("_at").replace("_", " ")
 
 
 def _detail(key: str, value: object) -> str:

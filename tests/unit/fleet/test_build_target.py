@@ -111,7 +111,7 @@ def test_platforms_go_down_from_the_machines_own_c_library() -> None:
         platforms(FACTS | {"libc": ["", ""]})
 
 
-def test_a_wish_takes_the_parts_of_the_commit_it_is_for() -> None:
+def test_a_request_takes_the_parts_of_its_commit() -> None:
     """What is installed is what the cloned project file asks for, with the llama.cpp wheel from the cache."""
     project = '[project]\ndependencies = ["click"]\n[project.optional-dependencies]\n'
     project += 'hive = ["fastapi>=1"]\nworker = ["llama-cpp-python>=0.3", "jinja2"]\n'
