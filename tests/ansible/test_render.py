@@ -44,7 +44,7 @@ def render(folder: Path, *, system: str, variant: str, **variables: Any) -> Path
         "localhost,",
         str(ROOT / "tests" / "ansible" / "render.yml"),
         "-e",
-        json.dumps(settings),
+        json.dumps(extra),
     ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -121,14 +121,14 @@ def test_any_setting_of_the_engine_can_stand_in_the_inventory(tmp_path: Path) ->
     }
     for name in ("good", "bad"):
         (tmp_path / name).mkdir()
-    good = render(tmp_path / "good", system="linux", variant="cuda", rbee_hive_settings=settings)
+    good = render(tmp_path / "good", system="linux", variant="cuda", rbee_hive_settings=chosen)
     bad = render(
-        tmp_path / "bad", system="linux", variant="cuda", rbee_hive_settings={**settings, "flash_attention": False}
+        tmp_path / "bad", system="linux", variant="cuda", rbee_hive_settings={**chosen, "flash_attention": False}
     )
 
     assert check_config(good).returncode == 0
     table = tomllib.loads((good / "hive.toml").read_text())["hive"]
-    assert {name: table[name] for name in settings} == settings
+    assert {name: table[name] for name in chosen} == chosen
     refused = check_config(bad)
     assert refused.returncode == 78
     assert "cache_type q8_0 needs flash attention" in refused.stderr

@@ -30,7 +30,7 @@ def problems(folder: Path, place: str, text: str) -> list[str]:
         ("rbee_models: demo\n", "rbee_models must be a list, not 'demo'."),
         (
             "rbee_build_on: hots\n",
-            "rbee_build_on must be one of controller, host, auto, not 'hots'. Is it 'host'?",
+            "rbee_build_on must be one of controller, host, auto, not 'hots'. Did you mean 'host'?",
         ),
     ],
 )
