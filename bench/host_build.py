@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.rows import Row
-from rbee.fleet.kinds import cache_home
+from rbee.fleet.build_target import cache_home
 from tests.ansible.machines import Controller
 from tests.rig.commands import RigError, RigUnavailable
 from tests.rig.rig import Rig

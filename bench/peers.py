@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rbee.config.file_lock import file_lock
 from rbee.fleet import llama_build
-from rbee.fleet.kinds import LLAMA, WITHOUT_AMX, Kind, cache_home
+from rbee.fleet.build_target import LLAMA, WITHOUT_AMX, BuildTarget, cache_home
 from rbee.fleet.pins import Pin
 from tools import constraints
 from tools.longstep import run_quietly, run_with_progress, say
@@ -31,7 +31,7 @@ PARTS = ("-DLLAMA_BUILD_TESTS=OFF", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD
 def llama_server() -> Path:
     """Return the llama-server of this kind of machine. Raises StepError or RbeeError if it cannot be built."""
     found = constraints.pinned()
-    kind = Kind.of_this_machine(found[LLAMA].version)
+    kind = BuildTarget.of_this_machine(found[LLAMA].version)
     peers = cache_home() / "peers"
     peers.mkdir(parents=True, exist_ok=True)
     program = peers / kind.folder / "llama-server"

@@ -20,7 +20,7 @@ import psutil
 
 from bench import source
 from bench.servers import free_port
-from rbee.fleet.kinds import cache_home
+from rbee.fleet.build_target import cache_home
 from tools.longstep import run_quietly, say
 
 SGLANG_ROUTER = "sglang-router==0.3.2"

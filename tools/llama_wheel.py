@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rbee.errors import RbeeError
 from rbee.fleet import llama_build
-from rbee.fleet.kinds import LLAMA, Kind, locate, wheel_folder
+from rbee.fleet.build_target import LLAMA, BuildTarget, find_wheel, wheel_folder
 from rbee.fleet.pins import Pin
 from tools.longstep import StepError, run_with_progress, say
 
@@ -20,13 +20,13 @@ def ensure(found: Mapping[str, Pin]) -> Path:
 
     Raises StepError if the build fails or a build tool is missing.
     """
-    kind = Kind.of_this_machine(found[LLAMA].version)
-    if (wheel := locate(kind)) is not None:
+    kind = BuildTarget.of_this_machine(found[LLAMA].version)
+    if (wheel := find_wheel(kind)) is not None:
         say(f"  llama.cpp: using the cached wheel {wheel}")
         return wheel
     log = wheel_folder(kind).with_name(f"{kind.folder}.log")
 
-    def compiling(command: list[str | Path], env: Mapping[str, str]) -> None:
+    def run_build(command: list[str | Path], env: Mapping[str, str]) -> None:
         log.unlink(missing_ok=True)
         say(f"  llama.cpp: building {LLAMA} {kind.version} for this kind of machine ({kind.machine}, {kind.backend}).")
         say("    This is the only long step: 4 to 7 minutes on 2 cores. Later checkouts use the cached wheel.")
@@ -38,7 +38,7 @@ def ensure(found: Mapping[str, Pin]) -> Path:
         say("  llama.cpp: another process is building the wheel; waiting for it.")
 
     try:
-        wheel = llama_build.build(kind, found, compiling=compiling, waiting=waiting)
+        wheel = llama_build.build(kind, found, run_build=run_build, waiting=waiting)
     except RbeeError as error:
         raise StepError(f"{error.message}\n{error.hint}") from error
     say(f"    Cached as {wheel}")

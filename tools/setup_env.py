@@ -14,7 +14,7 @@ STAMP = ROOT / ".venv" / ".rbee-setup"
 _INPUTS = (
     "constraints.txt",
     "pyproject.toml",
-    "rbee/fleet/kinds.py",
+    "rbee/fleet/build_target.py",
     "rbee/fleet/llama_build.py",
     "tools/setup_env.py",
     "tools/packages.py",
@@ -38,7 +38,7 @@ def main() -> int:
 def _set_up() -> int:
     # Imported here: an unchanged setup must be fast.
     from rbee.fleet import pins
-    from rbee.fleet.kinds import LLAMA
+    from rbee.fleet.build_target import LLAMA
     from rbee.fleet.llama_build import ONLY_FOR_BUILDS
     from tools import llama_wheel
     from tools.longstep import StepError, say

@@ -35,7 +35,7 @@ Feature: Hives on machines
     And the keeper says "retry 3 of 3"
     And the keeper says "preflight: connected, logged in, commands run"
     And the keeper says "round trip"
-    And the keeper says "the hive program is there"
+    And the keeper says "the hive program is installed"
     And the keeper says "hive h2: connected"
     And the keeper says "20 tokens"
     And no process of rbee is left within 2 seconds
@@ -68,7 +68,7 @@ Feature: Hives on machines
     Then the table has a line with "h1, serves"
     When the operator types "rbee-keeper hive status --node localhost"
     Then the exit code is 0
-    And the keeper says "The queen runs the hive of localhost"
+    And the keeper says "as its child"
 
   @B14 @B36
   Scenario: A hive that cannot be reached is tried four times, each attempt reported, and then the request fails
@@ -130,5 +130,5 @@ Feature: Hives on machines
     And the run has reached the machines
     And the operator presses Ctrl-C
     Then it ends with code 130 within 15 seconds
-    And the keeper says "The machines are left as follows"
+    And the keeper says "State of the machines"
     And the keeper says "h1: "

@@ -9,7 +9,7 @@ Feature: Adding and removing machines
     When the operator types "rbee-keeper config set-ssh --node h1 --host 192.168.1.11 --user me --key ~/.ssh/id_ed25519 --port 22 --git-repo https://example.org/rbee.git --git-branch main --install-path /opt/rbee"
     Then the exit code is 0
     And the output shows "Added h1"
-    And the keeper says "h1 answers"
+    And the keeper says "h1 responds"
     And the keeper says "Wrote h1"
     And the inventory says for h1
       | variable                     | value                        |

@@ -1,1 +1,1 @@
-"""The provisioning plane: the inventory, the playbooks and their runs, the reports and the keys of the machines."""
+"""The provisioning plane: everything that installs, upgrades and removes rbee on machines through Ansible."""

@@ -22,14 +22,14 @@ class Assets:
 
     @classmethod
     def find(cls) -> Assets:
-        """Look in both places. Raises RbeeError if neither has them: the installation is not whole."""
+        """Search both places. Raises RbeeError if neither has them: the installation is incomplete."""
         for root in (_CHECKOUT, _SHIPPED):
             if (root / "playbooks" / "site.yml").is_file() and (root / "roles" / "rbee_hive").is_dir():
                 return cls(root)
         raise RbeeError(
             ErrorCode.INTERNAL,
             f"Neither {_CHECKOUT} nor {_SHIPPED} has the playbooks.",
-            hint="Install rbee again: pip install --force-reinstall 'rbee[fleet]'",
+            hint="Reinstall rbee: pip install --force-reinstall 'rbee[fleet]'",
         )
 
     @property
@@ -39,7 +39,7 @@ class Assets:
 
     @property
     def config(self) -> Path:
-        """How Ansible is to run."""
+        """The configuration of Ansible."""
         return self.root / "ansible.cfg"
 
     @property
@@ -48,7 +48,7 @@ class Assets:
         return self.root / "inventory" / "example"
 
     def playbook(self, name: str) -> Path:
-        """Give one playbook by its name without ending. Raises RbeeError with the names there are."""
+        """Return one playbook by its name without ending. Raises RbeeError with the names there are."""
         path = self.root / "playbooks" / f"{name}.yml"
         if not path.is_file():
             raise RbeeError(

@@ -18,7 +18,7 @@ NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def hive_key_file(paths: Paths, node: str) -> Path:
-    """Tell where the key of a node's hive is kept. Raises RbeeError for a name that cannot be a node's."""
+    """Return where the key of a node's hive is kept. Raises RbeeError for a name that cannot be a node's."""
     if not NODE_NAME.fullmatch(node) or len(node) > 253:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
@@ -44,8 +44,8 @@ def ensure_hive_key(paths: Paths, node: str) -> str:
     return store_key(file, new_key(), replace=False)
 
 
-def forget_hive_key(paths: Paths, node: str) -> bool:
-    """Delete the key of a node that is gone; tell whether there was one."""
+def delete_hive_key(paths: Paths, node: str) -> bool:
+    """Delete the key of a node that is gone; return whether there was one."""
     file = hive_key_file(paths, node)
     existed = file.exists()
     file.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What happens during a run of a playbook, as values: one for each task begun and each task done on a host."""
+"""Parse the events of a playbook run into values: one for each task begun and each task finished on a host."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class HostStarted:
 class HostTask:
     """A task has ended on one host.
 
-    *message* says why where it failed, *path* which file it changed if it was one, *facts* what it found out.
+    *message* is the reason of a failure, *path* the file that it changed, *facts* the facts that it set.
     """
 
     host: str
@@ -65,7 +65,7 @@ class HostTask:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What Ansible itself counted on one host."""
+    """The counts of Ansible for one host."""
 
     ok: int = 0
     changed: int = 0
@@ -83,13 +83,13 @@ class RunCounted:
 
 
 @dataclass(frozen=True, slots=True)
-class Complaint:
-    """Something that Ansible says outside any task: a playbook that cannot be parsed, an inventory without hosts."""
+class RunError:
+    """An error of Ansible outside any task: a playbook that cannot be parsed, an inventory without hosts."""
 
     text: str
 
 
-Event = PlayStarted | TaskStarted | HostStarted | HostTask | RunCounted | Complaint
+Event = PlayStarted | TaskStarted | HostStarted | HostTask | RunCounted | RunError
 
 _OUTCOMES = {
     "runner_on_ok": Outcome.OK,
@@ -101,7 +101,7 @@ _OUTCOMES = {
 
 
 def parse(raw: Mapping[str, Any]) -> Event | None:
-    """Turn what ansible-runner reports into one of ours; None for what nobody needs to know."""
+    """Parse an event of ansible-runner; return None for those that are not used."""
     kind = raw.get("event", "")
     data = raw.get("event_data") or {}
     if kind == "playbook_on_play_start":
@@ -116,7 +116,7 @@ def parse(raw: Mapping[str, Any]) -> Event | None:
         return RunCounted(_counts(data))
     if kind in ("error", "warning") or (kind == "verbose" and "ERROR" in str(raw.get("stdout", ""))):
         text = str(raw.get("stdout", "")).strip()
-        return Complaint(text[:_MESSAGE_LIMIT]) if text and kind != "warning" else None
+        return RunError(text[:_MESSAGE_LIMIT]) if text and kind != "warning" else None
     return None
 
 
@@ -150,13 +150,13 @@ def _path(result: Mapping[str, Any]) -> str:
 
 
 def _message(result: Mapping[str, Any]) -> str:
-    """Find the words that say why: of the task, or of the first of its items that failed."""
+    """Return the reason of a failure: of the task, or of the first of its items that failed."""
     items = result.get("results")
     if isinstance(items, list):
         for item in items:
             if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable")):
                 return _message(item)
-    # A module that could not even start leaves its words only in the last three.
+    # A module that could not start leaves its message only in the last three.
     parts = [str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout", "stderr")]
     return "\n".join(part.strip() for part in parts if part.strip())[:_MESSAGE_LIMIT]
 

@@ -1,4 +1,4 @@
-"""The inventory: the one truth about which machines exist, written by people and by the keeper alike.
+"""Read and change the inventory, which decides which machines exist; people and the keeper both write it.
 
 Reading resolves what the commands need (address, user, key, repository) the way Ansible does; writing changes single
 lines under a lock, so that comments and order survive and two keepers at once lose nothing.
@@ -6,21 +6,20 @@ lines under a lock, so that comments and order survive and two keepers at once l
 
 from __future__ import annotations
 
-import fcntl
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from rbee.config.atomic_write import atomic_write
+from rbee.config.file_lock import file_lock
 from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet.credentials import NODE_NAME
 from rbee.fleet.layout import HIVES, Layout
-from rbee.fleet.yamltext import YamlText
+from rbee.fleet.yaml_edit import YamlDocument
 
 # A node's fields and the variables that carry them.
 VARIABLES: Final = {
@@ -35,7 +34,7 @@ VARIABLES: Final = {
 }
 _NEW = """\
 ---
-# The machines of rbee. The keeper writes here, and so may you: comments and order stay.
+# The machines of rbee. rbee-keeper writes here, and so may you: comments and order are kept.
 # inventory/README.md of rbee explains every variable.
 all:
   children:
@@ -66,7 +65,7 @@ class Node:
 
     @property
     def address(self) -> str:
-        """Where SSH goes."""
+        """The address for SSH."""
         return self.host or self.name
 
 
@@ -84,7 +83,7 @@ class Inventory:
 
     @property
     def exists(self) -> bool:
-        """Tell whether there is anything yet."""
+        """Return whether there is anything yet."""
         return self.file.is_file()
 
     def nodes(self, group: str | None = HIVES) -> list[Node]:
@@ -116,7 +115,7 @@ class Inventory:
         return node
 
     def put(self, node: Node, *, replace: bool) -> None:
-        """Add a machine to the hives, or change one that is there; what *node* leaves None stays as it is.
+        """Add a machine to the hives, or change one that is there; fields of *node* that are None stay as they are.
 
         Raises:
             RbeeError: NODE_EXISTS without *replace*; a name that cannot be a node's.
@@ -147,7 +146,7 @@ class Inventory:
                     text.put(value, *home, variable)
 
     def remove(self, name: str) -> bool:
-        """Take a machine out of every group; tell whether it was there."""
+        """Remove a machine from every group; return whether it was there."""
         if not self.exists:
             return False
         with self._edit() as text:
@@ -156,7 +155,7 @@ class Inventory:
                 text.remove(*path)
         return bool(paths)
 
-    def read(self) -> YamlText:
+    def read(self) -> YamlDocument:
         """Parse the hosts file. Raises ConfigError with the line."""
         return load(self.file)
 
@@ -186,29 +185,28 @@ class Inventory:
             yield found if isinstance(found, dict) else {}
 
     @contextmanager
-    def _edit(self) -> Iterator[YamlText]:
-        """Give the text to change under a lock, and write it whole or, after an error, not at all."""
+    def _edit(self) -> Iterator[YamlDocument]:
+        """Yield the document to change under a lock, and write it whole or, after an error, not at all."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / f".{self.file.name}.lock").open("w")
         except OSError as error:
             raise storage_error(error, self.folder) from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            text = self.read() if self.exists else YamlText(_NEW, str(self.file))
+        with file_lock(self.folder / f".{self.file.name}.lock"):
+            text = self.read() if self.exists else YamlDocument(_NEW, str(self.file))
             before = text.text if self.exists else None
             yield text
             if text.text != before:
-                _write(self.file, text.text)
+                mode = self.file.stat().st_mode & 0o777 if self.exists else 0o644
+                atomic_write(self.file, text.text, mode=mode)
 
 
-def load(file: Path) -> YamlText:
+def load(file: Path) -> YamlDocument:
     """Parse one YAML file; an encrypted one as empty. Raises ConfigError."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=str(file)) from error
-    return YamlText("" if text.startswith("$ANSIBLE_VAULT") else text, str(file))
+    return YamlDocument("" if text.startswith("$ANSIBLE_VAULT") else text, str(file))
 
 
 def vars_files(folder: Path, name: str) -> list[Path]:
@@ -220,20 +218,3 @@ def vars_files(folder: Path, name: str) -> list[Path]:
             file for file in inside.rglob("*") if file.suffix in _YAML_ENDINGS and not file.name.startswith(".")
         )
     return files
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as target:
-                target.write(text)
-                target.flush()
-                os.fsync(target.fileno())
-            Path(name).chmod(mode)
-            Path(name).replace(file.resolve())
-        finally:
-            Path(name).unlink(missing_ok=True)
-    except OSError as error:
-        raise storage_error(error, file) from error

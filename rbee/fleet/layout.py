@@ -1,10 +1,10 @@
-"""Where in a hosts file the groups and the hosts stand, and what stands beside them."""
+"""Find the groups, hosts and variables of a hosts file and their places in it."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from rbee.fleet.yamltext import YamlText
+from rbee.fleet.yaml_edit import YamlDocument
 
 HIVES: Final = "rbee_hives"
 QUEEN: Final = "rbee_queen"
@@ -13,7 +13,7 @@ QUEEN: Final = "rbee_queen"
 class Layout:
     """The groups and hosts of one text; `lines` are those of the hosts, by name."""
 
-    def __init__(self, text: YamlText) -> None:
+    def __init__(self, text: YamlDocument) -> None:
         self._text = text
         self._groups: dict[str, tuple[str, ...]] = {}
         self._parents: dict[str, list[str]] = {}
@@ -23,7 +23,7 @@ class Layout:
             self._walk((top.name,), None)
 
     def path_of(self, group: str) -> tuple[str, ...]:
-        """Give the path of a group, where it is or where it should be made."""
+        """Return the path of a group, where it is or where it should be made."""
         return self._groups.get(group, ("all", "children", group))
 
     def paths_of(self, host: str) -> list[tuple[str, ...]]:
@@ -40,20 +40,20 @@ class Layout:
         return found
 
     def home_of(self, host: str) -> tuple[str, ...] | None:
-        """Give the place where a host's variables stand, else its first place; None for an unknown host."""
+        """Return the place where a host's variables stand, else its first place; None for an unknown host."""
         paths = self.paths_of(host)
         with_variables = [path for path in paths if self._text.entries(*path)]
         in_hives = [path for path in paths if path[-3:-1] == (HIVES, "hosts")]
         return next(iter([*with_variables, *in_hives, *paths]), None)
 
     def variables(self, group: str) -> dict[str, Any]:
-        """Give the `vars` of a group."""
+        """Return the `vars` of a group."""
         path = self._groups.get(group)
         found = self._text.get(*path, "vars") if path else None
         return found if isinstance(found, dict) else {}
 
     def host_variables(self, host: str) -> dict[str, Any]:
-        """Give what stands beside a host, in all its places."""
+        """Return what stands beside a host, in all its places."""
         merged: dict[str, Any] = {}
         for path in self.paths_of(host):
             found = self._text.get(*path)

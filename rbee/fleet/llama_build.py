@@ -1,6 +1,6 @@
-"""Decide where the llama.cpp wheel of a kind is built, and build it on this machine.
+"""Decide where the llama.cpp wheel of a build target is built, and build it on this machine.
 
-The package index has no ready wheel, and building one takes minutes; it is kept for all machines of the kind.
+The package index has no ready wheel, and building one takes minutes; it is kept for all machines of the target.
 The controller builds for its fleet, and the set-up of a checkout for itself, before anything is installed: this needs
 the standard library only.
 """
@@ -22,7 +22,7 @@ from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet import pins
-from rbee.fleet.kinds import LLAMA, Kind, locate, wheel_folder
+from rbee.fleet.build_target import LLAMA, BuildTarget, find_wheel, wheel_folder
 from rbee.fleet.pins import Pin
 
 # Big, and of no use once the wheel is there.
@@ -32,26 +32,26 @@ _TAIL_LINES: Final = 15
 _COMPILERS: Final = {"C": ("CC", "cc", "gcc", "clang"), "C++": ("CXX", "c++", "g++", "clang++")}
 
 
-def place(kind: Kind, wish: str) -> Literal["controller", "host"]:
-    """Choose where to build: *wish* is controller, host or auto.
+def build_location(target: BuildTarget, preference: str) -> Literal["controller", "host"]:
+    """Choose where to build; *preference* is controller, host or auto.
 
     The compiler makes code for the processor it runs on, so only a controller of the same kind may build.
 
     Raises:
-        RbeeError: the wish is controller, and the controller is another kind of machine.
+        RbeeError: the preference is controller, and the controller is another kind of machine.
     """
-    same = kind.folder == Kind.of_this_machine(kind.version).folder
-    if wish == "controller" and not same:
+    same = target.folder == BuildTarget.of_this_machine(target.version).folder
+    if preference == "controller" and not same:
         raise RbeeError(
             ErrorCode.BACKEND_UNAVAILABLE,
-            f"The controller cannot build llama.cpp for {kind.folder}: it is another kind of machine.",
+            f"The controller cannot build llama.cpp for {target.folder}: it is another kind of machine.",
             hint="Set rbee_build_on to auto or host; the first machine of the kind then builds for all.",
         )
-    return "host" if wish == "host" or not same else "controller"
+    return "host" if preference == "host" or not same else "controller"
 
 
 def run(command: list[str | Path], env: Mapping[str, str] | None = None) -> None:
-    """Run a command of the build in silence. Raises RbeeError with the end of its output if it fails."""
+    """Run a command of the build. Raises RbeeError with the end of its output if it fails."""
     done = subprocess.run(
         [str(part) for part in command],
         env=env,
@@ -70,13 +70,13 @@ def run(command: list[str | Path], env: Mapping[str, str] | None = None) -> None
 
 
 def build(
-    kind: Kind,
+    target: BuildTarget,
     found: Mapping[str, Pin],
     *,
-    compiling: Callable[[list[str | Path], Mapping[str, str]], None] = run,
+    run_build: Callable[[list[str | Path], Mapping[str, str]], None] = run,
     waiting: Callable[[], None] | None = None,
 ) -> Path:
-    """Build the wheel of this machine's own kind, once for however many ask at the same time, and give its path.
+    """Build the wheel of this machine's own target and return its path; concurrent callers share one build.
 
     Args:
         kind: that of this machine.
@@ -89,31 +89,31 @@ def build(
         RbeeError: BACKEND_UNAVAILABLE, there is no compiler, or a command failed; PERMISSION_DENIED or DISK_FULL, the
             cache cannot be written. What *compiling* raises comes through.
     """
-    folder = wheel_folder(kind)
+    folder = wheel_folder(target)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(folder.with_name(f".{kind.folder}.lock"), waiting):
+    with file_lock(folder.with_name(f".{target.folder}.lock"), waiting):
         # Another process may have built it while this one waited.
-        return locate(kind) or _build(kind, found, folder, compiling)
+        return find_wheel(target) or _build(target, found, folder, run_build)
 
 
 def _build(
-    kind: Kind,
+    target: BuildTarget,
     found: Mapping[str, Pin],
     folder: Path,
-    compiling: Callable[[list[str | Path], Mapping[str, str]], None],
+    run_build: Callable[[list[str | Path], Mapping[str, str]], None],
 ) -> Path:
     check_compilers()
-    with tempfile.TemporaryDirectory(prefix=f".{kind.folder}.", dir=folder.parent) as name:
+    with tempfile.TemporaryDirectory(prefix=f".{target.folder}.", dir=folder.parent) as name:
         aside = Path(name)
         python = build_environment(aside, found)
         source = pins.write(aside / "source.txt", [found[LLAMA]])
         # pip keeps what it builds by source alone: without this, other flags would get the wheel of the first.
         command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps"]
         command += ["--no-build-isolation", "--require-hashes", "--wheel-dir", aside / "out", "--requirement", source]
-        compiling(command, build_variables(python) | {"CMAKE_ARGS": " ".join(kind.flags)})
-        (aside / "out" / "kind.json").write_text(json.dumps(asdict(kind), indent=1) + "\n", encoding="utf-8")
+        run_build(command, build_variables(python) | {"CMAKE_ARGS": " ".join(target.flags)})
+        (aside / "out" / "kind.json").write_text(json.dumps(asdict(target), indent=1) + "\n", encoding="utf-8")
         (aside / "out").rename(folder)
-    wheel = locate(kind)
+    wheel = find_wheel(target)
     if wheel is None:
         raise RbeeError(ErrorCode.INTERNAL, f"The build left no wheel in {folder}.")
     return wheel
@@ -134,7 +134,7 @@ def check_compilers() -> None:
 
 
 def build_environment(aside: Path, found: Mapping[str, Pin]) -> Path:
-    """Make an environment below *aside* with the build tools, each checked by its hash, and give its python."""
+    """Create an environment below *aside* with the build tools, each checked by its hash; return its python."""
     run([sys.executable, "-m", "venv", aside / "venv"])
     python = aside / "venv" / "bin" / "python"
     tools = pins.write(aside / "builders.txt", [found[name] for name in BUILDERS])
@@ -144,7 +144,7 @@ def build_environment(aside: Path, found: Mapping[str, Pin]) -> Path:
 
 
 def build_variables(python: Path) -> dict[str, str]:
-    """Give the environment in which the build tools beside *python* are found and all cores are used."""
+    """Return the environment in which the build tools beside *python* are found and all cores are used."""
     return os.environ | {
         "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "CMAKE_GENERATOR": "Ninja",
@@ -153,7 +153,7 @@ def build_variables(python: Path) -> dict[str, str]:
 
 
 def fetch_source(python: Path, llama: Pin, target: Path) -> None:
-    """Put the pinned source of llama-cpp-python, as an archive, into *target*; *python* has the build tools."""
+    """Download the pinned source of llama-cpp-python, as an archive, into *target*; *python* has the build tools."""
     with tempfile.TemporaryDirectory() as name:
         source = pins.write(Path(name) / "source.txt", [llama])
         # pip looks into a source before it keeps it, and needs the build tools for that.

@@ -20,20 +20,20 @@ class Pin:
     lines: str
 
 
-def normal(name: str) -> str:
-    """Give a distribution's name in the one form that compares."""
+def normalize(name: str) -> str:
+    """Return a distribution's name in its normalized form."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def read(text: str, source: str = "constraints.txt") -> dict[str, Pin]:
-    """Parse a constraints file. Raises ConfigError for one that pins nothing."""
+    """Parse a constraints file. Raises ConfigError if it pins nothing."""
     blocks: dict[str, list[str]] = {}
     name = ""
     for line in text.splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         if found := re.match(r"([A-Za-z0-9._-]+)==", line):
-            name = normal(found[1])
+            name = normalize(found[1])
         if name:
             blocks.setdefault(name, []).append(line)
     pins = {}
@@ -49,11 +49,11 @@ def read(text: str, source: str = "constraints.txt") -> dict[str, Pin]:
 
 
 def versions_only(pins: Iterable[Pin]) -> str:
-    """Give the pins as constraints without hashes, which the resolver of pip needs to look at alternatives."""
+    """Return the pins as constraints without hashes, which the resolver of pip needs to look at alternatives."""
     return "".join(f"{pin.name}=={pin.version}\n" for pin in pins)
 
 
 def write(target: Path, wanted: Iterable[Pin]) -> Path:
-    """Write a requirements file of these distributions, hashes included, and give its path."""
+    """Write a requirements file of these distributions, hashes included, and return its path."""
     target.write_text("".join(pin.lines for pin in wanted), encoding="utf-8")
     return target

@@ -1,8 +1,8 @@
-"""Say how a run ended: host by host, from its events and counts, never from an exit code.
+"""Report the result of a run host by host, from its events and counts, never from an exit code.
 
 Ansible's codes are ambiguous (4 is "unreachable" and "cannot be parsed"), and one host's failure is not the fleet's.
-A role that refuses says so as `CODE: sentence`; what the ssh program says is told apart here, and only here, because
-its words are all that it gives.
+A role fails with `CODE: sentence`. Failures of ssh are told apart by its messages, here and nowhere else, because it
+reports nothing else.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
-from rbee.fleet.events import Complaint, Event, HostTask, Outcome, RunCounted
+from rbee.fleet.events import Event, HostTask, Outcome, RunCounted, RunError
 
 
 class Verdict(StrEnum):
-    """How one host came out of a run. `UNFINISHED`: the run ended before it was the host's turn, or in its middle."""
+    """The result of a run on one host. `UNFINISHED`: the run ended before or while it worked on the host."""
 
     DONE = "done"
     FAILED = "failed"
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The first thing that went wrong on a host: at which task, what, and what to do about it."""
+    """The first failure on a host: its task, its reason, and the next step."""
 
     code: ErrorCode
     message: str
@@ -39,7 +39,7 @@ class Cause:
 
 @dataclass(slots=True)
 class HostReport:
-    """One host's part of a run; *facts* are what its tasks found out about it."""
+    """One host's part of a run; *facts* are those that its tasks set."""
 
     host: str
     verdict: Verdict = Verdict.UNFINISHED
@@ -52,18 +52,18 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """A whole run: every host that was asked for, and what was said outside all of them."""
+    """A whole run: every requested host, and the errors outside any of them."""
 
     hosts: dict[str, HostReport]
-    complaint: str = ""
+    run_error: str = ""
     canceled: bool = False
 
     @property
     def succeeded(self) -> bool:
-        """Tell whether every host is done; a run over no host at all did not do what it was asked for."""
+        """Return whether every host is done; a run over no host at all did not succeed."""
         return (
             bool(self.hosts)
-            and not self.complaint
+            and not self.run_error
             and not self.canceled
             and all(host.verdict is Verdict.DONE for host in self.hosts.values())
         )
@@ -74,27 +74,27 @@ class RunReport:
         return sum(len(host.changed) for host in self.hosts.values())
 
     def error(self) -> RbeeError | None:
-        """Give the failure to end with: a single host's own cause, or a summary over several. None if all is done."""
+        """Return the error of the run: a single host's own cause, or a summary of several; None if all succeeded."""
         if self.succeeded:
             return None
         if self.canceled:
             states = ", ".join(f"{host.host} {host.verdict}" for host in self.hosts.values())
-            return RbeeError(ErrorCode.CANCELED, f"The run was ended. {states}.", hint="Running it again goes on.")
+            return RbeeError(ErrorCode.CANCELED, f"The run was canceled. {states}.", hint="Run it again to continue.")
         bad = [host for host in self.hosts.values() if host.verdict is not Verdict.DONE]
         with_cause = [host for host in bad if host.cause is not None]
         if len(with_cause) == 1 and (cause := with_cause[0].cause) is not None:
             host = with_cause[0].host
             others = ", ".join(each.host for each in bad if each.host != host)
-            rest = f" Because of that these were left as they are: {others}." if others else ""
+            rest = f" Because of that, these were left unchanged: {others}." if others else ""
             return RbeeError(
                 cause.code, cause.message + rest, hint=cause.hint, details={"host": host, "task": cause.task}
             )
         if not bad:
-            return RbeeError(ErrorCode.PROVISIONING_FAILED, self.complaint or "No host was reached.")
+            return RbeeError(ErrorCode.PROVISIONING_FAILED, self.run_error or "No host was reached.")
         named = "; ".join(f"{host.host}: {host.cause.code if host.cause else host.verdict}" for host in bad)
         return RbeeError(
             ErrorCode.PROVISIONING_FAILED,
-            f"{len(bad)} of {len(self.hosts)} machines are not done: {named}.",
+            f"{len(bad)} of {len(self.hosts)} machines failed: {named}.",
             details={
                 host.host: {"code": host.cause.code.value, "message": host.cause.message} if host.cause else {}
                 for host in bad
@@ -108,18 +108,18 @@ class Reporter:
     def __init__(self, hosts: Iterable[str] = ()) -> None:
         self._hosts = {host: HostReport(host) for host in hosts}
         self._failures: dict[str, list[HostTask]] = {}
-        self._complaints: list[str] = []
+        self._run_errors: list[str] = []
         self._counted = False
 
     @property
     def counted(self) -> bool:
-        """Tell whether the run came to its end and counted its hosts."""
+        """Return whether the run came to its end and counted its hosts."""
         return self._counted
 
-    def see(self, event: Event) -> None:
-        """Take one event in."""
+    def handle(self, event: Event) -> None:
+        """Process one event."""
         if isinstance(event, HostTask):
-            self._see_task(event)
+            self._handle_task(event)
         elif isinstance(event, RunCounted):
             self._counted = True
             for name, counts in event.hosts.items():
@@ -130,19 +130,19 @@ class Reporter:
                     host.verdict = Verdict.FAILED
                 else:
                     host.verdict = Verdict.DONE
-        elif isinstance(event, Complaint):
-            self._complaints.append(event.text)
+        elif isinstance(event, RunError):
+            self._run_errors.append(event.text)
 
     def report(self, *, canceled: bool, addresses: dict[str, str] | None = None) -> RunReport:
-        """Give the report as of now; *addresses* are for the advice (name -> address of SSH)."""
+        """Build the report so far; *addresses* are for the hints (name -> address of SSH)."""
         for name, failures in self._failures.items():
             host = self._hosts[name]
             if host.verdict in (Verdict.FAILED, Verdict.UNREACHABLE) or not self._counted:
                 host.cause = cause_of(failures, (addresses or {}).get(name, name))
-        complaint = "" if self._counted and self._hosts else "\n".join(self._complaints)
-        return RunReport(self._hosts, complaint, canceled)
+        run_error = "" if self._counted and self._hosts else "\n".join(self._run_errors)
+        return RunReport(self._hosts, run_error, canceled)
 
-    def _see_task(self, event: HostTask) -> None:
+    def _handle_task(self, event: HostTask) -> None:
         host = self._hosts.setdefault(event.host, HostReport(event.host))
         if event.outcome is not Outcome.RETRY:
             host.tasks += 1
@@ -160,8 +160,8 @@ class Reporter:
 
 _OWN = re.compile(r"\b([A-Z][A-Z_]+): ")
 
-# What the ssh program says on standard error, lower case; checked against OpenSSH 9.2 and 8.4.
-_SSH_WORDS: tuple[tuple[str, ErrorCode], ...] = (
+# Messages of the ssh program on standard error, in lower case; checked against OpenSSH 9.2 and 8.4.
+_SSH_MESSAGES: tuple[tuple[str, ErrorCode], ...] = (
     ("remote host identification has changed", ErrorCode.HOST_KEY_UNKNOWN),
     ("host key verification failed", ErrorCode.HOST_KEY_UNKNOWN),
     ("no matching host key", ErrorCode.HOST_KEY_UNKNOWN),
@@ -181,9 +181,9 @@ _SSH_WORDS: tuple[tuple[str, ErrorCode], ...] = (
 
 
 def cause_of(failures: list[HostTask], address: str) -> Cause:
-    """Find the first cause among a host's failures: the roles' own words before Ansible's.
+    """Find the first cause among a host's failures; messages of the roles go before those of Ansible.
 
-    A task that a role rescues fails first and says little; the role then says in its own words what it means.
+    A task that a role rescues fails first with little detail; the role then fails with the reason.
     """
     for failure in reversed(failures):
         if (found := _OWN.match(failure.message)) and found[1] in ErrorCode.__members__:
@@ -199,32 +199,32 @@ def cause_of(failures: list[HostTask], address: str) -> Cause:
         code = ErrorCode.PYTHON_MISSING
         return Cause(code, f"{first.host} has no Python.", ERRORS[code].hint, first.task)
     code = ErrorCode.DISK_FULL if "No space left on device" in first.message else ErrorCode.SSH_COMMAND_FAILED
-    message = f"'{first.task}' failed on {first.host}: {_first_lines(first.message) or 'it gave no reason'}"
+    message = f"'{first.task}' failed on {first.host}: {_first_lines(first.message) or 'no reason given'}"
     return Cause(code, message, ERRORS[code].hint, first.task)
 
 
 def _unreachable(failure: HostTask, address: str) -> Cause:
     words = failure.message.lower()
-    code = next((code for word, code in _SSH_WORDS if word in words), ErrorCode.SSH_TIMEOUT)
+    code = next((code for word, code in _SSH_MESSAGES if word in words), ErrorCode.SSH_TIMEOUT)
     hint = ERRORS[code].hint
     what = {
-        ErrorCode.HOST_KEY_UNKNOWN: f"{failure.host} ({address}) shows a host key that is not known here.",
-        ErrorCode.SSH_HOST_UNKNOWN: f"The address {address} of {failure.host} is not known.",
+        ErrorCode.HOST_KEY_UNKNOWN: f"{failure.host} ({address}) has a host key that is not known here.",
+        ErrorCode.SSH_HOST_UNKNOWN: f"The address {address} of {failure.host} cannot be resolved.",
         ErrorCode.SSH_REFUSED: f"{failure.host} ({address}) refuses the connection.",
-        ErrorCode.SSH_AUTH_FAILED: f"{failure.host} ({address}) does not let this user in.",
-        ErrorCode.SSH_TIMEOUT: f"{failure.host} ({address}) does not answer.",
+        ErrorCode.SSH_AUTH_FAILED: f"{failure.host} ({address}) rejects the login of this user.",
+        ErrorCode.SSH_TIMEOUT: f"{failure.host} ({address}) does not respond.",
     }[code]
     if "remote host identification has changed" in words:
-        what = f"{failure.host} ({address}) shows another host key than before."
+        what = f"{failure.host} ({address}) has a different host key than before."
         hint = (
-            "If the machine was set up anew, forget the old key and accept the new one: "
+            "If the machine was reinstalled, remove the old key and accept the new one: "
             f"ssh-keygen -R {address} && ssh-keyscan -H {address} >> ~/.ssh/known_hosts"
         )
     elif code is ErrorCode.HOST_KEY_UNKNOWN:
         hint = f"Compare its fingerprint, then accept it: ssh-keyscan -H {address} >> ~/.ssh/known_hosts"
     elif "unprotected private key file" in words:
-        what = f"ssh refuses the key for {failure.host}: others can read its file."
-        hint = "Make it yours alone: chmod 600 on the key file."
+        what = f"ssh refuses the key for {failure.host}: other users can read its file."
+        hint = "Restrict it: chmod 600 on the key file."
     return Cause(code, what, hint, failure.task)
 
 

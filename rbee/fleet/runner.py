@@ -1,4 +1,4 @@
-"""Run playbooks through ansible-runner; nothing else here knows that library.
+"""Run playbooks through ansible-runner; no other module imports it.
 
 No secret passes through a run: keys are looked up by the roles in files of mode 0600, so neither arguments, nor
 environment, nor the artefacts that ansible-runner keeps can show one.
@@ -24,18 +24,18 @@ from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet.assets import Assets
-from rbee.fleet.events import Complaint, Event, parse
+from rbee.fleet.events import Event, RunError, parse
 from rbee.fleet.report import Reporter, RunReport
 
 KEPT_RUNS = 10
-ASK_EVERY_S = 0.3
-# Variables of the person's own environment that no playbook needs; one that ends in _FILE is a path.
+CANCEL_POLL_S = 0.3
+# Variables of the user's environment that no playbook needs; one that ends in _FILE is a path.
 _SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSPHRASE)S?$")
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What to run: a playbook by name, on which inventory, limited to which hosts, with which plain variables."""
+class PlaybookRun:
+    """A run to make: a playbook by name, the inventory, the hosts that it is limited to, and plain variables."""
 
     playbook: str
     inventory: Path
@@ -45,7 +45,7 @@ class Wish:
     diff: bool = False
 
     def command_line(self, assets: Assets) -> list[str]:
-        """Give the plain Ansible command that does the same."""
+        """Return the equivalent Ansible command."""
         line = ["ansible-playbook", "-i", str(self.inventory), str(assets.playbook(self.playbook))]
         if self.limit:
             line += ["--limit", ",".join(self.limit)]
@@ -53,21 +53,21 @@ class Wish:
             line += ["-e", f"{key}={_plain(value)}"]
         return [*line, *(["--check"] if self.check else []), *(["--diff"] if self.diff else [])]
 
-    def shown(self, assets: Assets) -> str:
-        """Give the command as a person would type it."""
+    def shell_command(self, assets: Assets) -> str:
+        """Return the command quoted for a shell."""
         return shlex.join(self.command_line(assets))
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended, and where what it left lies."""
+    """The report of a run, and the folder of its artefacts."""
 
     report: RunReport
     artefacts: Path
 
 
 def run(
-    wish: Wish,
+    playbook_run: PlaybookRun,
     paths: Paths,
     *,
     hosts: Mapping[str, str],
@@ -77,24 +77,24 @@ def run(
     """Run a playbook to its end and report on every host.
 
     Args:
-        hosts: the hosts that are asked for, each with its address.
-        on_event: told everything as it happens, in ansible-runner's own thread.
-        cancelled: asked several times a second; once it says so, the run is ended and what is known is reported.
+        hosts: the requested hosts, each with its address.
+        on_event: called with each event, in ansible-runner's own thread.
+        cancelled: called several times a second; once it returns True, the run is stopped and reported.
 
     Raises:
         RbeeError: Ansible is not installed, or the state folder cannot be written.
     """
     runner = _library()
     assets = Assets.find()
-    playbook = assets.playbook(wish.playbook)
+    playbook = assets.playbook(playbook_run.playbook)
     folder = paths.make(paths.home / "ansible")
     ident = uuid.uuid4().hex[:12]
     reporter = Reporter(hosts)
 
-    def see(raw: dict[str, Any]) -> bool:
+    def handle(raw: dict[str, Any]) -> bool:
         event = parse(raw)
         if event is not None:
-            reporter.see(event)
+            reporter.handle(event)
             on_event(event)
         # True keeps the event in the artefacts.
         return True
@@ -103,46 +103,46 @@ def run(
     others = set(psutil.Process().children(recursive=True))
     workers: set[psutil.Process] = set()
 
-    def asked() -> bool:
+    def is_cancelled() -> bool:
         if cancelled():
             workers.update(set(psutil.Process().children(recursive=True)) - others)
             return True
         return False
 
-    options = [*(["--check"] if wish.check else []), *(["--diff"] if wish.diff else [])]
+    options = [*(["--check"] if playbook_run.check else []), *(["--diff"] if playbook_run.diff else [])]
     done = runner.interface.init_runner(
         private_data_dir=str(folder),
         ident=ident,
         project_dir=str(playbook.parent),
         playbook=str(playbook),
-        inventory=str(wish.inventory.absolute()),
-        limit=",".join(wish.limit) or None,
-        extravars=dict(wish.extra or {}),
+        inventory=str(playbook_run.inventory.absolute()),
+        limit=",".join(playbook_run.limit) or None,
+        extravars=dict(playbook_run.extra or {}),
         cmdline=" ".join(options) or None,
         envvars=_environment(assets, paths),
-        # How often `cancelled` is asked while nothing happens.
-        settings={"pexpect_timeout": ASK_EVERY_S},
+        # How often `cancelled` is called while nothing happens.
+        settings={"pexpect_timeout": CANCEL_POLL_S},
         suppress_env_files=True,
         rotate_artifacts=KEPT_RUNS,
         quiet=True,
-        event_handler=see,
-        cancel_callback=asked,
+        event_handler=handle,
+        cancel_callback=is_cancelled,
     )
     for name in [name for name in done.config.env if _SECRET.search(name)]:
         del done.config.env[name]
     try:
         done.run()
     finally:
-        _end(workers)
-        _forget_environment(folder / "artifacts" / ident / "command")
+        _kill_workers(workers)
+        _drop_environment(folder / "artifacts" / ident / "command")
     if done.status not in ("successful", "canceled") and not reporter.counted:
-        reporter.see(Complaint(_words(folder / "artifacts" / ident)))
+        reporter.handle(RunError(_final_output(folder / "artifacts" / ident)))
     report = reporter.report(canceled=done.status == "canceled", addresses=dict(hosts))
     return RunResult(report, folder / "artifacts" / ident)
 
 
-def _end(workers: set[psutil.Process]) -> None:
-    """End what a cancelled run left behind here; what it began on a machine, the machine itself brings to its end."""
+def _kill_workers(workers: set[psutil.Process]) -> None:
+    """Kill the local processes of a cancelled run; a task that has begun on a machine still runs to its end there."""
     for worker in workers:
         with contextlib.suppress(psutil.NoSuchProcess):
             worker.kill()
@@ -153,7 +153,7 @@ def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
     return {
         "ANSIBLE_CONFIG": str(assets.config),
         "ANSIBLE_ROLES_PATH": str(assets.roles),
-        # ansible-runner turns it off where nobody says otherwise.
+        # ansible-runner turns it off by default.
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
@@ -163,8 +163,8 @@ def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
     }
 
 
-def _forget_environment(command: Path) -> None:
-    """Drop the environment that ansible-runner keeps beside the command: nobody asked for it, and it may tell much."""
+def _drop_environment(command: Path) -> None:
+    """Drop the environment that ansible-runner stores beside the command; it may contain secrets."""
     if command.exists():
         kept = json.loads(command.read_text(encoding="utf-8"))
         kept.pop("env", None)
@@ -177,19 +177,19 @@ def _library() -> Any:
     except ImportError as error:
         raise RbeeError(
             ErrorCode.CONFIG_INVALID,
-            "Ansible is not installed beside the keeper, and machines are reached through it.",
+            "Ansible, which manages other machines, is not installed in the environment of rbee-keeper.",
             hint="pip install 'rbee[fleet]'",
         ) from error
     return ansible_runner
 
 
-def _words(artefacts: Path) -> str:
-    """Give what Ansible said where it ended before any task."""
+def _final_output(artefacts: Path) -> str:
+    """Return the output of Ansible where it ended before any task."""
     for name in ("stdout", "stderr"):
         file = artefacts / name
         if file.exists() and (text := file.read_text(encoding="utf-8", errors="replace").strip()):
             return text[-2000:]
-    return "Ansible ended without a word."
+    return "Ansible ended without any output."
 
 
 def _plain(value: object) -> str:

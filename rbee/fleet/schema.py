@@ -1,4 +1,4 @@
-"""Check an inventory before it is used: a misspelt variable or a value of the wrong kind, with file and line.
+"""Check an inventory for misspelt variables and values of the wrong type, with file and line.
 
 What may be set is what the roles declare in their argument_specs, and the fleet-wide variables below.
 """
@@ -16,7 +16,7 @@ from rbee.fleet.assets import Assets
 from rbee.fleet.credentials import NODE_NAME
 from rbee.fleet.inventory import Inventory, load
 from rbee.fleet.layout import HIVES, QUEEN
-from rbee.fleet.yamltext import Entry, YamlText
+from rbee.fleet.yaml_edit import Entry, YamlDocument
 
 # The variables of the whole fleet, which the roles' defaults take up (inventory/README.md explains them).
 FLEET: Final[Mapping[str, dict[str, Any]]] = {
@@ -43,7 +43,7 @@ _CONNECTION: Final = (
     "ansible_become_method",
     "ansible_password",
 )
-_KINDS: Final[Mapping[str, tuple[type, ...]]] = {
+_PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str, int, float),
     "path": (str,),
     "int": (int,),
@@ -56,7 +56,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong, at its line (from 1)."""
+    """A problem and its line (from 1)."""
 
     file: str
     line: int
@@ -66,12 +66,12 @@ class Problem:
         return f"{self.file}:{self.line}: {self.message}"
 
     def error(self) -> ConfigError:
-        """Give it as the error to end with."""
+        """Return it as an exception."""
         return ConfigError(self.message, path=self.file, line=self.line)
 
 
 def check(inventory: Inventory, assets: Assets) -> list[Problem]:
-    """List everything that is wrong. Raises ConfigError for a file that is not YAML at all."""
+    """List all problems. Raises ConfigError for a file that is not YAML at all."""
     known = known_variables(assets)
     problems: list[Problem] = []
     if inventory.exists:
@@ -86,7 +86,7 @@ def check(inventory: Inventory, assets: Assets) -> list[Problem]:
 
 
 def known_variables(assets: Assets) -> dict[str, dict[str, Any]]:
-    """Give every variable that the roles take, with its declaration."""
+    """Return every variable of the roles, with its declaration."""
     known: dict[str, dict[str, Any]] = dict(FLEET)
     for file in sorted(assets.roles.glob("*/meta/argument_specs.yml")):
         specs = load(file).get("argument_specs", "main", "options")
@@ -94,22 +94,22 @@ def known_variables(assets: Assets) -> dict[str, dict[str, Any]]:
     return known
 
 
-def _hosts_file(text: YamlText, known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
+def _hosts_file(text: YamlDocument, known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
     for top in text.entries():
         yield from _group(text, (top.name,), top, known)
 
 
 def _group(
-    text: YamlText, path: tuple[str, ...], entry: Entry, known: Mapping[str, dict[str, Any]]
+    text: YamlDocument, path: tuple[str, ...], entry: Entry, known: Mapping[str, dict[str, Any]]
 ) -> Iterator[Problem]:
     if entry.name.startswith("rbee_") and entry.name not in (HIVES, QUEEN):
         near = difflib.get_close_matches(entry.name, (HIVES, QUEEN), 1)
         if near:
-            yield Problem(text.path, entry.line, f"no playbook knows the group '{entry.name}'; is it '{near[0]}'?")
+            yield Problem(text.path, entry.line, f"unknown group '{entry.name}'; did you mean '{near[0]}'?")
     for part in text.entries(*path):
         if part.name not in ("hosts", "children", "vars"):
             near = difflib.get_close_matches(part.name, ("hosts", "children", "vars"), 1)
-            advice = f"; is it '{near[0]}'?" if near else "; a group has hosts, children and vars."
+            advice = f"; did you mean '{near[0]}'?" if near else "; a group has hosts, children and vars."
             yield Problem(text.path, part.line, f"unknown key '{part.name}' in the group '{entry.name}'{advice}")
     for host in text.entries(*path, "hosts"):
         if not NODE_NAME.fullmatch(host.name) and "[" not in host.name:
@@ -120,42 +120,42 @@ def _group(
         yield from _group(text, (*path, "children", child.name), child, known)
 
 
-def _variables(text: YamlText, entries: list[Entry], known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
+def _variables(text: YamlDocument, entries: list[Entry], known: Mapping[str, dict[str, Any]]) -> Iterator[Problem]:
     for entry in entries:
         if entry.name in known:
-            if (message := _wrong(entry, known[entry.name])) is not None:
+            if (message := _type_error(entry, known[entry.name])) is not None:
                 yield Problem(text.path, entry.line, message)
         elif entry.name.startswith("rbee_"):
             near = difflib.get_close_matches(entry.name, known, 1, 0.5)
-            advice = f"; is it '{near[0]}'?" if near else "."
+            advice = f"; did you mean '{near[0]}'?" if near else "."
             yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'{advice}")
         elif re.match(r"ansibl?e?_", entry.name) and entry.name not in _CONNECTION:
             near = difflib.get_close_matches(entry.name, _CONNECTION, 1, 0.88)
             if near:
-                yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'; is it '{near[0]}'?")
+                yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'; did you mean '{near[0]}'?")
 
 
-def _wrong(entry: Entry, spec: Mapping[str, Any]) -> str | None:
+def _type_error(entry: Entry, spec: Mapping[str, Any]) -> str | None:
     value, kind = entry.value, str(spec.get("type", "str"))
     # A template has its value only when Ansible runs, an encrypted one only with its password.
     if value is None or (isinstance(value, str) and "{{" in value):
         return None
-    right = isinstance(value, _KINDS[kind]) and not (isinstance(value, bool) and kind != "bool")
+    right = isinstance(value, _PYTHON_TYPES[kind]) and not (isinstance(value, bool) and kind != "bool")
     if not right:
-        return f"{entry.name} must be {_words(kind)}, not {value!r}."
+        return f"{entry.name} must be {_type_name(kind)}, not {value!r}."
     choices = spec.get("choices")
     asked = value if isinstance(value, list) else [value]
     if choices and (bad := [each for each in asked if each not in choices]):
         near = difflib.get_close_matches(str(bad[0]), [str(each) for each in choices], 1)
         return f"{entry.name} must be one of {', '.join(map(str, choices))}, not {bad[0]!r}." + (
-            f" Is it '{near[0]}'?" if near else ""
+            f" Did you mean '{near[0]}'?" if near else ""
         )
     return None
 
 
-def _words(kind: str) -> str:
+def _type_name(kind: str) -> str:
     return {
-        "str": "a text",
+        "str": "a string",
         "path": "a path",
         "int": "a whole number",
         "float": "a number",

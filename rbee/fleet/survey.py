@@ -1,4 +1,4 @@
-"""Look at a machine before it belongs to the fleet: on an inventory that is thrown away afterwards."""
+"""Survey a machine before it is added to the inventory, through a temporary copy of the inventory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALONE: Final = {"ansible_ssh_args": "-o StrictHostKeyChecking=yes -o ControlMas
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a survey found out about one machine; `devices` counts them by backend, the best backend first."""
+    """The result of a survey of one machine; `devices` counts them by backend, the best backend first."""
 
     system: str
     python: str
@@ -32,13 +32,13 @@ class Findings:
 
     @property
     def backends(self) -> list[Backend]:
-        """Give the backends, the best first."""
+        """Return the backends, the best first."""
         return list(self.devices)
 
 
 @contextmanager
 def trial(inventory: Inventory, node: Node) -> Iterator[Inventory]:
-    """Give a copy of *inventory* with *node* in it; that the copy can be written shows that the original can.
+    """Yield a copy of *inventory* with *node* in it; that the copy can be written shows that the original can.
 
     Variables of groups and hosts are those of the original. Raises what `Inventory.put` raises.
     """
@@ -55,7 +55,7 @@ def trial(inventory: Inventory, node: Node) -> Iterator[Inventory]:
 
 
 def findings(report: HostReport) -> Findings | None:
-    """Read what a run found out about a host; None where nobody looked."""
+    """Parse the facts of a host from a run; return None if it set none."""
     machine = report.facts.get("rbee_machine")
     if not isinstance(machine, Mapping):
         return None

@@ -1,8 +1,8 @@
-"""Prepare on the controller all that a machine without internet installs: one archive for each kind of machine.
+"""Prepare on the controller what a machine without internet access installs: one archive for each build target.
 
-Called by the role `rbee_runtime` as `python -m rbee.fleet.wheelhouse`: the wish as JSON on standard input, the answer
-as JSON on standard output. What was prepared before costs one look. Every file is checked against the hashes that the
-installed commit itself pins; the llama.cpp wheel, which no index has, comes from the cache of `rbee.fleet.kinds`.
+The role `rbee_runtime` calls it as `python -m rbee.fleet.wheelhouse`: the request as JSON on standard input, the result
+as JSON on standard output. An archive that exists is used again. Every file is checked against the hashes that the
+installed commit pins; the llama.cpp wheel, which no index has, comes from the cache of `rbee.fleet.build_target`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet import llama_build, pins
-from rbee.fleet.kinds import LLAMA, Kind, cache_home, locate, wheel_folder
-from rbee.fleet.pins import Pin, normal
+from rbee.fleet.build_target import LLAMA, BuildTarget, cache_home, find_wheel, wheel_folder
+from rbee.fleet.pins import Pin, normalize
 
 # What makes the environment on the machine and builds rbee there from its clone.
 TOOLS: Final = ("hatchling", "uv")
@@ -34,8 +34,8 @@ _KEEP: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What a machine needs: its facts, the parts it runs, and the two files of the commit that say in which version."""
+class WheelhouseRequest:
+    """The facts of a machine, the parts it runs, and the two files of the commit that pin the versions."""
 
     machine: Mapping[str, Any]
     variant: str
@@ -47,22 +47,22 @@ class Wish:
     build_on: str
 
     @classmethod
-    def parse(cls, text: str) -> Wish:
-        """Read the wish as the role sends it."""
+    def parse(cls, text: str) -> WheelhouseRequest:
+        """Parse the request that the role sends."""
         raw = json.loads(text)
         return cls(
             machine=raw["machine"],
             variant=raw["variant"],
             toolkit=raw["toolkit"],
             extras=tuple(sorted(raw["extras"])),
-            packages=tuple(sorted(normal(name) for name in raw["packages"])),
+            packages=tuple(sorted(normalize(name) for name in raw["packages"])),
             pyproject=raw["pyproject"],
             constraints=raw["constraints"],
             build_on=raw["build_on"],
         )
 
     def direct(self) -> list[str]:
-        """List what the commit's project file asks for, for the wished parts, without llama.cpp. Raises ConfigError."""
+        """List what the commit's project file requires for these parts, without llama.cpp. Raises ConfigError."""
         project = tomllib.loads(self.pyproject)["project"]
         extras = project.get("optional-dependencies", {})
         wanted = list(project.get("dependencies", []))
@@ -70,13 +70,13 @@ class Wish:
             if extra not in extras:
                 raise ConfigError(f"this commit has no part called {extra!r}; it has: {', '.join(extras)}.")
             wanted += extras[extra]
-        return sorted({line for line in wanted if normal(re.split(r"[<>=!~ \[;]", line)[0]) != LLAMA})
+        return sorted({line for line in wanted if normalize(re.split(r"[<>=!~ \[;]", line)[0]) != LLAMA})
 
 
 def main() -> int:
-    """Answer one wish; an expected failure is one line on standard error and exit code 1."""
+    """Serve one request; an expected failure is one line on standard error and exit code 1."""
     try:
-        answer = ensure(Wish.parse(sys.stdin.read()))
+        answer = ensure(WheelhouseRequest.parse(sys.stdin.read()))
     except RbeeError as error:
         sys.stderr.write(f"{error.code.value}: {error.message} {error.hint}\n")
         return 1
@@ -84,24 +84,26 @@ def main() -> int:
     return 0
 
 
-def ensure(wish: Wish) -> dict[str, Any]:
-    """Give the archive for the wish; make it if it is the first of its kind.
+def ensure(request: WheelhouseRequest) -> dict[str, Any]:
+    """Return the archive for the request; build it if it is the first of its kind.
 
     Returns:
         `archive` and `changed`; or `archive` empty and `build` with what the machine needs to build the llama.cpp
         wheel itself: `kind`, `kit` (an archive), `flags` and `keep_in`, the folder to bring the wheel back to.
     """
-    found = pins.read(wish.constraints)
+    found = pins.read(request.constraints)
     wheel = None
-    if "worker" in wish.extras:
-        kind = Kind.of_facts(found[LLAMA].version, wish.machine, wish.variant, wish.toolkit)
-        wheel = locate(kind)
-        if wheel is None and llama_build.place(kind, wish.build_on) == "host":
-            return {"archive": "", "changed": True, "build": _build_on_host(wish, kind, found)}
+    if "worker" in request.extras:
+        target = BuildTarget.of_facts(found[LLAMA].version, request.machine, request.variant, request.toolkit)
+        wheel = find_wheel(target)
+        if wheel is None and llama_build.build_location(target, request.build_on) == "host":
+            return {"archive": "", "changed": True, "build": _build_on_host(request, target, found)}
         if wheel is None:
-            wheel = llama_build.build(kind, found)
-    direct = [*wish.direct(), *TOOLS]
-    key = _digest(direct, sorted(pin.lines for pin in found.values()), platforms(wish.machine), wish.packages, wheel)
+            wheel = llama_build.build(target, found)
+    direct = [*request.direct(), *TOOLS]
+    key = _digest(
+        direct, sorted(pin.lines for pin in found.values()), platforms(request.machine), request.packages, wheel
+    )
     archive = _folder() / f"{key}.tar"
     # Ten machines of one kind cause one download.
     with file_lock(_lock(key)):
@@ -110,12 +112,12 @@ def ensure(wish: Wish) -> dict[str, Any]:
             return {"archive": str(archive), "changed": False, "build": None}
         with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
             files = Path(name) / "wheels"
-            _download(wish, files, [*direct, *([str(wheel)] if wheel else [])], found)
-            if wish.packages:
-                _download(wish, files, list(wish.packages), found, "--no-deps")
+            _download(request, files, [*direct, *([str(wheel)] if wheel else [])], found)
+            if request.packages:
+                _download(request, files, list(request.packages), found, "--no-deps")
             _check(files, found, wheel)
             _pack(files, Path(name) / "archive.tar").replace(archive)
-        _forget_old()
+        _delete_old_archives()
     return {"archive": str(archive), "changed": True, "build": None}
 
 
@@ -138,7 +140,9 @@ def platforms(machine: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _download(wish: Wish, target: Path, wanted: list[str], found: Mapping[str, Pin], *options: str) -> None:
+def _download(
+    request: WheelhouseRequest, target: Path, wanted: list[str], found: Mapping[str, Pin], *options: str
+) -> None:
     if importlib.util.find_spec("pip") is None:
         raise RbeeError(
             ErrorCode.CONFIG_INVALID,
@@ -150,8 +154,9 @@ def _download(wish: Wish, target: Path, wanted: list[str], found: Mapping[str, P
     asked.write_text("\n".join(wanted) + "\n", encoding="utf-8")
     # The llama.cpp wheel is named by its path, and pip refuses a version for it besides.
     limits.write_text(pins.versions_only(pin for pin in found.values() if pin.name != LLAMA), encoding="utf-8")
-    python = ".".join(wish.machine["python"]["version"].split(".")[:2])
-    tags = [part for tag in platforms(wish.machine) for part in ("--platform", tag)]
+    python = ".".join(request.machine["python"]["version"].split(".")[:2])
+    architecture = request.machine["machine"]
+    tags = [part for tag in platforms(request.machine) for part in ("--platform", tag)]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(target)]
     command += ["--implementation", "cp", "--python-version", python, *tags, *options]
     run = subprocess.run(
@@ -164,7 +169,7 @@ def _download(wish: Wish, target: Path, wanted: list[str], found: Mapping[str, P
     if run.returncode:
         raise RbeeError(
             ErrorCode.DOWNLOAD_FAILED,
-            f"The packages for Python {python} on {wish.machine['machine']} could not be fetched: {_last(run.stdout)}",
+            f"The packages for Python {python} on {architecture} could not be downloaded: {_last(run.stdout)}",
             hint="The controller needs its package index once; later runs use ~/.cache/rbee.",
         )
 
@@ -177,14 +182,14 @@ def _check(files: Path, found: Mapping[str, Pin], wheel: Path | None) -> None:
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         built_here = wheel is not None and file.name == wheel.name
-        if not built_here and digest not in found[normal(name)].hashes:
+        if not built_here and digest not in found[normalize(name)].hashes:
             raise RbeeError(
                 ErrorCode.CHECKSUM_MISMATCH,
                 f"{file.name} is not the file that constraints.txt pins.",
                 details={"sha256": digest},
                 hint="Check the package index of the controller; the file was not used.",
             )
-        lines.append(f"{normal(name)}=={version} --hash=sha256:{digest}\n")
+        lines.append(f"{normalize(name)}=={version} --hash=sha256:{digest}\n")
     (files / "requirements.txt").write_text("".join(lines), encoding="utf-8")
 
 
@@ -196,19 +201,19 @@ def _pack(files: Path, archive: Path) -> Path:
     return archive
 
 
-def _build_on_host(wish: Wish, kind: Kind, found: Mapping[str, Pin]) -> dict[str, Any]:
-    key = _digest("kit", kind.folder, platforms(wish.machine), wish.machine["python"]["version"])
+def _build_on_host(request: WheelhouseRequest, target: BuildTarget, found: Mapping[str, Pin]) -> dict[str, Any]:
+    key = _digest("kit", target.folder, platforms(request.machine), request.machine["python"]["version"])
     kit = _folder() / f"{key}.tar"
     with file_lock(_lock(key)), tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
         if not kit.exists():
             files = Path(name) / "wheels"
-            _download(wish, files, [*llama_build.BUILDERS, "uv"], found)
+            _download(request, files, [*llama_build.BUILDERS, "uv"], found)
             _check(files, found, None)
             python = llama_build.build_environment(Path(name), found)
             llama_build.fetch_source(python, found[LLAMA], files)
             _pack(files, Path(name) / "kit.tar").replace(kit)
-    keep_in = str(wheel_folder(kind))
-    return {"kind": kind.folder, "kit": str(kit), "flags": " ".join(kind.flags), "keep_in": keep_in}
+    keep_in = str(wheel_folder(target))
+    return {"kind": target.folder, "kit": str(kit), "flags": " ".join(target.flags), "keep_in": keep_in}
 
 
 def _digest(*parts: object) -> str:
@@ -225,7 +230,7 @@ def _lock(key: str) -> Path:
     return _folder() / f".{key}.lock"
 
 
-def _forget_old() -> None:
+def _delete_old_archives() -> None:
     archives = sorted(_folder().glob("*.tar"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in archives[_KEEP:]:
         file.unlink(missing_ok=True)
@@ -234,7 +239,7 @@ def _forget_old() -> None:
 def _last(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["pip said nothing"])[0]
+    return (errors or lines or ["pip printed nothing"])[0]
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The keeper: the command line `rbee-keeper` (short `rbee`), which speaks to a queen over HTTP and to nothing else."""
+"""The keeper: the command line `rbee-keeper` (short `rbee`), a client of the queen and the front end of the fleet."""

@@ -1,4 +1,4 @@
-"""The entry point of `rbee-keeper`: the table of its commands, and the one place where a run ends.
+"""The entry point of `rbee-keeper`: the table of its commands, and the one place where a command ends.
 
 Nothing of ours but `lazy` is imported here: `--help` and `--version` must cost little more than click itself.
 """
@@ -10,23 +10,23 @@ import sys
 import click
 
 from rbee import __version__
-from rbee.keeper.lazy import Entry, Flags, LazyGroup, flag_options
+from rbee.keeper.ui.lazy import Entry, Flags, LazyGroup, flag_options
 
 _AT = "rbee.keeper.commands."
 COMMANDS = {
-    "infer": Entry(_AT + "infer:infer", "Answer one prompt, starting whatever is missing."),
-    "daemon": Entry(_AT + "daemon:daemon", "Start, stop and look at the queen of this machine."),
+    "infer": Entry(_AT + "infer:infer", "Answer one prompt; start a queen, a hive and a worker as needed."),
+    "daemon": Entry(_AT + "daemon:daemon", "Start, stop and show the queen of this machine."),
     "worker": Entry(_AT + "worker:worker", "Start, stop, list and check workers."),
-    "workers": Entry(_AT + "worker:workers", "The same as worker, by other names."),
+    "workers": Entry(_AT + "worker:workers", "List, check and shut down workers (an alias of worker)."),
     "models": Entry(_AT + "models:models", "Pull, list, show and remove models on a node."),
-    "keys": Entry(_AT + "keys:keys", "Give people and programs keys of their own for the queen."),
+    "keys": Entry(_AT + "keys:keys", "Manage the API keys of clients."),
     "hive": Entry(_AT + "hive:hive", "Install, upgrade, start, stop and remove hives on machines."),
-    "setup": Entry(_AT + "setup:setup", "Add, list, install and remove machines."),
+    "setup": Entry(_AT + "setup:setup", "Add, list, install and remove machines (an alias of config and hive)."),
     "config": Entry(_AT + "config:config", "Show and check settings; add, list and remove machines."),
-    "logs": Entry(_AT + "logs:logs", "Print the log of a node's hive and workers."),
-    "install": Entry(_AT + "install:install", "Put the programs on the path and make a first config."),
+    "logs": Entry(_AT + "logs:logs", "Print the logs of a node's hive and workers."),
+    "install": Entry(_AT + "install:install", "Link the programs into a folder on PATH and write a first config file."),
     "doctor": Entry(_AT + "doctor:doctor", "Check what rbee needs on this machine."),
-    "completion": Entry(_AT + "completion:completion", "Print the completion script of a shell."),
+    "completion": Entry(_AT + "completion:completion", "Print a shell completion script."),
 }
 
 
@@ -35,19 +35,19 @@ COMMANDS = {
     entries=COMMANDS,
     params=flag_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    # A line of its own with a backspace keeps click from filling the lines below it into one.
-    help="""Run language models on your own machines, private and without waiting for a cloud.
+    # The line with a backspace keeps click from joining the lines below it.
+    help="""Run language models on your own machines.
 
     \b
     First steps:
       rbee-keeper install
       rbee-keeper infer --model demo --prompt "Name three kinds of bees."
     """,
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+    epilog="Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.",
 )
 @click.version_option(__version__, prog_name="rbee-keeper", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Run language models on your own machines, private and without waiting for a cloud."""
+    """Run language models on your own machines."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,7 +63,7 @@ def run(argv: list[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except BaseException as failure:  # noqa: BLE001 - the edge: nothing is above it
-        from rbee.keeper.errors import conclude
+        from rbee.keeper.ui.errors import report
 
         flags.json = flags.json or "--json" in argv
-        return conclude(failure, flags)
+        return report(failure, flags)

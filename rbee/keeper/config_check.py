@@ -1,4 +1,4 @@
-"""Check a whole config file: what the keeper reads itself, what each daemon says of its table; and the inventory."""
+"""Check a config file: the keeper's own settings and, through each daemon, its table; check the inventory too."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import subprocess
 from rbee.config.file import ConfigFile
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
-from rbee.keeper.fleet_inventory import inventory_of, inventory_path
+from rbee.keeper.fleet.inventory import inventory_path, open_inventory
 from rbee.keeper.model_names import resolve
-from rbee.keeper.output import Output
+from rbee.keeper.queen.process import require_program
 from rbee.keeper.settings import Settings
-from rbee.keeper.spawn import find_program
+from rbee.keeper.ui.output import Output
 
 _PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
 _LIMIT_S = 30.0
 
 
 def check_aliases(settings: Settings) -> None:
-    """Raise ConfigError for an alias that stands for no model reference."""
+    """Raise ConfigError for an alias that does not stand for a model reference."""
     for name in settings.file.table("models"):
         try:
             resolve(name, settings.aliases)
@@ -27,7 +27,7 @@ def check_aliases(settings: Settings) -> None:
 
 
 def check_daemons(file: ConfigFile) -> list[str]:
-    """Let each daemon check its table, if the file has one; give the programs that did.
+    """Run the check of each daemon whose table the file has; return the programs that checked.
 
     The keeper imports no daemon: their programs are asked. Raises ConfigError with what the program says.
     """
@@ -36,11 +36,13 @@ def check_daemons(file: ConfigFile) -> list[str]:
         if not file.table(table):
             continue
         try:
-            command = [find_program(program), "--check-config", str(file.path)]
+            command = [require_program(program), "--check-config", str(file.path)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
         except (subprocess.TimeoutExpired, OSError) as error:
             raise RbeeError(
-                ErrorCode.DAEMON_START_FAILED, f"{program} could not check [{table}]: {error}.", hint="Try it by hand."
+                ErrorCode.DAEMON_START_FAILED,
+                f"{program} could not check [{table}]: {error}.",
+                hint=f"Run it by hand: {program} --check-config {file.path}",
             ) from error
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or [f"{program} ended with code {done.returncode}"]
@@ -51,13 +53,13 @@ def check_daemons(file: ConfigFile) -> list[str]:
 
 
 def check_inventory(settings: Settings, out: Output) -> str | None:
-    """Give the inventory's file once it is found right; None where there is none.
+    """Return the inventory's file once it is found right; None where there is none.
 
     Raises ConfigError with file and line of the first problem, after telling all others.
     """
     if not inventory_path(settings).exists():
         return None
-    inventory = inventory_of(settings)
+    inventory = open_inventory(settings)
     from rbee.fleet.assets import Assets
     from rbee.fleet.schema import check
 

@@ -1,4 +1,4 @@
-"""The config file that `install` writes: every setting with its sentence, all of them commented out."""
+"""Build the config file that `install` writes: every setting with its description, commented out."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _WIDTH = 100
 
 
 def text() -> str:
-    """Write it."""
+    """Return the text of the file."""
     parts = [
-        "# Settings of rbee on this machine, for the keeper and for daemons started here.",
-        "# A line that is commented out shows the default or an example. Check changes with: rbee-keeper config check",
-        "# What is set in the environment (RBEE_QUEEN_URL, RBEE_HIVE_PORT, ...) wins over this file.",
+        "# Settings of rbee on this machine, for rbee-keeper and for the daemons that run here.",
+        "# A commented line shows the default or an example. To check the file: rbee-keeper config check",
+        "# The environment (RBEE_QUEEN_URL, RBEE_HIVE_PORT, ...) takes precedence over this file.",
         "",
         *_lines(KeeperSettings),
         "",
-        "# Names for models: rbee-keeper infer --model NAME. Accepted: hf:org/repo[:quant or file],",
+        "# Aliases for models, used as: rbee-keeper infer --model NAME. Accepted: hf:org/repo[:quant or file],",
         "# file:///path/model.gguf, https://host/x.gguf#sha256=..., package:<python package>/<file>",
         "[models]",
         *(f"# {name} = {json.dumps(reference)}" for name, reference in BUILT_IN_ALIASES.items()),
         "",
-        "# Where things are on the other machines.",
+        "# Paths on the machines of the inventory.",
         "[remote]",
         *_lines(RemoteSettings),
         "",
-        "# Settings of the daemons; each prints its own with --print-config and explains them with --help.",
+        "# Settings of the daemons; each explains them with --help and prints the effective ones with --print-config.",
         "[queen]",
         "",
         "[hive]",

@@ -1,4 +1,4 @@
-"""Follow one task from the request to its last token, and what to do where it breaks off."""
+"""Follow one task from the request to its last token, and save the partial answer where it fails."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rbee.client.queen import QueenClient
 from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.interrupts import Interrupted
-from rbee.keeper.output import Output
-from rbee.keeper.story import Story
+from rbee.keeper.ui.interrupts import Interrupted
+from rbee.keeper.ui.output import Output
+from rbee.keeper.ui.progress import ProgressPrinter
 
-# Before the first token a request may be sent again: nobody has seen an answer yet.
-_START_OVER = (ErrorCode.DRAINING, ErrorCode.CONNECTION_TIMEOUT, ErrorCode.INVALID_RESPONSE)
+# Before the first token a request may be sent again: no part of an answer has been printed yet.
+_RETRYABLE = (ErrorCode.DRAINING, ErrorCode.CONNECTION_TIMEOUT, ErrorCode.INVALID_RESPONSE)
 
 
 class Inference:
@@ -32,20 +32,20 @@ class Inference:
     def run(self, queen: QueenClient) -> None:
         """Print the answer as it comes. Raises RbeeError, or Interrupted after the task was canceled."""
         try:
-            with queen.task(self._request) as events, Story(self._out, as_events=self._out.json) as story:
+            with queen.task(self._request) as events, ProgressPrinter(self._out, as_events=self._out.json) as progress:
                 try:
                     for event in events:
-                        self._hear(event, story)
+                        self._handle(event, progress)
                 except Interrupted as interrupted:
-                    story.close()
+                    progress.close()
                     self._out.end_line()
                     self._cancel(queen)
-                    interrupted.told = True
+                    interrupted.reported = True
                     raise
             if self._done is None:
                 raise RbeeError(
                     ErrorCode.INVALID_RESPONSE,
-                    f"The stream from {queen.url} broke off: it ended without 'done' and without an error.",
+                    f"The stream from {queen.url} ended without 'done' and without an error.",
                 )
         except RbeeError as error:
             self._out.end_line()
@@ -53,7 +53,7 @@ class Inference:
                 raise
             raise self._with_partial(error) from error
         self._out.end_line()
-        self._sum_up(self._done)
+        self._print_summary(self._done)
 
     @property
     def node(self) -> str | None:
@@ -62,19 +62,19 @@ class Inference:
         return None if node is None else str(node)
 
     def say(self, human: str, action: str, emoji: str) -> None:
-        """Tell a line of the keeper's own part of the story."""
-        Story(self._out, as_events=self._out.json).say(human, action, emoji)
+        """Print a line of the keeper's own narration."""
+        ProgressPrinter(self._out, as_events=self._out.json).say(human, action, emoji)
 
-    def may_start_over(self, error: RbeeError) -> bool:
-        """Tell whether the request may go to another queen after *error*."""
-        return not self._pieces and error.code in _START_OVER
+    def may_retry(self, error: RbeeError) -> bool:
+        """Return whether the request may be sent to another queen after *error*."""
+        return not self._pieces and error.code in _RETRYABLE
 
-    def _hear(self, event: Event, story: Story) -> None:
-        if story.hear(event):
+    def _handle(self, event: Event, progress: ProgressPrinter) -> None:
+        if progress.handle(event):
             return
         if event.name == "message" and "token" in event.data:
             if not self._pieces:
-                story.close()
+                progress.close()
             self._pieces.append(str(event.data["token"]))
             if self._out.json:
                 self._out.event("token", event.data)
@@ -92,7 +92,7 @@ class Inference:
 
     def _cancel(self, queen: QueenClient) -> None:
         if self._task_id is None:
-            self._out.error(["Interrupted: the request was canceled before the queen had accepted it."])
+            self._out.error(["Interrupted: the request was canceled before the queen accepted it."])
             return
         began = time.monotonic()
         try:
@@ -100,17 +100,16 @@ class Inference:
         except RbeeError as error:
             self._out.error(
                 [
-                    f"Interrupted: the answer was canceled, but that was not acknowledged: {error.message}",
-                    "  Next: rbee-keeper worker list shows which slots are free.",
+                    f"Interrupted: the request was canceled, but that was not acknowledged: {error.message}",
+                    "  Next: see whether its slot is free: rbee-keeper worker list",
                 ]
             )
             return
-        self._out.error(
-            [f"Interrupted: the answer was canceled; the queen acknowledged it after {time.monotonic() - began:.1f} s."]
-        )
+        seconds = time.monotonic() - began
+        self._out.error([f"Interrupted: the request was canceled; the queen acknowledged it after {seconds:.1f} s."])
 
     def _with_partial(self, error: RbeeError) -> RbeeError:
-        """Save what came, and say so in the error."""
+        """Save the partial answer, and name its file in the error."""
         came = f"{len(self._pieces)} of {self._request['max_tokens']} tokens came"
         details = {**error.details, "tokens_received": len(self._pieces), "tokens_asked": self._request["max_tokens"]}
         file = self._paths.partial / f"{self._task_id or f'{time.time():.0f}'}.txt"
@@ -126,7 +125,7 @@ class Inference:
         message = f"{error.message.rstrip('.')}. {came}; {saved}"
         return RbeeError(error.code, message, details=details, hint=error.hint, param=error.param)
 
-    def _sum_up(self, done: dict[str, Any]) -> None:
+    def _print_summary(self, done: dict[str, Any]) -> None:
         tokens, seconds = int(done.get("total_tokens", 0)), float(done.get("duration_ms", 0)) / 1000
         rate = f", {tokens / seconds:.0f} tokens/s" if tokens and seconds else ""
         why = " (--max-tokens reached)" if done.get("finish_reason") == "length" else ""

@@ -1,4 +1,4 @@
-"""Turn what a user calls a model into the reference that queen and hives understand."""
+"""Translate between what a user calls a model and the reference that queen and hives understand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _MAX_CHARS = 2048
 
 
 def resolve(name: str, aliases: Mapping[str, str]) -> str:
-    """Give the reference behind an alias, or *name* itself if it has the form of one.
+    """Return the reference behind an alias, or *name* itself if it has the form of a reference.
 
-    Raises RbeeError INVALID_MODEL_REF, which names the accepted forms and the aliases there are.
+    Raises RbeeError INVALID_MODEL_REF, which lists the accepted forms and the known aliases.
     """
     reference = aliases.get(name, name)
     if len(reference) <= _MAX_CHARS and _REFERENCE.fullmatch(reference):
@@ -25,10 +25,15 @@ def resolve(name: str, aliases: Mapping[str, str]) -> str:
     shown = reference if len(reference) <= 80 else reference[:80] + "..."
     what = f"{shown!r} is neither a model reference nor an alias"
     if name in aliases:
-        what = f"The alias {name!r} stands for {shown!r}, which is no model reference"
+        what = f"The alias {name!r} stands for {shown!r}, which is not a model reference"
     elif reference.endswith(".gguf") and "://" not in reference:
         path = Path(reference).expanduser().absolute()
         raise RbeeError(
-            ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=f"For a file on the node write --model file://{path}"
+            ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=f"For a file on the node use: --model file://{path}"
         )
     raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what} (aliases: {known}).", param="model")
+
+
+def display_name(reference: str, aliases: Mapping[str, str]) -> str:
+    """Return the first alias that stands for *reference*, or *reference* itself where none does."""
+    return next((alias for alias, target in aliases.items() if target == reference), reference)

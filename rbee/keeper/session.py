@@ -1,18 +1,18 @@
-"""What every command begins with: its settings, its output, and the queen it speaks to."""
+"""Set up a command: its settings, its output, and its client of the queen."""
 
 from __future__ import annotations
 
 import os
 
 from rbee.client.queen import QueenClient
-from rbee.keeper import interrupts
-from rbee.keeper.lazy import Flags
-from rbee.keeper.output import Output
 from rbee.keeper.settings import Settings, load
+from rbee.keeper.ui import interrupts
+from rbee.keeper.ui.lazy import Flags
+from rbee.keeper.ui.output import Output
 
 
 class Session:
-    """One run of one command; from here on Ctrl-C and SIGTERM end it in order."""
+    """One run of one command; from its creation on, Ctrl-C and SIGTERM end the command in order."""
 
     def __init__(self, flags: Flags, *, node: str | None = None) -> None:
         interrupts.watch()
@@ -21,5 +21,5 @@ class Session:
         self.settings: Settings = load(dict(os.environ))
 
     def queen(self) -> QueenClient:
-        """Give the client of a queen that is expected to run."""
+        """Return a client of the queen, which is expected to run."""
         return QueenClient(self.settings.queen_url, self.settings.api_key())

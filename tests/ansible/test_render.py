@@ -32,13 +32,20 @@ def render(folder: Path, *, system: str, variant: str, **variables: Any) -> Path
     units: dict[str, Any] = {
         name: {"known": False, "active": "unknown", "release": ""} for name in ("rbee-hive", "queen-rbee")
     }
-    wish = {
+    extra = {
         "render_into": str(folder),
         "render_machine": {"system": system, "machine": "arm64", "units": units, "releases": {}, "groups": ["render"]},
         "render_accelerator": {"variant": variant, "toolkit": "12.4" if variant == "cuda" else ""},
         **variables,
     }
-    command = [str(ANSIBLE), "-i", "localhost,", str(ROOT / "tests" / "ansible" / "render.yml"), "-e", json.dumps(wish)]
+    command = [
+        str(ANSIBLE),
+        "-i",
+        "localhost,",
+        str(ROOT / "tests" / "ansible" / "render.yml"),
+        "-e",
+        json.dumps(extra),
+    ]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder
@@ -105,17 +112,23 @@ def check_config(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_any_setting_of_the_engine_can_stand_in_the_inventory(tmp_path: Path) -> None:
     """`rbee_hive_settings` takes what has no variable of its own; what cannot be together never lands."""
-    wish = {"cache_type": "q8_0", "flash_attention": True, "prompt_batch": 256, "speculate": 8, "context_length": 8192}
+    chosen = {
+        "cache_type": "q8_0",
+        "flash_attention": True,
+        "prompt_batch": 256,
+        "speculate": 8,
+        "context_length": 8192,
+    }
     for name in ("good", "bad"):
         (tmp_path / name).mkdir()
-    good = render(tmp_path / "good", system="linux", variant="cuda", rbee_hive_settings=wish)
+    good = render(tmp_path / "good", system="linux", variant="cuda", rbee_hive_settings=chosen)
     bad = render(
-        tmp_path / "bad", system="linux", variant="cuda", rbee_hive_settings={**wish, "flash_attention": False}
+        tmp_path / "bad", system="linux", variant="cuda", rbee_hive_settings={**chosen, "flash_attention": False}
     )
 
     assert check_config(good).returncode == 0
     table = tomllib.loads((good / "hive.toml").read_text())["hive"]
-    assert {name: table[name] for name in wish} == wish
+    assert {name: table[name] for name in chosen} == chosen
     refused = check_config(bad)
     assert refused.returncode == 78
     assert "cache_type q8_0 needs flash attention" in refused.stderr

@@ -42,7 +42,7 @@ def test_only_the_answer_is_on_stdout(queen: StandInQueen) -> None:
 
 
 def test_the_request_says_what_the_options_say(queen: StandInQueen) -> None:
-    """Options, alias and key reach the queen; what was not given is left to her defaults."""
+    """Options, alias and key reach the queen; what was not given is left to its defaults."""
     queen.stream("POST", "/v2/tasks", TASK, *tokens("x"), *done(1))
 
     ran = rbee(*ASK, "--stop", "a", "--stop", "b", "--seed", "7", "--backend", "cpu", "--device", "0", "--system", "S")
@@ -213,7 +213,7 @@ def test_an_unknown_node_names_the_command_that_adds_it(queen: StandInQueen) -> 
 
 
 def test_a_wrong_key_is_an_error_of_its_own(queen: StandInQueen) -> None:
-    """What the queen refuses is printed with her message, and exit 1."""
+    """What the queen refuses is printed with its message, and exit 1."""
     queen.answer("POST", "/v2/tasks", refusal("INVALID_API_KEY", "The key is wrong.", hint="look there"), 401)
 
     ran = rbee(*ASK, "--json")
@@ -257,7 +257,7 @@ def test_a_queen_of_another_version_is_refused(queen: StandInQueen) -> None:
         (["--prompt", "-"], b"\xff\xfe", "not UTF-8"),
         (["--backend", "tpu"], "", "'tpu' is not one of"),
         (["--device", "x"], "", "'x' is not a device number"),
-        (["--stop", ""], "", "a stop text has"),
+        (["--stop", ""], "", "a stop text must have"),
         (["--raw", "--system", "x"], "", "--raw"),
         (["--colour"], "", "--colour"),
     ],

@@ -92,7 +92,7 @@ def test_a_queen_that_cannot_start_says_why(machine: Machine, command: list[str]
 
 @pytest.mark.B63
 def test_start_and_stop_with_a_receipt(machine: Machine, model: str) -> None:
-    """`daemon stop` accounts for the queen, her hive and its workers, and removes the PID file."""
+    """`daemon stop` accounts for the queen, its hive and its workers, and removes the PID file."""
     assert machine.run("rbee-keeper", "daemon", "start").code == 0
     pid = int((machine.home / "run" / "queen-rbee.pid").read_text())
     assert machine.process("queen-rbee").pid == pid
@@ -123,7 +123,7 @@ def test_stopping_what_does_not_run(machine: Machine) -> None:
 
 
 def test_a_queen_that_hangs_is_ended_by_signals(machine: Machine) -> None:
-    """A queen that lives but does not answer is reported by status and killed by stop, with her hive."""
+    """A queen that runs but does not respond is reported by status and killed by stop, with its hive."""
     machine.env["RBEE_STOP_TIMEOUT_S"] = "1"
     assert machine.run("rbee-keeper", "daemon", "start").code == 0
     machine.process("queen-rbee").suspend()
@@ -150,7 +150,7 @@ def test_two_starts_at_once_are_one_queen(machine: Machine) -> None:
 
 
 def test_an_infer_waits_for_the_others_on_its_own_queen(machine: Machine, model: str) -> None:
-    """A keeper that owns the queen lets another's answer finish before it ends her."""
+    """A keeper that owns the queen lets another's answer finish before it stops it."""
     machine.fake(tokens_per_s=20)
     first = machine.start(*infer(model, "--max-tokens", "20"))
     eventually(lambda: first.stdout.read_text(), within=60, because="the first answer runs")

@@ -102,8 +102,8 @@ def test_worker_stop(queen: StandInQueen) -> None:
 
     first, second = rbee("worker", "stop", "--id", "w1"), rbee("workers", "shutdown", "--id", "w1")
 
-    assert (first.code, first.stdout) == (0, "w1 stopped after 0.2 s, 94.0 MB of memory returned\n")
-    assert (second.code, "still there" in second.stdout) == (1, True)
+    assert (first.code, first.stdout) == (0, "w1 stopped after 0.2 s, 94.0 MB of memory freed\n")
+    assert (second.code, "still runs" in second.stdout) == (1, True)
     assert queen.requests("POST", "/v2/workers/shutdown")[0].body == {"worker_id": "w1"}
 
 
@@ -153,7 +153,7 @@ def test_models_pull_that_stops_short(queen: StandInQueen) -> None:
 
 
 def test_models_list_show_and_rm(queen: StandInQueen) -> None:
-    """The catalogue is listed with what is wrong; an alias is resolved for show and rm."""
+    """The catalog is listed with what is wrong; an alias is resolved for show and rm."""
     queen.answer("GET", "/v2/models/list", {"models": [MODEL]})
     queen.answer("GET", "/v2/models/show", {**MODEL, "layers": 30})
     queen.answer("DELETE", "/v2/models", None)
@@ -206,7 +206,7 @@ def test_config_list_nodes(queen: StandInQueen) -> None:
 
 
 def test_config_remove_node(queen: StandInQueen) -> None:
-    """The node is removed through the queen; one that she does not know is an error with advice."""
+    """The node is removed through the queen; one that it does not know is an error with a hint."""
     queen.answer("POST", "/v2/registry/beehives/remove", {})
     queen.answer("POST", "/v2/registry/beehives/remove", refusal("NODE_NOT_FOUND", "There is no node named x."), 404)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rbee.fleet.kinds import cache_home
+from rbee.fleet.build_target import cache_home
 from tests.rig.commands import RigError, RigUnavailable, attempt, call
 from tests.rig.mounts import remove_tree, unmount_below
 from tools.longstep import StepError, run_with_progress, say

@@ -1,1 +1,1 @@
-"""One module a command or group of commands; each imports what it needs in the bodies of its functions."""
+"""The commands; each imports what it needs in the bodies of its functions, so that --help stays fast."""

@@ -1,4 +1,4 @@
-"""`config`: show and check settings; test, list and remove machines."""
+"""`config`: show and check settings; add, list and remove machines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 if TYPE_CHECKING:
     from rbee.keeper.session import Session
@@ -22,7 +22,10 @@ def config() -> None:
 @config.command()
 @click.pass_obj
 def show(flags: Flags, /) -> None:
-    """Print the settings that are in force, each with its source; keys are masked."""
+    """Show the effective settings, each with its source.
+
+    Keys are masked.
+    """
     from rbee.config.credentials import api_key_file
     from rbee.keeper.session import Session
     from rbee.observe.redaction import MASK
@@ -31,7 +34,7 @@ def show(flags: Flags, /) -> None:
     settings = session.settings
     rows: list[tuple[str, Any, str]] = [
         ("home", str(settings.paths.home), "RBEE_HOME" if settings.environ.get("RBEE_HOME") else "default"),
-        ("config file", str(settings.file.path) if settings.file.path else None, "first found"),
+        ("config file", str(settings.file.path) if settings.file.path else None, "first file found"),
     ]
     rows += [(key, value, settings.sources[key]) for key, value in settings.values.items()]
     key_source = "RBEE_API_KEY" if settings.environ.get("RBEE_API_KEY") else settings.keeper.api_key_file
@@ -54,22 +57,25 @@ def show(flags: Flags, /) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def check(flags: Flags, /, file: Path | None) -> None:
-    """Check the config file that is in force, or FILE, for the keeper and the daemons here; and the inventory."""
+    """Check the config file and the inventory.
+
+    Without FILE, the config file in use is checked, for rbee-keeper and for the daemons of this machine.
+    """
     from rbee.config.file import find, read
     from rbee.errors import ConfigError
     from rbee.keeper.config_check import check_aliases, check_daemons, check_inventory
-    from rbee.keeper.output import Output
     from rbee.keeper.settings import load
+    from rbee.keeper.ui.output import Output
 
     out = Output(flags)
     environ = dict(os.environ)
     if file is not None and not file.is_file():
-        raise ConfigError("there is no such file.", path=str(file))
+        raise ConfigError("no such file.", path=str(file))
     found = find(environ) if file is None else read(file)
     settings = load(environ, found)
     if found.path is None:
         checked: list[str] = []
-        out.say("There is no config file, which is fine; a commented one is written by: rbee-keeper install")
+        out.say("There is no config file; the defaults apply. To write a commented one: rbee-keeper install")
     else:
         check_aliases(settings)
         checked = ["rbee-keeper", *check_daemons(found)]
@@ -79,24 +85,27 @@ def check(flags: Flags, /, file: Path | None) -> None:
         out.data({"file": path, "inventory": inventory, "right": True, "checked": checked})
         return
     if found.path is not None:
-        out.text(f"{found.path} is right for {', '.join(checked)}")
+        out.text(f"{found.path} is valid (checked by {', '.join(checked)})")
     if inventory is not None:
-        out.text(f"{inventory} is right")
+        out.text(f"{inventory} is valid")
 
 
 @config.command("set-ssh")
-@click.option("--node", "name", required=True, metavar="NAME", help="The name of the machine, which --node means.")
-@click.option("--host", required=True, metavar="ADDRESS", help="Where SSH and the queen find it.")
-@click.option("--user", required=True, metavar="USER", help="Who logs in; root, or one whom sudo lets.")
-@click.option("--key", "key_path", metavar="FILE", help="The private key, mode 600; without it ssh chooses.")
-@click.option("--port", type=click.IntRange(1, 65535), help="The port of SSH.")
-@click.option("--git-repo", "repo_url", metavar="URL", help="Where the machine clones rbee from.")
-@click.option("--git-branch", "repo_branch", metavar="NAME", help="Which branch, tag or commit of it.")
-@click.option("--install-path", metavar="FOLDER", help="Where rbee goes on the machine.")
+@click.option("--node", "name", required=True, metavar="NAME", help="The name of the machine, as used with --node.")
+@click.option("--host", required=True, metavar="ADDRESS", help="The address for SSH and for the queen.")
+@click.option("--user", required=True, metavar="USER", help="The SSH user: root, or a user with sudo.")
+@click.option("--key", "key_path", metavar="FILE", help="The private SSH key (mode 600); without it, ssh chooses.")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="PORT", help="The SSH port.")
+@click.option("--git-repo", "repo_url", metavar="URL", help="The repository from which the machine clones rbee.")
+@click.option("--git-branch", "repo_branch", metavar="NAME", help="The branch, tag or commit to install.")
+@click.option("--install-path", metavar="FOLDER", help="Where to install rbee on the machine.")
 @click.pass_obj
 def set_ssh(flags: Flags, /, **fields: Any) -> None:
-    """Test a machine over SSH and write it into the inventory; one that is there already is changed."""
-    from rbee.keeper.fleet_nodes import put_node
+    """Test a machine over SSH and add it to the inventory.
+
+    A machine that is in the inventory already is updated.
+    """
+    from rbee.keeper.fleet.nodes import put_node
     from rbee.keeper.session import Session
 
     session = Session(flags, node=fields["name"])
@@ -106,20 +115,27 @@ def set_ssh(flags: Flags, /, **fields: Any) -> None:
 @config.command("list-nodes")
 @click.pass_obj
 def list_nodes(flags: Flags, /) -> None:
-    """List the machines: status, last connection, install path, backends; works without a queen too."""
+    """List the machines of the inventory.
+
+    Without a running queen, their last known state is shown.
+    """
     from rbee.keeper.session import Session
 
     show_nodes(Session(flags))
 
 
 @config.command("remove-node")
-@click.option("--node", required=True, metavar="NAME", help="The node to forget.")
+@click.option("--node", required=True, metavar="NAME", help="The name of the machine.")
 @click.pass_obj
 def remove_node(flags: Flags, /, node: str) -> None:
-    """Forget a machine: inventory, registry and key; nothing is changed on the machine itself."""
+    """Remove a machine from the inventory.
+
+    It is also removed from the queen's registry, and the key of its hive is deleted. The machine itself is left
+    unchanged.
+    """
     from rbee.keeper.session import Session
 
-    forget(Session(flags, node=node), node)
+    remove_and_report(Session(flags, node=node), node)
 
 
 def show_added(session: Session, row: dict[str, Any]) -> None:
@@ -137,8 +153,8 @@ def show_nodes(session: Session) -> None:
     """Print all machines."""
     from time import time
 
-    from rbee.keeper.fleet_nodes import list_rows
-    from rbee.keeper.output import ago_text
+    from rbee.keeper.fleet.nodes import list_rows
+    from rbee.keeper.ui.output import ago_text
 
     rows = list_rows(session)
     if session.out.json:
@@ -158,13 +174,13 @@ def show_nodes(session: Session) -> None:
             ]
             for row in rows
         ],
-        empty="No machines yet: rbee-keeper config set-ssh adds one. This one needs no adding: --node localhost.",
+        empty="The inventory has no machines (localhost needs no entry). To add one: rbee-keeper config set-ssh",
     )
 
 
-def forget(session: Session, node: str) -> None:
-    """Remove a machine, and say so."""
-    from rbee.keeper.fleet_nodes import remove_node as remove
+def remove_and_report(session: Session, node: str) -> None:
+    """Remove a machine and print that."""
+    from rbee.keeper.fleet.nodes import remove_node as remove
 
     remove(session, node)
     if session.out.json:

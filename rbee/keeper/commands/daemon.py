@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 if TYPE_CHECKING:
     from rbee.keeper.session import Session
@@ -14,18 +14,21 @@ if TYPE_CHECKING:
 
 @click.group(cls=KeeperGroup)
 def daemon() -> None:
-    """Start, stop and look at the queen of this machine."""
+    """Start, stop and show the queen of this machine."""
 
 
 @daemon.command()
 @click.pass_obj
 def start(flags: Flags, /) -> None:
-    """Start a queen that stays until `daemon stop`; one that runs already is left alone."""
-    from rbee.keeper import pid_file
-    from rbee.keeper.fleet_registry import register_all
-    from rbee.keeper.queen_life import check_version, probe, serves, start_lock
+    """Start a queen that runs until `daemon stop`.
+
+    A queen that runs already is left alone.
+    """
+    from rbee.keeper.fleet.registration import register_all
+    from rbee.keeper.queen import pid_file
+    from rbee.keeper.queen.lifecycle import check_version, probe, serves, start_lock
+    from rbee.keeper.queen.process import PROGRAM, log_path, start_detached
     from rbee.keeper.session import Session
-    from rbee.keeper.spawn import PROGRAM, log_path, start_detached
 
     session = Session(flags)
     settings, out = session.settings, session.out
@@ -33,36 +36,39 @@ def start(flags: Flags, /) -> None:
         version = probe(settings)
         if version is not None:
             check_version(version, settings)
-            out.say(f"A queen already runs at {settings.queen_url} (version {version}); nothing to do", "👑")
+            out.say(f"A queen already runs at {settings.queen_url} (version {version})", "👑")
             _show(session, {"state": "running", "url": settings.queen_url, "version": version, "started": False})
             return
         file = settings.paths.queen_pid
         old = pid_file.read(file)
         if old is not None:
             if pid_file.is_queen(old, PROGRAM):
-                raise _mute(session, old)
-            out.say(f"Removed a stale PID file: process {old} is not a queen ({file})", "🧹")
+                raise _not_responding(session, old)
+            out.say(f"Removed the stale PID file {file}: process {old} is not a queen", "🧹")
             pid_file.remove(file)
         pid = start_detached(settings, lambda: serves(settings))
         pid_file.write(file, pid)
     register_all(session, session.queen())
-    out.say(f"The queen runs at {settings.queen_url} (process {pid}); her log is {log_path(settings)}", "👑")
-    out.say("Next: rbee-keeper infer --model demo --prompt TEXT, and rbee-keeper daemon stop to end her")
+    out.say(f"Started the queen; its log is {log_path(settings)}", "👑")
+    out.say("Next: rbee-keeper infer --model demo --prompt TEXT; to stop it: rbee-keeper daemon stop")
     _show(session, {"state": "running", "url": settings.queen_url, "pid": pid, "started": True})
 
 
 @daemon.command()
 @click.pass_obj
 def stop(flags: Flags, /) -> None:
-    """Stop the queen, her hives and their workers, and say what became of each."""
+    """Stop the queen, its hives and their workers.
+
+    Prints what was stopped and what, if anything, is left. The exit code is 1 if something is left.
+    """
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
-    from rbee.keeper import pid_file, receipt
-    from rbee.keeper.ending import end_silent_queen, stop_queen
-    from rbee.keeper.errors import AlreadyToldError
-    from rbee.keeper.queen_life import probe
+    from rbee.keeper.queen import pid_file, receipt
+    from rbee.keeper.queen.lifecycle import probe
+    from rbee.keeper.queen.process import PROGRAM
+    from rbee.keeper.queen.stop import kill_unresponsive_queen, stop_queen
     from rbee.keeper.session import Session
-    from rbee.keeper.spawn import PROGRAM
+    from rbee.keeper.ui.errors import AlreadyReportedError
 
     session = Session(flags)
     settings, out = session.settings, session.out
@@ -78,38 +84,39 @@ def stop(flags: Flags, /) -> None:
     if not answers and not alive:
         if pid is not None:
             pid_file.remove(file)
-            out.say(f"Removed a stale PID file: process {pid} is not a queen ({file})", "🧹")
-        out.say(f"No queen runs at {settings.queen_url}; nothing to stop")
+            out.say(f"Removed the stale PID file {file}: process {pid} is not a queen", "🧹")
+        out.say(f"No queen runs at {settings.queen_url}")
         _show(session, {"state": "stopped", "stale_pid": pid})
         return
     if not answers and pid is not None:
-        left = end_silent_queen(session, pid)
+        left = kill_unresponsive_queen(session, pid)
         if flags.json:
             out.data({"state": "running" if left else "stopped", "pid": pid, "left": left})
     else:
-        told = stop_queen(session, pid if alive else None)
+        stopped = stop_queen(session, pid if alive else None)
         if flags.json:
-            out.data(told.data())
+            out.data(stopped.data())
         else:
-            for line in receipt.full(told):
+            for line in receipt.detail_lines(stopped):
                 out.text(line)
-        left = told.left
+        left = stopped.left
     if left:
-        raise AlreadyToldError
+        raise AlreadyReportedError
     pid_file.remove(file)
 
 
 @daemon.command()
 @click.pass_obj
 def status(flags: Flags, /) -> None:
-    """Say whether the queen is running, stopped, or stale: a PID file without a queen.
+    """Show whether the queen is running, stopped or stale.
 
-    The exit code is 0 in all three cases; scripts read `state` from --json.
+    Stale means that there is a PID file, but no queen. The exit code is 0 in all three cases; scripts read `state`
+    from --json.
     """
-    from rbee.keeper import pid_file
-    from rbee.keeper.queen_life import probe
+    from rbee.keeper.queen import pid_file
+    from rbee.keeper.queen.lifecycle import probe
+    from rbee.keeper.queen.process import PROGRAM
     from rbee.keeper.session import Session
-    from rbee.keeper.spawn import PROGRAM
 
     session = Session(flags)
     settings = session.settings
@@ -119,29 +126,29 @@ def status(flags: Flags, /) -> None:
     elif pid is None:
         _show(session, {"state": "stopped", "url": settings.queen_url})
     elif pid_file.is_queen(pid, PROGRAM):
-        raise _mute(session, pid)
+        raise _not_responding(session, pid)
     else:
         stale = str(settings.paths.queen_pid)
         _show(session, {"state": "stale", "url": settings.queen_url, "pid": pid, "pid_file": stale})
 
 
-def _mute(session: Session, pid: int) -> Exception:
+def _not_responding(session: Session, pid: int) -> Exception:
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
-    from rbee.keeper.spawn import log_path
+    from rbee.keeper.queen.process import log_path
 
     return RbeeError(
         ErrorCode.CONNECTION_TIMEOUT,
-        f"A queen lives as process {pid}, but she does not answer at {session.settings.queen_url}; "
-        f"her log is {log_path(session.settings)}.",
+        f"A queen runs as process {pid}, but does not respond at {session.settings.queen_url}; "
+        f"its log is {log_path(session.settings)}.",
         details={"pid": pid},
-        hint="If she listens elsewhere set queen_url; to end her: rbee-keeper daemon stop",
+        hint="If it listens at another address, set queen_url; to stop it: rbee-keeper daemon stop",
     )
 
 
 def _show(session: Session, now: dict[str, Any]) -> None:
     """Print the state: JSON for scripts, a sentence for people."""
-    from rbee.keeper.receipt import count
+    from rbee.keeper.queen.receipt import count
 
     out = session.out
     if out.json:
@@ -155,7 +162,7 @@ def _show(session: Session, now: dict[str, Any]) -> None:
         if "hives_connected" in now:
             from time import time
 
-            from rbee.keeper.output import ago_text
+            from rbee.keeper.ui.output import ago_text
 
             text += f", version {now['version']}, started {ago_text(now.get('started_unix'), time())}: "
             text += ", ".join(
@@ -166,10 +173,10 @@ def _show(session: Session, now: dict[str, Any]) -> None:
                 ]
             )
             if now.get("ephemeral"):
-                text += " (she belongs to another rbee-keeper and ends with it)"
+                text += " (started by another rbee-keeper command; it stops with that command)"
         out.text(text)
     elif state == "stale":
-        out.text(f"stale: {now['pid_file']} names process {now['pid']}, which is not a queen")
-        out.say("Next: rbee-keeper daemon start removes it and starts a queen")
+        out.text(f"stale: process {now['pid']} in {now['pid_file']} is not a queen")
+        out.say("Next: rbee-keeper daemon start")
     else:
         out.text("stopped")

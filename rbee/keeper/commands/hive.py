@@ -1,4 +1,4 @@
-"""`hive`: install, upgrade, start, stop and remove hives on machines, and see how they are."""
+"""`hive`: install, upgrade, start, stop and remove hives on machines, and show their state."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
-from rbee.keeper.options import check_option, nodes_options, show_command_option, yes_option
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.options import check_option, nodes_options, show_command_option, yes_option
 
 
 @click.group(cls=KeeperGroup)
@@ -21,40 +21,52 @@ def hive() -> None:
 @show_command_option
 @click.pass_obj
 def install(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Clone, build, install the service, and prove that it serves; a second time changes nothing."""
-    from rbee.keeper import fleet_hives
+    """Install hives on machines and start them.
+
+    Clones and builds rbee on each machine, installs the service and checks that it serves. Running it again changes
+    nothing.
+    """
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.install(Session(flags, node=node), node, **how)
+    hives.install(Session(flags, node=node), node, **how)
 
 
 @hive.command()
 @nodes_options
-@click.option("--keep-models", is_flag=True, help="Leave the models and their catalogue.")
+@click.option("--keep-models", is_flag=True, help="Keep the models and their catalog.")
 @yes_option
 @check_option
 @show_command_option
 @click.pass_obj
 def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Take service, programs, user, logs and models off the machines; asks first."""
-    from rbee.keeper import fleet_hives
+    """Remove hives from machines.
+
+    Removes service, programs, user, logs and models, after asking for confirmation.
+    """
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.uninstall(Session(flags, node=node), node, **how)
+    hives.uninstall(Session(flags, node=node), node, **how)
 
 
 @hive.command()
 @nodes_options
-@click.option("--branch", metavar="NAME", help="The branch, tag or commit to go to; without it that of the inventory.")
+@click.option(
+    "--branch", metavar="NAME", help="The branch, tag or commit to install; without it, that of the inventory."
+)
 @check_option
 @show_command_option
 @click.pass_obj
 def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Go to a newer release, one machine first; one that does not serve goes back by itself."""
-    from rbee.keeper import fleet_hives
+    """Upgrade hives to a newer release.
+
+    One machine is upgraded first, then the others. A machine whose hive does not serve afterwards is rolled back.
+    """
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.upgrade(Session(flags, node=node), node, **how)
+    hives.upgrade(Session(flags, node=node), node, **how)
 
 
 @hive.command()
@@ -64,10 +76,10 @@ def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
 @click.pass_obj
 def start(flags: Flags, /, node: str | None, **how: Any) -> None:
     """Start installed hives and wait until they serve."""
-    from rbee.keeper import fleet_hives
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.start(Session(flags, node=node), node, **how)
+    hives.start(Session(flags, node=node), node, **how)
 
 
 @hive.command()
@@ -76,19 +88,19 @@ def start(flags: Flags, /, node: str | None, **how: Any) -> None:
 @show_command_option
 @click.pass_obj
 def stop(flags: Flags, /, node: str | None, **how: Any) -> None:
-    """Stop hives after their running requests; their workers end with them."""
-    from rbee.keeper import fleet_hives
+    """Stop hives and their workers after their running requests."""
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.stop(Session(flags, node=node), node, **how)
+    hives.stop(Session(flags, node=node), node, **how)
 
 
 @hive.command()
 @nodes_options
 @click.pass_obj
 def status(flags: Flags, /, node: str | None) -> None:
-    """Say how the hives are: the machine's own word, the queen's view, and the workers."""
-    from rbee.keeper import fleet_hives
+    """Show the state of hives, their connection to the queen and their workers."""
+    from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    fleet_hives.status(Session(flags, node=node), node)
+    hives.status(Session(flags, node=node), node)

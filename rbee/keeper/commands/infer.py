@@ -1,4 +1,4 @@
-"""`infer`: answer one prompt, starting whatever is missing for it."""
+"""`infer`: answer one prompt; start a queen, a hive and a worker as needed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperCommand
-from rbee.keeper.options import backend_option, device_option
+from rbee.keeper.ui.lazy import Flags, KeeperCommand
+from rbee.keeper.ui.options import backend_option, device_option
 
 if TYPE_CHECKING:
     from rbee.keeper.inference import Inference
-    from rbee.keeper.queen_life import QueenInUse
+    from rbee.keeper.queen.lifecycle import QueenHandle
     from rbee.keeper.session import Session
 
 _MAX_PROMPT_CHARS = 2_000_000
@@ -35,37 +35,64 @@ def _prompt(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if len(value) > _MAX_PROMPT_CHARS or len(value.encode("utf-8", "replace")) > _MAX_PROMPT_BYTES:
         raise click.BadParameter(
             f"the prompt is longer than {_MAX_PROMPT_CHARS:,} characters ({_MAX_PROMPT_BYTES / 1e6:.1f} MB), "
-            "which is more than any model here takes."
+            "which is more than any model accepts."
         )
     return value
 
 
 def _stops(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     if len(value) > _MAX_STOPS:
-        raise click.BadParameter(f"at most {_MAX_STOPS} stop texts.")
+        raise click.BadParameter(f"at most {_MAX_STOPS} stop texts are accepted.")
     if any(not 0 < len(stop) <= _MAX_STOP_CHARS for stop in value):
-        raise click.BadParameter(f"a stop text has 1 to {_MAX_STOP_CHARS} characters.")
+        raise click.BadParameter(f"a stop text must have 1 to {_MAX_STOP_CHARS} characters.")
     return value
 
 
 @click.command(cls=KeeperCommand)
 @click.option("--model", required=True, metavar="REF", help="A model reference, or an alias such as demo.")
-@click.option("--prompt", required=True, callback=_prompt, metavar="TEXT", help="What to answer; - reads stdin.")
-@click.option("--node", metavar="NAME", help="Where to run; without it the queen chooses.")
-@click.option("--max-tokens", type=click.IntRange(1, 1_000_000), default=20, show_default=True)
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.7, show_default=True)
+@click.option("--prompt", required=True, callback=_prompt, metavar="TEXT", help="The prompt; - reads it from stdin.")
+@click.option("--node", metavar="NAME", help="The node to run on; without it, the queen chooses.")
 @click.option(
-    "--top-p", type=click.FloatRange(0, 1), default=None, help="Keep tokens up to this share.  [default: 0.95]"
+    "--max-tokens",
+    type=click.IntRange(1, 1_000_000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Generate at most N tokens.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 2), default=None, help="The same seed gives the same answer.")
-@click.option("--stop", multiple=True, callback=_stops, metavar="TEXT", help="Stop before this text; repeatable.")
-@click.option("--system", metavar="TEXT", help="Instructions that stand before the prompt.")
-@click.option("--raw", is_flag=True, help="Take the prompt as it is, without the model's chat template.")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 2),
+    default=0.7,
+    show_default=True,
+    metavar="X",
+    help="Sampling temperature; 0 always takes the most likely token.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1),
+    default=None,
+    metavar="X",
+    help="Sample from the likeliest tokens up to this total probability.  [default: 0.95]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 2),
+    default=None,
+    metavar="N",
+    help="Seed of the sampler; the same seed gives the same answer.",
+)
+@click.option(
+    "--stop", multiple=True, callback=_stops, metavar="TEXT", help="Stop before this text; may be given several times."
+)
+@click.option("--system", metavar="TEXT", help="The system prompt.")
+@click.option("--raw", is_flag=True, help="Send the prompt as it is, without the model's chat template.")
 @click.option(
     "--priority",
     type=click.IntRange(-10, 10),
     default=None,
-    help="Who waits for a slot with a higher one comes first.  [default: 0]",
+    metavar="N",
+    help="Requests of higher priority get a free slot first.  [default: 0]",
 )
 @click.option(
     "--deadline",
@@ -73,33 +100,35 @@ def _stops(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     type=click.FloatRange(0, 86_400, min_open=True),
     default=None,
     metavar="SECONDS",
-    help="Wait for a slot, and generate, no longer than this.",
+    help="Give up after this time, waiting for a slot included.",
 )
 @backend_option
 @device_option
 @click.pass_obj
-def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **wish: object) -> None:
-    """Answer one prompt: the answer to stdout as it comes, the story to stderr.
+def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **options: object) -> None:
+    """Answer one prompt: the answer goes to stdout, progress to stderr.
 
-    A queen that runs is used and left alone; if none does, one is started and ended with everything below it.
+    A running queen is used and left running. Where none runs, one is started for this command and stopped
+    afterwards, with its hive and its workers.
+
     With --json each line of stdout is an event: narration, progress, placed, token, done, or {"error": ...}.
     """
     from rbee.keeper.inference import Inference
     from rbee.keeper.model_names import resolve
     from rbee.keeper.session import Session
 
-    if wish["raw"] and wish["system"]:
-        raise click.UsageError("--system needs the chat template, and --raw leaves it out.")
-    session = Session(flags, node=str(wish["node"]) if wish["node"] else None)
-    request = {key: value for key, value in wish.items() if value is not None}
+    if options["raw"] and options["system"]:
+        raise click.UsageError("--system needs the chat template, which --raw leaves out.")
+    session = Session(flags, node=str(options["node"]) if options["node"] else None)
+    request = {key: value for key, value in options.items() if value is not None}
     request |= {"model": resolve(model, session.settings.aliases), "prompt": prompt, "stop": list(stop)}
     _run(session, Inference(request, session.out, session.settings.paths))
 
 
-def _reach(session: Session, queen: QueenInUse, inference: Inference) -> None:
-    """See that the hive of another machine serves; that of localhost is the queen's own care."""
+def _ensure_remote_hive(session: Session, queen: QueenHandle, inference: Inference) -> None:
+    """Start the hive of another machine if it does not run; the queen itself starts that of localhost."""
     from rbee.contracts.ids import LOCALHOST_NODE
-    from rbee.keeper.remote_hive import RemoteHive
+    from rbee.keeper.fleet.remote_hive import RemoteHive
 
     if inference.node in (None, LOCALHOST_NODE):
         return
@@ -108,23 +137,23 @@ def _reach(session: Session, queen: QueenInUse, inference: Inference) -> None:
         hive.ensure()
     finally:
         if hive.started:
-            queen.started.append(str(inference.node))
+            queen.started_hives.append(str(inference.node))
 
 
 def _run(session: Session, inference: Inference) -> None:
-    """Run it; a queen of somebody else's that ends before the first token is replaced."""
+    """Run it; start over with a new queen if one that is not ours stops before the first token."""
     from rbee.errors import RbeeError
-    from rbee.keeper.queen_life import queen_for, wait_until_gone
+    from rbee.keeper.queen.lifecycle import queen_for, wait_until_gone
 
     for attempt in range(1, _START_OVERS + 1):
         with queen_for(session) as queen:
             try:
-                _reach(session, queen, inference)
+                _ensure_remote_hive(session, queen, inference)
                 return inference.run(queen.client)
             except RbeeError as error:
-                if queen.own or attempt == _START_OVERS or not inference.may_start_over(error):
+                if queen.owned or attempt == _START_OVERS or not inference.may_retry(error):
                     raise
-                session.out.say(f"The queen is ending ({error.message}); starting over when she is gone", "🔁")
+                session.out.say(f"The queen is stopping ({error.message}); starting over when it has stopped", "🔁")
         if not wait_until_gone(session.settings, _OLD_QUEEN_GONE_S):
-            session.out.say("She still answers; trying her again", "🔁")
+            session.out.say("The queen still responds; retrying", "🔁")
     raise AssertionError("the last attempt returns or raises")

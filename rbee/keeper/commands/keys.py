@@ -1,19 +1,19 @@
-"""`keys add`, `list` and `remove`: who may ask the queen for tokens."""
+"""`keys add`, `list` and `remove`: the API keys of the queen's clients."""
 
 from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 _name = click.argument("name", metavar="NAME")
 
 
 @click.group(cls=KeeperGroup)
 def keys() -> None:
-    """Give people and programs keys of their own for the queen.
+    """Manage the API keys of clients.
 
-    Such a key opens inference and nothing else, and its requests get their fair share of the slots. The queen must run.
+    A client's key allows inference and nothing else. Clients share the slots fairly. The queen must run.
     """
 
 
@@ -21,22 +21,27 @@ def keys() -> None:
 @_name
 @click.pass_obj
 def add(flags: Flags, /, name: str) -> None:
-    """Make a key for NAME and print it, this once: the queen keeps only its hash."""
+    """Create a key for the client NAME and print it.
+
+    The key is shown only once: the queen stores its hash.
+    """
     from rbee.keeper.session import Session
 
     session = Session(flags)
-    made = session.queen().add_key(name)
+    created = session.queen().add_key(name)
     if flags.json:
-        session.out.data(made)
+        session.out.data(created)
         return
-    session.out.text(str(made["key"]))
-    session.out.say(f"{name} sends it as a bearer key to {session.settings.queen_url}; it is not shown again", "🔑")
+    session.out.text(str(created["key"]))
+    session.out.say(
+        f"{name} sends it to {session.settings.queen_url} as 'Authorization: Bearer KEY'; it is not shown again", "🔑"
+    )
 
 
 @keys.command("list")
 @click.pass_obj
 def list_(flags: Flags, /) -> None:
-    """List who has a key."""
+    """List the clients that have a key."""
     from rbee.keeper.session import Session
 
     session = Session(flags)
@@ -44,14 +49,21 @@ def list_(flags: Flags, /) -> None:
     if flags.json:
         session.out.data({"clients": rows})
     else:
-        session.out.table(["client"], [[row["name"]] for row in rows], empty="Nobody but the operator has a key.")
+        session.out.table(
+            ["client"],
+            [[row["name"]] for row in rows],
+            empty="No client has a key. To create one: rbee-keeper keys add NAME",
+        )
 
 
 @keys.command()
 @_name
 @click.pass_obj
 def remove(flags: Flags, /, name: str) -> None:
-    """Take the key of NAME back; requests that run are not cut off."""
+    """Revoke the key of the client NAME.
+
+    Running requests are not interrupted.
+    """
     from rbee.keeper.session import Session
 
     session = Session(flags)
@@ -59,4 +71,4 @@ def remove(flags: Flags, /, name: str) -> None:
     if flags.json:
         session.out.data({"removed": name})
     else:
-        session.out.text(f"The key of {name} opens nothing any more.")
+        session.out.text(f"Revoked the key of {name}")

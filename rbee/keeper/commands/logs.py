@@ -1,20 +1,31 @@
-"""`logs`: the log of a node's hive and workers."""
+"""`logs`: the logs of a node's hive and workers."""
 
 from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperCommand
-from rbee.keeper.options import node_option
+from rbee.keeper.ui.lazy import Flags, KeeperCommand
+from rbee.keeper.ui.options import node_option
 
 
 @click.command(cls=KeeperCommand)
 @node_option(required=True)
-@click.option("--follow", "-f", is_flag=True, help="Go on as lines come, until Ctrl-C.")
-@click.option("--lines", "-n", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Lines a log.")
+@click.option("--follow", "-f", is_flag=True, help="Print new lines as they come, until Ctrl-C.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(0, 100_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Print the last N lines of each log.",
+)
 @click.pass_obj
 def logs(flags: Flags, /, node: str, *, follow: bool, lines: int) -> None:
-    """Print the last lines of the logs of a node's hive and its workers; each line says whose it is."""
+    """Print the logs of a node's hive and workers.
+
+    Each line begins with the name of the daemon that wrote it.
+    """
     from rbee.keeper.session import Session
 
     session = Session(flags, node=node)

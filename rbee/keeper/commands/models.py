@@ -1,12 +1,12 @@
-"""`models pull`, `list`, `show` and `rm`: the catalogue of a node."""
+"""`models pull`, `list`, `show` and `rm`: the model catalog of a node."""
 
 from __future__ import annotations
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
-_node = click.option("--node", default="localhost", show_default=True, metavar="NAME", help="The node.")
+_node = click.option("--node", default="localhost", show_default=True, metavar="NAME", help="The name of the node.")
 _model = click.argument("model", metavar="MODEL")
 
 
@@ -14,7 +14,7 @@ _model = click.argument("model", metavar="MODEL")
 def models() -> None:
     """Pull, list, show and remove models on a node.
 
-    A queen that runs is used; if none does, one is started for the command and ended after it.
+    A running queen is used. Where none runs, one is started for this command and stopped afterwards.
     """
 
 
@@ -23,18 +23,24 @@ def models() -> None:
 @_model
 @click.pass_obj
 def pull(flags: Flags, /, node: str, model: str) -> None:
-    """Fetch MODEL (a reference or an alias) to a node; what is there already is not fetched again."""
+    """Download MODEL to a node.
+
+    MODEL is a reference or an alias. A model that is there already is not downloaded again.
+    """
     from rbee.keeper.model_names import resolve
-    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
-    from rbee.keeper.story import Story
+    from rbee.keeper.ui.progress import ProgressPrinter
 
     session = Session(flags, node=node)
     reference = resolve(model, session.settings.aliases)
     with queen_for(session) as queen:
-        with queen.client.download(node, reference) as events, Story(session.out, as_events=flags.json) as story:
+        with (
+            queen.client.download(node, reference) as events,
+            ProgressPrinter(session.out, as_events=flags.json) as progress,
+        ):
             for event in events:
-                story.hear(event)
+                progress.handle(event)
         row = queen.client.model(node, reference)
     if flags.json:
         session.out.event("complete", {"model": row})
@@ -49,9 +55,10 @@ def list_(flags: Flags, /, node: str) -> None:
     """List the models of a node."""
     from time import time
 
-    from rbee.keeper.output import ago_text, size_text
-    from rbee.keeper.queen_life import queen_for
+    from rbee.keeper.model_names import display_name
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.output import ago_text, size_text
 
     session = Session(flags, node=node)
     with queen_for(session) as queen:
@@ -61,11 +68,11 @@ def list_(flags: Flags, /, node: str) -> None:
         return
     now = time()
     session.out.table(
-        ["id", "reference", "size", "quantisation", "context", "fetched"],
+        ["model", "size", "quantization", "context", "downloaded"],
         [
             [
-                str(row["id"]),
-                str(row["reference"]) + (f" [{row['problem']}]" if row.get("problem") else ""),
+                display_name(str(row["reference"]), session.settings.aliases)
+                + (f" [{row['problem']}]" if row.get("problem") else ""),
                 size_text(row["size_bytes"]),
                 str(row.get("quantization") or "-"),
                 str(row.get("context_length") or "-"),
@@ -73,7 +80,7 @@ def list_(flags: Flags, /, node: str) -> None:
             ]
             for row in rows
         ],
-        empty=f"No models on {node}. Next: rbee-keeper models pull --node {node} demo",
+        empty=f"No models on {node}. To download one: rbee-keeper models pull --node {node} demo",
     )
 
 
@@ -82,9 +89,11 @@ def list_(flags: Flags, /, node: str) -> None:
 @_model
 @click.pass_obj
 def show(flags: Flags, /, node: str, model: str) -> None:
-    """Show what the catalogue and the file's header say of MODEL: an id, a reference or an alias."""
-    from rbee.keeper.output import size_text
-    from rbee.keeper.queen_life import queen_for
+    """Show the details of MODEL.
+
+    MODEL is an id, a reference or an alias. The details come from the node's catalog and the header of the file.
+    """
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
 
     session = Session(flags, node=node)
@@ -93,11 +102,10 @@ def show(flags: Flags, /, node: str, model: str) -> None:
     if flags.json:
         session.out.data(row)
         return
-    shown = {**row, "size_bytes": f"{size_text(row.get('size_bytes'))} ({row.get('size_bytes')} bytes)"}
-    width = max(len(key) for key in shown)
-    for key, value in shown.items():
-        if value is not None:
-            session.out.text(f"{key.replace('_', ' '):<{width}}  {value}")
+    details = {_label(key): _detail(key, value) for key, value in row.items() if value is not None}
+    width = max(len(label) for label in details)
+    for label, text in details.items():
+        session.out.text(f"{label:<{width}}  {text}")
 
 
 @models.command()
@@ -105,8 +113,11 @@ def show(flags: Flags, /, node: str, model: str) -> None:
 @_model
 @click.pass_obj
 def rm(flags: Flags, /, node: str, model: str) -> None:
-    """Remove MODEL (an id, a reference or an alias) from a node: its entry, and the file if the hive fetched it."""
-    from rbee.keeper.queen_life import queen_for
+    """Remove MODEL from a node.
+
+    MODEL is an id, a reference or an alias. Its file is deleted only if the hive has downloaded it.
+    """
+    from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
 
     session = Session(flags, node=node)
@@ -117,3 +128,21 @@ def rm(flags: Flags, /, node: str, model: str) -> None:
         session.out.data({"node": node, "removed": reference})
     else:
         session.out.text(f"Removed {reference} from {node}")
+
+
+def _label(key: str) -> str:
+    return key.removesuffix("_bytes").removesuffix("_unix").removesuffix("_at").replace("_", " ")
+
+
+def _detail(key: str, value: object) -> str:
+    from time import time
+
+    from rbee.keeper.ui.output import ago_text, size_text
+
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if key.endswith("_bytes") and isinstance(value, int):
+        return f"{size_text(value)} ({value} bytes)"
+    if key.endswith("_unix") and isinstance(value, int | float):
+        return ago_text(value, time())
+    return str(value)

@@ -1,4 +1,4 @@
-"""`worker start`, `stop`, `list` and `health`, and the same as `workers list`, `health` and `shutdown`."""
+"""`worker start`, `stop`, `list` and `health`; `workers list`, `health` and `shutdown` are the same commands."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
-from rbee.keeper.lazy import Flags, KeeperGroup
-from rbee.keeper.options import backend_option, device_option, node_option
+from rbee.keeper.ui.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.options import backend_option, device_option, node_option
 
 
 @click.group(cls=KeeperGroup)
 def worker() -> None:
-    """Start, stop, list and check workers, through the queen."""
+    """Start, stop, list and check workers through the queen."""
 
 
 @click.group(cls=KeeperGroup)
 def workers() -> None:
-    """List, check and shut down workers: the same as `worker`."""
+    """List, check and shut down workers (an alias of worker)."""
 
 
 @click.command(cls=KeeperGroup.command_class)
@@ -25,42 +25,50 @@ def workers() -> None:
 @click.option("--model", required=True, metavar="REF", help="A model reference, or an alias such as demo.")
 @backend_option
 @device_option
-@click.option("--slots", type=click.IntRange(1, 64), help="How many requests it serves at once.")
-@click.option("--context-length", type=click.IntRange(min=64), metavar="TOKENS", help="Tokens a slot.")
+@click.option("--slots", type=click.IntRange(1, 64), metavar="N", help="Serve up to N requests at once.")
+@click.option(
+    "--context-length", type=click.IntRange(min=64), metavar="TOKENS", help="Context length of each slot, in tokens."
+)
 @click.pass_obj
-def start(flags: Flags, /, node: str, model: str, **wish: Any) -> None:
-    """Start a worker on a node and wait until it is ready; its model is fetched if need be."""
+def start(flags: Flags, /, node: str, model: str, **options: Any) -> None:
+    """Start a worker on a node and wait until it is ready.
+
+    The model is downloaded to the node if it is not there yet.
+    """
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
     from rbee.keeper.model_names import resolve
     from rbee.keeper.session import Session
-    from rbee.keeper.story import Story
+    from rbee.keeper.ui.progress import ProgressPrinter
 
     session = Session(flags, node=node)
-    request = {key: value for key, value in wish.items() if value is not None}
+    request = {key: value for key, value in options.items() if value is not None}
     request |= {"node": node, "model": resolve(model, session.settings.aliases)}
     spawned: dict[str, Any] | None = None
-    with session.queen().spawn(request) as events, Story(session.out) as story:
+    with session.queen().spawn(request) as events, ProgressPrinter(session.out) as progress:
         for event in events:
-            if not story.hear(event) and isinstance(event.data.get("worker"), dict):
+            if not progress.handle(event) and isinstance(event.data.get("worker"), dict):
                 spawned = event.data["worker"]
     if spawned is None:
-        raise RbeeError(ErrorCode.INVALID_RESPONSE, "The queen ended the stream without naming the worker.")
+        raise RbeeError(ErrorCode.INVALID_RESPONSE, "The queen ended the stream before it had named the worker.")
     if flags.json:
         session.out.data(spawned)
         return
     session.out.text(str(spawned["worker_id"]))
-    session.out.say(f"Next: rbee-keeper worker stop --id {spawned['worker_id']} ends it")
+    session.out.say(f"To stop it: rbee-keeper worker stop --id {spawned['worker_id']}")
 
 
 @click.command(cls=KeeperGroup.command_class)
-@click.option("--id", "worker_id", required=True, metavar="W", help="The worker's id, from `worker list`.")
+@click.option("--id", "worker_id", required=True, metavar="ID", help="The id of the worker (see worker list).")
 @click.pass_obj
 def stop(flags: Flags, /, worker_id: str) -> None:
-    """Stop a worker: it finishes what it is doing, gives its memory back and ends."""
-    from rbee.keeper.errors import AlreadyToldError
-    from rbee.keeper.output import size_text
+    """Stop a worker after its running requests.
+
+    The exit code is 1 if it still runs afterwards.
+    """
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.errors import AlreadyReportedError
+    from rbee.keeper.ui.output import size_text
 
     session = Session(flags)
     session.out.say(f"Stopping {worker_id}", "🧹")
@@ -70,27 +78,27 @@ def stop(flags: Flags, /, worker_id: str) -> None:
     else:
         memory = receipt.get("memory_returned_bytes")
         how = "killed" if receipt.get("killed") else "stopped"
-        end = f"{how} after {receipt.get('seconds', 0):.1f} s" if receipt.get("gone") else "still there"
+        end = f"{how} after {receipt.get('seconds', 0):.1f} s" if receipt.get("gone") else "still runs"
         kept = receipt.get("memory_returned") is False
-        verb = "were held; not all of it came back" if kept else "of memory returned"
+        verb = "were in use, not all of it was freed" if kept else "of memory freed"
         session.out.text(f"{worker_id} {end}" + (f", {size_text(memory)} {verb}" if memory else ""))
         for holder in receipt.get("held_by") or []:
-            session.out.warn(
-                f"{holder.get('name')} (process {holder.get('pid')}) still holds {size_text(holder.get('bytes'))} of it"
-            )
+            held = size_text(holder.get("bytes"))
+            session.out.warn(f"{holder.get('name')} (process {holder.get('pid')}) still holds {held} of its memory")
     if not receipt.get("gone"):
-        raise AlreadyToldError
+        raise AlreadyReportedError
 
 
 @click.command("list", cls=KeeperGroup.command_class)
 @node_option(required=False)
 @click.pass_obj
 def list_(flags: Flags, /, node: str | None) -> None:
-    """List the workers of all nodes, or of one."""
+    """List the workers of all nodes, or of one node."""
     from time import time
 
-    from rbee.keeper.output import ago_text
+    from rbee.keeper.model_names import display_name
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.output import ago_text
 
     session = Session(flags, node=node)
     rows, quarantined = session.queen().workers_and_quarantined(node)
@@ -104,7 +112,7 @@ def list_(flags: Flags, /, node: str | None) -> None:
             [
                 str(row["worker_id"]),
                 str(row["node"]),
-                str(row["model_ref"]),
+                display_name(str(row["model_ref"]), session.settings.aliases),
                 f"{row['backend']}:{row['device']}",
                 str(row["state"]),
                 f"{row['slots_available']} of {row['slots_total']}",
@@ -112,7 +120,7 @@ def list_(flags: Flags, /, node: str | None) -> None:
             ]
             for row in rows
         ],
-        empty=f"No workers{f' on {node}' if node else ''}. Next: rbee-keeper infer starts one when it needs it.",
+        empty=f"No workers run{f' on {node}' if node else ''}. To start one: rbee-keeper worker start",
     )
     for row in quarantined:
         what = row.get("model_ref") or f"{row.get('backend')} device {row.get('device')}"
@@ -124,10 +132,13 @@ def list_(flags: Flags, /, node: str | None) -> None:
 @node_option(required=False)
 @click.pass_obj
 def health(flags: Flags, /, node: str | None) -> None:
-    """Ask each worker how it is; exit code 1 if one does not answer."""
-    from rbee.keeper.errors import AlreadyToldError
-    from rbee.keeper.output import size_text
+    """Check whether each worker responds.
+
+    The exit code is 1 if one does not.
+    """
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.errors import AlreadyReportedError
+    from rbee.keeper.ui.output import size_text
 
     session = Session(flags, node=node)
     rows = session.queen().workers_health(node)
@@ -137,16 +148,16 @@ def health(flags: Flags, /, node: str | None) -> None:
         session.out.table(
             ["id", "node", "health", "state", "slots free", "memory", "idle"],
             [_health_row(row, size_text) for row in rows],
-            empty=f"No workers{f' on {node}' if node else ''}.",
+            empty=f"No workers run{f' on {node}' if node else ''}.",
         )
     if any(not row.get("health") for row in rows):
-        raise AlreadyToldError
+        raise AlreadyReportedError
 
 
 def _health_row(row: dict[str, Any], size_text: Any) -> list[str]:
     own = row.get("health")
     if not own:
-        return [row["worker_id"], row["node"], str(row.get("error") or "no answer"), "-", "-", "-", "-"]
+        return [row["worker_id"], row["node"], str(row.get("error") or "does not respond"), "-", "-", "-", "-"]
     return [
         row["worker_id"],
         row["node"],

@@ -1,7 +1,7 @@
 #!/usr/bin/python
-"""Ansible module: look at a machine once, and tell all that the rbee roles decide by.
+"""Ansible module: collect, in one step, all facts of a machine that the rbee roles use.
 
-One module instead of the general fact gathering: a run costs tasks times machines, and this one look replaces
+One module instead of the general fact gathering: a run costs tasks times machines, and this one replaces
 about ten. It changes nothing, needs no root, and also tells whether sudo would let the later tasks work.
 Runs on Python 3.8, so that a machine whose Python is too old can be told so.
 """
@@ -26,9 +26,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: rbee_machine
-short_description: Tell what a machine is and what of rbee is on it
+short_description: Collect the facts of a machine that the rbee roles use
 description:
-  - Gives the fact C(rbee_machine). Changes nothing and needs no root.
+  - Returns the fact C(rbee_machine). Changes nothing and needs no root.
 options:
   install_path:
     description: Folder of the checkout and the releases.
@@ -60,7 +60,7 @@ _PROPERTIES = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,Environment"
 
 
 def main():
-    """Look and report."""
+    """Collect the facts."""
     module = AnsibleModule(
         argument_spec={
             "install_path": {"type": "path", "required": True},
@@ -97,14 +97,14 @@ def main():
 
 
 def _path():
-    """Give the search path of a daemon: an SSH session without a login shell misses the sbin folders and CUDA's."""
+    """Return the search path of a daemon: an SSH session without a login shell misses the sbin folders and CUDA's."""
     return os.pathsep.join(
         [os.environ.get("PATH", ""), "/usr/local/bin", "/usr/sbin", "/sbin", "/usr/local/cuda/bin", "/opt/homebrew/bin"]
     )
 
 
 def _run(command, seconds=10):
-    """Run a short command; give its exit code and output, or None where it is absent, hangs or may not be run."""
+    """Run a short command; return its exit code and output, or None where it is absent, hangs or may not be run."""
     program = shutil.which(command[0], path=_path())
     if program is None:
         return None
@@ -150,7 +150,7 @@ def _cpu_flags():
 
 
 def _sudo():
-    """Say whether root's work can be done: root, free, refused (a password or no right), or missing."""
+    """Return whether tasks can run as root: root, free, refused (a password or no permission), or missing."""
     if os.geteuid() == 0:
         return "root"
     if shutil.which("sudo", path=_path()) is None:
@@ -160,13 +160,13 @@ def _sudo():
 
 
 def _cuda():
-    """Tell the driver, the devices and the toolkit; a driver that hangs or fails is reported as a fault."""
+    """Return driver, devices and toolkit; a driver that hangs or fails is reported as a fault."""
     driver = re.search(r"(\d+\.\d+(?:\.\d+)?)", _read("/proc/driver/nvidia/version"))
     found = {"driver": driver.group(1) if driver else "", "devices": [], "fault": "", "toolkit": ""}
     if driver:
         answer = _run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"])
         if answer is None or answer[0] != 0:
-            found["fault"] = answer[1].strip()[-300:] if answer else "nvidia-smi is missing or does not answer"
+            found["fault"] = answer[1].strip()[-300:] if answer else "nvidia-smi is missing or does not respond"
         else:
             found["devices"] = [line.strip() for line in answer[1].splitlines() if line.strip()]
     answer = _run(["nvcc", "--version"])
@@ -191,7 +191,7 @@ def _user(name):
 
 
 def _is_right(folder):
-    """Tell whether a folder is as it should be, so that one that is costs no task.
+    """Return whether a folder is as it should be, so that one that is costs no task.
 
     Below a folder that nobody else may look into, nothing can be seen: it was made together with that one.
     """
@@ -207,7 +207,7 @@ def _is_right(folder):
 
 
 def _file(path):
-    """Give owner, mode and sha256 of a file in one line, so that one that is as it should be costs no task."""
+    """Return owner, mode and sha256 of a file in one line, so that one that is as it should be costs no task."""
     try:
         seen = os.stat(path)  # noqa: PTH116 - what a playbook gives are plain strings
         digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
@@ -217,7 +217,7 @@ def _file(path):
 
 
 def _free_mb(path):
-    """Tell the free space where *path* is or will be."""
+    """Return the free space, in MB, where *path* is or will be."""
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
@@ -238,7 +238,7 @@ def _listening():
 
 
 def _unit(name):
-    """Tell whether systemd knows the unit, its state, whether all is as its file says, and which release it runs."""
+    """Return whether systemd knows the unit, its state, whether all is as its file says, and which release it runs."""
     answer = _run(["systemctl", "show", "-p", _PROPERTIES, name + ".service"])
     found = dict(re.findall(r"^(\w+)=(.*)$", answer[1], re.MULTILINE)) if answer else {}
     release = re.search(r"RBEE_RELEASE=(\S+)", found.get("Environment", ""))
@@ -252,7 +252,7 @@ def _unit(name):
 
 
 def _releases(folder):
-    """Give the manifests of the whole releases; one without a manifest was interrupted and does not count."""
+    """Return the manifests of the whole releases; one without a manifest was interrupted and does not count."""
     found = {}
     for manifest in sorted(folder.glob("*/release.json")):
         try:

@@ -36,7 +36,7 @@ author:
 
 
 def main():
-    """Build, or say what the compiler says."""
+    """Build, or fail with the output of the compiler."""
     module = AnsibleModule(
         argument_spec={
             "kit": {"type": "path", "required": True},

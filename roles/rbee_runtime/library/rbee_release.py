@@ -22,7 +22,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: rbee_release
-short_description: Make a release of rbee
+short_description: Build a release of rbee
 description:
   - Makes C(releases/name) with an environment of its own, installs the packages of the archive and the checkout into
     it, proves that it loads, and writes its manifest.
@@ -68,7 +68,7 @@ class StepError(Exception):
 
 
 def main():
-    """Make the release, or say why not."""
+    """Build the release, or fail with the reason."""
     module = AnsibleModule(
         argument_spec={
             "checkout": {"type": "path", "required": True},
@@ -97,9 +97,11 @@ def main():
     except (OSError, StepError, tarfile.TarError, zipfile.BadZipFile) as error:
         full = _is_full(releases, error)
         shutil.rmtree(str(release), ignore_errors=True)
-        reason = "DISK_FULL: the disk of " + str(releases) + " filled up while the release was made; " if full else ""
-        code = "" if full else "RELEASE_FAILED: the release " + name + " could not be made; "
-        module.fail_json(msg=reason + code + "nothing of it is left and what runs goes on. " + str(error))
+        if full:
+            reason = f"DISK_FULL: the disk of {releases} filled up while the release was built"
+        else:
+            reason = f"RELEASE_FAILED: the release {name} could not be built"
+        module.fail_json(msg=f"{reason}; nothing of it is left, and the running release is unchanged. {error}")
     finally:
         shutil.rmtree(str(work), ignore_errors=True)
         if archive.exists():
@@ -109,7 +111,7 @@ def main():
 
 
 def _free_name(releases, name):
-    """Give the folder for the release; one of the same name that may be running is never touched."""
+    """Return the folder for the release; one of the same name that may be running is never touched."""
     release, number = releases / name, 1
     while (release / "release.json").exists():
         number += 1

@@ -247,9 +247,9 @@ def no_key_kept(operator: Operator, name: str) -> None:
 def reports_installation(operator: Operator, result: Result) -> None:
     parts = {
         "Clone the repository": "changed",
-        "Make the release": "changed",
+        "Build the release": "changed",
         "Render the unit": "changed",
-        "Wait until the hive answers": "ok",
+        "Wait until the hive responds": "ok",
     }
     for name in ("h1", "h2"):
         for part, outcome in parts.items():

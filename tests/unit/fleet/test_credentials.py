@@ -9,7 +9,7 @@ import pytest
 
 from rbee.config.paths import Paths
 from rbee.errors import ConfigError, RbeeError
-from rbee.fleet.credentials import ensure_hive_key, forget_hive_key, hive_key, hive_key_file
+from rbee.fleet.credentials import delete_hive_key, ensure_hive_key, hive_key, hive_key_file
 
 
 @pytest.fixture(name="paths")
@@ -50,8 +50,8 @@ def test_a_forgotten_key_is_gone(paths: Paths) -> None:
     """Removing a node removes its key, and says whether there was one."""
     ensure_hive_key(paths, "h1")
 
-    assert forget_hive_key(paths, "h1")
-    assert not forget_hive_key(paths, "h1")
+    assert delete_hive_key(paths, "h1")
+    assert not delete_hive_key(paths, "h1")
 
 
 @pytest.mark.parametrize("name", ["../api-key", "a/b", "", ".."])

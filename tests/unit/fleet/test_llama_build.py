@@ -17,7 +17,7 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet import llama_build, pins
-from rbee.fleet.kinds import Kind, wheel_folder
+from rbee.fleet.build_target import BuildTarget, wheel_folder
 from rbee.fleet.pins import Pin
 from tests.support.checkout import ROOT
 
@@ -69,37 +69,37 @@ def _found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Pin]:
 
 def test_a_wheel_is_built_once_for_its_kind(found: dict[str, Pin]) -> None:
     """The wheel is built with the flags of the kind, kept with the kind written beside it, and not built again."""
-    kind = Kind.of_this_machine("1.0")
+    target = BuildTarget.of_this_machine("1.0")
 
-    wheel = llama_build.build(kind, found)
+    wheel = llama_build.build(target, found)
 
-    assert wheel.parent == wheel_folder(kind)
-    assert _flags(wheel) == " ".join(kind.flags)
+    assert wheel.parent == wheel_folder(target)
+    assert _flags(wheel) == " ".join(target.flags)
     written = json.loads((wheel.parent / "kind.json").read_text(encoding="utf-8"))
-    assert written == dataclasses.asdict(kind) | {"flags": list(kind.flags)}
-    assert llama_build.build(kind, {}) == wheel
+    assert written == dataclasses.asdict(target) | {"flags": list(target.flags)}
+    assert llama_build.build(target, {}) == wheel
 
 
 def test_other_flags_get_a_wheel_of_their_own(found: dict[str, Pin]) -> None:
     """A second kind is built from the same source anew, whatever pip remembers of the first."""
-    kind = Kind.of_this_machine("1.0")
-    other = dataclasses.replace(kind, flags=("-DGGML_CUDA=ON",))
+    target = BuildTarget.of_this_machine("1.0")
+    other = dataclasses.replace(target, flags=("-DGGML_CUDA=ON",))
 
-    llama_build.build(kind, found)
+    llama_build.build(target, found)
 
     assert _flags(llama_build.build(other, found)) == "-DGGML_CUDA=ON"
 
 
 def test_a_failed_build_keeps_nothing(found: dict[str, Pin], monkeypatch: pytest.MonkeyPatch) -> None:
     """What the compiler said last is in the message, and the next build begins anew."""
-    kind = Kind.of_this_machine("1.0")
+    target = BuildTarget.of_this_machine("1.0")
     monkeypatch.setenv("BROKEN", "1")
 
     with pytest.raises(RbeeError, match="expected ';'") as raised:
-        llama_build.build(kind, found)
+        llama_build.build(target, found)
 
     assert raised.value.code is ErrorCode.BACKEND_UNAVAILABLE
-    assert [path.name for path in wheel_folder(kind).parent.iterdir()] == [f".{kind.folder}.lock"]
+    assert [path.name for path in wheel_folder(target).parent.iterdir()] == [f".{target.folder}.lock"]
 
 
 def test_a_missing_compiler_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def report(*events: HostTask | RunCounted, hosts: tuple[str, ...] = ("h1",), can
     """Feed events to a reporter."""
     reporter = Reporter(hosts)
     for event in events:
-        reporter.see(event)
+        reporter.handle(event)
     return reporter.report(canceled=canceled, addresses={"h1": "10.0.0.1"})
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from rbee.config.paths import Paths
 from rbee.fleet import runner
-from rbee.fleet.runner import Wish
+from rbee.fleet.runner import PlaybookRun
 
 
 def test_host_keys_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_host_keys_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     inventory.write_text("all:\n  hosts:\n")
     with pytest.raises(StoppedError):
         runner.run(
-            Wish("check-fleet", inventory),
+            PlaybookRun("check-fleet", inventory),
             Paths(tmp_path / "home"),
             hosts={},
             on_event=lambda _event: None,

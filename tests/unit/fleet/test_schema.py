@@ -22,15 +22,15 @@ def problems(folder: Path, place: str, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("rbee_hive_prot: 9200\n", "unknown variable 'rbee_hive_prot'; is it 'rbee_hive_port'?"),
-        ("rbee_modles: []\n", "unknown variable 'rbee_modles'; is it 'rbee_models'?"),
-        ("ansible_usr: me\n", "unknown variable 'ansible_usr'; is it 'ansible_user'?"),
+        ("rbee_hive_prot: 9200\n", "unknown variable 'rbee_hive_prot'; did you mean 'rbee_hive_port'?"),
+        ("rbee_modles: []\n", "unknown variable 'rbee_modles'; did you mean 'rbee_models'?"),
+        ("ansible_usr: me\n", "unknown variable 'ansible_usr'; did you mean 'ansible_user'?"),
         ("rbee_hive_slots: four\n", "rbee_hive_slots must be a whole number, not 'four'."),
         ("rbee_hive_slots: true\n", "rbee_hive_slots must be a whole number, not True."),
         ("rbee_models: demo\n", "rbee_models must be a list, not 'demo'."),
         (
             "rbee_build_on: hots\n",
-            "rbee_build_on must be one of controller, host, auto, not 'hots'. Is it 'host'?",
+            "rbee_build_on must be one of controller, host, auto, not 'hots'. Did you mean 'host'?",
         ),
     ],
 )

@@ -10,9 +10,9 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.errors import AlreadyToldError, conclude
-from rbee.keeper.interrupts import Interrupted
-from rbee.keeper.lazy import Flags
+from rbee.keeper.ui.errors import AlreadyReportedError, report
+from rbee.keeper.ui.interrupts import Interrupted
+from rbee.keeper.ui.lazy import Flags
 
 
 def flags(*names: str) -> Flags:
@@ -28,7 +28,7 @@ def test_an_error_is_three_lines(capsys: pytest.CaptureFixture[str]) -> None:
         ErrorCode.RAM_EXHAUSTED, "Too little memory.", details={"required_mb": 6000, "available_mb": 4000}
     )
 
-    assert conclude(error, flags()) == 1
+    assert report(error, flags()) == 1
 
     assert capsys.readouterr().err.splitlines() == [
         "Error: Too little memory.",
@@ -39,14 +39,22 @@ def test_an_error_is_three_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_end_of_a_log_is_shown_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Log lines in the details are printed as lines."""
-    conclude(RbeeError(ErrorCode.WORKER_START_FAILED, "It died.", details={"log_tail": ["one", "two"]}), flags())
+    report(RbeeError(ErrorCode.WORKER_START_FAILED, "It died.", details={"log_tail": ["one", "two"]}), flags())
 
     assert "  | one\n  | two\n" in capsys.readouterr().err
 
 
+def test_a_json_log_line_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    """A JSON line of a daemon's log is shown as time, level, message and details."""
+    line = '{"time": "2026-01-02T03:04:05.678Z", "level": "info", "daemon": "w", "message": "serving", "port": 8001}'
+    report(RbeeError(ErrorCode.WORKER_START_FAILED, "It died.", details={"log_tail": [line]}), flags())
+
+    assert "  | 03:04:05 info serving port=8001" in capsys.readouterr().err.splitlines()
+
+
 def test_json_gives_the_body_on_stdout_and_the_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     """A script reads the body, a person still reads the lines."""
-    conclude(RbeeError(ErrorCode.QUEUE_FULL, "Full."), flags("json"))
+    report(RbeeError(ErrorCode.QUEUE_FULL, "Full."), flags("json"))
 
     printed = capsys.readouterr()
     assert json.loads(printed.out)["error"]["code"] == "QUEUE_FULL"
@@ -57,7 +65,7 @@ def test_json_gives_the_body_on_stdout_and_the_lines_on_stderr(capsys: pytest.Ca
     ("failure", "code"),
     [
         (RbeeError(ErrorCode.INTERNAL, "x"), 1),
-        (AlreadyToldError(), 1),
+        (AlreadyReportedError(), 1),
         (click.UsageError("x"), 2),
         (click.Abort(), 130),
         (KeyboardInterrupt(), 130),
@@ -69,7 +77,7 @@ def test_json_gives_the_body_on_stdout_and_the_lines_on_stderr(capsys: pytest.Ca
 )
 def test_exit_codes(failure: BaseException, code: int) -> None:
     """0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 ended by SIGTERM."""
-    assert conclude(failure, flags()) == code
+    assert report(failure, flags()) == code
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def test_exit_codes(failure: BaseException, code: int) -> None:
 )
 def test_the_file_systems_refusal_is_no_bug(number: int, code: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A refused write names the path and has a code of its own."""
-    conclude(OSError(number, "refused", "/some/file"), flags("json"))
+    report(OSError(number, "refused", "/some/file"), flags("json"))
 
     body = json.loads(capsys.readouterr().out)["error"]
     assert body["code"] == code
@@ -90,9 +98,9 @@ def test_a_bug_is_called_one_and_debug_shows_where(capsys: pytest.CaptureFixture
     try:
         raise ValueError("inner workings")
     except ValueError as failure:
-        conclude(failure, flags())
+        report(failure, flags())
         plain = capsys.readouterr().err
-        conclude(failure, flags("debug"))
+        report(failure, flags("debug"))
         debug = capsys.readouterr().err
 
     assert "INTERNAL" in plain

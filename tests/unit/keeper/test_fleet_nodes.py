@@ -14,11 +14,11 @@ from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet.inventory import Node
-from rbee.keeper import interrupts
-from rbee.keeper.fleet_memory import FleetMemory
-from rbee.keeper.fleet_nodes import check_key_file
-from rbee.keeper.fleet_registry import _differs, row_of
-from rbee.keeper.options import nodes_options
+from rbee.keeper.fleet.cache import FleetCache
+from rbee.keeper.fleet.nodes import check_key_file
+from rbee.keeper.fleet.registration import _differs, registry_row
+from rbee.keeper.ui import interrupts
+from rbee.keeper.ui.options import nodes_options
 
 
 def test_a_key_that_only_its_owner_reads_is_taken(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_key_that_is_not_there_or_no_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_machine_in_the_terms_of_the_registry() -> None:
     """What the inventory does not say has its usual value; what a survey saw goes along."""
-    row = row_of(Node("h1", host="10.0.0.1", user="bee"), {"backends": ["cpu"], "devices": {"cpu": 1}})
+    row = registry_row(Node("h1", host="10.0.0.1", user="bee"), {"backends": ["cpu"], "devices": {"cpu": 1}})
 
     assert (row["ssh_host"], row["ssh_port"], row["hive_port"]) == ("10.0.0.1", 22, 9200)
     assert (row["git_branch"], row["install_path"], row["backends"]) == ("main", "/opt/rbee", ["cpu"])
@@ -63,7 +63,7 @@ def test_a_machine_in_the_terms_of_the_registry() -> None:
 
 def test_only_what_the_inventory_says_makes_a_queen_be_told_again() -> None:
     """What the hive itself says of its devices is newer than any survey."""
-    row = row_of(Node("h1", host="10.0.0.1", user="bee"), {"backends": ["cpu"]})
+    row = registry_row(Node("h1", host="10.0.0.1", user="bee"), {"backends": ["cpu"]})
 
     assert _differs(row, None)
     assert not _differs(row, {**row, "backends": ["cuda", "cpu"], "status": "reachable"})
@@ -72,12 +72,12 @@ def test_only_what_the_inventory_says_makes_a_queen_be_told_again() -> None:
 
 def test_what_was_seen_is_remembered_until_it_is_forgotten(tmp_path: Path) -> None:
     """What is not known now does not wipe out what was known before; a broken file counts as empty."""
-    memory = FleetMemory(Paths(tmp_path))
-    memory.note({"h1": {"backends": ["cpu"], "last_connected_unix": 7, "ssh_host": "10.0.0.1"}})
-    memory.note({"h1": {"backends": [], "last_connected_unix": 9}})
+    memory = FleetCache(Paths(tmp_path))
+    memory.update({"h1": {"backends": ["cpu"], "last_connected_unix": 7, "ssh_host": "10.0.0.1"}})
+    memory.update({"h1": {"backends": [], "last_connected_unix": 9}})
 
     assert memory.read() == {"h1": {"backends": ["cpu"], "last_connected_unix": 9}}
-    memory.forget("h1")
+    memory.remove("h1")
     assert memory.read() == {}
     (tmp_path / "run" / "machines.json").write_text("{")
     assert memory.read() == {}
@@ -105,7 +105,7 @@ def test_a_signal_is_noted_and_handlers_are_as_before() -> None:
     """Work that ends itself in order is asked to, not interrupted."""
     before = signal.getsignal(signal.SIGINT)
 
-    with interrupts.noted() as asked:
+    with interrupts.defer_signals() as asked:
         assert asked() is None
         signal.raise_signal(signal.SIGINT)
         assert asked() == signal.SIGINT
@@ -115,6 +115,6 @@ def test_a_signal_is_noted_and_handlers_are_as_before() -> None:
 
 def test_the_memory_is_one_small_file(tmp_path: Path) -> None:
     """It is JSON that a person can read."""
-    FleetMemory(Paths(tmp_path)).note({"h1": {"devices": {"cpu": 1}}})
+    FleetCache(Paths(tmp_path)).update({"h1": {"devices": {"cpu": 1}}})
 
     assert json.loads((tmp_path / "run" / "machines.json").read_text()) == {"h1": {"devices": {"cpu": 1}}}

@@ -11,16 +11,16 @@ from rbee.contracts.errors import ErrorCode
 from rbee.fleet.events import Counts, Event, HostTask, Outcome, RunCounted
 from rbee.fleet.report import Reporter
 from rbee.fleet.runner import RunResult
-from rbee.keeper.errors import AlreadyToldError
-from rbee.keeper.fleet_runs import sum_up
-from rbee.keeper.fleet_story import RunStory
-from rbee.keeper.lazy import Flags
-from rbee.keeper.output import Output
-from rbee.keeper.remote_hive import round_trip_ms
+from rbee.keeper.fleet.progress import PlaybookProgress
+from rbee.keeper.fleet.remote_hive import round_trip_ms
+from rbee.keeper.fleet.runs import print_summary
+from rbee.keeper.ui.errors import AlreadyReportedError
+from rbee.keeper.ui.lazy import Flags
+from rbee.keeper.ui.output import Output
 from tests.support.machine import free_ports
 
 DONE = HostTask("h1", "configure | Render the unit", "rbee_hive", Outcome.CHANGED, path="/etc/x")
-BAD = HostTask("h2", "look | Look at the machine", "rbee_base", Outcome.UNREACHABLE, message="Connection refused")
+BAD = HostTask("h2", "survey | Survey the machine", "rbee_base", Outcome.UNREACHABLE, message="Connection refused")
 
 
 def result(*events: Event) -> RunResult:
@@ -28,7 +28,7 @@ def result(*events: Event) -> RunResult:
     reporter = Reporter(["h1", "h2"])
     everything: list[Event] = [*events, RunCounted({"h1": Counts(ok=1, changed=1), "h2": Counts(unreachable=1)})]
     for event in everything:
-        reporter.see(event)
+        reporter.handle(event)
     return RunResult(reporter.report(canceled=False, addresses={"h1": "10.0.0.1", "h2": "10.0.0.2"}), Path("/runs/1"))
 
 
@@ -41,30 +41,30 @@ def output(*, json: bool = False) -> Output:
 
 def test_in_a_pipe_each_machine_and_task_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     """Skipped tasks and Ansible's own are not told."""
-    with RunStory(output(), ["h1"]) as story:
-        story.hear(DONE)
-        story.hear(HostTask("h1", "something", "", Outcome.SKIPPED))
-        story.hear(HostTask("h1", "Validating arguments against arg spec", "rbee_hive", Outcome.OK))
+    with PlaybookProgress(output(), ["h1"]) as story:
+        story.handle(DONE)
+        story.handle(HostTask("h1", "something", "", Outcome.SKIPPED))
+        story.handle(HostTask("h1", "Validating arguments against arg spec", "rbee_hive", Outcome.OK))
 
     assert capsys.readouterr().err == "h1: rbee_hive: configure | Render the unit: changed\n"
 
 
 def test_a_failure_is_summed_up_with_its_first_cause(capsys: pytest.CaptureFixture[str]) -> None:
     """Each machine has a line, the failed one its code and task, and the advice comes last."""
-    with pytest.raises(AlreadyToldError):
-        sum_up(output(), result(DONE, BAD))
+    with pytest.raises(AlreadyReportedError):
+        print_summary(output(), result(DONE, BAD))
 
     told = capsys.readouterr()
     assert [line.split()[:2] for line in told.out.splitlines()[1:]] == [["h1", "done"], ["h2", "unreachable"]]
-    assert "SSH_REFUSED at 'look | Look at the machine'" in told.out
+    assert "SSH_REFUSED at 'survey | Survey the machine'" in told.out
     assert "Next:" in told.err
     assert "/runs/1" in told.err
 
 
 def test_scripts_get_one_document(capsys: pytest.CaptureFixture[str]) -> None:
     """With --json stdout is one document also after a failure."""
-    with pytest.raises(AlreadyToldError):
-        sum_up(output(json=True), result(DONE, BAD))
+    with pytest.raises(AlreadyReportedError):
+        print_summary(output(json=True), result(DONE, BAD))
 
     document = json.loads(capsys.readouterr().out)
     assert document["succeeded"] is False

@@ -6,7 +6,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.model_names import resolve
+from rbee.keeper.model_names import display_name, resolve
 
 ALIASES = {"tiny": "hf:org/repo:Q8_0", "broken": "nowhere"}
 
@@ -49,3 +49,9 @@ def test_a_plain_path_is_corrected() -> None:
         resolve("/models/a.gguf", ALIASES)
 
     assert "file:///models/a.gguf" in caught.value.hint
+
+
+def test_a_model_is_shown_by_its_alias() -> None:
+    """A reference with an alias is shown by it, any other as it is."""
+    assert display_name("hf:org/repo:Q8_0", ALIASES) == "tiny"
+    assert display_name("hf:other/repo", ALIASES) == "hf:other/repo"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from rbee.client.event import Event
-from rbee.keeper.lazy import Flags
-from rbee.keeper.output import Output, ago_text, plain_table, size_text
-from rbee.keeper.story import Story
+from rbee.keeper.ui.lazy import Flags
+from rbee.keeper.ui.output import Output, ago_text, plain_table, size_text
+from rbee.keeper.ui.progress import ProgressPrinter
 
 
 def test_a_table_in_a_pipe_is_aligned_and_plain() -> None:
@@ -36,14 +36,14 @@ def test_times(then: float | None, text: str) -> None:
 @pytest.mark.B31
 def test_progress_in_a_pipe_is_a_line_for_every_quarter(capsys: pytest.CaptureFixture[str]) -> None:
     """A thousand events of a download are a few lines with percent, bytes and speed."""
-    with Story(Output(Flags())) as story:
+    with ProgressPrinter(Output(Flags())) as printer:
         for done in range(1001):
             now = {"stage": "downloading", "bytes_downloaded": done * 1000, "bytes_total": 10**6, "speed_mbps": 80.0}
-            assert story.hear(Event("progress", {"download": now}))
-        story.hear(Event("progress", {"download": {"stage": "complete", "bytes_total": 10**6}}))
+            assert printer.handle(Event("progress", {"download": now}))
+        printer.handle(Event("progress", {"download": {"stage": "complete", "bytes_total": 10**6}}))
         for layer in range(33):
             now = {"stage": "loading_to_ram", "layers_loaded": layer, "layers_total": 32}
-            story.hear(Event("progress", {"loading": now}))
+            printer.handle(Event("progress", {"loading": now}))
 
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -64,14 +64,14 @@ def test_progress_in_a_pipe_is_a_line_for_every_quarter(capsys: pytest.CaptureFi
 
 def test_a_retry_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     """Each attempt of a download that breaks is a line with its number and the reason."""
-    with Story(Output(Flags())) as story:
+    with ProgressPrinter(Output(Flags())) as printer:
         for attempt in (1, 2):
             now = {"stage": "retrying", "attempt": attempt, "attempts": 6, "reason": "connection reset"}
-            story.hear(Event("progress", {"download": now}))
+            printer.handle(Event("progress", {"download": now}))
 
     assert capsys.readouterr().err.splitlines() == [
-        "Download broke off (connection reset); attempt 1 of 6",
-        "Download broke off (connection reset); attempt 2 of 6",
+        "Download interrupted (connection reset); attempt 1 of 6",
+        "Download interrupted (connection reset); attempt 2 of 6",
     ]
 
 

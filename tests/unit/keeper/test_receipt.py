@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rbee.keeper import pid_file, receipt
+from rbee.keeper.queen import pid_file, receipt
 
 
 def worker(*, gone: bool, memory: int | None = None) -> dict[str, object]:
@@ -25,11 +25,17 @@ def test_all_gone() -> None:
         "seconds": 1.0,
     }
 
-    told = receipt.verify(cascade)
+    result = receipt.verify(cascade)
 
-    assert (told.hives, told.workers, told.processes, told.memory_bytes, told.left) == (1, 2, 1, 4_000_000, [])
-    assert receipt.brief(told) == ["Stopped: 1 hive, 2 workers, 1 process gone, 4.0 MB of memory returned"]
-    assert receipt.full(told)[-1] == "left       nothing"
+    assert (result.hives, result.workers, result.processes, result.memory_bytes, result.left) == (
+        1,
+        2,
+        1,
+        4_000_000,
+        [],
+    )
+    assert receipt.summary_lines(result) == ["Stopped 1 hive and 2 workers; 1 process ended, 4.0 MB of memory freed"]
+    assert receipt.detail_lines(result)[-1] == "left       nothing"
 
 
 def test_what_is_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,10 +46,10 @@ def test_what_is_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         "pids": [os.getpid()],
     }
 
-    told = receipt.verify(cascade)
+    result = receipt.verify(cascade)
 
-    assert told.left == [f"process {os.getpid()} on this machine", "hive gpu1: no answer", "worker w1 on gpu1"]
-    assert receipt.full(told)[-1] == "LEFT       worker w1 on gpu1"
+    assert result.left == [f"process {os.getpid()} on this machine", "hive gpu1: no answer", "worker w1 on gpu1"]
+    assert receipt.detail_lines(result)[-1] == "LEFT       worker w1 on gpu1"
 
 
 def test_memory_that_did_not_come_back_is_left() -> None:
@@ -55,11 +61,11 @@ def test_memory_that_did_not_come_back_is_left() -> None:
     unexplained = worker(gone=True) | {"memory_returned": False, "held_by": []}
     cascade = {"hives": [{"node": "gpu1", "gone": True, "workers": [held, unexplained]}], "pids": []}
 
-    told = receipt.verify(cascade)
+    result = receipt.verify(cascade)
 
-    assert told.left == [
+    assert result.left == [
         "3.0 MB of worker w1 on gpu1, held by python3 (process 77)",
-        "memory of worker w1 on gpu1, held by nobody who can be named",
+        "memory of worker w1 on gpu1, still held by an unknown process",
     ]
 
 

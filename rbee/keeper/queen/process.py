@@ -1,11 +1,9 @@
-"""Start a queen: as a child that ends with this process, or as a daemon of nobody."""
+"""Start a queen: as a child that ends with this process, or detached, as a daemon."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,8 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.keeper.settings import Settings
 from rbee.lifeline import Lifeline
+from rbee.logfile import tail
+from rbee.programs import find_program
 
 PROGRAM = "queen-rbee"
 LOG_TAIL_LINES = 8
@@ -25,25 +25,24 @@ _KILL_AFTER_S = 5.0
 _POLL_S = 0.05
 
 
-def find_program(name: str) -> str:
-    """Find a program of ours: beside the running interpreter, else on the path. Raises RbeeError."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
+def require_program(name: str) -> str:
+    """Return the path of a program of rbee. Raises RbeeError where it is not installed."""
+    found = find_program(name)
     if found is None:
         raise RbeeError(
             ErrorCode.WORKER_BINARY_NOT_FOUND,
             f"The program {name} is not installed on this machine.",
             hint="Install it: pip install 'rbee[local]'",
         )
-    return found
+    return str(found)
 
 
 def log_path(settings: Settings) -> Path:
-    """Tell where the log of a queen from this keeper is."""
+    """Return where the log of a queen from this keeper is."""
     return settings.paths.logs / f"{PROGRAM}.log"
 
 
-class OwnQueen:
+class ChildQueen:
     """A queen that is this process's child and cannot outlive it."""
 
     def __init__(self, settings: Settings) -> None:
@@ -58,26 +57,26 @@ class OwnQueen:
 
     @property
     def pid(self) -> int:
-        """Give its process id."""
+        """Return its process id."""
         return self._process.pid
 
     def wait_until_serving(self) -> None:
         """Wait for its announcement. Raises the RbeeError that it announces, or one with the end of its log."""
         limit = self._settings.keeper.start_timeout_s
         try:
-            told = self._lifeline.read(limit)
+            message = self._lifeline.read(limit)
         except TimeoutError as error:
             raise start_error(self._settings, f"did not start within {limit:.0f} s") from error
-        if told is not None and "port" in told:
+        if message is not None and "port" in message:
             return
-        refusal = RbeeError.from_body(told)
+        refusal = RbeeError.from_body(message)
         if refusal is not None:
             raise refusal
         code = self._process.wait(_KILL_AFTER_S)
         raise start_error(self._settings, f"ended with code {code} before it served")
 
     def wait_until_gone(self, limit_s: float) -> bool:
-        """Wait for its end; tell whether it came within the limit."""
+        """Wait until it has ended; return whether that came within the limit."""
         try:
             self._process.wait(limit_s)
         except subprocess.TimeoutExpired:
@@ -85,8 +84,8 @@ class OwnQueen:
         self._lifeline.close()
         return True
 
-    def cut(self) -> None:
-        """End it and everything below it at once."""
+    def kill(self) -> None:
+        """End it and everything that it started at once."""
         self._lifeline.close()
         try:
             self._process.wait(_KILL_AFTER_S)
@@ -96,41 +95,35 @@ class OwnQueen:
 
 
 def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
-    """Start a queen that outlives this process; give its process id once *answers* says that it serves."""
+    """Start a queen that outlives this process; return its process id as soon as *answers* returns True."""
     log = log_path(settings)
-    began = log.stat().st_size if log.exists() else 0
+    log_size_before = log.stat().st_size if log.exists() else 0
     process = _popen(settings, None)
     limit = settings.keeper.start_timeout_s
     deadline = time.monotonic() + limit
     try:
         while not answers():
             if process.poll() is not None:
-                raise start_error(settings, f"ended with code {process.returncode} before it served", began)
+                raise start_error(settings, f"ended with code {process.returncode} before it served", log_size_before)
             if time.monotonic() > deadline:
-                raise start_error(settings, f"did not start within {limit:.0f} s", began)
+                raise start_error(settings, f"did not start within {limit:.0f} s", log_size_before)
             time.sleep(_POLL_S)
     except BaseException:
         process.kill()
         process.wait(_KILL_AFTER_S)
         raise
-    # It is nobody's child from here on: the interpreter must not complain that it still runs.
+    # It is detached from here on: the interpreter must not warn that it still runs.
     process.returncode = 0
     return process.pid
 
 
-def start_error(settings: Settings, what: str, log_began: int = 0) -> RbeeError:
-    """Make the error for a queen that did not come up, with the last lines of its log."""
+def start_error(settings: Settings, what: str, log_size_before: int = 0) -> RbeeError:
+    """Build the error for a queen that did not start, with the last lines of its log."""
     log = log_path(settings)
-    try:
-        with log.open("rb") as file:
-            file.seek(max(log_began, log.stat().st_size - 16384))
-            lines = file.read().decode("utf-8", "replace").splitlines()
-    except OSError as error:
-        lines = [f"(the log cannot be read: {error.strerror})"]
     return RbeeError(
         ErrorCode.DAEMON_START_FAILED,
         f"The queen {what}; its log is {log}.",
-        details={"log_tail": lines[-LOG_TAIL_LINES:]},
+        details={"log_tail": tail(log, LOG_TAIL_LINES, start=log_size_before)},
     )
 
 
@@ -139,15 +132,15 @@ def _popen(settings: Settings, lifeline: Lifeline | None) -> subprocess.Popen[by
     if at.hostname not in _LOCAL_HOSTS or at.scheme != "http":
         raise RbeeError(
             ErrorCode.CONNECTION_TIMEOUT,
-            f"No queen answers at {settings.queen_url}, and one can be started from here on this machine only.",
+            f"No queen responds at {settings.queen_url}, and rbee-keeper can start one only on this machine.",
             details={"url": settings.queen_url},
-            hint="Start it on that machine, or set queen_url to http://127.0.0.1:PORT.",
+            hint="Start it on that machine (rbee-keeper daemon start), or set queen_url to http://127.0.0.1:PORT.",
         )
     ensure_api_key(settings.paths, settings.environ, settings.keeper.api_key_file)
     log = log_path(settings)
     settings.paths.make(log.parent)
-    # A new session, so that Ctrl-C at the terminal reaches the keeper alone, which then ends its queen in order.
-    command = [find_program(PROGRAM), "--host", at.hostname, "--port", str(at.port)]
+    # A new session, so that Ctrl-C at the terminal reaches the keeper alone, which then stops its queen in order.
+    command = [require_program(PROGRAM), "--host", at.hostname, "--port", str(at.port)]
     try:
         with log.open("ab") as stderr:
             return subprocess.Popen(

@@ -11,9 +11,9 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet import pins
-from rbee.fleet.kinds import Kind, cpu_flags, locate
-from rbee.fleet.llama_build import place
-from rbee.fleet.wheelhouse import Wish, platforms
+from rbee.fleet.build_target import BuildTarget, cpu_flags, find_wheel
+from rbee.fleet.llama_build import build_location
+from rbee.fleet.wheelhouse import WheelhouseRequest, platforms
 
 FACTS: dict[str, Any] = {
     "system": "linux",
@@ -24,17 +24,17 @@ FACTS: dict[str, Any] = {
 }
 
 
-def kind(variant: str = "cpu", toolkit: str = "", **changes: Any) -> Kind:
+def kind(variant: str = "cpu", toolkit: str = "", **changes: Any) -> BuildTarget:
     """Make the kind of a machine that differs from the usual one in some facts."""
-    return Kind.of_facts("0.3.36", FACTS | changes, variant, toolkit)
+    return BuildTarget.of_facts("0.3.36", FACTS | changes, variant, toolkit)
 
 
 def test_this_machine_is_the_same_kind_by_both_ways() -> None:
     """What `make setup` built for this machine is found by the roles for a machine with the same facts."""
-    mine = Kind.of_this_machine("0.3.36")
+    mine = BuildTarget.of_this_machine("0.3.36")
     facts = FACTS | {"machine": mine.machine, "libc": mine.libc.split("-"), "cpu": {"flags": cpu_flags()}}
 
-    assert Kind.of_facts("0.3.36", facts | {"system": mine.system}, "cpu", "").folder == mine.folder
+    assert BuildTarget.of_facts("0.3.36", facts | {"system": mine.system}, "cpu", "").folder == mine.folder
 
 
 def test_whatever_changes_the_machine_code_makes_another_kind() -> None:
@@ -78,25 +78,25 @@ def test_cuda_is_built_with_cuda() -> None:
 def test_a_wheel_in_the_cache_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The cache lies outside the checkout, where XDG_CACHE_HOME says, and what is in it is used."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert locate(kind()) is None
+    assert find_wheel(kind()) is None
 
     wheel = tmp_path / "rbee" / "wheels" / kind().folder / "llama_cpp_python-0.3.36-py3-none-linux_x86_64.whl"
     wheel.parent.mkdir(parents=True)
     wheel.touch()
 
-    assert locate(kind()) == wheel
+    assert find_wheel(kind()) == wheel
 
 
 def test_only_a_machine_of_the_kind_builds_for_it() -> None:
     """auto takes the controller where it is of the kind, else the host; controller on another kind is refused."""
-    mine = Kind.of_this_machine("0.3.36")
+    mine = BuildTarget.of_this_machine("0.3.36")
     other = dataclasses.replace(mine, machine="riscv64")
 
-    assert place(mine, "auto") == "controller"
-    assert place(mine, "host") == "host"
-    assert place(other, "auto") == "host"
+    assert build_location(mine, "auto") == "controller"
+    assert build_location(mine, "host") == "host"
+    assert build_location(other, "auto") == "host"
     with pytest.raises(RbeeError) as raised:
-        place(other, "controller")
+        build_location(other, "controller")
     assert raised.value.code is ErrorCode.BACKEND_UNAVAILABLE
 
 
@@ -111,15 +111,15 @@ def test_platforms_go_down_from_the_machines_own_c_library() -> None:
         platforms(FACTS | {"libc": ["", ""]})
 
 
-def test_a_wish_takes_the_parts_of_the_commit_it_is_for() -> None:
+def test_a_request_takes_the_parts_of_its_commit() -> None:
     """What is installed is what the cloned project file asks for, with the llama.cpp wheel from the cache."""
     project = '[project]\ndependencies = ["click"]\n[project.optional-dependencies]\n'
     project += 'hive = ["fastapi>=1"]\nworker = ["llama-cpp-python>=0.3", "jinja2"]\n'
-    wish = Wish(FACTS, "cpu", "", ("hive", "worker"), (), project, "", "auto")
+    request = WheelhouseRequest(FACTS, "cpu", "", ("hive", "worker"), (), project, "", "auto")
 
-    assert wish.direct() == ["click", "fastapi>=1", "jinja2"]
+    assert request.direct() == ["click", "fastapi>=1", "jinja2"]
     with pytest.raises(ConfigError, match="queen"):
-        dataclasses.replace(wish, extras=("queen",)).direct()
+        dataclasses.replace(request, extras=("queen",)).direct()
 
 
 def test_pins_carry_versions_and_hashes() -> None:

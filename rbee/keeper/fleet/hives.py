@@ -1,4 +1,4 @@
-"""What `hive ...` does to machines: install, upgrade, start, stop and remove, each a playbook; and how they are."""
+"""Install, upgrade, start, stop and remove hives, each through a playbook; show their state."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from rbee.fleet.report import HostReport, Verdict
 from rbee.fleet.runner import RunResult
 from rbee.fleet.survey import findings
 from rbee.keeper.config_check import check_inventory
-from rbee.keeper.errors import AlreadyToldError
-from rbee.keeper.fleet_inventory import inventory_of, targets
-from rbee.keeper.fleet_registry import register
-from rbee.keeper.fleet_runs import host_data, perform, shown, sum_up, wish
-from rbee.keeper.queen_life import probe
+from rbee.keeper.fleet.inventory import open_inventory, select_nodes
+from rbee.keeper.fleet.registration import register
+from rbee.keeper.fleet.runs import host_data, playbook_run, print_summary, run_playbook, shell_command
+from rbee.keeper.queen.lifecycle import probe
 from rbee.keeper.session import Session
+from rbee.keeper.ui.errors import AlreadyReportedError
 
 
 def install(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
-    """Put hives into service on machines, with their models."""
+    """Install hives with their models, and start them."""
     nodes = _ready(session, node, needs_repository=True)
     done = _run(session, "install-hives", nodes, {}, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+        _summarize(session, nodes, done, check=check)
         _next(session, "rbee-keeper infer --model demo --prompt TEXT", check=check)
 
 
 def upgrade(session: Session, node: str | None, *, branch: str | None, check: bool, show_command: bool) -> None:
-    """Bring machines to the newest commit of their branch, or to another one, one machine first."""
+    """Upgrade machines to the newest commit of their branch, or of *branch*, one machine first."""
     nodes = _ready(session, node, needs_repository=True)
     extra = {"rbee_repo_branch": branch} if branch else {}
     done = _run(session, "upgrade-fleet", nodes, extra, check=check, show_command=show_command)
     if done is None:
         return
-    sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+    _summarize(session, nodes, done, check=check)
     others = sorted({each.repo_branch or "main" for each in nodes} - {branch})
     if branch and others and not check:
         session.out.warn(
-            f"the inventory still names {', '.join(others)}, and the next installation goes back to that; "
-            f"to stay: rbee_repo_branch: {branch}"
+            f"the inventory still names {', '.join(others)}, and the next installation returns to that; "
+            f"to keep {branch}, set rbee_repo_branch: {branch}"
         )
 
 
@@ -54,7 +54,7 @@ def start(session: Session, node: str | None, *, check: bool, show_command: bool
     nodes = _ready(session, node)
     done = _run(session, "start-hive", nodes, {}, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check, told_queen=[] if check else _tell_queen(session, nodes, done))
+        _summarize(session, nodes, done, check=check)
 
 
 def stop(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
@@ -62,61 +62,67 @@ def stop(session: Session, node: str | None, *, check: bool, show_command: bool)
     nodes = _ready(session, node)
     done = _run(session, "stop-hive", nodes, {}, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check)
-        _next(session, f"rbee-keeper hive start {_which(node)} puts them back into service", check=check)
+        print_summary(session.out, done, check=check)
+        _next(session, f"to start them again: rbee-keeper hive start {_which(node)}", check=check)
 
 
 def uninstall(
     session: Session, node: str | None, *, keep_models: bool, yes: bool, check: bool, show_command: bool
 ) -> None:
-    """Take everything of ours off machines; asks first."""
+    """Remove everything of rbee from machines, after a confirmation."""
     nodes = _ready(session, node)
     extra = {"rbee_hive_remove_confirmed": True, "rbee_hive_keep_models": keep_models}
     if not (yes or check or show_command):
         _confirm(nodes, keep_models=keep_models)
     done = _run(session, "remove-hive", nodes, extra, check=check, show_command=show_command)
     if done is not None:
-        sum_up(session.out, done, check=check)
-        _next(session, "the inventory still lists them: rbee-keeper config remove-node --node NAME", check=check)
+        print_summary(session.out, done, check=check)
+        _next(session, "to remove them from the inventory too: rbee-keeper config remove-node --node NAME", check=check)
 
 
 def status(session: Session, node: str | None) -> None:
-    """Print how the hives are: the machine's own word, the queen's view, and the workers.
+    """Print the state of the hives on their machines, their connection to the queen, and their workers.
 
-    The exit code is 0 as long as every machine could be asked.
+    The exit code is 0 if every machine was reachable.
     """
     out = session.out
     views = _queen_views(session)
     if node == LOCALHOST_NODE:
         _show(session, [_local_row(session, views)])
         return
-    nodes = targets(session.settings, node)
-    out.say(f"Asking {', '.join(each.name for each in nodes)}", "🩺")
-    what = wish(session.settings, "check-fleet", inventory_of(session.settings), nodes)
-    result = perform(session, what, nodes, on_event=lambda _event: None)
+    nodes = select_nodes(session.settings, node)
+    out.say(f"Checking {', '.join(each.name for each in nodes)}", "🩺")
+    plan = playbook_run(session.settings, "check-fleet", open_inventory(session.settings), nodes)
+    result = run_playbook(session, plan, nodes, on_event=lambda _event: None)
     if not result.report.hosts:
-        sum_up(out, result)
+        print_summary(out, result)
     rows = [_row(each, result.report.hosts[each.name], views) for each in nodes]
     if node is None and views is not None and LOCALHOST_NODE in views:
         rows.insert(0, _local_row(session, views))
     _show(session, rows)
     if any(row["state"] == "unreachable" for row in rows):
-        raise AlreadyToldError
+        raise AlreadyReportedError
+
+
+def _summarize(session: Session, nodes: Sequence[Node], result: RunResult, *, check: bool) -> None:
+    """Register the hives that serve now with a running queen, then print the result."""
+    registered = [] if check else _register_with_queen(session, nodes, result)
+    print_summary(session.out, result, check=check, told_queen=registered)
 
 
 def _run(
     session: Session, playbook: str, nodes: Sequence[Node], extra: dict[str, Any], *, check: bool, show_command: bool
 ) -> RunResult | None:
-    """Run a playbook, or print what would do the same and give None."""
-    what = wish(session.settings, playbook, inventory_of(session.settings), nodes, extra, check=check)
+    """Run a playbook; or print the equivalent command and return None."""
+    plan = playbook_run(session.settings, playbook, open_inventory(session.settings), nodes, extra, check=check)
     if show_command:
-        line = shown(session.settings, what)
+        line = shell_command(session.settings, plan)
         if session.out.json:
             session.out.data({"command": line})
         else:
             session.out.text(line)
         return None
-    result = perform(session, what, nodes)
+    result = run_playbook(session, plan, nodes)
     if check and not session.out.json:
         for host in result.report.hosts.values():
             for change in host.changed:
@@ -125,49 +131,51 @@ def _run(
 
 
 def _ready(session: Session, node: str | None, *, needs_repository: bool = False) -> list[Node]:
-    """Give the machines, once the inventory has been found right. Raises ConfigError with file and line."""
-    nodes = targets(session.settings, node)
+    """Return the machines, after checking the inventory. Raises ConfigError with file and line."""
+    nodes = select_nodes(session.settings, node)
     check_inventory(session.settings, session.out)
     without = [each.name for each in nodes if each.repo_url is None and "rbee_repo_url" not in each.variables]
     if needs_repository and without:
-        inventory = inventory_of(session.settings)
+        inventory = open_inventory(session.settings)
         raise ConfigError(
-            f"rbee_repo_url is not set for {', '.join(without)}, so they do not know where to clone rbee from; "
-            f"set it for all in {inventory.folder / 'group_vars/all/rbee.yml'}, "
+            f"rbee_repo_url, the repository to clone rbee from, is not set for {', '.join(without)}; "
+            f"set it for all machines in {inventory.folder / 'group_vars/all/rbee.yml'}, "
             f"or for one: rbee-keeper config set-ssh --node {without[0]} ... --git-repo URL",
             path=str(inventory.file),
         )
     return nodes
 
 
-def _tell_queen(session: Session, nodes: Sequence[Node], result: RunResult) -> list[str]:
-    """Tell a queen that runs about the machines that are done: their hives have their keys now."""
+def _register_with_queen(session: Session, nodes: Sequence[Node], result: RunResult) -> list[str]:
+    """Register the machines that are done with a running queen, now that their hives have keys."""
     settings = session.settings
-    told: list[str] = []
+    registered: list[str] = []
     try:
         if probe(settings) is None:
-            return told
+            return registered
         for node in nodes:
             if result.report.hosts[node.name].verdict is Verdict.DONE:
                 register(settings, session.queen(), node)
-                told.append(node.name)
+                registered.append(node.name)
     except RbeeError as error:
-        session.out.warn(f"the queen could not be told: {error.message} Her next start will tell her.")
-    if told:
-        session.out.say(f"Told the queen at {settings.queen_url} about {', '.join(told)}", "👑")
-    return told
+        session.out.warn(
+            f"the machines could not be registered with the queen: {error.message} Its next start registers them."
+        )
+    if registered:
+        session.out.say(f"Registered {', '.join(registered)} with the queen at {settings.queen_url}", "👑")
+    return registered
 
 
 def _confirm(nodes: Sequence[Node], *, keep_models: bool) -> None:
     names = ", ".join(node.name for node in nodes)
-    what = "everything of rbee but the models" if keep_models else "everything of rbee, models included,"
+    what = "rbee, but not its models," if keep_models else "rbee and its models"
     if not sys.stdin.isatty():
-        raise click.UsageError(f"This removes {what} from {names}; without a terminal to ask on, say --yes.")
+        raise click.UsageError(f"This removes {what} from {names}; without a terminal it needs --yes.")
     click.confirm(f"Remove {what} from {names}?", abort=True, err=True)
 
 
 def _queen_views(session: Session) -> dict[str, dict[str, Any]] | None:
-    """Give what a queen that runs knows of each hive; None where none runs."""
+    """Return what the queen knows of each hive; None where no queen runs."""
     if probe(session.settings) is None:
         return None
     return {str(hive["node"]): hive for hive in session.queen().hives()}
@@ -188,12 +196,14 @@ def _row(node: Node, host: HostReport, views: dict[str, dict[str, Any]] | None) 
     }
 
 
-# What systemd says of a unit that does not serve, in words that say what to do.
+# The states of a systemd unit whose hive does not serve, in the words of the table.
 _UNITS = {"inactive": "stopped", "active": "not answering"}
 
 
 def _local_row(session: Session, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
-    session.out.say(f"The queen runs the hive of {LOCALHOST_NODE} as her child; it starts and ends with her", "👑")
+    session.out.say(
+        f"The queen runs the hive of {LOCALHOST_NODE} as its child; it starts and stops with the queen", "👑"
+    )
     view = (views or {}).get(LOCALHOST_NODE)
     return {
         "node": LOCALHOST_NODE,
@@ -230,7 +240,14 @@ def _show(session: Session, rows: list[dict[str, Any]]) -> None:
     out.table(
         ["node", "host", "state", "release", "queen", "workers"],
         [
-            [row["node"], row["host"], row["state"], row["release"] or row["version"] or "-", row["queen"], _crew(row)]
+            [
+                row["node"],
+                row["host"],
+                row["state"],
+                row["release"] or row["version"] or "-",
+                row["queen"],
+                _worker_summary(row),
+            ]
             for row in rows
         ],
         empty="",
@@ -243,7 +260,7 @@ def _show(session: Session, rows: list[dict[str, Any]]) -> None:
             out.error([f"{row['node']}: {row['error']['message']}", f"  Next: {row['error']['hint']}"])
 
 
-def _crew(row: dict[str, Any]) -> str:
+def _worker_summary(row: dict[str, Any]) -> str:
     return ", ".join(f"{worker['worker_id']} {worker['state']}" for worker in row["workers"]) or "-"
 
 

@@ -33,7 +33,7 @@ class Entry:
 
 
 @dataclass(slots=True)
-class YamlText:
+class YamlDocument:
     """The text of one file, and what it means now. *path* is for messages."""
 
     text: str
@@ -45,12 +45,12 @@ class YamlText:
         self._parse()
 
     def get(self, *keys: str) -> Any:
-        """Give the value at a path of keys as plain Python; None if there is none."""
+        """Return the value at a path of keys as plain Python; None if there is none."""
         node = self._node(keys)
         return None if node is None else plain(node)
 
     def has(self, *keys: str) -> bool:
-        """Tell whether the path of keys exists, also with nothing in it."""
+        """Return whether the path of keys exists, also with nothing in it."""
         return self._node(keys) is not None
 
     def entries(self, *keys: str) -> list[Entry]:
@@ -75,13 +75,13 @@ class YamlText:
             self._replace(keys, scalar(value))
 
     def remove(self, *keys: str) -> bool:
-        """Take a key away with all in it, and with no comment of its neighbours; tell whether it was there."""
+        """Remove a key and its value, but no comment of its neighbours; return whether it was there."""
         parent = self._node(keys[:-1])
         if not isinstance(parent, MappingNode):
             return False
         for key, value in parent.value:
             if key.value == keys[-1]:
-                self._refuse_flow(parent)
+                self._reject_flow_style(parent)
                 lines = self.text.splitlines(keepends=True)
                 del lines[key.start_mark.line : _last_line(key, value) + 1]
                 self._set("".join(lines))
@@ -92,7 +92,7 @@ class YamlText:
         parent = self._node(parent_keys)
         lines = self.text.splitlines(keepends=True)
         if isinstance(parent, MappingNode) and parent.value:
-            self._refuse_flow(parent)
+            self._reject_flow_style(parent)
             key, value = parent.value[-1]
             at, column = _last_line(key, value) + 1, key.start_mark.column
         elif not parent_keys:
@@ -116,7 +116,7 @@ class YamlText:
         start, end = node.start_mark, node.end_mark
         if not isinstance(node, ScalarNode) or start.line != end.line:
             raise ConfigError(
-                f"'{keys[-1]}' is more than a single value on one line; change it by hand.",
+                f"'{keys[-1]}' is not a single value on one line; change it by hand.",
                 path=self.path,
                 line=start.line + 1,
             )
@@ -150,7 +150,7 @@ class YamlText:
                 raise ConfigError("must be a mapping of keys to values.", path=self.path, line=1)
         self.root = root
         if root is not None:
-            _refuse_doubles(root, self.path)
+            _reject_duplicates(root, self.path)
 
     def _node(self, keys: tuple[str, ...]) -> Node | None:
         node: Node | None = self.root
@@ -166,10 +166,10 @@ class YamlText:
         found: Node = next(key for key, _ in parent.value if key.value == keys[-1])
         return found
 
-    def _refuse_flow(self, node: MappingNode) -> None:
+    def _reject_flow_style(self, node: MappingNode) -> None:
         if node.flow_style:
             raise ConfigError(
-                "is written as {key: value}; write it with one key on each line, so that it can be changed here.",
+                "is in flow style ({key: value}), which cannot be edited here; write one key on each line.",
                 path=self.path,
                 line=node.start_mark.line + 1,
             )
@@ -183,7 +183,7 @@ def scalar(value: object) -> str:
 
 
 def plain(node: Node) -> Any:
-    """Give what a node means, as plain Python; an encrypted or otherwise tagged value as None."""
+    """Return what a node means, as plain Python; an encrypted or otherwise tagged value as None."""
     if isinstance(node, MappingNode):
         return {str(key.value): plain(value) for key, value in node.value}
     if isinstance(node, SequenceNode):
@@ -202,7 +202,7 @@ def plain(node: Node) -> Any:
 
 
 def _last_line(key: Node, value: Node) -> int:
-    """Give the last line (from 0) that belongs to a key; comments after it belong to what follows."""
+    """Return the last line (from 0) that belongs to a key; comments after it belong to what follows."""
     if isinstance(value, MappingNode | SequenceNode) and not value.flow_style and value.value:
         last = value.value[-1]
         return _last_line(*last) if isinstance(value, MappingNode) else _last_line(last, last)
@@ -213,15 +213,17 @@ def _last_line(key: Node, value: Node) -> int:
     return max(first, last) if value.value else first
 
 
-def _refuse_doubles(node: Node, path: str) -> None:
+def _reject_duplicates(node: Node, path: str) -> None:
     if isinstance(node, MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
             name, line = str(key.value), key.start_mark.line + 1
             if name in seen:
-                raise ConfigError(f"'{name}' stands here and on line {seen[name]}; keep one.", path=path, line=line)
+                raise ConfigError(
+                    f"'{name}' is defined here and on line {seen[name]}; keep one of them.", path=path, line=line
+                )
             seen[name] = line
-            _refuse_doubles(value, path)
+            _reject_duplicates(value, path)
     elif isinstance(node, SequenceNode):
         for item in node.value:
-            _refuse_doubles(item, path)
+            _reject_duplicates(item, path)

@@ -1,4 +1,4 @@
-"""Signals as exceptions: the first ends the command in order, the second ends it at once."""
+"""Turn signals into exceptions: the first ends the command in order, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """The user or the system asked this command to end. `told`: the command has said what became of its work."""
+    """The user or the system asked this command to end. `reported`: the command has printed the outcome."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
         self.signum = signum
-        self.told = False
+        self.reported = False
 
     @property
     def exit_code(self) -> int:
-        """Give the shell's code for it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Return the exit code that a shell expects: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signum
 
 
@@ -32,10 +32,10 @@ def watch(signals: Iterable[signal.Signals] = ENDING) -> None:
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], int | None]]:
-    """Within the context, note the first signal instead of raising: for work that ends itself in order.
+def defer_signals() -> Iterator[Callable[[], int | None]]:
+    """Store the first signal instead of raising it, for work that polls and ends itself in order.
 
-    Gives a question whose answer is the signal that came, or None. The second signal ends the process at once.
+    Yields a function that returns the signal, or None while there is none. A second signal ends the process at once.
     """
     came: list[int] = []
 

@@ -1,4 +1,4 @@
-"""Which machines there are, for the keeper's commands: the inventory of its settings, and the nodes an option means."""
+"""Open the inventory that the settings name, and select its nodes for a command."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ if TYPE_CHECKING:
 
 
 def inventory_path(settings: Settings) -> Path:
-    """Tell where the inventory is or will be."""
+    """Return the path of the inventory, which need not exist."""
     named = settings.keeper.inventory
     return Path(named) if named else settings.paths.home / "inventory"
 
 
-def inventory_of(settings: Settings) -> Inventory:
-    """Give the inventory. Raises RbeeError where the part of rbee that reads it is not installed."""
+def open_inventory(settings: Settings) -> Inventory:
+    """Open the inventory. Raises RbeeError where the packages that read it are not installed."""
     try:
         from rbee.fleet.inventory import Inventory
     except ImportError as error:
         raise RbeeError(
             ErrorCode.CONFIG_INVALID,
-            "The part of rbee that manages other machines is not installed here.",
+            "The packages that manage other machines are not installed here.",
             hint="pip install 'rbee[fleet]'",
         ) from error
     return Inventory(inventory_path(settings))
 
 
 def known_nodes(settings: Settings) -> list[Node]:
-    """List the hives of the inventory; one that was never made costs no import."""
-    return inventory_of(settings).nodes() if inventory_path(settings).exists() else []
+    """List the hives of the inventory; without one, nothing is imported."""
+    return open_inventory(settings).nodes() if inventory_path(settings).exists() else []
 
 
-def targets(settings: Settings, node: str | None) -> list[Node]:
-    """Give the node of that name, or all hives of the inventory. Raises RbeeError NODE_NOT_FOUND."""
-    inventory = inventory_of(settings)
+def select_nodes(settings: Settings, node: str | None) -> list[Node]:
+    """Return the node of that name, or without a name all hives of the inventory. Raises RbeeError NODE_NOT_FOUND."""
+    inventory = open_inventory(settings)
     nodes = inventory.nodes()
     if node is None:
         if not nodes:
             raise RbeeError(
                 ErrorCode.NODE_NOT_FOUND,
-                f"The inventory {inventory.file} has no machines yet.",
-                hint="Add one: rbee-keeper config set-ssh --node NAME --host ADDRESS --user USER",
+                f"The inventory {inventory.file} has no machines.",
+                hint="To add one: rbee-keeper config set-ssh --node NAME --host ADDRESS --user USER",
             )
         return nodes
     if node == LOCALHOST_NODE and inventory.node(node) is None:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
-            f"Nothing is installed for {LOCALHOST_NODE}: the queen runs the hive of her own machine as her child.",
-            hint="rbee-keeper daemon start starts both, daemon stop ends both.",
+            f"{LOCALHOST_NODE} has no hive to manage: the queen runs the hive of its own machine as its child.",
+            hint="rbee-keeper daemon start starts both, rbee-keeper daemon stop stops both.",
             param="node",
         )
     found = [each for each in nodes if each.name == node]

@@ -1,4 +1,4 @@
-"""Everything that the keeper prints: data to stdout, the story and its progress to stderr.
+"""Print everything of the keeper: data to stdout, narration and progress to stderr.
 
 Colours and moving bars appear on a stream only if that stream is a terminal, NO_COLOR is unset and TERM is not dumb.
 In a pipe tables are aligned plain lines and progress is a line now and then.
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.table import Table
 
-    from rbee.keeper.lazy import Flags
+    from rbee.keeper.ui.lazy import Flags
 
-LINE_EVERY_SHARE = 0.25  # without a terminal, progress is said each time another quarter is done
+LINE_EVERY_SHARE = 0.25  # without a terminal, progress is printed each time another quarter is done
 
 
 class Output:
@@ -57,7 +57,7 @@ class Output:
             self._stdout_line_open = False
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-        """Print rows under their columns; with none, say *empty* on stderr."""
+        """Print rows under their columns; without rows, print *empty* on stderr."""
         if not rows:
             self.say(empty)
             return
@@ -69,22 +69,22 @@ class Output:
         self._write(plain_table(columns, rows))
 
     def say(self, text: str, emoji: str = "") -> None:
-        """Tell one line of the story, unless the user wants it quiet."""
+        """Print one line of narration, unless --quiet is given."""
         if not self.quiet:
-            mark = f"{emoji} " if emoji and is_terminal(sys.stderr) and _speaks_unicode(sys.stderr) else ""
-            self._tell(mark + text, "dim" if not mark else "")
+            mark = f"{emoji} " if emoji and is_terminal(sys.stderr) and _supports_unicode(sys.stderr) else ""
+            self._write_stderr(mark + text, "dim" if not mark else "")
 
     def warn(self, text: str) -> None:
-        """Tell what the user should know even when it is quiet."""
-        self._tell(f"Warning: {text}", "yellow")
+        """Print a warning, also with --quiet."""
+        self._write_stderr(f"Warning: {text}", "yellow")
 
     def error(self, lines: Sequence[str]) -> None:
-        """Tell what went wrong; the first line is the headline."""
+        """Print an error; the first line is the headline."""
         for number, line in enumerate(lines):
-            self._tell(line, "bold red" if number == 0 else "")
+            self._write_stderr(line, "bold red" if number == 0 else "")
 
     def bar(self, title: str) -> Bar:
-        """Start showing progress; close it, or use it as a context."""
+        """Start a progress bar; close it, or use it as a context."""
         if self.quiet:
             return Bar(title)
         if is_terminal(sys.stderr):
@@ -92,7 +92,7 @@ class Output:
         return _PlainBar(title, self)
 
     def live_table(self, columns: Sequence[str]) -> LiveTable | None:
-        """Start a table on stderr whose rows change in place; None where nobody would see it move."""
+        """Start a table on stderr whose rows change in place; None where stderr is not a terminal."""
         if self.quiet or not is_terminal(sys.stderr):
             return None
         return LiveTable(columns, self._console())
@@ -108,7 +108,7 @@ class Output:
             self._err = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         return self._err
 
-    def _tell(self, text: str, style: str) -> None:
+    def _write_stderr(self, text: str, style: str) -> None:
         if self._stdout_line_open and is_terminal(sys.stdout) and is_terminal(sys.stderr):
             self.end_line()
         if is_terminal(sys.stderr):
@@ -119,16 +119,16 @@ class Output:
 
 
 class Bar:
-    """Progress that nobody sees, and the interface of those that are seen."""
+    """An invisible progress bar, and the interface of the visible ones."""
 
     def __init__(self, title: str) -> None:
         self.title = title
 
     def show(self, done: float, total: float | None, note: str = "") -> None:
-        """Say how far it is; *note* stands behind it (sizes, speed)."""
+        """Show how far it is; *note* stands behind the bar (sizes, speed)."""
 
     def close(self) -> None:
-        """Stop showing it."""
+        """Remove the bar."""
 
     def __enter__(self) -> Bar:
         return self
@@ -143,15 +143,15 @@ class _PlainBar(Bar):
     def __init__(self, title: str, output: Output) -> None:
         super().__init__(title)
         self._output = output
-        self._said = -1
+        self._shown_steps = -1
 
     def show(self, done: float, total: float | None, note: str = "") -> None:
         if not total:
             return
         share = min(done / total, 1.0)
         step = int(share / LINE_EVERY_SHARE)
-        if step > self._said:
-            self._said = step
+        if step > self._shown_steps:
+            self._shown_steps = step
             self._output.say(f"{self.title}: {share:4.0%}{'  ' + note if note else ''}")
 
 
@@ -195,7 +195,7 @@ class LiveTable:
         self._live.update(_rich_table(self._columns, rows))
 
     def close(self) -> None:
-        """Take the table away."""
+        """Remove the table."""
         self._live.stop()
 
 
@@ -225,11 +225,14 @@ _STYLES = {
     "done": "green",
     "failed": "red",
     "serves": "green",
+    "ok": "green",
+    "note": "yellow",
+    "problem": "red",
 }
 
 
 def is_terminal(stream: IO[str]) -> bool:
-    """Tell whether colours and movement are welcome on *stream*."""
+    """Return whether colours and moving bars may be written to *stream*."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -243,7 +246,7 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def size_text(size_bytes: float | None) -> str:
-    """Write a size for a person: 94.0 MB (decimal, as disks and networks count)."""
+    """Format a size for a person: 94.0 MB (decimal, as disks and networks count)."""
     if size_bytes is None:
         return "-"
     amount = float(size_bytes)
@@ -255,7 +258,7 @@ def size_text(size_bytes: float | None) -> str:
 
 
 def ago_text(then_unix: float | None, now_unix: float) -> str:
-    """Write how long ago something was: 3 min ago."""
+    """Format how long ago something was: 3 min ago."""
     if not then_unix:
         return "never"
     seconds = max(0, int(now_unix - then_unix))
@@ -265,5 +268,5 @@ def ago_text(then_unix: float | None, now_unix: float) -> str:
     return f"{seconds} s ago"
 
 
-def _speaks_unicode(stream: IO[str]) -> bool:
+def _supports_unicode(stream: IO[str]) -> bool:
     return str(getattr(stream, "encoding", "")).lower().replace("-", "") in ("utf8", "utf16", "utf32")

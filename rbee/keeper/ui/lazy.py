@@ -1,4 +1,4 @@
-"""Commands that are loaded only when they are used, and the flags that every one of them takes.
+"""Load commands only when they are used, and define the flags that every command takes.
 
 The short help of a lazy command stands in the table of its group, so that `--help` loads no command.
 """
@@ -14,7 +14,7 @@ import click
 class Flags:
     """How a command prints: the flags that every command takes, before or after its name.
 
-    `node` is the node that the command is about, for the advice in an error.
+    `node` is the node that the command is about, for the hint of an error.
     """
 
     def __init__(self) -> None:
@@ -37,11 +37,11 @@ def _note(ctx: click.Context, param: click.Parameter, value: Any) -> None:
 
 
 def flag_options() -> list[click.Parameter]:
-    """Make the options `--json`, `--quiet` and `--debug`."""
+    """Build the options `--json`, `--quiet` and `--debug`."""
     texts = {
-        "json": 'Print data as JSON on stdout; errors too, as {"error": ...}.',
-        "quiet": "Print no narration; errors are still printed.",
-        "debug": "Add the traceback to an error.",
+        "json": 'Print JSON on stdout; an error as {"error": ...}.',
+        "quiet": "Print no progress messages, only warnings and errors.",
+        "debug": "Print the traceback of an error.",
     }
     return [
         click.Option([f"--{name}"], is_flag=True, expose_value=False, is_eager=True, callback=_note, help=text)
@@ -58,30 +58,30 @@ class KeeperCommand(click.Command):
 
 
 class KeeperGroup(click.Group):
-    """A group whose commands take those flags, and which suggests a name for a mistyped one."""
+    """A group whose commands take the common flags, and which suggests a name for a mistyped one."""
 
     command_class = KeeperCommand
     group_class = type
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Keep the order in which the commands were written down."""
+        """List the names in the order of their definition."""
         return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command that is named, or say which one may be meant."""
+        """Find the command, or suggest one with a similar name."""
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-"):
             close = difflib.get_close_matches(name, known, n=1)
-            advice = f"Did you mean {close[0]!r}?" if close else f"There is: {', '.join(known)}."
+            advice = f"Did you mean {close[0]!r}?" if close else f"Commands: {', '.join(known)}."
             raise click.UsageError(f"No such command {name!r}. {advice}", ctx)
         return super().resolve_command(ctx, args)
 
 
 class LazyGroup(KeeperGroup):
-    """A group that loads a command when it is called; `entries` maps a name to where it is."""
+    """A group that imports a command when it is called; `entries` maps its name to where it is."""
 
     def __init__(self, *args: Any, entries: dict[str, Entry], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -104,6 +104,6 @@ class LazyGroup(KeeperGroup):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """List the commands with the help of the table, loading none."""
+        """List the commands with the help of the table, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.help) for name, entry in self.entries.items()])

@@ -1,19 +1,19 @@
-"""What an ending ended: the queen's receipt, checked against the processes of this machine."""
+"""Check the receipt of a queen's shutdown against the processes of this machine, and print it."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, NamedTuple
 
-from rbee.keeper.output import size_text
-from rbee.keeper.pid_file import is_gone
+from rbee.keeper.queen.pid_file import is_gone
+from rbee.keeper.ui.output import size_text
 
 _GONE_WITHIN_S = 3.0
 _POLL_S = 0.05
 
 
 class Receipt(NamedTuple):
-    """A cascade's receipt; `left` says in words what is still there, and where."""
+    """The receipt of a shutdown; `left` describes what still runs or is still held, and where."""
 
     hives: int
     workers: int
@@ -24,19 +24,19 @@ class Receipt(NamedTuple):
     left: list[str]
 
     def data(self) -> dict[str, Any]:
-        """Give it for scripts."""
+        """Return it as plain data for --json."""
         return self._asdict()
 
 
 def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
-    """Read a `CascadeReceipt`, and look whether the processes of this machine that it names are gone."""
+    """Parse a `CascadeReceipt`, and check that the processes of this machine that it names are gone."""
     hives = [hive for hive in cascade.get("hives", []) if isinstance(hive, dict)]
     workers = [(hive, worker) for hive in hives for worker in hive.get("workers", [])]
     pids = {int(pid) for pid in [*cascade.get("pids", []), *more_pids]}
     remaining = _wait_for(pids)
     left = [f"process {pid} on this machine" for pid in sorted(remaining)]
     left += [
-        f"hive {hive.get('node')}: {hive.get('error') or 'did not end'}"
+        f"hive {hive.get('node')}: {hive.get('error') or 'did not stop'}"
         for hive in hives
         if not (hive.get("gone") or hive.get("kept"))
     ]
@@ -50,7 +50,7 @@ def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
         for holder in worker.get("held_by", [])
     ]
     left += [
-        f"memory of worker {worker.get('worker_id')} on {hive.get('node')}, held by nobody who can be named"
+        f"memory of worker {worker.get('worker_id')} on {hive.get('node')}, still held by an unknown process"
         for hive, worker in workers
         if worker.get("memory_returned") is False and not worker.get("held_by")
     ]
@@ -66,21 +66,21 @@ def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
     )
 
 
-def brief(receipt: Receipt) -> list[str]:
-    """Write it in a line, and a line for each thing that is left."""
+def summary_lines(receipt: Receipt) -> list[str]:
+    """Format it as one line, and one more for each thing that is left."""
     parts = [count(receipt.hives, "hive"), count(receipt.workers, "worker")]
+    text = f"Stopped {' and '.join(parts)}"
     if receipt.processes:
-        parts.append(count(receipt.processes, "process"))
-    text = f"Stopped: {', '.join(parts)} gone"
+        text += f"; {count(receipt.processes, 'process')} ended"
     if receipt.memory_bytes:
-        text += f", {size_text(receipt.memory_bytes)} of memory returned"
+        text += f", {size_text(receipt.memory_bytes)} of memory freed"
     if receipt.killed:
         text += f" ({count(receipt.killed, 'worker')} had to be killed)"
-    return [text, *(f"Left: {thing}" for thing in receipt.left)]
+    return [text, *(f"Still there: {thing}" for thing in receipt.left)]
 
 
 def count(number: int, thing: str) -> str:
-    """Write a number with its noun: 1 hive, 2 hives."""
+    """Format a number with its noun: 1 hive, 2 hives."""
     plural = thing + ("es" if thing.endswith("s") else "s")
     return f"{number} {thing if number == 1 else plural}"
 
@@ -94,13 +94,13 @@ def _wait_for(pids: set[int]) -> set[int]:
     return remaining
 
 
-def full(receipt: Receipt) -> list[str]:
-    """Write it in a line for each thing that ended or is left."""
+def detail_lines(receipt: Receipt) -> list[str]:
+    """Format it as one line for each thing that stopped or is left."""
     lines = [
         f"hives      {receipt.hives} stopped",
         f"workers    {receipt.workers} stopped" + (f", {receipt.killed} of them killed" if receipt.killed else ""),
-        f"processes  {receipt.processes} gone from this machine",
-        f"memory     {size_text(receipt.memory_bytes)} returned" if receipt.memory_bytes else "memory     -",
+        f"processes  {receipt.processes} ended on this machine",
+        f"memory     {size_text(receipt.memory_bytes)} freed" if receipt.memory_bytes else "memory     -",
         f"time       {receipt.seconds:.1f} s",
     ]
     return lines + [f"LEFT       {thing}" for thing in receipt.left] if receipt.left else [*lines, "left       nothing"]

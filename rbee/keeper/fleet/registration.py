@@ -1,4 +1,4 @@
-"""Tell a queen about the machines of the inventory, which is the one truth about which there are."""
+"""Register the machines of the inventory with a queen; the inventory decides which there are."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import getpass
 from typing import TYPE_CHECKING, Any
 
 from rbee.errors import RbeeError
-from rbee.keeper.fleet_inventory import inventory_path, known_nodes
-from rbee.keeper.fleet_memory import FleetMemory
+from rbee.keeper.fleet.cache import FleetCache
+from rbee.keeper.fleet.inventory import inventory_path, known_nodes
 
 if TYPE_CHECKING:
     from rbee.client.queen import QueenClient
@@ -19,8 +19,8 @@ DEFAULT_HIVE_PORT = 9200
 DEFAULT_INSTALL_PATH = "/opt/rbee"
 
 
-def row_of(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
-    """Give a node in the registry's terms, as far as the inventory and the last survey know it."""
+def registry_row(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
+    """Build the registry's row of a node from the inventory and the last survey."""
     return {
         "node_name": node.name,
         "ssh_host": node.address,
@@ -37,20 +37,20 @@ def row_of(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
 
 
 def register(settings: Settings, queen: QueenClient, node: Node) -> dict[str, Any]:
-    """Tell the queen about one machine, with the key of its hive if it has one by now; give the registry's row."""
+    """Register one machine, with the key of its hive if it has one; return the registry's row."""
     from rbee.fleet.credentials import hive_key
 
     own = node.variables.get("rbee_hive_api_key")
-    # One from a vault is Ansible's to read; the playbooks themselves tell a queen then (rbee_queen_url).
+    # Only Ansible can read one from a vault; the playbooks then register the hive themselves (rbee_queen_url).
     key = own if isinstance(own, str) and "{{" not in own else hive_key(settings.paths, node.name)
-    seen = FleetMemory(settings.paths).read().get(node.name, {})
-    return queen.add_node({**row_of(node, seen), "replace": True, **({"hive_key": key} if key else {})})
+    seen = FleetCache(settings.paths).read().get(node.name, {})
+    return queen.add_node({**registry_row(node, seen), "replace": True, **({"hive_key": key} if key else {})})
 
 
 def register_all(session: Session, queen: QueenClient) -> None:
-    """Tell a queen that has just started about every machine that she does not know, or knows otherwise.
+    """Register every machine that a queen that has just started does not know, or knows differently.
 
-    An inventory that cannot be read is a warning: what runs here does not depend on it.
+    An inventory that cannot be read is a warning only: what runs on this machine does not depend on it.
     """
     settings = session.settings
     if not inventory_path(settings).exists():
@@ -59,16 +59,16 @@ def register_all(session: Session, queen: QueenClient) -> None:
         nodes = known_nodes(settings)
         if not nodes:
             return
-        memory = FleetMemory(settings.paths).read()
+        memory = FleetCache(settings.paths).read()
         known = {str(row["node_name"]): row for row in queen.nodes()}
         for node in nodes:
-            if _differs(row_of(node, memory.get(node.name, {})), known.get(node.name)):
+            if _differs(registry_row(node, memory.get(node.name, {})), known.get(node.name)):
                 register(settings, queen, node)
     except RbeeError as error:
-        session.out.warn(f"the queen was not told about the machines of the inventory: {error.message}")
+        session.out.warn(f"the machines of the inventory were not registered with the queen: {error.message}")
 
 
 def _differs(wanted: dict[str, Any], known: dict[str, Any] | None) -> bool:
-    # Backends and devices are what the hive itself says of them, once it was heard.
+    # Backends and devices come from the hive itself once it has connected.
     own = ("backends", "devices")
     return known is None or any(known.get(key) != value for key, value in wanted.items() if key not in own)

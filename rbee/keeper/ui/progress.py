@@ -1,15 +1,15 @@
-"""Tell the story that the queen's streams carry: her narration, and bars for what is fetched and loaded."""
+"""Print the narration and progress that the queen's streams carry, with bars for downloads and loading."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from rbee.client.event import Event
-from rbee.keeper.output import Bar, Output, size_text
+from rbee.keeper.ui.output import Bar, Output, size_text
 
 
-class Story:
-    """The listener of one stream; close it, or use it as a context, so that no bar is left on the terminal."""
+class ProgressPrinter:
+    """The printer of one stream; close it, or use it as a context, so that no bar is left on the terminal."""
 
     def __init__(self, out: Output, *, as_events: bool = False) -> None:
         self._out = out
@@ -17,14 +17,14 @@ class Story:
         self._bar: Bar | None = None
         self._stage = ""
 
-    def __enter__(self) -> Story:
+    def __enter__(self) -> ProgressPrinter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def hear(self, event: Event) -> bool:
-        """Tell *event* if it is narration or progress; False if it is something else."""
+    def handle(self, event: Event) -> bool:
+        """Print *event* if it is narration or progress; return whether it was."""
         if event.name not in ("narration", "progress"):
             return False
         if self._as_events:
@@ -38,13 +38,13 @@ class Story:
         return True
 
     def say(self, human: str, action: str, emoji: str = "") -> None:
-        """Tell a line of the keeper's own."""
+        """Print a line of the keeper's own."""
         if self._as_events:
             self._out.event("narration", {"actor": "keeper", "action": action, "human": human, "emoji": emoji})
         self._out.say(human, emoji)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -53,15 +53,15 @@ class Story:
         stage, reason = str(now.get("stage", "")), now.get("reason")
         done, total = now.get("bytes_downloaded") or 0, now.get("bytes_total")
         if stage == "downloading":
-            self._moving("Downloading").show(done, total, _speed(done, total, now.get("speed_mbps") or 0.0))
+            self._show_bar("Downloading").show(done, total, _speed(done, total, now.get("speed_mbps") or 0.0))
         elif stage != self._stage or stage == "retrying":
             self.close()
             if stage == "retrying":
                 self._out.say(
-                    f"Download broke off ({reason}); attempt {now.get('attempt')} of {now.get('attempts')}", "🔁"
+                    f"Download interrupted ({reason}); attempt {now.get('attempt')} of {now.get('attempts')}", "🔁"
                 )
             elif stage == "verifying":
-                self._out.say("Checking the file", "🔎")
+                self._out.say("Verifying the file", "🔎")
             elif stage == "complete" and self._stage:
                 self._out.say(f"Downloaded {size_text(total or done)}", "📦")
         self._stage = stage
@@ -74,10 +74,10 @@ class Story:
         elif total:
             where = "VRAM" if stage == "loading_to_vram" else "RAM"
             loaded = now.get("layers_loaded") or 0
-            self._moving(f"Loading to {where}").show(loaded, total, f"{loaded} of {total} layers")
+            self._show_bar(f"Loading to {where}").show(loaded, total, f"{loaded} of {total} layers")
         self._stage = stage
 
-    def _moving(self, title: str) -> Bar:
+    def _show_bar(self, title: str) -> Bar:
         if self._bar is None or self._bar.title != title:
             self.close()
             self._bar = self._out.bar(title)
@@ -85,6 +85,6 @@ class Story:
 
 
 def _speed(done: float, total: float | None, mbps: float) -> str:
-    """Write sizes and speed: 12.0 MB of 94.0 MB, 5.6 MB/s (the wire counts megabits)."""
+    """Format sizes and speed: 12.0 MB of 94.0 MB, 5.6 MB/s (the wire counts megabits)."""
     sizes = f"{size_text(done)} of {size_text(total)}" if total else size_text(done)
     return f"{sizes}, {mbps / 8:.1f} MB/s" if mbps else sizes

@@ -1,27 +1,20 @@
-"""The PID file of a queen from `daemon start`, and whether it still tells the truth."""
+"""Manage the PID file of a queen from `daemon start`, and check whether it is stale."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from rbee.config.atomic_write import atomic_write
 from rbee.config.paths import storage_error
 
 
 def write(path: Path, pid: int) -> None:
     """Write it whole or not at all."""
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(f"{pid}\n")
-        Path(aside).replace(path)
-    except OSError as error:
-        raise storage_error(error, path) from error
+    atomic_write(path, f"{pid}\n", durable=False)
 
 
 def read(path: Path) -> int | None:
-    """Give the process id; None without a file, 0 for a file that holds none."""
+    """Return the process id; None without a file, 0 for a file that holds none."""
     try:
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except FileNotFoundError:
@@ -40,7 +33,7 @@ def remove(path: Path) -> None:
 
 
 def is_queen(pid: int, program: str) -> bool:
-    """Tell whether *pid* is alive and runs *program*: a number may have been given to another process since."""
+    """Return whether *pid* is alive and runs *program*: the system may have given the number to another process."""
     import psutil
 
     if pid <= 0:
@@ -57,7 +50,7 @@ def is_queen(pid: int, program: str) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that waits to be collected has."""
+    """Return whether a process has ended; a zombie has."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""Options that several commands share, each defined once."""
+"""Define the options that several commands share."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Device(click.ParamType[int | None]):
-    """A device's number; the bare option gives `auto`, which asks for the one with the most free memory."""
+    """A device number; the option without a value means `auto`, the device with the most free memory."""
 
     name = "number"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """Read the number."""
+        """Parse the number; `auto` becomes None."""
         if value == "auto":
             return None
         if not str(value).isdecimal():
-            self.fail(f"{value!r} is not a device number; devices count from 0 (see: rbee-hive detect).", param, ctx)
+            self.fail(
+                f"{value!r} is not a device number; the first device is 0 (rbee-hive detect lists them).", param, ctx
+            )
         return int(value)
 
 
@@ -29,7 +31,7 @@ def backend_option(command: F) -> F:
     return click.option(
         "--backend",
         type=click.Choice(["cuda", "metal", "cpu"], case_sensitive=False),
-        help="Compute with this and nothing else; without it the best that the machine has.",
+        help="Use only this backend; without it, the best one of the machine.",
     )(command)
 
 
@@ -41,7 +43,7 @@ def device_option(command: F) -> F:
         is_flag=False,
         flag_value="auto",
         default=None,
-        help="The backend's device; without it the one with the most free memory.",
+        help="Use this device of the backend; without it, the one with the most free memory.",
     )(command)
 
 
@@ -49,7 +51,7 @@ def node_option(*, required: bool) -> Callable[[F], F]:
     """Add `--node`."""
 
     def add(command: F) -> F:
-        text = "The node, such as localhost." if required else "Only this node."
+        text = "The name of the node, such as localhost." if required else "Show only this node."
         return click.option("--node", required=required, metavar="NAME", help=text)(command)
 
     return add
@@ -57,19 +59,19 @@ def node_option(*, required: bool) -> Callable[[F], F]:
 
 def check_option(command: F) -> F:
     """Add `--check`."""
-    return click.option("--check", is_flag=True, help="Change nothing; say what would change.")(command)
+    return click.option("--check", is_flag=True, help="Change nothing; print what would change.")(command)
 
 
 def show_command_option(command: F) -> F:
     """Add `--show-command`."""
-    return click.option(
-        "--show-command", is_flag=True, help="Print the plain Ansible line that does the same, and do nothing."
-    )(command)
+    return click.option("--show-command", is_flag=True, help="Run nothing; print the equivalent Ansible command.")(
+        command
+    )
 
 
 def yes_option(command: F) -> F:
     """Add `--yes`."""
-    return click.option("--yes", is_flag=True, help="Do not ask.")(command)
+    return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
 
 
 def nodes_options(command: F) -> F:
@@ -77,9 +79,11 @@ def nodes_options(command: F) -> F:
 
     def chosen(ctx: click.Context, _param: click.Parameter, value: object) -> None:
         if bool(value) == bool(ctx.params.get("node")):
-            raise click.UsageError("Name one machine with --node, or all with --all.", ctx)
+            raise click.UsageError("Give either --node NAME or --all.", ctx)
 
-    every = click.option("--all", is_flag=True, expose_value=False, callback=chosen, help="All of the inventory.")
-    # --node is read first, so that --all can look at it.
-    one = click.option("--node", is_eager=True, metavar="NAME", help="This machine.")
+    every = click.option(
+        "--all", is_flag=True, expose_value=False, callback=chosen, help="All machines of the inventory."
+    )
+    # --node is eager, so that the callback of --all can read it.
+    one = click.option("--node", is_eager=True, metavar="NAME", help="This machine of the inventory.")
     return one(every(command))

@@ -1,4 +1,4 @@
-"""Run a playbook for a command: tell it as it happens, let Ctrl-C end it in order, sum up host by host."""
+"""Run a playbook for a command: print its progress, let Ctrl-C end it in order, print a summary of each host."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from rbee.fleet.assets import Assets
 from rbee.fleet.events import Event
 from rbee.fleet.inventory import Inventory, Node
 from rbee.fleet.report import HostReport, RunReport, Verdict
-from rbee.fleet.runner import RunResult, Wish, run
-from rbee.keeper import interrupts
-from rbee.keeper.errors import FAILED, AlreadyToldError, lines
-from rbee.keeper.fleet_story import RunStory
-from rbee.keeper.interrupts import Interrupted
+from rbee.fleet.runner import PlaybookRun, RunResult, run
+from rbee.keeper.fleet.progress import PlaybookProgress
+from rbee.keeper.ui import interrupts
+from rbee.keeper.ui.errors import FAILED, AlreadyReportedError, lines
+from rbee.keeper.ui.interrupts import Interrupted
 
 if TYPE_CHECKING:
-    from rbee.keeper.output import Output
     from rbee.keeper.session import Session
     from rbee.keeper.settings import Settings
+    from rbee.keeper.ui.output import Output
 
 
 def remote_variables(settings: Settings) -> dict[str, str]:
-    """Give the playbooks' variables for what `[remote]` of the config says, if it says anything."""
+    """Return the playbook variables that `[remote]` of the config sets."""
     named = {
         "rbee_binary_path": settings.remote.binary_path,
         "rbee_checkout_path": settings.remote.git_repo_dir,
@@ -31,7 +31,7 @@ def remote_variables(settings: Settings) -> dict[str, str]:
     return {name: value for name, value in named.items() if value}
 
 
-def wish(
+def playbook_run(
     settings: Settings,
     playbook: str,
     inventory: Inventory,
@@ -39,49 +39,50 @@ def wish(
     extra: Mapping[str, Any] | None = None,
     *,
     check: bool = False,
-) -> Wish:
-    """Make the wish to run a playbook on some machines."""
+) -> PlaybookRun:
+    """Describe a run of a playbook on some machines."""
     limit = tuple(node.name for node in nodes)
-    return Wish(
+    return PlaybookRun(
         playbook, inventory.file, limit, {**remote_variables(settings), **(extra or {})}, check=check, diff=check
     )
 
 
-def shown(settings: Settings, what: Wish) -> str:
-    """Give the plain Ansible line that does the same, with the home that its keys are in."""
+def shell_command(settings: Settings, plan: PlaybookRun) -> str:
+    """Return the equivalent Ansible command, with the home in which its keys are."""
     home = f"RBEE_HOME={settings.paths.home} " if settings.environ.get("RBEE_HOME") else ""
-    return home + what.shown(Assets.find())
+    return home + plan.shell_command(Assets.find())
 
 
-def perform(
-    session: Session, what: Wish, nodes: Sequence[Node], *, on_event: Callable[[Event], None] | None = None
+def run_playbook(
+    session: Session, plan: PlaybookRun, nodes: Sequence[Node], *, on_event: Callable[[Event], None] | None = None
 ) -> RunResult:
-    """Run it to its end. *on_event* tells it in other words than a table or lines.
+    """Run a playbook to its end. *on_event* replaces the table or the lines of its progress.
 
-    Raises Interrupted after a signal, when the run has ended and the state of each machine has been told.
+    Raises Interrupted after a signal, when the run has ended and the state of each machine has been printed.
     """
-    with interrupts.noted() as asked, RunStory(session.out, [node.name for node in nodes]) as story:
+    hosts = {node.name: node.address for node in nodes}
+    with interrupts.defer_signals() as received_signal, PlaybookProgress(session.out, hosts) as progress:
         result = run(
-            what,
+            plan,
             session.settings.paths,
-            hosts={node.name: node.address for node in nodes},
-            on_event=on_event or story.hear,
-            cancelled=lambda: asked() is not None,
+            hosts=hosts,
+            on_event=on_event or progress.handle,
+            cancelled=lambda: received_signal() is not None,
         )
-        signum = asked()
+        signum = received_signal()
     if signum is not None:
-        session.out.error(["Interrupted. The machines are left as follows; running the same again goes on from there."])
-        session.out.error([f"  {host.host}: {_left_as(host)}" for host in result.report.hosts.values()])
+        session.out.error(["Interrupted. State of the machines (running the same command again continues from there):"])
+        session.out.error([f"  {host.host}: {_final_state(host)}" for host in result.report.hosts.values()])
         interrupted = Interrupted(signum)
-        interrupted.told = True
+        interrupted.reported = True
         raise interrupted
     return result
 
 
-def sum_up(out: Output, result: RunResult, **more: Any) -> None:
-    """Print how each machine came out, with the first cause of a failure; raises AlreadyToldError after one.
+def print_summary(out: Output, result: RunResult, **more: Any) -> None:
+    """Print the result of each machine, with the first cause of a failure; raises AlreadyToldError after one.
 
-    *more* goes into the JSON beside the machines.
+    *more* is added to the JSON document.
     """
     report = result.report
     error = report.error()
@@ -106,12 +107,12 @@ def sum_up(out: Output, result: RunResult, **more: Any) -> None:
             empty="",
         )
     if error is not None:
-        _tell_failure(out, report, error, result)
-        raise AlreadyToldError(FAILED)
+        _report_failure(out, report, error, result)
+        raise AlreadyReportedError(FAILED)
 
 
 def host_data(host: HostReport) -> dict[str, Any]:
-    """Give one machine's part for scripts."""
+    """Return the result of one machine for --json."""
     cause = host.cause
     return {
         "node": host.host,
@@ -124,27 +125,25 @@ def host_data(host: HostReport) -> dict[str, Any]:
     }
 
 
-def _tell_failure(out: Output, report: RunReport, error: RbeeError, result: RunResult) -> None:
+def _report_failure(out: Output, report: RunReport, error: RbeeError, result: RunResult) -> None:
     causes = [host.cause for host in report.hosts.values() if host.cause is not None]
     text = lines(error)
     if len(causes) > 1:
-        # Each in its own words: what helps one machine may not help the other.
+        # Each cause has its own next step.
         text = text[:1]
         for cause in causes:
             text += [f"  {cause.code.value}: {cause.message}", f"    Next: {cause.hint}"]
-    out.error([*text, f"  All that was said is in {result.artefacts}"])
+    out.error([*text, f"  Output of Ansible: {result.artefacts}"])
 
 
 def _cause(host: HostReport) -> str:
     return f"{host.cause.code.value} at '{host.cause.task}'" if host.cause else "-"
 
 
-def _left_as(host: HostReport) -> str:
+def _final_state(host: HostReport) -> str:
     if host.verdict is Verdict.DONE:
         return "done"
     if not host.tasks:
-        return "nothing was begun"
+        return "not started"
     after = f"stopped after {host.tasks} tasks, the last was '{host.last_task}'"
-    return (
-        f"{after}; {len(host.changed)} of them changed something" if host.changed else f"{after}; nothing was changed"
-    )
+    return f"{after}; {len(host.changed)} of them made changes" if host.changed else f"{after}; nothing was changed"

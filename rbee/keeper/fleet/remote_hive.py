@@ -1,7 +1,7 @@
-"""See that the hive of another machine serves before a task goes there: look, and start it if it does not run.
+"""Make sure that the hive of another machine serves before a task goes there; start it if it does not run.
 
-Each step is told, and the failure of each has its own error: the hive's answer over HTTP, the connection by SSH, the
-login, a command, the round trip, the program, the start, the queen's channel.
+Each step is printed and has its own error: the hive's response over HTTP, the SSH connection, the login, a command,
+the round trip, the program, the start, the queen's control channel.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from rbee.client.blocking import BlockingClient
 from rbee.client.retry import HTTP_CONNECT
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.fleet_inventory import inventory_of, known_nodes
-from rbee.keeper.fleet_registry import register
+from rbee.keeper.fleet.inventory import known_nodes, open_inventory
+from rbee.keeper.fleet.registration import register
 from rbee.keeper.session import Session
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 
 class RemoteHive:
-    """The hive of one machine. *say* tells a line: what a person reads, what a script reads, a mark."""
+    """The hive of one machine. *say* prints a line: text for a person, action for a script, emoji."""
 
     def __init__(self, session: Session, queen: QueenClient, name: str, say: Say) -> None:
         self._session = session
@@ -45,9 +45,9 @@ class RemoteHive:
         self.started = False
 
     def ensure(self) -> None:
-        """Have it serve with the queen's channel to it up; sets `started` if it had to be started.
+        """Wait until it serves and the queen is connected to it; set `started` if it had to be started.
 
-        A node that neither the inventory nor the queen knows is left to the queen, who says so.
+        A node that neither the inventory nor the queen knows is left to the queen, which rejects it.
         Raises RbeeError with the step that failed.
         """
         node = next((each for each in known_nodes(self._session.settings) if each.name == self._name), None)
@@ -56,19 +56,19 @@ class RemoteHive:
             if node is None:
                 return
             register(self._session.settings, self._queen, node)
-            self._say(f"{self._name} is in the inventory: registered with the queen", "register", "📒")
+            self._say(f"registered {self._name} from the inventory with the queen", "register", "📒")
         if self._connected_within(_FIRST_TRY_S, until_tried=True):
             return
         url = str((self._view() or {}).get("url") or "")
         if not self._answers(url):
             if node is None:
-                raise self._unreachable(url, "and the inventory does not know the machine, so it cannot be started")
+                raise self._unreachable(url, "and it cannot be started from here: the inventory has no such machine")
             self._start(node)
             self.started = True
         if node is not None:
-            # Dialled anew at once, with the key of the inventory's machine.
+            # The queen then dials again at once, with the key from the inventory.
             register(self._session.settings, self._queen, node)
-        self._answered(url)
+        self._require_answer(url)
         if not self._connected_within(_CHANNEL_WITHIN_S, until_tried=False):
             raise self._without_channel(url)
         self._say(f"hive {self._name}: connected", "hive-ready", "🏠")
@@ -77,7 +77,7 @@ class RemoteHive:
         return next((hive for hive in self._queen.hives() if hive["node"] == self._name), None)
 
     def _connected_within(self, limit_s: float, *, until_tried: bool) -> bool:
-        """Wait for the queen's channel; with *until_tried* no longer than until her first try failed."""
+        """Wait for the queen's channel; with *until_tried* only until its first attempt fails."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
             view = self._view() or {}
@@ -89,7 +89,7 @@ class RemoteHive:
         return False
 
     def _answers(self, url: str) -> bool:
-        """Ask the hive over HTTP, attempt by attempt."""
+        """Return whether the hive responds over HTTP, after retries."""
         try:
             self._health(url)
         except RbeeError as error:
@@ -98,51 +98,51 @@ class RemoteHive:
             return False
         return True
 
-    def _answered(self, url: str) -> None:
-        """Insist on an answer: what was started serves on its own machine, and must do so from here."""
+    def _require_answer(self, url: str) -> None:
+        """Raise unless the hive, which serves on its own machine, responds from here too."""
         try:
             self._health(url)
         except RbeeError as error:
-            raise self._unreachable(url, "though it runs on its machine") from error
+            raise self._unreachable(url, "although it runs on its machine") from error
 
     def _health(self, url: str) -> None:
         waits = 0
 
-        def told(wait_s: float) -> None:
+        def announce_retry(wait_s: float) -> None:
             nonlocal waits
             waits += 1
             of = len(HTTP_CONNECT.delays_s)
-            human = f"hive {self._name} does not answer at {url}; retry {waits} of {of} in {wait_s * 1000:.0f} ms"
+            human = f"hive {self._name} does not respond at {url}; retry {waits} of {of} in {wait_s * 1000:.0f} ms"
             self._say(human, "retry", "🔁")
             time.sleep(wait_s)
 
-        BlockingClient(f"the hive on {self._name}", url, None, sleep=told).json("GET", "/v1/health")
+        BlockingClient(f"the hive on {self._name}", url, None, sleep=announce_retry).json("GET", "/v1/health")
 
     def _start(self, node: Node) -> None:
         """Preflight and start through Ansible. Raises RbeeError SSH_*, HOST_KEY_UNKNOWN, WORKER_BINARY_NOT_FOUND..."""
-        from rbee.keeper.fleet_runs import perform, wish
+        from rbee.keeper.fleet.runs import playbook_run, run_playbook
 
         settings = self._session.settings
         self._say(f"hive {self._name} does not run: preflight over SSH ({node.address})", "preflight", "🩺")
-        self._measure(node)
-        what = wish(settings, "start-hive", inventory_of(settings), [node])
-        result = perform(self._session, what, [node], on_event=self._hear)
+        self._report_round_trip(node)
+        plan = playbook_run(settings, "start-hive", open_inventory(settings), [node])
+        result = run_playbook(self._session, plan, [node], on_event=self._handle)
         error = result.report.error()
         if error is not None:
             raise error
 
-    def _measure(self, node: Node) -> None:
+    def _report_round_trip(self, node: Node) -> None:
         milliseconds = round_trip_ms(node.address, node.port or 22)
         if milliseconds is None:
-            # Ansible tries as well and finds better words.
+            # The playbook fails too, with a better message.
             return
         self._say(f"{self._name}: preflight: round trip {milliseconds:.1f} ms", "preflight", "🩺")
         if milliseconds > SLOW_ROUND_TRIP_MS:
             self._session.out.warn(
-                f"the way to {self._name} is slow: {milliseconds:.0f} ms a round trip, and tokens take the same way."
+                f"the connection to {self._name} is slow ({milliseconds:.0f} ms round trip), which delays tokens too."
             )
 
-    def _hear(self, event: Event) -> None:
+    def _handle(self, event: Event) -> None:
         from rbee.fleet.events import HostTask, Outcome
 
         if isinstance(event, HostTask) and event.outcome in (Outcome.OK, Outcome.CHANGED):
@@ -154,10 +154,10 @@ class RemoteHive:
         attempts = len(HTTP_CONNECT.delays_s) + 1
         return RbeeError(
             ErrorCode.CONNECTION_TIMEOUT,
-            f"The hive on {self._name} does not answer at {url} ({attempts} attempts), {why}.",
+            f"The hive on {self._name} does not respond at {url} ({attempts} attempts), {why}.",
             details={"node": self._name, "url": url, "attempts": attempts},
-            hint="Check that its port is open to this machine and that it listens on more than its own loopback "
-            f"(rbee_hive_host); its state: rbee-keeper hive status --node {self._name}",
+            hint="Check that its port is reachable from this machine and that it listens on more than loopback "
+            f"(rbee_hive_host). To see its state: rbee-keeper hive status --node {self._name}",
         )
 
     def _without_channel(self, url: str) -> RbeeError:
@@ -165,24 +165,24 @@ class RemoteHive:
         wrong_key = "key" in reason
         return RbeeError(
             ErrorCode.INVALID_API_KEY if wrong_key else ErrorCode.CONNECTION_TIMEOUT,
-            f"The hive on {self._name} answers at {url}, but the queen has no channel to it: {reason}.",
+            f"The hive on {self._name} responds at {url}, but the queen cannot connect to it: {reason}.",
             details={"node": self._name, "url": url},
-            hint=f"Give both the same key again: rbee-keeper hive install --node {self._name}"
+            hint=f"To renew its key on both sides: rbee-keeper hive install --node {self._name}"
             if wrong_key
-            else f"See both sides: rbee-keeper hive status --node {self._name}",
+            else f"To see both sides: rbee-keeper hive status --node {self._name}",
         )
 
 
 _STEPS = {
-    "look | Look at the machine": "preflight: connected, logged in, commands run",
-    "start | Refuse a machine without it": "preflight: the hive program is there",
+    "survey | Survey the machine": "preflight: connected, logged in, commands run",
+    "start | Check that the hive program is installed": "preflight: the hive program is installed",
     "start | Start the hive": "started its service",
-    "start | Wait until it serves": "started: it serves",
+    "start | Wait until the hive serves": "started: the hive serves",
 }
 
 
 def round_trip_ms(host: str, port: int) -> float | None:
-    """Measure the time that opening a connection takes, the best of three; None where none opens."""
+    """Measure the time to open a connection, the best of three; None where it cannot be opened."""
     best: float | None = None
     for _ in range(_PROBES):
         began = time.perf_counter()

@@ -1,8 +1,8 @@
-"""Where every failure of a command ends: three lines for a person, one body for a script, an exit code.
+"""Report the failure of a command: lines for a person, a body for a script, an exit code.
 
-The lines are: what happened, the figures if there are any, the next step. With `--json` the error body is printed
-on stdout, as the last document there, and the lines still go to stderr.
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 asked to end by SIGTERM.
+The lines are: what happened, the code with its details, the next step. With `--json` the error body is printed on
+stdout, as the last document there, and the lines still go to stderr.
+Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted, 143 terminated by SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,35 +16,36 @@ import click
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.interrupts import Interrupted
-from rbee.keeper.lazy import Flags
-from rbee.keeper.output import Output
+from rbee.keeper.ui.interrupts import Interrupted
+from rbee.keeper.ui.lazy import Flags
+from rbee.keeper.ui.output import Output
 
 FAILED = 1
 WRONG_USAGE = 2
 INTERRUPTED = 130
+_HIDDEN_LOG_KEYS = ("daemon", "logger", "trace_id", "request_id")
 
 
-class AlreadyToldError(Exception):
-    """A command that failed and has already said so in its own output; only the exit code is left."""
+class AlreadyReportedError(Exception):
+    """A command that failed and has printed that already; only the exit code is left."""
 
     def __init__(self, exit_code: int = FAILED) -> None:
         super().__init__(exit_code)
         self.exit_code = exit_code
 
 
-def conclude(failure: BaseException, flags: Flags) -> int:
-    """Tell the user about *failure* and give the exit code."""
+def report(failure: BaseException, flags: Flags) -> int:
+    """Print *failure* and return the exit code."""
     out = Output(flags)
     if isinstance(failure, SystemExit):
         return failure.code if isinstance(failure.code, int) else FAILED
     if isinstance(failure, BrokenPipeError):
-        _let_go_of_stdout()
+        _detach_stdout()
         return FAILED
-    if isinstance(failure, AlreadyToldError):
+    if isinstance(failure, AlreadyReportedError):
         return failure.exit_code
     if isinstance(failure, Interrupted | KeyboardInterrupt | click.Abort):
-        if not (isinstance(failure, Interrupted) and failure.told):
+        if not (isinstance(failure, Interrupted) and failure.reported):
             out.error(["Interrupted."])
         return failure.exit_code if isinstance(failure, Interrupted) else INTERRUPTED
     if isinstance(failure, click.UsageError):
@@ -59,19 +60,30 @@ def conclude(failure: BaseException, flags: Flags) -> int:
 
 
 def lines(error: RbeeError) -> list[str]:
-    """Write an error for a person: what happened, figures or log lines, next step."""
+    """Format an error for a person: what happened, details or log lines, next step."""
     text = [f"Error: {error.message}"]
     empty: tuple[object, ...] = (None, "", [], {})
-    figures = {key: value for key, value in error.details.items() if value not in empty and key != "log_tail"}
-    told = {key: value for key, value in figures.items() if str(value) not in error.message}
-    shown = ", ".join(f"{key} {_plain(value)}" for key, value in told.items())
+    details = {key: value for key, value in error.details.items() if value not in empty and key != "log_tail"}
+    unsaid = {key: value for key, value in details.items() if str(value) not in error.message}
+    shown = ", ".join(f"{key} {_plain(value)}" for key, value in unsaid.items())
     text.append(f"  {error.code.value}{': ' + shown if shown else ''}")
     tail = error.details.get("log_tail")
     if isinstance(tail, list):
-        text += [f"  | {line}" for line in tail]
+        text += [f"  | {readable_log_line(str(line))}" for line in tail]
     if error.hint:
         text.append(f"  Next: {error.hint}")
     return text
+
+
+def readable_log_line(line: str) -> str:
+    """Shorten a JSON log line of a daemon to time, level, message and details; return other lines as they are."""
+    try:
+        record = json.loads(line)
+        time, level, message = record.pop("time"), record.pop("level"), record.pop("message")
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return line
+    details = "".join(f" {key}={_plain(value)}" for key, value in record.items() if key not in _HIDDEN_LOG_KEYS)
+    return f"{str(time)[11:19]} {level} {message}{details}"
 
 
 def _plain(value: Any) -> str:
@@ -94,10 +106,10 @@ def _usage(failure: click.UsageError, flags: Flags, out: Output) -> int:
 
 
 def _as_error(failure: BaseException, node: str | None) -> RbeeError:
-    """Give the error to report; what is no expected failure is a bug and is reported as one."""
+    """Return the error to report; an exception that is not expected is reported as a bug."""
     if isinstance(failure, RbeeError):
         if failure.code is ErrorCode.NODE_NOT_FOUND and node is not None:
-            failure.hint = f"Add it: rbee-keeper config set-ssh --node {node} --host ADDRESS --user USER"
+            failure.hint = f"To add it: rbee-keeper config set-ssh --node {node} --host ADDRESS --user USER"
         return failure
     if isinstance(failure, PermissionError) or (isinstance(failure, OSError) and failure.filename):
         from pathlib import Path
@@ -110,11 +122,11 @@ def _as_error(failure: BaseException, node: str | None) -> RbeeError:
     return RbeeError(
         ErrorCode.INTERNAL,
         f"{type(failure).__name__}: {failure}",
-        hint="This is a bug in rbee-keeper; run the command again with --debug and report what it prints.",
+        hint="This is a bug in rbee-keeper. Run the command again with --debug and report the output.",
     )
 
 
-def _let_go_of_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush finds no broken pipe."""
+def _detach_stdout() -> None:
+    """Point stdout at /dev/null, so that the interpreter's last flush does not fail on the broken pipe."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())

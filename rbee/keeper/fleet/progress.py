@@ -1,4 +1,4 @@
-"""Tell a run of a playbook as it happens: a table that moves on a terminal, a line for each host and task in a pipe."""
+"""Print the progress of a playbook: a live table on a terminal, a line for each host and task in a pipe."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from typing import Self
 
 from rbee.fleet.events import Event, HostStarted, HostTask, Outcome
-from rbee.keeper.output import LiveTable, Output
+from rbee.keeper.ui.output import LiveTable, Output
 
-# Ansible's own task at the begin of each role.
-_UNTOLD = "Validating arguments"
+# Ansible's own task at the beginning of each role.
+_HIDDEN_TASK = "Validating arguments"
 _COLUMNS = ("machine", "state", "tasks", "changed", "now")
 
 
-class RunStory:
-    """The listener of one run; use it as a context, so that no table is left on the terminal."""
+class PlaybookProgress:
+    """The progress of one run; use it as a context, so that no table is left on the terminal."""
 
     def __init__(self, out: Output, hosts: Iterable[str]) -> None:
         self._out = out
@@ -31,15 +31,15 @@ class RunStory:
             self._table.close()
             self._table = None
 
-    def hear(self, event: Event) -> None:
-        """Take one event in."""
-        if isinstance(event, HostStarted | HostTask) and event.task.startswith(_UNTOLD):
+    def handle(self, event: Event) -> None:
+        """Process one event."""
+        if isinstance(event, HostStarted | HostTask) and event.task.startswith(_HIDDEN_TASK):
             return
         if isinstance(event, HostStarted):
             self._row(event.host).now = event.task
             self._show()
         elif isinstance(event, HostTask):
-            self._row(event.host).take(event)
+            self._row(event.host).add(event)
             self._show()
             if self._table is None and event.outcome is not Outcome.SKIPPED:
                 where = f"{event.role}: " if event.role else ""
@@ -62,8 +62,8 @@ class _Row:
         self.tasks = 0
         self.changed = 0
 
-    def take(self, event: HostTask) -> None:
-        """Count a task that has ended."""
+    def add(self, event: HostTask) -> None:
+        """Count a finished task."""
         if event.outcome is Outcome.RETRY:
             return
         self.tasks += 1
@@ -72,5 +72,5 @@ class _Row:
         self.state = event.outcome.value if failed else "running"
 
     def cells(self) -> list[str]:
-        """Write it."""
+        """Return the cells of the row."""
         return [self.state, str(self.tasks), str(self.changed), self.now]

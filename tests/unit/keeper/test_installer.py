@@ -9,7 +9,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.keeper.installing import PROGRAMS, install, system_target, user_target
+from rbee.keeper.installer import PROGRAMS, install, system_target, user_target
 from tests.support.keeper import rbee
 
 
@@ -63,7 +63,7 @@ def test_a_program_of_somebody_else_stays(tmp_path: Path) -> None:
     target.programs.mkdir(parents=True)
     (target.programs / "rbee").write_text("other")
 
-    with pytest.raises(RbeeError, match="left as it is"):
+    with pytest.raises(RbeeError, match="left unchanged"):
         list(install(target))
 
     assert (target.programs / "rbee").read_text() == "other"

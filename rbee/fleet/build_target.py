@@ -1,6 +1,6 @@
-"""Tell kinds of machines apart: two of one kind can run the same llama.cpp wheel, so it is built once for both.
+"""Identify the build target of a machine: machines of one target share a llama.cpp wheel, which is built once.
 
-A kind is everything that the wheel's machine code depends on: version, system, architecture, C library,
+A target is everything that the wheel's machine code depends on: version, system, architecture, C library,
 instruction sets, backend with its toolkit, and build flags. Needs the standard library only.
 """
 
@@ -34,8 +34,8 @@ _INSTRUCTION_SETS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of machine, as far as the llama.cpp wheel is concerned."""
+class BuildTarget:
+    """The kind of machine that a llama.cpp wheel is built for."""
 
     version: str
     system: str
@@ -46,8 +46,8 @@ class Kind:
     flags: tuple[str, ...]
 
     @classmethod
-    def of_this_machine(cls, version: str) -> Kind:
-        """Look at the machine that this runs on; *version* is that of llama-cpp-python."""
+    def of_this_machine(cls, version: str) -> BuildTarget:
+        """Return the target of this machine; *version* is that of llama-cpp-python."""
         return cls(
             version=version,
             system=sys.platform,
@@ -59,8 +59,8 @@ class Kind:
         )
 
     @classmethod
-    def of_facts(cls, version: str, facts: Mapping[str, Any], variant: str, toolkit: str) -> Kind:
-        """Take what the Ansible module `rbee_machine` saw on another machine."""
+    def of_facts(cls, version: str, facts: Mapping[str, Any], variant: str, toolkit: str) -> BuildTarget:
+        """Return the target of a machine from the facts of the Ansible module `rbee_machine`."""
         return cls(
             version=version,
             system=facts["system"],
@@ -79,31 +79,31 @@ class Kind:
 
 
 def cache_home() -> Path:
-    """Tell where things lie that outlive a checkout: `$XDG_CACHE_HOME/rbee`, by default `~/.cache/rbee`."""
+    """Return the folder of what outlives a checkout: `$XDG_CACHE_HOME/rbee`, by default `~/.cache/rbee`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rbee"
 
 
-def wheel_folder(kind: Kind) -> Path:
-    """Tell where the wheel of this kind is kept."""
-    return cache_home() / "wheels" / kind.folder
+def wheel_folder(target: BuildTarget) -> Path:
+    """Return the folder of this target's wheel."""
+    return cache_home() / "wheels" / target.folder
 
 
-def locate(kind: Kind) -> Path | None:
-    """Give the wheel of this kind, if it was built before."""
-    return next(iter(sorted(wheel_folder(kind).glob("*.whl"))), None)
+def find_wheel(target: BuildTarget) -> Path | None:
+    """Return the wheel of this target; None if it has not been built yet."""
+    return next(iter(sorted(wheel_folder(target).glob("*.whl"))), None)
 
 
 def instruction_sets(flags: Iterable[str]) -> list[str]:
-    """Keep what the compiler's -march=native may use, without the kernel's other remarks about the processor."""
+    """Select the flags that matter to the compiler's -march=native."""
     flags = list(flags)
-    # On a Mac the "flag" is the chip's name, which says it all.
+    # On a Mac the only "flag" is the chip's name, which determines the rest.
     if len(flags) == 1 and " " in flags[0]:
         return flags
     return sorted(flag for flag in flags if _INSTRUCTION_SETS.match(flag))
 
 
 def cpu_flags() -> list[str]:
-    """Read this machine's processor flags as the system tells them."""
+    """Return this machine's processor flags as the system reports them."""
     if sys.platform == "darwin":
         ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return [subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()]
