@@ -40,7 +40,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"type": "array", "items": {}, "minItems": -1}, "minItems"),
         ({"type": "array", "items": {}, "minItems": 2, "maxItems": 1}, "maxItems"),
         ({"type": "array", "items": {}, "minItems": 10**9}, "more than"),
-        ({"properties": {"a": 3}}, "no schema"),
+        ({"properties": {"a": 3}}, "not a schema"),
         (nested(MAX_DEPTH + 1), "deep"),
         ({"description": "x" * MAX_SCHEMA_CHARS}, "characters"),
     ],
