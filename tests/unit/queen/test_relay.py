@@ -51,14 +51,14 @@ async def post(pool: UpstreamPool, worker: TinyWorker) -> UpstreamConnection:
     return await pool.send("POST", worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1")
 
 
-def with_worker(script: Script, story: Callable[[TinyWorker, UpstreamPool], object]) -> None:
-    """Run the coroutine function *story* against a worker that plays *script*."""
+def with_worker(script: Script, scenario: Callable[[TinyWorker, UpstreamPool], object]) -> None:
+    """Run the coroutine function *scenario* against a worker that plays *script*."""
 
     async def run() -> None:
         async with tiny_worker(script) as worker:
             pool = UpstreamPool(connect_timeout_s=5, answer_timeout_s=5)
             try:
-                await asyncio.wait_for(story(worker, pool), 20)  # type: ignore[arg-type]
+                await asyncio.wait_for(scenario(worker, pool), 20)  # type: ignore[arg-type]
             finally:
                 pool.close()
 
@@ -106,7 +106,7 @@ def test_a_whole_stream_is_passed_on_unchanged(at_once: bool) -> None:
         await exchange.tokens(5)
         await exchange.done(5)
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         client, observer = Client(at_once=at_once), StreamObserver()
         upstream = await post(pool, worker)
         assert upstream.status == 200
@@ -119,7 +119,7 @@ def test_a_whole_stream_is_passed_on_unchanged(at_once: bool) -> None:
         assert client.received.endswith(b"data: [DONE]\n\n")
         assert b"authorization: bearer k" in worker.requests[0].lower()
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_connection_is_kept_for_the_next_request() -> None:
@@ -129,7 +129,7 @@ def test_a_connection_is_kept_for_the_next_request() -> None:
         await exchange.write(HEAD)
         await exchange.done(0)
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         for _ in range(3):
             upstream = await post(pool, worker)
             await relay(upstream, Client(), StreamObserver(), stall_s=5)
@@ -137,7 +137,7 @@ def test_a_connection_is_kept_for_the_next_request() -> None:
 
         assert (worker.connections, len(worker.requests)) == (1, 3)
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_kept_connection_that_died_is_replaced() -> None:
@@ -150,7 +150,7 @@ def test_a_kept_connection_that_died_is_replaced() -> None:
         await exchange.write(HEAD)
         await exchange.done(0)
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         first = await post(pool, worker)
         await relay(first, Client(), StreamObserver(), stall_s=5)
         pool.release(worker.url, first)
@@ -162,7 +162,7 @@ def test_a_kept_connection_that_died_is_replaced() -> None:
         assert client.received.endswith(b"data: [DONE]\n\n")
         assert worker.connections == 2
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
@@ -174,7 +174,7 @@ def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
         await exchange.chunk(b'data: {"token":"hal')
         exchange.writer.transport.abort()
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         client, observer = Client(), StreamObserver()
         upstream = await post(pool, worker)
 
@@ -186,7 +186,7 @@ def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
         assert client.received.endswith(b'"index":2}\n\n')
         pool.release(worker.url, upstream)
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_stream_that_ends_without_an_end_is_a_crash() -> None:
@@ -197,13 +197,13 @@ def test_a_stream_that_ends_without_an_end_is_a_crash() -> None:
         await exchange.tokens(2)
         await exchange.write(b"0\r\n\r\n")
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError, match="broke off after 2 tokens") as caught:
             await relay(await post(pool, worker), Client(), StreamObserver(), stall_s=5)
 
         assert caught.value.code is ErrorCode.WORKER_CRASHED
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_the_workers_own_error_is_passed_on() -> None:
@@ -215,7 +215,7 @@ def test_the_workers_own_error_is_passed_on() -> None:
         await exchange.chunk(b'event: error\ndata: {"error":{"code":"INTERNAL"}}\n\n')
         await exchange.write(b"0\r\n\r\n")
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         client, observer = Client(), StreamObserver()
 
         await relay(await post(pool, worker), client, observer, stall_s=5)
@@ -223,7 +223,7 @@ def test_the_workers_own_error_is_passed_on() -> None:
         assert observer.failed
         assert client.received.endswith(b'"INTERNAL"}}\n\n')
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_result_whose_connection_breaks_is_still_a_result() -> None:
@@ -234,14 +234,14 @@ def test_a_result_whose_connection_breaks_is_still_a_result() -> None:
         await exchange.chunk(b'data: {"done":true,"total_tokens":0,"duration_ms":1}\n\n')
         exchange.writer.close()
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         client = Client()
 
         await relay(await post(pool, worker), client, StreamObserver(), stall_s=5)
 
         assert client.received.endswith(b"data: [DONE]\n\n")
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_worker_without_tokens_is_stalled() -> None:
@@ -254,14 +254,14 @@ def test_a_worker_without_tokens_is_stalled() -> None:
             await exchange.chunk(b": ping\n\n")
             await asyncio.sleep(0.02)
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError) as caught:
             await relay(await post(pool, worker), Client(), StreamObserver(), stall_s=0.2)
 
         assert caught.value.code is ErrorCode.WORKER_STALLED
         assert caught.value.details["tokens"] == 1
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
@@ -277,7 +277,7 @@ def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
             sent += 1
         await exchange.done(8000)
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         client, observer = Client(), StreamObserver()
         client.gate.clear()
         upstream = await post(pool, worker)
@@ -294,7 +294,7 @@ def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
         assert observer.tokens == 8000
         assert len(client.received) > 8000 * 4096
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_closing_the_upstream_is_noticed_by_the_worker() -> None:
@@ -306,7 +306,7 @@ def test_closing_the_upstream_is_noticed_by_the_worker() -> None:
             await exchange.tokens(1)
             await asyncio.sleep(0.01)
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         upstream = await post(pool, worker)
         relaying = asyncio.ensure_future(relay(upstream, Client(), StreamObserver(), stall_s=5))
         await asyncio.sleep(0.05)
@@ -317,7 +317,7 @@ def test_closing_the_upstream_is_noticed_by_the_worker() -> None:
 
         await asyncio.wait_for(worker.lost.wait(), 5)
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_what_is_no_http_is_broken() -> None:
@@ -326,11 +326,11 @@ def test_what_is_no_http_is_broken() -> None:
     async def script(exchange: Exchange) -> None:
         await exchange.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
-    async def story(worker: TinyWorker, pool: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(UpstreamError, match="does not speak HTTP"):
             await post(pool, worker)
 
-    with_worker(script, story)
+    with_worker(script, scenario)
 
 
 def test_a_worker_that_does_not_begin_to_answer_is_silent() -> None:
@@ -339,10 +339,10 @@ def test_a_worker_that_does_not_begin_to_answer_is_silent() -> None:
     async def script(exchange: Exchange) -> None:
         await asyncio.sleep(10)
 
-    async def story(worker: TinyWorker, _: UpstreamPool) -> None:
+    async def scenario(worker: TinyWorker, _: UpstreamPool) -> None:
         impatient = UpstreamPool(connect_timeout_s=5, answer_timeout_s=0.1)
 
         with pytest.raises(UpstreamTimeout):
             await post(impatient, worker)
 
-    with_worker(script, story)
+    with_worker(script, scenario)
