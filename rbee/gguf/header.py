@@ -202,7 +202,7 @@ def _value(path: Path, data: bytes, position: int, kind: int) -> tuple[Any, int]
 
 
 def _array(path: Path, data: bytes, position: int) -> tuple[Any, int]:
-    """Give a short list of numbers as it is, anything longer as its length."""
+    """Return a short list of numbers as it is, anything longer as its length."""
     kind, count = struct.unpack_from("<IQ", data, position)
     position += 12
     if count > MAX_ARRAY_ITEMS:
@@ -260,7 +260,7 @@ def _describe(metadata: dict[str, Any], size_bytes: int, matrices: Mapping[int, 
 def _heads(
     metadata: dict[str, Any], architecture: str | None, embedding: int
 ) -> tuple[int | None, tuple[int, int] | None]:
-    """Give the heads of the layer that has most, and the widths of a key and of a value; None where it is not said."""
+    """Return the most heads of any layer, and the widths of a key and of a value; None where they are not stated."""
     heads = metadata.get(f"{architecture}.attention.head_count")
     most = max(heads, default=0) if isinstance(heads, list) else heads
     if not isinstance(most, int) or most <= 0:

@@ -44,7 +44,7 @@ _REPACKED_ON_ARM: Final = _REPACKED | {8, 13, 14}
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadOptions:
     """How a model is to be loaded; `context_length` is in tokens for each slot, the rest as in `contracts.engine`."""
 
     backend: Backend
@@ -57,7 +57,7 @@ class Load:
 
     @property
     def rows(self) -> int:
-        """Give the tokens of the largest evaluation: a piece of a prompt, or one of each slot and what is guessed."""
+        """Return the tokens of the largest evaluation: a piece of a prompt, or one of each slot and what is guessed."""
         on_cpu = self.backend is Backend.CPU
         prompt = _CPU_ROWS if on_cpu else prompt_tokens(self.backend, self.prompt_batch) + 1
         return max(prompt, self.slots + self.speculate)
@@ -72,11 +72,11 @@ class LoadedModel:
 
     model: str
     size_bytes: int
-    load: Load
+    load: LoadOptions
 
     @property
     def id(self) -> str:
-        """Give a name of constant length for it."""
+        """Return a name of constant length for it."""
         load = self.load
         parts = (
             *(self.model, self.size_bytes, load.backend.value, load.slots, load.context_length, load.cache_type),
@@ -85,8 +85,8 @@ class LoadedModel:
         return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
 
 
-def memory_need(header: GgufHeader, load: Load, *, arm: bool = False, measured_bytes: int | None = None) -> int:
-    """Give what must be free: the larger of 1.2 x file size and what the worker is expected to take.
+def memory_need(header: GgufHeader, load: LoadOptions, *, arm: bool = False, measured_bytes: int | None = None) -> int:
+    """Return what must be free: the larger of 1.2 x file size and what the worker is expected to take.
 
     Args:
         arm: the CPU is of that kind, for which llama.cpp copies more types of weights.
@@ -98,12 +98,12 @@ def memory_need(header: GgufHeader, load: Load, *, arm: bool = False, measured_b
     return max(int(FILE_FACTOR * header.size_bytes), expected)
 
 
-def most_bytes(need_bytes: int) -> int:
-    """Give what a worker may hold before it counts as one that runs away with the machine's memory."""
+def memory_limit(need_bytes: int) -> int:
+    """Return what a worker may hold before it counts as one that runs away with the machine's memory."""
     return max(2 * need_bytes, need_bytes + _SPARE_BYTES)
 
 
-def estimate(header: GgufHeader, load: Load, *, arm: bool = False) -> int:
+def estimate(header: GgufHeader, load: LoadOptions, *, arm: bool = False) -> int:
     """Add up weights, cache, buffers and the process itself."""
     on_cpu = load.backend is Backend.CPU
     total = header.size_bytes + cache_bytes(header, load) + compute_bytes(header, load)
@@ -115,13 +115,13 @@ def estimate(header: GgufHeader, load: Load, *, arm: bool = False) -> int:
     return total + _PROCESS_BYTES + _TOKEN_BYTES * (header.vocabulary_size or 0)
 
 
-def cache_bytes(header: GgufHeader, load: Load) -> int:
+def cache_bytes(header: GgufHeader, load: LoadOptions) -> int:
     """Estimate the keys and values of all slots."""
     tokens = -(-load.context_length // _CONTEXT_STEP) * _CONTEXT_STEP * load.slots
     return int(header.kv_bytes_per_token * tokens * CACHE_BYTES[load.cache_type] / CACHE_BYTES["f16"])
 
 
-def compute_bytes(header: GgufHeader, load: Load) -> int:
+def compute_bytes(header: GgufHeader, load: LoadOptions) -> int:
     """Estimate the buffers of one evaluation: its widest moment, which is the end, a layer's middle or attention."""
     rows = load.rows
     vocabulary, embedding = header.vocabulary_size or 0, header.embedding_length or 0

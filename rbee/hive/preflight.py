@@ -15,7 +15,7 @@ from rbee.contracts.engine import QUANTISED_BLOCK
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader
-from rbee.hive.memory import Load, memory_need
+from rbee.hive.memory import LoadOptions, memory_need
 
 MB: Final = 1024 * 1024
 Place = tuple[Backend, int]
@@ -24,25 +24,25 @@ _GPU_NAMES: Final = {Backend.CUDA: "NVIDIA GPU", Backend.METAL: "Apple GPU"}
 
 
 @dataclass(frozen=True, slots=True)
-class Clearance:
+class PreflightResult:
     """Where a worker may run, and the memory it is expected to need there."""
 
     device: Device
     need_bytes: int
 
 
-def clear(
+def choose_device(
     detection: Detection,
     header: GgufHeader,
     *,
     backend: Backend | None,
     device: int | None,
-    load_on: Callable[[Backend], Load],
+    load_on: Callable[[Backend], LoadOptions],
     promised: Mapping[Place, int],
     measured: Mapping[Backend, int] | None = None,
-    barred: Mapping[Place, RbeeError] | None = None,
+    quarantined: Mapping[Place, RbeeError] | None = None,
     arm: bool = False,
-) -> Clearance:
+) -> PreflightResult:
     """Choose the device and check that the model fits.
 
     Args:
@@ -58,26 +58,26 @@ def clear(
     """
     chosen = backend or _best_backend(detection)
     candidates = _devices_of(detection, chosen)
-    barred = barred or {}
+    quarantined = quarantined or {}
 
     def free(candidate: Device) -> int:
         return max(candidate.free_bytes - promised.get((candidate.backend, candidate.index), 0), 0)
 
     if device is not None:
         candidates = [_device_at(candidates, chosen, device)]
-    usable = [each for each in candidates if (each.backend, each.index) not in barred]
+    usable = [each for each in candidates if (each.backend, each.index) not in quarantined]
     if not usable:
-        raise barred[candidates[0].backend, candidates[0].index]
+        raise quarantined[candidates[0].backend, candidates[0].index]
     target = max(usable, key=lambda candidate: (free(candidate), -candidate.index))
     load = load_on(chosen)
     _check_cache(header, load)
     need = memory_need(header, load, arm=arm, measured_bytes=(measured or {}).get(chosen))
     if need > free(target):
         raise _exhausted(target, need, free(target), header)
-    return Clearance(target, need)
+    return PreflightResult(target, need)
 
 
-def _check_cache(header: GgufHeader, load: Load) -> None:
+def _check_cache(header: GgufHeader, load: LoadOptions) -> None:
     """Refuse a quantised cache for a model whose heads do not come in whole blocks; llama.cpp would, without a word."""
     odd = [width for width in header.head_widths or () if width % QUANTISED_BLOCK]
     if load.cache_type != "q8_0" or not odd:

@@ -13,7 +13,7 @@ _USABLE = 0.75
 
 
 def detect() -> list[Device]:
-    """Give the one Metal device of a Mac with an Apple chip; nothing elsewhere."""
+    """Return the one Metal device of a Mac with an Apple chip; nothing elsewhere."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return []
     memory = psutil.virtual_memory()

@@ -39,7 +39,7 @@ def detect() -> list[Device]:
 
 
 def holders(index: int) -> dict[int, int]:
-    """Give the processes that compute on a device, with the bytes they hold of it. Raises NvidiaFaultError."""
+    """Return the processes that compute on a device, with the bytes they hold of it. Raises NvidiaFaultError."""
     with _driver() as (pynvml, handles):
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(handles[index]) if index < len(handles) else []
         return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}

@@ -35,7 +35,7 @@ def detect_local() -> Detection:
 
 
 def driver_present() -> bool:
-    """Tell whether an NVIDIA driver seems to be installed, without loading anything of it."""
+    """Return whether an NVIDIA driver seems to be installed, without loading anything of it."""
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     if any(folder and (Path(folder) / nvidia.LIBRARY).exists() for folder in folders):
         return True
@@ -59,7 +59,7 @@ async def detect(limit_s: float = PROBE_LIMIT_S) -> Detection:
 
 
 async def holders(index: int, limit_s: float = PROBE_LIMIT_S) -> dict[int, int]:
-    """Give the processes that hold memory of an NVIDIA device, with their bytes; none where the driver cannot say."""
+    """Return the processes that hold memory of an NVIDIA device, with their bytes; none where the driver cannot say."""
     if not driver_present():
         return {}
     with contextlib.suppress(ProbeFaultError, ValueError, KeyError, TypeError):

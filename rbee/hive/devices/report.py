@@ -9,13 +9,13 @@ _MB = 1024 * 1024
 
 
 def describe(detection: Detection) -> BackendList:
-    """Give backends, devices and faults with the registry's form of them."""
+    """Return backends, devices and faults with the registry's form of them."""
     return BackendList(
         backends=detection.backends, counts=detection.counts, devices=detection.devices, faults=detection.faults
     )
 
 
-def as_text(listed: BackendList) -> str:
+def format_backends(listed: BackendList) -> str:
     """Write one line for each device and fault, then the registry's form."""
     lines = [
         f"{device.backend:6} {device.index}  {device.name}  {device.total_bytes // _MB} MB, "

@@ -1,4 +1,4 @@
-"""The model catalogue: what this machine has, kept in a database, compared with the disk whenever it is shown.
+"""The model catalog: what this machine has, kept in a database, compared with the disk whenever it is shown.
 
 All blocking work runs in one thread of its own. The database library is loaded there too, while the daemon is
 already answering, because its import takes longer than everything else at a cold start.
@@ -23,7 +23,7 @@ from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
 
 if TYPE_CHECKING:
-    from rbee.hive.models.rows import Rows
+    from rbee.hive.models.catalog_table import CatalogTable
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -52,11 +52,11 @@ def check_database_file(path: Path) -> None:
             f"{path} is not a database.",
             details={"path": str(path)},
             hint=f"Move it away (mv {path} {path}.broken); the models themselves stay, "
-            "and are catalogued again when they are used.",
+            "and are cataloged again when they are used.",
         )
 
 
-class Catalogue:
+class Catalog:
     """The models of this machine, by canonical reference.
 
     Args:
@@ -67,31 +67,31 @@ class Catalogue:
     def __init__(self, url: str, on_change: Callable[[], None]) -> None:
         self._url = url
         self._on_change = on_change
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
-        self._rows: Rows | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalog")
+        self._rows: CatalogTable | None = None
         self._known: dict[str, tuple[CatalogEntry, int]] = {}
         self._peaks: dict[str, int] = {}
         self._wanted = False
         self._until_wanted: list[Callable[[], bool]] = []
 
     async def all(self) -> list[CatalogEntry]:
-        """Give all models, sorted by reference, each with what is wrong with its file now.
+        """Return all models, sorted by reference, each with what is wrong with its file now.
 
         Raises RbeeError STATE_CORRUPT if the database cannot be used.
         """
         return await self._run(self._all)
 
     async def find(self, reference: str) -> CatalogEntry | None:
-        """Give the model of a canonical reference."""
+        """Return the model of a canonical reference."""
         return await self._run(lambda: self._find(reference))
 
     async def get(self, name: str) -> CatalogEntry:
-        """Give a model by id or canonical reference. Raises RbeeError MODEL_NOT_FOUND."""
+        """Return a model by id or canonical reference. Raises RbeeError MODEL_NOT_FOUND."""
         for entry in await self.all():
             if name in (entry.id, entry.reference):
                 return entry
         raise RbeeError(
-            ErrorCode.MODEL_NOT_FOUND, f"There is no model '{name}' in the catalogue.", details={"model": name}
+            ErrorCode.MODEL_NOT_FOUND, f"There is no model '{name}' in the catalog.", details={"model": name}
         )
 
     async def put(self, entry: CatalogEntry) -> None:
@@ -100,18 +100,18 @@ class Catalogue:
         self._on_change()
 
     def put_soon(self, entry: CatalogEntry) -> None:
-        """Store a model that is used in place, without waiting: whoever asks for the catalogue later sees it.
+        """Store a model that is used in place, without waiting: whoever asks for the catalog later sees it.
 
         A database that cannot be used is logged; such a model serves without a row.
         """
         self._soon(lambda: self._put_if_new(entry))
 
     def peak_known(self, loaded: LoadedModel) -> int | None:
-        """Give the most bytes that such a load took, as far as is known without waiting for the database."""
+        """Return the most bytes that such a load took, as far as is known without waiting for the database."""
         return self._peaks.get(loaded.id)
 
     async def peak(self, loaded: LoadedModel) -> int | None:
-        """Give the most bytes that such a load took; None if it was never measured, or the database is unusable."""
+        """Return the most bytes that such a load took; None if it was never measured, or the database is unusable."""
         with contextlib.suppress(RbeeError):
             await self._run(self._opened)
         return self.peak_known(loaded)
@@ -132,7 +132,7 @@ class Catalogue:
             try:
                 await self._run(self._opened)
             except RbeeError as error:
-                log.error("not catalogued", extra={"fields": {"code": error.code.value, "reason": error.message}})
+                log.error("not cataloged", extra={"fields": {"code": error.code.value, "reason": error.message}})
         if self._rows is not None:
             await self._run(self._rows.close)
         self._thread.shutdown(wait=False)
@@ -148,11 +148,11 @@ class Catalogue:
         self._wanted = True
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _opened(self) -> Rows:
+    def _opened(self) -> CatalogTable:
         if self._rows is None:
-            from rbee.hive.models.rows import Rows
+            from rbee.hive.models.catalog_table import CatalogTable
 
-            rows = Rows(self._url)
+            rows = CatalogTable(self._url)
             self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in rows.all()}
             self._peaks = rows.peaks()
             self._rows = rows
@@ -184,7 +184,7 @@ class Catalogue:
             now = _compared(*known)
             if as_known == now:
                 return False
-            log.warning("a catalogued model is not as it was", extra={"fields": {"problem": now.problem}})
+            log.warning("a cataloged model is not as it was", extra={"fields": {"problem": now.problem}})
         self._put(entry)
         return True
 
@@ -200,7 +200,7 @@ class Catalogue:
             return
         error = stored.exception()
         if isinstance(error, RbeeError):
-            log.error("not catalogued", extra={"fields": {"code": error.code.value, "reason": error.message}})
+            log.error("not cataloged", extra={"fields": {"code": error.code.value, "reason": error.message}})
         elif stored.result():
             self._on_change()
 
@@ -217,7 +217,7 @@ def _tried(work: Callable[[], bool]) -> None:
     try:
         work()
     except (RbeeError, OSError) as error:
-        log.error("not catalogued", extra={"fields": {"reason": str(error)}})
+        log.error("not cataloged", extra={"fields": {"reason": str(error)}})
 
 
 def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:
@@ -232,8 +232,8 @@ def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:
             return entry.model_copy(update={"problem": problem})
         size += info.st_size
     if size != entry.size_bytes:
-        problem = f"{entry.local_path} has changed: {size} bytes long, catalogued with {entry.size_bytes}"
+        problem = f"{entry.local_path} has changed: {size} bytes long, cataloged with {entry.size_bytes}"
         return entry.model_copy(update={"problem": problem})
     if Path(entry.local_path).stat().st_mtime_ns != modified_ns:
-        return entry.model_copy(update={"problem": f"{entry.local_path} has changed since it was catalogued"})
+        return entry.model_copy(update={"problem": f"{entry.local_path} has changed since it was cataloged"})
     return entry

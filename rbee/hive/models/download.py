@@ -35,7 +35,7 @@ class Download:
         return self.outcome()
 
     def outcome(self) -> CatalogEntry:
-        """Give what a download that has ended came to. Raises RbeeError if it failed or the hive stopped it."""
+        """Return what a download that has ended came to. Raises RbeeError if it failed or the hive stopped it."""
         assert self.task is not None
         if self.task.cancelled():
             raise RbeeError(
@@ -44,7 +44,7 @@ class Download:
         return self.task.result()
 
     async def watch(self) -> AsyncIterator[DownloadProgress]:
-        """Give the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
+        """Return the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
         assert self.task is not None
         shown: DownloadProgress | None = None
         while True:
@@ -86,7 +86,7 @@ class Download:
 
 
 @contextmanager
-def counted() -> Iterator[None]:
+def count_outcome() -> Iterator[None]:
     """Count a download by how it ends."""
     outcome = ErrorCode.INTERNAL.value
     try:

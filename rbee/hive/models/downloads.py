@@ -1,4 +1,4 @@
-"""Have a model: find it in the catalogue, or fetch it once for everybody who asks, check it and catalogue it."""
+"""Have a model: find it in the catalog, or fetch it once for everybody who asks, check it and catalog it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader, parts_of, read_header
-from rbee.hive.models import places
-from rbee.hive.models.catalog import Catalogue, model_id
-from rbee.hive.models.download import Download, counted
+from rbee.hive.models import local_sources
+from rbee.hive.models.catalog import Catalog, model_id
+from rbee.hive.models.download import Download, count_outcome
 from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile
 
@@ -38,7 +38,7 @@ class Downloads:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalog: Catalog,
         folder: Path,
         *,
         stall_s: float,
@@ -46,7 +46,7 @@ class Downloads:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._folder = folder
         self._stall_s = stall_s
         self._chance = chance
@@ -65,7 +65,7 @@ class Downloads:
         if current is not None and current.task is not None and not current.task.done():
             return current
         download = Download(reference, self._clock, list(DOWNLOAD.waits(self._chance)))
-        download.task = asyncio.ensure_future(self._have(ref, download))
+        download.task = asyncio.ensure_future(self._ensure(ref, download))
         # A failure that nobody waits for is still in the log and in `get`.
         download.task.add_done_callback(_log_end)
         self._downloads.pop(reference, None)
@@ -79,7 +79,7 @@ class Downloads:
         return await self.start(ref).result()
 
     def get(self, reference: str) -> Download:
-        """Give the latest download of a model. Raises RbeeError MODEL_NOT_FOUND if there was none."""
+        """Return the latest download of a model. Raises RbeeError MODEL_NOT_FOUND if there was none."""
         download = self._downloads.get(reference)
         if download is None:
             raise RbeeError(
@@ -103,12 +103,12 @@ class Downloads:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _have(self, ref: ModelRef, download: Download) -> CatalogEntry:
+    async def _ensure(self, ref: ModelRef, download: Download) -> CatalogEntry:
         match ref:
             case FileRef():
-                entry = await self._use_in_place(ref, places.locate_file(ref))
+                entry = await self._use_in_place(ref, local_sources.locate_file(ref))
             case PackageRef():
-                entry = await self._use_in_place(ref, await asyncio.to_thread(places.locate_package, ref))
+                entry = await self._use_in_place(ref, await asyncio.to_thread(local_sources.locate_package, ref))
             case HubRef() | UrlRef():
                 entry = await self._obtain(ref, download)
         download.show(
@@ -127,27 +127,27 @@ class Downloads:
         """Read the header and go on: a cold start does not wait for the database to be loaded."""
         header = await asyncio.to_thread(read_header, path)
         entry = self._entry(ref, path, header, None)
-        self._catalogue.put_soon(entry)
+        self._catalog.put_soon(entry)
         return entry
 
     async def _obtain(self, ref: HubRef | UrlRef, download: Download) -> CatalogEntry:
-        known = await self._catalogue.find(ref.canonical)
+        known = await self._catalog.find(ref.canonical)
         if known is not None and known.problem is None:
             return known
-        with counted():
-            return await self._bring(ref, download, known)
+        with count_outcome():
+            return await self._download(ref, download, known)
 
-    async def _bring(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
+    async def _download(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
         """Fetch a model that is not here, or not any more as it was *known*."""
         if isinstance(ref, UrlRef):
-            files = places.plan_url(ref)
+            files = local_sources.plan_url(ref)
         else:
             from rbee.hive.models import hub
 
             files = await self._retrying(download, lambda: hub.plan(ref))
         if known is not None:
-            log.warning("a catalogued model is not as it was", extra={"fields": {"problem": known.problem}})
-            await self._catalogue.remove(known, with_files=True)
+            log.warning("a cataloged model is not as it was", extra={"fields": {"problem": known.problem}})
+            await self._catalog.remove(known, with_files=True)
         path, sha256 = await self._fetch(download, files)
         try:
             header = await asyncio.to_thread(read_header, path)
@@ -157,7 +157,7 @@ class Downloads:
                     part.unlink(missing_ok=True)
             raise
         entry = self._entry(ref, path, header, sha256)
-        await self._catalogue.put(entry)
+        await self._catalog.put(entry)
         return entry
 
     async def _fetch(self, download: Download, files: list[RemoteFile]) -> tuple[Path, str]:
@@ -266,7 +266,7 @@ def _check_space(folder: Path, files: list[RemoteFile], targets: list[Path]) -> 
 
 
 def _present(target: Path, file: RemoteFile) -> str | None:
-    """Give the sha256 of a file that is here already; one that is not what it should be is removed."""
+    """Return the sha256 of a file that is here already; one that is not what it should be is removed."""
     from rbee.hive.models import transfer
 
     if not target.exists():
@@ -294,7 +294,7 @@ def _finish(partial: object, file: RemoteFile) -> str:
     try:
         partial.finish()
     except OSError as error:
-        raise transfer.explained(error, partial.target) from error
+        raise transfer.disk_error(error, partial.target) from error
     return found
 
 

@@ -13,9 +13,9 @@ import threading
 from rbee import __version__
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.choice import choose_files
+from rbee.hive.models.file_selection import choose_files
 from rbee.hive.models.reference import HubRef
-from rbee.hive.models.remote import BrokenTransferError, RemoteFile, refusal
+from rbee.hive.models.remote import BrokenTransferError, RemoteFile, http_error
 
 METADATA_TIMEOUT_S = 10.0
 _importing = threading.Lock()
@@ -43,7 +43,7 @@ def _plan(ref: HubRef) -> list[RemoteFile]:
         info = api.model_info(ref.repo, files_metadata=True, timeout=METADATA_TIMEOUT_S)
     except HfHubHTTPError as error:
         response = error.response
-        raise refusal(response.status_code, f"hf:{ref.repo}", response.headers.get("Retry-After")) from error
+        raise http_error(response.status_code, f"hf:{ref.repo}", response.headers.get("Retry-After")) from error
     except (httpx2.TransportError, OSError) as error:
         raise BrokenTransferError(f"the hub could not be reached: {str(error) or type(error).__name__}") from error
     files = {file.rfilename: file for file in info.siblings or []}

@@ -41,7 +41,7 @@ class HubRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the one spelling of this reference."""
         choice = self.file or self.quant
         return f"hf:{self.repo}:{choice}" if choice else f"hf:{self.repo}"
 
@@ -55,7 +55,7 @@ class FileRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the one spelling of this reference."""
         return "file://" + quote(self.path)
 
 
@@ -69,7 +69,7 @@ class UrlRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the one spelling of this reference."""
         return f"{self.url}#sha256={self.sha256}" if self.sha256 else self.url
 
 
@@ -83,7 +83,7 @@ class PackageRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the one spelling of this reference."""
         return f"package:{self.package}/{self.file}"
 
 

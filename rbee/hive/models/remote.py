@@ -37,7 +37,7 @@ class BrokenTransferError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def refusal(status: int, what: str, retry_after: str | None) -> RbeeError | BrokenTransferError:
+def http_error(status: int, what: str, retry_after: str | None) -> RbeeError | BrokenTransferError:
     """Turn an HTTP status other than success into the failure that it is."""
     if status in (401, 403):
         return RbeeError(
@@ -54,11 +54,11 @@ def refusal(status: int, what: str, retry_after: str | None) -> RbeeError | Brok
             hint="Check the spelling of the reference.",
         )
     if status in (408, 425, 429) or status >= 500:
-        return BrokenTransferError(f"the server answered HTTP {status}", wished_delay(retry_after))
+        return BrokenTransferError(f"the server answered HTTP {status}", parse_retry_after(retry_after))
     return RbeeError(ErrorCode.DOWNLOAD_FAILED, f"{what} was refused with HTTP {status}.", details={"status": status})
 
 
-def wished_delay(retry_after: str | None) -> float | None:
+def parse_retry_after(retry_after: str | None) -> float | None:
     """Read Retry-After, seconds or a date, as seconds from now within bounds; None if it says nothing."""
     if retry_after is None:
         return None

@@ -22,7 +22,7 @@ from rbee.client.web import httpx
 from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.remote import BrokenTransferError, RemoteFile, refusal
+from rbee.hive.models.remote import BrokenTransferError, RemoteFile, http_error
 from rbee.observe import metrics
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -48,7 +48,7 @@ class PartialFile:
         self._unsynced = 0
 
     def size(self) -> int:
-        """Give how many bytes are there, 0 if none."""
+        """Return how many bytes are there, 0 if none."""
         try:
             return self._part.stat().st_size
         except FileNotFoundError:
@@ -64,7 +64,7 @@ class PartialFile:
         return have
 
     def version(self) -> str | None:
-        """Give the version that the bytes belong to; None if that is not known."""
+        """Return the version that the bytes belong to; None if that is not known."""
         version = self._read_note().get("version")
         return version if isinstance(version, str) else None
 
@@ -104,7 +104,7 @@ class PartialFile:
         return sha256_of(self._part)
 
     def finish(self) -> None:
-        """Give the file its name, so that it survives a power cut whole or not at all."""
+        """Return the file its name, so that it survives a power cut whole or not at all."""
         with self._part.open("rb") as file:
             os.fsync(file.fileno())
         self._part.replace(self.target)
@@ -193,7 +193,7 @@ async def _receive(
             await asyncio.to_thread(partial.begin, file.sha256 or _version(response))
         have = await _write_all(response, partial, have, total, on_bytes)
     except OSError as error:
-        raise explained(error, partial.target, (total or 0) - partial.size()) from error
+        raise disk_error(error, partial.target, (total or 0) - partial.size()) from error
     if total is not None and have < total:
         raise BrokenTransferError(f"the connection ended after {have} of {total} bytes")
 
@@ -243,7 +243,7 @@ def _disk_full(folder: Path, needed: int, free: int) -> RbeeError:
     )
 
 
-def explained(error: OSError, target: Path, needed: int = 0) -> RbeeError:
+def disk_error(error: OSError, target: Path, needed: int = 0) -> RbeeError:
     """Turn a refusal of the disk into an error; *needed* is how many bytes were still to come."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(target.parent, needed, shutil.disk_usage(target.parent).free)
@@ -252,7 +252,7 @@ def explained(error: OSError, target: Path, needed: int = 0) -> RbeeError:
 
 def _failure(response: httpx.Response, file: RemoteFile) -> RbeeError | BrokenTransferError:
     shown = httpx.URL(file.url).copy_with(query=None)
-    return refusal(response.status_code, str(shown), response.headers.get("Retry-After"))
+    return http_error(response.status_code, str(shown), response.headers.get("Retry-After"))
 
 
 def _content_range(response: httpx.Response, total: int | None) -> tuple[int, int | None]:

@@ -8,7 +8,7 @@ from rbee import __version__
 from rbee.contracts.hives import HiveHealth, ShutdownReceipt
 from rbee.daemonkit.operations import Routes
 from rbee.hive.daemon import Hive
-from rbee.hive.metrics import figures
+from rbee.hive.metrics import render_metrics
 
 routes = Routes[Hive]()
 
@@ -27,6 +27,6 @@ async def shutdown(hive: Hive) -> ShutdownReceipt:
 
 @routes.get("/metrics")
 async def metrics(hive: Hive) -> Response:
-    """Give the figures of this hive for Prometheus."""
-    body, media_type = await figures(hive)
+    """Return the figures of this hive for Prometheus."""
+    body, media_type = await render_metrics(hive)
     return Response(body, media_type=media_type)

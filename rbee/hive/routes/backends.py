@@ -6,7 +6,7 @@ from rbee.contracts.hives import BackendList, WorkerBinary, WorkerBinaryList
 from rbee.daemonkit.operations import Routes
 from rbee.hive.daemon import Hive
 from rbee.hive.devices.report import describe
-from rbee.hive.processes import PROGRAM, find_program
+from rbee.hive.workers.process import PROGRAM, worker_program
 
 routes = Routes[Hive]()
 
@@ -20,5 +20,5 @@ async def backends(hive: Hive) -> BackendList:
 @routes.get("/v1/worker-binaries/list")
 async def worker_binaries(hive: Hive) -> WorkerBinaryList:
     """List the worker programs; WORKER_BINARY_NOT_FOUND if there is none."""
-    path = find_program(hive.settings.worker_binary)
+    path = worker_program(hive.settings.worker_binary)
     return WorkerBinaryList(binaries=[WorkerBinary(name=PROGRAM, path=str(path))])

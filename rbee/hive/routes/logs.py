@@ -15,7 +15,7 @@ routes = Routes[Hive]()
 
 @routes.get("/v1/logs")
 async def logs(hive: Hive, query: LogsQuery) -> EventStream:
-    """Give the last lines of each log; with *follow* also what comes, until the client or the hive goes."""
+    """Return the last lines of each log; with *follow* also what comes, until the client or the hive goes."""
     follower = LogFollower(hive.paths.logs, since_unix=hive.started_unix)
     return EventStream(_events(follower, query.lines, follow=query.follow), until=hive.drain.closed)
 

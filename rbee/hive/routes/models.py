@@ -45,34 +45,34 @@ async def progress(hive: Hive, query: ModelQuery) -> EventStream:
 
 @routes.get("/list")
 async def list_models(hive: Hive) -> ModelList:
-    """List the catalogue, each model with what is wrong with its file now."""
-    return ModelList(models=await hive.catalogue.all())
+    """List the catalog, each model with what is wrong with its file now."""
+    return ModelList(models=await hive.catalog.all())
 
 
 @routes.get("/show")
 async def show(hive: Hive, query: ModelQuery) -> ModelDetails:
-    """Show a model of the catalogue with what its GGUF header says."""
-    return await _details(await hive.catalogue.get(query.model))
+    """Show a model of the catalog with what its GGUF header says."""
+    return await _details(await hive.catalog.get(query.model))
 
 
 @routes.get("/{model_id}")
 async def show_by_id(hive: Hive, model_id: str) -> ModelDetails:
-    """Show a model of the catalogue by its id."""
-    return await _details(await hive.catalogue.get(model_id))
+    """Show a model of the catalog by its id."""
+    return await _details(await hive.catalog.get(model_id))
 
 
 @routes.delete("/{model:path}")
 async def remove(hive: Hive, model: str) -> None:
     """Forget a model by id or reference; a file that was fetched is deleted, one used in place is not touched."""
-    entry = await hive.catalogue.get(model)
-    workers = hive.crew.roster.uses(entry.reference)
+    entry = await hive.catalog.get(model)
+    workers = hive.workers.using(entry.reference)
     if workers:
         raise RbeeError(
             ErrorCode.MODEL_IN_USE,
             f"{entry.reference} is loaded by {', '.join(workers)}.",
             details={"model": entry.reference, "workers": workers},
         )
-    await hive.catalogue.remove(entry, with_files=entry.provider in (Provider.HF, Provider.HTTPS))
+    await hive.catalog.remove(entry, with_files=entry.provider in (Provider.HF, Provider.HTTPS))
 
 
 async def _events(followed: Download) -> AsyncIterator[bytes]:

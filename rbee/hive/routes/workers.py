@@ -16,7 +16,7 @@ routes = Routes[Hive]("/v1/workers")
 async def list_workers(hive: Hive) -> WorkerList:
     """List the workers of this machine, without their keys."""
     quarantined = [NodeQuarantine(**each.model_dump()) for each in hive.quarantines.listed()]
-    return WorkerList(workers=[link.worker for link in hive.crew.roster.links()], quarantined=quarantined)
+    return WorkerList(workers=[link.worker for link in hive.workers.all()], quarantined=quarantined)
 
 
 @routes.post("/spawn")
@@ -30,11 +30,11 @@ async def spawn(hive: Hive, body: SpawnRequest) -> WorkerAccess:
 async def ready(hive: Hive, body: ReadyReport, request: Request) -> ReadyAck:
     """Take a worker's word that its port is bound; opened by that worker's own key only."""
     key = request.headers.get("Authorization", "").partition(" ")[2].strip()
-    hive.crew.bound(body.worker_id, key)
+    hive.workers.bind(body.worker_id, key)
     return ReadyAck(message=f"Worker {body.worker_id} is registered.", worker_id=body.worker_id)
 
 
 @routes.post("/{worker_id}/shutdown")
 async def shutdown(hive: Hive, worker_id: str) -> WorkerStopReceipt:
     """Stop a worker; answered when it is gone."""
-    return await hive.crew.stop(worker_id, "asked to stop")
+    return await hive.workers.stop(worker_id, "asked to stop")

@@ -9,11 +9,11 @@ from rbee.contracts.workers import WorkerState
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker's process exists; `most_bytes` is what it may hold of the machine's memory, 0 means anything."""
+    """A worker's process exists; `memory_limit` is what it may hold of the machine's memory, 0 means anything."""
 
     worker_id: str
     at: float
-    most_bytes: int = 0
+    memory_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class HealthCheckAnswered:
     """A worker answered a health check.
 
     `stalled_s` is the longest a busy slot has gone without a token, `memory_bytes` what its process holds.
@@ -52,7 +52,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class HealthCheckMissed:
     """A health check got no answer."""
 
     worker_id: str
@@ -79,7 +79,7 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
-class Leased:
+class LeaseRenewed:
     """A queen lives."""
 
     at: float
@@ -100,4 +100,15 @@ class Tick:
     at: float
 
 
-Event = Spawned | Bound | Reported | Answered | Missed | StopAsked | Exited | Leased | Drained | Tick
+Event = (
+    Spawned
+    | Bound
+    | Reported
+    | HealthCheckAnswered
+    | HealthCheckMissed
+    | StopAsked
+    | Exited
+    | LeaseRenewed
+    | Drained
+    | Tick
+)

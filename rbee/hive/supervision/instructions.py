@@ -40,7 +40,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class RemoveWorker:
     """Take the worker out of the lists and tell the queens; `code` is None where it was asked to go."""
 
     worker_id: str
@@ -56,10 +56,10 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
+class ShutDownHive:
     """End the hive: no queen is left, and that is what it was told to do then."""
 
     reason: str
 
 
-Instruction = Check | Stop | Kill | Report | Forget | Replace | Leave
+Instruction = Check | Stop | Kill | Report | RemoveWorker | Replace | ShutDownHive

@@ -40,7 +40,7 @@ class Record:
 
     @property
     def models(self) -> set[str]:
-        """Give the models that crashed."""
+        """Return the models that crashed."""
         return {crash.model for crash in self.crashes}
 
     def with_crash(self, crash: Crash) -> Record:
@@ -54,25 +54,25 @@ class Record:
 
 
 @dataclass(slots=True)
-class QuarantineBook:
+class QuarantineLedger:
     """All counts of one hive; `bar_s` is how long a quarantine lasts, in seconds."""
 
-    bar_s: float
+    duration_s: float
     models: dict[str, Record] = field(default_factory=dict)
     places: dict[Place, Record] = field(default_factory=dict)
 
-    def crashed(self, crash: Crash, at: float) -> None:
+    def record_crash(self, crash: Crash, at: float) -> None:
         """Count a crash, and quarantine what it was the last straw for."""
         place = self.places.get(crash.place, Record()).with_crash(crash)
         if place.count >= TRIES and len(place.models) > 1:
-            self.places[crash.place] = replace(place, until=at + self.bar_s)
+            self.places[crash.place] = replace(place, until=at + self.duration_s)
             self._acquit(crash.place)
             return
         self.places[crash.place] = place
         model = self.models.get(crash.model, Record()).with_crash(crash)
-        self.models[crash.model] = replace(model, until=at + self.bar_s) if model.count >= TRIES else model
+        self.models[crash.model] = replace(model, until=at + self.duration_s) if model.count >= TRIES else model
 
-    def proved(self, model: str, place: Place) -> None:
+    def record_success(self, model: str, place: Place) -> None:
         """Note that a worker of *model* on *place* has answered a request."""
         self.models.pop(model, None)
         self.places.pop(place, None)
@@ -85,12 +85,12 @@ class QuarantineBook:
             if each in self.places:
                 self.places[each] = replace(self.places[each], until=0.0)
 
-    def barred_models(self, at: float) -> dict[str, Record]:
-        """Give the models that are not to be used now."""
+    def quarantined_models(self, at: float) -> dict[str, Record]:
+        """Return the models that are not to be used now."""
         return {model: record for model, record in self.models.items() if record.until > at}
 
-    def barred_places(self, at: float) -> dict[Place, Record]:
-        """Give the devices that are not to be used now."""
+    def quarantined_devices(self, at: float) -> dict[Place, Record]:
+        """Return the devices that are not to be used now."""
         return {place: record for place, record in self.places.items() if record.until > at}
 
     def check_invariants(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rbee.hive.models import transfer
-from rbee.hive.models.remote import MAX_RETRY_AFTER_S, wished_delay
+from rbee.hive.models.remote import MAX_RETRY_AFTER_S, parse_retry_after
 from tests.support.hub import Hub
 from tests.unit.hive.test_downloads import FILE, REPO, _content, _hub, fetched
 
@@ -32,7 +32,7 @@ __all__ = ["_content", "_hub"]
 )
 def test_a_wish_to_wait_has_bounds(said: str | None, least: float | None, most: float | None) -> None:
     """Retry-After is read as seconds or as a date, and is never longer than five minutes or less than nothing."""
-    delay = wished_delay(said)
+    delay = parse_retry_after(said)
 
     assert (delay is None) is (least is None)
     assert delay is None or least is None or most is None or least <= delay <= most
@@ -40,7 +40,7 @@ def test_a_wish_to_wait_has_bounds(said: str | None, least: float | None, most: 
 
 def test_a_date_to_come_is_waited_for() -> None:
     """A date in Retry-After is as many seconds as there are until then."""
-    delay = wished_delay(format_datetime(datetime.now(UTC) + timedelta(seconds=100)))
+    delay = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=100)))
 
     assert delay is not None
     assert 60 <= delay <= 101

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from rbee.hive.processes import MARK, mark_of
+from rbee.hive.workers.process import MARK, hive_mark
 from rbee.logfile import ROTATED_SUFFIX
 
 log = logging.getLogger(__name__)
@@ -17,12 +17,12 @@ TERMINATE_S = 2.0
 KEPT_LOGS = 20
 
 
-def remove_leftovers(home: Path) -> list[int]:
+def remove_orphans(home: Path) -> list[int]:
     """End the workers that carry this home's mark, whatever their name; give their process ids. Blocking."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark_of(home):
+            if process.pid != os.getpid() and process.environ().get(MARK) == hive_mark(home):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # gone, or another user's and so not ours

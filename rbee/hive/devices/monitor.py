@@ -13,7 +13,7 @@ WATCH_INTERVAL_S = 10.0
 NOTABLE = 0.02
 
 
-class Devices:
+class DeviceMonitor:
     """The devices of this machine.
 
     Args:
@@ -28,7 +28,7 @@ class Devices:
         self._known: Detection | None = None
 
     async def known(self) -> Detection:
-        """Give what was last seen; the first time, look."""
+        """Return what was last seen; the first time, look."""
         return self._known or await self.look()
 
     async def look(self) -> Detection:

@@ -16,7 +16,7 @@ from rbee.hive.models.remote import RemoteFile
 
 
 def locate_file(ref: FileRef) -> Path:
-    """Give the path of a file of this machine; reading its header tells whether it is one."""
+    """Return the path of a file of this machine; reading its header tells whether it is one."""
     return Path(ref.path)
 
 
@@ -51,7 +51,7 @@ def locate_package(ref: PackageRef) -> Path:
 
 
 def plan_url(ref: UrlRef) -> list[RemoteFile]:
-    """Give the one file of an address, in a folder of the host, its name kept apart from others by a digest."""
+    """Return the one file of an address, in a folder of the host, its name kept apart from others by a digest."""
     parts = urlsplit(ref.url)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(parts.path).rsplit("/", 1)[-1]).lstrip(".") or "model"
     stem = name.removesuffix(".gguf")[-100:]
