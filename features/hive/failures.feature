@@ -15,7 +15,7 @@ Feature: A failure is told while it happens
     Then the exit code is 1
     And standard error tells of 6 download attempts in order, each with its reason
     And standard error says "DOWNLOAD_FAILED"
-    And standard error says "broke off 7 times"
+    And standard error says "failed 7 times"
     And standard error says "running again resumes"
     And there are 0 processes of llm-worker-rbee
 

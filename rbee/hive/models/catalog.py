@@ -68,7 +68,7 @@ class Catalog:
         self._url = url
         self._on_change = on_change
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalog")
-        self._rows: CatalogTable | None = None
+        self._table: CatalogTable | None = None
         self._known: dict[str, tuple[CatalogEntry, int]] = {}
         self._peaks: dict[str, int] = {}
         self._wanted = False
@@ -132,9 +132,12 @@ class Catalog:
             try:
                 await self._run(self._opened)
             except RbeeError as error:
-                log.error("not cataloged", extra={"fields": {"code": error.code.value, "reason": error.message}})
-        if self._rows is not None:
-            await self._run(self._rows.close)
+                log.error(
+                    "the catalog could not store a row",
+                    extra={"fields": {"code": error.code.value, "reason": error.message}},
+                )
+        if self._table is not None:
+            await self._run(self._table.close)
         self._thread.shutdown(wait=False)
 
     def _soon(self, work: Callable[[], bool]) -> None:
@@ -149,17 +152,17 @@ class Catalog:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def _opened(self) -> CatalogTable:
-        if self._rows is None:
+        if self._table is None:
             from rbee.hive.models.catalog_table import CatalogTable
 
-            rows = CatalogTable(self._url)
-            self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in rows.all()}
-            self._peaks = rows.peaks()
-            self._rows = rows
+            table = CatalogTable(self._url)
+            self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in table.all()}
+            self._peaks = table.peaks()
+            self._table = table
             waiting, self._until_wanted = self._until_wanted, []
             for work in waiting:
                 _tried(work)
-        return self._rows
+        return self._table
 
     def _all(self) -> list[CatalogEntry]:
         self._opened()
@@ -171,9 +174,9 @@ class Catalog:
         return None if known is None else _compared(*known)
 
     def _put(self, entry: CatalogEntry) -> None:
-        rows = self._opened()
+        table = self._opened()
         modified_ns = Path(entry.local_path).stat().st_mtime_ns
-        rows.put(entry, modified_ns)
+        table.put(entry, modified_ns)
         self._known[entry.reference] = (entry, modified_ns)
 
     def _put_if_new(self, entry: CatalogEntry) -> bool:
@@ -184,14 +187,14 @@ class Catalog:
             now = _compared(*known)
             if as_known == now:
                 return False
-            log.warning("a cataloged model is not as it was", extra={"fields": {"problem": now.problem}})
+            log.warning("a model's file differs from the catalog", extra={"fields": {"problem": now.problem}})
         self._put(entry)
         return True
 
     def _put_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> bool:
-        rows = self._opened()
+        table = self._opened()
         if peak_bytes > self._peaks.get(loaded.id, 0):
-            rows.put_peak(loaded, peak_bytes, at_unix)
+            table.put_peak(loaded, peak_bytes, at_unix)
             self._peaks[loaded.id] = peak_bytes
         return False
 
@@ -200,7 +203,10 @@ class Catalog:
             return
         error = stored.exception()
         if isinstance(error, RbeeError):
-            log.error("not cataloged", extra={"fields": {"code": error.code.value, "reason": error.message}})
+            log.error(
+                "the catalog could not store a row",
+                extra={"fields": {"code": error.code.value, "reason": error.message}},
+            )
         elif stored.result():
             self._on_change()
 
@@ -213,11 +219,16 @@ class Catalog:
                 part.unlink(missing_ok=True)
 
 
+def _log_not_stored(error: RbeeError) -> None:
+    fields = {"code": error.code.value, "reason": error.message}
+    log.error("the catalog could not store a row", extra={"fields": fields})
+
+
 def _tried(work: Callable[[], bool]) -> None:
     try:
         work()
     except (RbeeError, OSError) as error:
-        log.error("not cataloged", extra={"fields": {"reason": str(error)}})
+        log.error("the catalog could not store a row", extra={"fields": {"reason": str(error)}})
 
 
 def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:

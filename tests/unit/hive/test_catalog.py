@@ -82,7 +82,7 @@ def test_what_cannot_be_stored_at_the_end_is_said(
 
     within(tmp_path / "models.db", found_out)
 
-    assert [record.message for record in caplog.records] == ["not cataloged"]
+    assert [record.message for record in caplog.records] == ["the catalog could not store a row"]
 
 
 @pytest.mark.B18

@@ -14,7 +14,7 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
-from rbee.hive.models import transfer
+from rbee.hive.models import partial_file
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef, parse_reference
@@ -306,7 +306,7 @@ def test_a_disk_that_fills_up_is_said(tmp_path: Path, hub: Hub, monkeypatch: pyt
     def full(_self: object, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(transfer.PartialFile, "append", full)
+    monkeypatch.setattr(partial_file.PartialFile, "append", full)
 
     error = failure(tmp_path)
 

@@ -157,7 +157,9 @@ def test_a_stalled_worker_is_replaced() -> None:
     assert steps[3] == [Replace(W), RemoveWorker(W, steps[2][-1].reason, ErrorCode.WORKER_STALLED)]
 
 
-@pytest.mark.parametrize(("memory_limit", "held", "ended"), [(1000, 1001, True), (1000, 1000, False), (0, 10**12, False)])
+@pytest.mark.parametrize(
+    ("memory_limit", "held", "ended"), [(1000, 1001, True), (1000, 1000, False), (0, 10**12, False)]
+)
 def test_a_worker_that_runs_away_with_memory_is_killed(memory_limit: int, held: int, ended: bool) -> None:
     """A health check that tells of more memory than the worker may hold ends it; without a limit it may hold any."""
     supervision = Supervision(POLICY, lease_renewed_at=0)
