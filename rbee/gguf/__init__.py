@@ -1,1 +1,1 @@
-"""What GGUF model files say about themselves."""
+"""Read the headers of GGUF model files."""

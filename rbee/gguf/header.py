@@ -1,8 +1,8 @@
-"""Read what a GGUF file says about itself, and tell whether it is whole.
+"""Read the header of a GGUF file, and check that the file is whole.
 
 The reader of the `gguf` library maps every tensor and every vocabulary entry: 2.8 s for the 49,000 entries of the
-demo model, in front of each cold start. This one skips what nobody asks for (20 ms), bounds what it believes, and
-adds up what the tensors need, so that a truncated file is refused before a worker is started for it.
+demo model, in front of each cold start. This one skips what is not used (20 ms), bounds every count, and adds up
+what the tensors need, so that a truncated file is refused before a worker is started for it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _STRING, _ARRAY = 8, 9
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a model says of itself; `size_bytes` counts all parts of a split model.
+    """The header of a model; `size_bytes` counts all parts of a split model.
 
     `kv_bytes_per_token` is the key and value cache of one token over all layers, in 16-bit numbers.
     `matrix_bytes` adds up the matrices that tokens are multiplied with, by tensor type. `heads` are those of attention
@@ -65,7 +65,7 @@ class GgufHeader:
 
 
 class _Part(NamedTuple):
-    """A file of a model, and by what a change of it is noticed."""
+    """A file of a model, and what shows that it has changed."""
 
     path: Path
     size: int

@@ -1,4 +1,4 @@
-"""The hive's figures for Prometheus, read when they are asked for."""
+"""Render the hive's metrics for Prometheus, on request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def render_metrics(hive: Hive) -> tuple[bytes, str]:
-    """Return the text of all figures and its media type."""
+    """Return the text of all metrics and its media type."""
     workers: Counter[tuple[str, ...]] = Counter()
     slots: Counter[tuple[str, ...]] = Counter({("yes",): 0, ("no",): 0})
     for link in hive.workers.all():

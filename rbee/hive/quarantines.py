@@ -1,4 +1,4 @@
-"""Keep models and devices on which every worker crashes out of use, and tell everybody who asks why."""
+"""Keep models and devices on which every worker crashes out of use, and publish them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rbee.contracts.workers import Quarantine, SpawnRequest
 from rbee.errors import RbeeError
 from rbee.hive.supervision.quarantine import Crash, Place, QuarantineLedger, Record
 
-# Ends that say nothing about model or device, such as too little memory, are explained and not counted.
+# Ends that say nothing about model or device, such as too little memory, are not counted.
 CRASHES: Final = frozenset(
     {
         ErrorCode.WORKER_CRASHED,
@@ -27,8 +27,8 @@ class Quarantines:
     """The quarantines of this machine.
 
     Args:
-        bar_s: how long one lasts, in seconds.
-        on_change: told all of them after a change.
+        duration_s: how long a quarantine lasts.
+        on_change: called with all of them after a change.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Quarantines:
         self._published: set[tuple[str | None, Place | None]] = set()
 
     def record_crash(self, model: str, place: Place, code: ErrorCode, reason: str) -> None:
-        """Take note of a worker's end that nobody asked for."""
+        """Record the end of a worker that nobody requested."""
         if code in CRASHES:
             self._ledger.record_crash(Crash(model, place, reason), self._clock())
             self.publish()
 
     def record_success(self, model: str, place: Place) -> None:
-        """Take note of an answered request."""
+        """Record an answered request."""
         self._ledger.record_success(model, place)
         self.publish()
 
     def admit(self, request: SpawnRequest, model: str) -> None:
-        """Let a spawn of *model* pass, after lifting what is in its way if somebody asked for just that.
+        """Check that *model* may be spawned; a request that says so lifts the quarantine first.
 
         Raises RbeeError QUARANTINED.
         """
@@ -88,7 +88,7 @@ class Quarantines:
         return [*models, *places]
 
     def publish(self) -> None:
-        """Publish them if one has come or gone; to be called now and then, because they end by themselves."""
+        """Publish the quarantines if one was added or has ended; call it regularly, because they end by themselves."""
         listed = self.listed()
         names = {
             (each.model_ref, None if each.backend is None else (each.backend, each.device or 0)) for each in listed

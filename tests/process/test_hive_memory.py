@@ -92,7 +92,7 @@ def test_a_process_that_a_worker_left_is_named(start_hive: StartHive, model: str
         assert holder["pid"] == child
         assert holder["name"]
         assert holder["bytes"] > 0
-        assert any(line["message"] == "memory did not come back" for line in hive.logged())
+        assert any(line["message"] == "memory was not released" for line in hive.logged())
     finally:
         if alive(child):
             os.kill(child, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Metal as a device: told by the platform, its memory is the machine's because Apple's chips share it."""
+"""Detect Metal by the platform: its memory is the machine's, because Apple's chips share it."""
 
 from __future__ import annotations
 

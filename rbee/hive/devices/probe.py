@@ -1,7 +1,7 @@
-"""Find out what this machine computes with, without trusting any driver.
+"""Detect the devices of this machine without trusting any driver.
 
-CPU and Metal are asked here. NVML is asked in a child process with a time limit: a driver that hangs or crashes
-becomes a fault in the report. A machine without the driver's library starts no child at all.
+CPU and Metal are read in this process. NVML is called in a child process with a time limit: a driver that hangs or
+crashes becomes a fault in the detection. A machine without the driver's library starts no child.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rbee.hive.devices import cpu, metal, nvidia
 from rbee.lifeline import Lifeline
 
 PROBE_LIMIT_S = 5.0
-_UNREADABLE = "asking the NVIDIA driver gave an answer that cannot be read"
+_UNREADABLE = "the NVIDIA probe gave no valid output"
 
 
 class ProbeFaultError(Exception):
@@ -101,7 +101,7 @@ async def _ask_child(limit_s: float, *arguments: str) -> dict[str, Any]:
     if code != 0:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = err.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
-        raise ProbeFaultError(f"asking the NVIDIA driver ended with {how}: {last[0]}")
+        raise ProbeFaultError(f"the NVIDIA probe ended with {how}: {last[0]}")
     return _read(out)
 
 

@@ -1,7 +1,7 @@
-"""The model catalog: what this machine has, kept in a database, compared with the disk whenever it is shown.
+"""Keep the catalog of models in a database, compared with the files whenever it is read.
 
-All blocking work runs in one thread of its own. The database library is loaded there too, while the daemon is
-already answering, because its import takes longer than everything else at a cold start.
+All blocking work runs in one thread of its own. The database library is imported there too, while the
+daemon already serves, because that import takes longer than the rest of a cold start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 
 
 def model_id(reference: str) -> str:
-    """Make the id of a model from its canonical reference: readable, fit for a URL, the same every time."""
+    """Return the id of a model from its canonical reference: readable, fit for a URL, always the same."""
     last = re.split(r"[/:]", reference.partition("#")[0].removesuffix(".gguf"))[-1].lower()
     slug = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:60] or "model"
     return f"{slug}-{hashlib.sha256(reference.encode()).hexdigest()[:8]}"
@@ -100,9 +100,9 @@ class Catalog:
         self._on_change()
 
     def put_soon(self, entry: CatalogEntry) -> None:
-        """Store a model that is used in place, without waiting: whoever asks for the catalog later sees it.
+        """Store a model that is used in place, without waiting; later reads of the catalog see it.
 
-        A database that cannot be used is logged; such a model serves without a row.
+        A database that cannot be used is logged; the model can be used without a row.
         """
         self._soon(lambda: self._put_if_new(entry))
 
@@ -117,17 +117,17 @@ class Catalog:
         return self.peak_known(loaded)
 
     def note_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> None:
-        """Keep what a load took if that is more than before, without waiting."""
+        """Store what a load took if that is more than before, without waiting."""
         if peak_bytes > self._peaks.get(loaded.id, 0):
             self._soon(lambda: self._put_peak(loaded, peak_bytes, at_unix))
 
     async def remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
-        """Forget a model; *with_files* deletes its files as well, unless another row uses them too."""
+        """Remove a model; *with_files* deletes its files as well, unless another row uses them too."""
         await self._run(lambda: self._remove(entry, with_files=with_files))
         self._on_change()
 
     async def close(self) -> None:
-        """Close the database, with all in it that was to come soon."""
+        """Store what is pending and close the database."""
         if self._until_wanted:
             try:
                 await self._run(self._opened)
@@ -141,7 +141,7 @@ class Catalog:
         self._thread.shutdown(wait=False)
 
     def _soon(self, work: Callable[[], bool]) -> None:
-        """Do *work* without waiting for it; a database that nobody has asked for yet is not loaded for this."""
+        """Start *work* without waiting for it; a database that nothing has read yet is not opened for this."""
         if not self._wanted:
             self._until_wanted.append(work)
             return
@@ -232,7 +232,7 @@ def _tried(work: Callable[[], bool]) -> None:
 
 
 def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:
-    """Say what is wrong with the file of *entry*, if anything is."""
+    """Return *entry* with what is wrong with its file, if anything is."""
     size = 0
     for part in parts_of(Path(entry.local_path)):
         try:

@@ -1,4 +1,4 @@
-"""The catalog's tables, through SQLAlchemy: blocking, for the catalog's own thread only."""
+"""Store the catalog in a database, through SQLAlchemy; blocking, for the catalog's own thread only."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MODELS: Final = sa.Table(
     sa.Column("architecture", sa.String(64)),
     sa.Column("context_length", sa.BigInteger),
     sa.Column("downloaded_at_unix", sa.BigInteger, nullable=False),
-    # Beside what the catalog shows: when the file was last changed, to notice that it was.
+    # Not in lists: when the file was last changed, to detect that it was.
     sa.Column("modified_ns", sa.BigInteger, nullable=False),
 )
-# What loads took of a device's memory at most, for the next estimate.
+# The most memory that each load took, for the next estimate.
 LOADS: Final = sa.Table(
     "loads",
     _METADATA,

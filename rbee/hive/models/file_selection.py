@@ -1,4 +1,4 @@
-"""Choose which files of a repository a reference means: a pure function of their names."""
+"""Select the files of a repository that a reference means; a pure function of their names."""
 
 from __future__ import annotations
 

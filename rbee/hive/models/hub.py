@@ -1,7 +1,7 @@
-"""The Hugging Face hub: the only module that imports huggingface_hub, and only once an hf: reference is used.
+"""List the files of repositories on the Hugging Face hub; the only module that imports huggingface_hub.
 
-The library says what a repository has, with sizes and sha256; the bytes come over the same transfer as those of
-any other web server, so that resume, progress and limits are the same for both.
+The library lists the files of a repository, with sizes and sha256; the bytes are downloaded as from any other web
+server, so that resume, progress and limits are the same for both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _importing = threading.Lock()
 
 
 async def plan(ref: HubRef) -> list[RemoteFile]:
-    """Ask the hub which files *ref* means.
+    """Return the files that *ref* means, as the hub lists them.
 
     `HF_ENDPOINT` and `HF_TOKEN` are honoured. Raises RbeeError (MODEL_NOT_FOUND, MODEL_ACCESS_DENIED) or
     BrokenTransferError.

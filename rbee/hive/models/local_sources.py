@@ -1,4 +1,4 @@
-"""Find models that need no fetching, and name the place of one that does: `file:`, `package:` and `https:`."""
+"""Find models that need no download, and plan the download of a URL: `file:`, `package:` and `https:`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rbee.hive.models.remote import RemoteFile
 
 
 def locate_file(ref: FileRef) -> Path:
-    """Return the path of a file of this machine; reading its header tells whether it is one."""
+    """Return the path of a file of this machine; reading its header will show whether it is a model."""
     return Path(ref.path)
 
 
 def locate_package(ref: PackageRef) -> Path:
-    """Find a file of an installed package without importing it: a package of weights may import what is not here.
+    """Find a file of an installed package without importing it: its imports may be missing here.
 
     Raises RbeeError MODEL_NOT_FOUND.
     """

@@ -1,4 +1,4 @@
-"""The hive itself: health, its end, its figures."""
+"""The hive itself: health, shutdown, metrics."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ routes = Routes[Hive]()
 
 @routes.get("/v1/health")
 async def health(_hive: Hive) -> HiveHealth:
-    """Say that the hive lives, and its version."""
+    """Return that the hive is alive, and its version."""
     return HiveHealth(version=__version__)
 
 
 @routes.post("/v1/admin/shutdown")
 async def shutdown(hive: Hive) -> ShutdownReceipt:
-    """End the hive; answered when its workers are gone. Asking twice gives the same receipt."""
+    """Shut down the hive; answered when its workers are gone. A second call gets the same receipt."""
     return await hive.drain.finish()
 
 
 @routes.get("/metrics")
 async def metrics(hive: Hive) -> Response:
-    """Return the figures of this hive for Prometheus."""
+    """Return the metrics of this hive for Prometheus."""
     body, media_type = await render_metrics(hive)
     return Response(body, media_type=media_type)

@@ -1,4 +1,4 @@
-"""What the machine computes with, and the programs that do it."""
+"""The devices of the machine, and the worker programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models: fetch, follow, list, show, remove."""
+"""Models: download, follow, list, show, remove."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rbee.hive.models.download import Download
 from rbee.hive.models.reference import parse_reference
 
 routes = Routes[Hive]("/v1/models")
-# What is here already, or refused, is known within this time: then the answer says so, and nobody needs the stream.
+# What is here already, or refused, is known within this time: the answer then says so and the stream is not needed.
 PROMPT_S = 0.3
 
 
 @routes.post("/download")
 async def download(hive: Hive, body: DownloadRequest) -> DownloadProgress:
-    """Begin to have a model; answered at once, with `complete` if it is here."""
+    """Start to ensure a model; answered at once, with `complete` if it is here."""
     hive.drain.check()
     ref = parse_reference(body.model)
     started = hive.downloads.start(ref)
@@ -63,7 +63,7 @@ async def show_by_id(hive: Hive, model_id: str) -> ModelDetails:
 
 @routes.delete("/{model:path}")
 async def remove(hive: Hive, model: str) -> None:
-    """Forget a model by id or reference; a file that was fetched is deleted, one used in place is not touched."""
+    """Remove a model by id or reference; a downloaded file is deleted, one used in place is not touched."""
     entry = await hive.catalog.get(model)
     workers = hive.workers.using(entry.reference)
     if workers:

@@ -1,4 +1,4 @@
-"""Workers: list, start, hear that one is up, stop."""
+"""Workers: list, start, take their ready reports, stop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def spawn(hive: Hive, body: SpawnRequest) -> WorkerAccess:
 
 @routes.post("/ready")
 async def ready(hive: Hive, body: ReadyReport, request: Request) -> ReadyAck:
-    """Take a worker's word that its port is bound; opened by that worker's own key only."""
+    """Take a worker's report that its port is bound; opened by that worker's own key only."""
     key = request.headers.get("Authorization", "").partition(" ")[2].strip()
     hive.workers.bind(body.worker_id, key)
     return ReadyAck(message=f"Worker {body.worker_id} is registered.", worker_id=body.worker_id)

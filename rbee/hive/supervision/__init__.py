@@ -1,4 +1,4 @@
-"""Supervision of workers as a pure state machine: its one public door."""
+"""Supervise workers as a pure state machine."""
 
 from __future__ import annotations
 

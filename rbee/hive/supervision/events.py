@@ -1,4 +1,4 @@
-"""What happens to workers: the events that supervision takes in, `at` in seconds of any steady clock."""
+"""The events of supervision: what happens to workers, `at` in seconds of any steady clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Spawned:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A worker's port is bound: it announced so, or called back."""
+    """A worker's port is bound."""
 
     worker_id: str
     at: float
@@ -26,7 +26,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A worker told its state by itself."""
+    """A worker reported its state."""
 
     worker_id: str
     at: float
@@ -53,7 +53,7 @@ class HealthCheckAnswered:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheckMissed:
-    """A health check got no answer."""
+    """A health check was not answered."""
 
     worker_id: str
     at: float
@@ -62,7 +62,7 @@ class HealthCheckMissed:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """Somebody wants a worker gone."""
+    """A worker is to be stopped."""
 
     worker_id: str
     at: float
@@ -80,14 +80,14 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRenewed:
-    """A queen lives."""
+    """A queen is connected and alive."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The hive is ending: every worker must go, and none may come."""
+    """The hive is shutting down: every worker is stopped, and none is started."""
 
     at: float
     reason: str = "the hive is stopping"

@@ -1,11 +1,11 @@
-"""Decide what becomes of each worker: events in, instructions out; the daemon around it does the I/O.
+"""Decide what happens to each worker: events go in, instructions come out; the pool around it does the I/O.
 
 Pure: time comes in as `at` (seconds of any steady clock), and nothing here waits, reads or writes.
-Life of a worker: starting (process exists) -> loading (port bound) -> serving (idle or busy) -> stopping -> gone.
-From every phase a worker may exit; a worker is forgotten when, and only when, its process has exited.
+Phases of a worker: starting (process exists) -> loading (port bound) -> serving (idle or busy) -> stopping -> gone.
+From every phase a worker may exit; a worker is removed when, and only when, its process has exited.
 
 Invariants: a stopping worker has a time by which it is killed; no worker is told to stop twice;
-a worker that was killed is not told anything any more; slots available never exceed slots in all.
+a worker that was killed gets no further instruction; slots available never exceed slots in all.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ALIVE: Final[frozenset[Phase]] = frozenset({"starting", "loading", "serving"})
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long things may take, in seconds, and how many health checks may go unanswered."""
+    """The time limits, in seconds, and how many health checks may go unanswered."""
 
     bind_s: float = 30.0
     loading_s: float = 300.0
@@ -63,7 +63,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One worker as supervision knows it; times in seconds of the caller's clock."""
+    """The state of one worker; times in seconds of the caller's clock."""
 
     worker_id: str
     phase: Phase
@@ -89,7 +89,7 @@ class WorkerStatus:
 
 @dataclass(slots=True)
 class Supervision:
-    """All workers of one hive. `on` takes one event and gives the instructions that follow from it."""
+    """All workers of one hive. `handle` takes one event and returns the instructions that follow from it."""
 
     policy: Policy
     lease_renewed_at: float
@@ -98,7 +98,7 @@ class Supervision:
     fenced: bool = False
 
     def handle(self, event: Event) -> list[Instruction]:
-        """Take *event* in. Events about workers that are unknown (already gone) change nothing."""
+        """Return the instructions that follow from *event*; an event about an unknown worker changes nothing."""
         match event:
             case Spawned():
                 return self._spawned(event)
@@ -152,7 +152,7 @@ class Supervision:
             event.worker_id, "starting", since=event.at, active_at=event.at, memory_limit=event.memory_limit
         )
         self._store(status)
-        # Whoever asks for a worker is a sign of life from a queen, also before its channel is up.
+        # A request for a worker comes from a live queen, also before its channel is up.
         self.lease_renewed_at, self.fenced = max(self.lease_renewed_at, event.at), False
         steps: list[Instruction] = [Report(status.worker_id)]
         return [*steps, *self._stop(status, event.at, "the hive is stopping")] if self.draining else steps
@@ -170,7 +170,7 @@ class Supervision:
         if status.phase not in ALIVE:
             return []
         if event.state in (WorkerState.DRAINING, WorkerState.STOPPING):
-            self._store(_stopping(status, event.at, "it was told to stop by somebody else"))
+            self._store(_stopping(status, event.at, "it was told to stop by another program"))
             return [Report(status.worker_id)]
         if not event.state.serves:
             return []
@@ -199,7 +199,7 @@ class Supervision:
         return [Report(status.worker_id)] if any(getattr(status, n) != getattr(before, n) for n in shown) else []
 
     def _next_check(self, event: HealthCheckAnswered) -> float:
-        """Look again just when a slot that gives no token would count as stalled, if that comes first."""
+        """Return when to check again: in time to see that a slot without tokens has stalled."""
         if event.stalled_s <= 0.0 or event.slots_available == event.slots_total:
             return event.at + self.policy.health_interval_s
         left = max(self.policy.stall_s - event.stalled_s, 0.5)
@@ -248,11 +248,11 @@ class Supervision:
         lost_s = at - self.lease_renewed_at
         if lost_s < self.policy.fence_s or self.fenced or self.draining:
             return steps
-        reason = f"no queen has been heard for {lost_s:.0f} s"
+        reason = f"no queen has been connected for {lost_s:.0f} s"
         if self.policy.on_queen_lost == "exit":
             self.fenced = True
             return [*steps, ShutDownHive(reason)]
-        # Only once: a queen that comes back and spawns again lifts the fence by doing so.
+        # Only once: a queen that returns lifts the fence.
         self.fenced = True
         return [*steps, *(step for status in self._all() for step in self._stop(status, at, reason))]
 
@@ -278,6 +278,6 @@ class Supervision:
 
 
 def _stopping(status: WorkerStatus, at: float, reason: str) -> WorkerStatus:
-    """Turn to stopping; the time to be killed counts from the first wish that it stop."""
+    """Return the status as stopping; the time until the kill counts from the first request to stop."""
     since = status.since if status.phase == "stopping" else at
     return replace(status, phase="stopping", since=since, state=WorkerState.STOPPING, reason=reason, slots_available=0)

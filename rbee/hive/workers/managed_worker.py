@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rbee.client.worker import WorkerClient
 
 LAST_WORDS_S: Final = 1.0
-# A peak that grew by less is not worth a row.
+# A peak that grew by less is not stored.
 NOTABLE_GROWTH: Final = 1.01
 
 
@@ -57,7 +57,7 @@ class ManagedWorker:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     def info(self, life: WorkerStatus, last_active_unix: float) -> WorkerInfo:
-        """Return what lists show of it."""
+        """Return the entry for lists of workers."""
         spec = self.spec
         return WorkerInfo(
             worker_id=spec.worker_id,
@@ -77,7 +77,7 @@ class ManagedWorker:
         )
 
     def new_peak(self) -> int | None:
-        """Look how much it takes of its device; give that if it is notably more than before."""
+        """Return how much of its device the worker takes, if that is notably more than before."""
         on_cpu = self.spec.backend is Backend.CPU
         taken = (self.process.peak_bytes() if on_cpu else self.device_bytes) or 0
         if taken <= self.peak_bytes * NOTABLE_GROWTH:
@@ -86,21 +86,21 @@ class ManagedWorker:
         return taken
 
     def count_load(self, before: WorkerStatus, after: WorkerStatus | None) -> None:
-        """Count its load where that has just ended well."""
+        """Count the load in the metrics where it has just succeeded."""
         if not self.served and after is not None and after.phase == "serving":
             self.served = True
             metrics.HIVE_LOADS.add(1, "done")
             metrics.HIVE_LOAD_SECONDS.observe(after.since - before.active_at)
 
     def stopped(self) -> StoppedWorker:
-        """Say how to know what it left."""
+        """Return what is needed to check its memory after its end."""
         spec = self.spec
         return StoppedWorker(
             self.process.pid, spec.api_key, spec.backend, spec.device, self.device_bytes, self.free_before
         )
 
     def receipt(self, seconds: float, returned: ReclaimResult) -> WorkerStopReceipt:
-        """Say what became of it; only once its process has ended."""
+        """Return the receipt of its stop; call it once the process has ended."""
         return WorkerStopReceipt(
             worker_id=self.spec.worker_id,
             pid=self.process.pid,
@@ -113,15 +113,15 @@ class ManagedWorker:
         )
 
     async def http_client(self) -> WorkerClient:
-        """Return the worker's client; its HTTP library is loaded outside the loop, on first use."""
+        """Return the client of the worker; its HTTP library is imported in a thread, on first use."""
         if self.client is None:
             module: Any = await asyncio.to_thread(importlib.import_module, "rbee.client.worker")
             self.client = module.WorkerClient(self.spec.worker_id, self.spec.url, self.spec.api_key)
         return self.client
 
     async def loading_timeout(self, limit_s: float) -> RbeeError:
-        """Ask a worker that did not load within *limit_s* seconds how far it is, and make the error of it."""
-        reached = "no answer to how far it is"
+        """Return the error for a worker that did not load within *limit_s* seconds, with how far it got."""
+        reached = "unknown progress, because it did not answer"
         with contextlib.suppress(RbeeError, TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
                 async for progress in (await self.http_client()).loading():
@@ -136,7 +136,7 @@ class ManagedWorker:
         )
 
     def gone_message(self, reason: str, code: ErrorCode | None) -> WorkerGone:
-        """Say why it is gone, with its own words and last lines where nobody asked it to go."""
+        """Return why it is gone; after a crash with its own error and the last lines of its log."""
         worker_id = self.spec.worker_id
         if code is None:
             return WorkerGone(worker_id=worker_id, reason=reason)

@@ -1,7 +1,7 @@
-"""Look after a worker's end whether its memory came back, and name who holds it where it did not.
+"""Check after a worker's end whether its memory was released, and by whom it is held where it was not.
 
-A process that is gone holds nothing; but it may have left children, and the memory of a GPU is given back by its
-driver, which may not do so. So both are looked at, and not concluded.
+A process that is gone holds nothing, but it may have left children, and the memory of a GPU is released by its
+driver, which may fail to. So both are checked.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rbee.hive.devices import probe
 from rbee.hive.devices.monitor import DeviceMonitor
 
 log = logging.getLogger(__name__)
-# A driver gives memory back a moment after a process has ended; a part may be its own.
+# A driver releases memory a moment after a process has ended, and may keep a part of it.
 PATIENCE_S: Final = 2.0
 LOOK_AGAIN_S: Final = 0.2
 RETURNED_SHARE: Final = 0.8
@@ -30,7 +30,7 @@ KEY_VARIABLE: Final = "RBEE_WORKER_API_KEY"
 
 @dataclass(frozen=True, slots=True)
 class StoppedWorker:
-    """A worker that is to end: how to know what it leaves, and what it took.
+    """A worker that is to end: how to find what it leaves, and what it took.
 
     `taken_bytes` is what it took of its device, `free_before` what the device had free while it still lived; both
     are None on a CPU.
@@ -46,17 +46,17 @@ class StoppedWorker:
 
 @dataclass(frozen=True, slots=True)
 class ReclaimResult:
-    """Whether the memory of a worker came back (None: nobody could look), and who holds what did not."""
+    """Whether the memory of a worker was released (None: unknown), and which processes hold what was not."""
 
     came_back: bool | None
     held_by: tuple[MemoryHolder, ...] = ()
 
 
 class ReclaimChecker:
-    """Looks before and after an end.
+    """Reads free memory before and after a worker's end.
 
     Args:
-        devices: says what GPUs have free.
+        devices: detects what GPUs have free.
         limit_s: how long a GPU driver may take to answer.
     """
 
@@ -65,13 +65,13 @@ class ReclaimChecker:
         self._limit_s = limit_s
 
     async def free_on(self, backend: Backend, device: int) -> int | None:
-        """Return what a GPU has free now; None for a CPU, whose processes are looked at instead."""
+        """Return what a GPU has free now; None for a CPU, where leftover processes are searched instead."""
         if backend is Backend.CPU or backend in (await self._devices.known()).faults:
-            return None  # a driver that is known to be broken is not waited for once more at every end
+            return None  # a broken driver would be waited for at every stop
         return _free(await self._devices.look(), backend, device)
 
     async def check(self, stopped: Sequence[StoppedWorker]) -> list[ReclaimResult]:
-        """Look at several workers, all of which have ended."""
+        """Check several workers, all of which have ended."""
         left = await asyncio.to_thread(leftover_processes, {each.key: each.pid for each in stopped})
         return [await self._check_one(each, left[each.key]) for each in stopped]
 

@@ -1,4 +1,4 @@
-"""Worker processes: find the program, start it as a child that cannot outlive the hive, hear it, end it."""
+"""Run worker processes: children that cannot outlive the hive, with a lifeline and a log."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PROGRAM: Final = "llm-worker-rbee"
 MARK: Final = "RBEE_HIVE_MARK"
 _PEAK: Final = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 _TAIL_LINES: Final = 20
-# A worker has no use for these, and what is not there cannot leak.
+# A worker does not need these, and what it does not have cannot leak.
 _WITHHELD: Final = ("RBEE_API_KEY", "RBEE_HIVE_", "RBEE_QUEEN_", "HF_TOKEN", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a worker process is told on its command line and in its environment."""
+    """What a worker process gets on its command line and in its environment."""
 
     worker_id: str
     model_path: str
@@ -57,7 +57,7 @@ class WorkerSpec:
         return f"http://{host_port(self.host, self.port)}"
 
     def arguments(self) -> list[str]:
-        """Return the command line: nothing secret in it, and nothing that the worker is to choose by itself."""
+        """Return the command line, without secrets and without what the worker is to choose by itself."""
         choices = {"--prompt-batch": self.prompt_batch, "--flash-attention": self.flash_attention}
         chosen = [(name, str(value).lower()) for name, value in choices.items() if value is not None]
         return [
@@ -92,7 +92,7 @@ def worker_program(configured: str | None) -> Path:
 
 
 def hive_mark(home: Path) -> str:
-    """Return what the workers of the hive with this home carry in their environment."""
+    """Return the mark in the environment of the workers of the hive with this home."""
     return str(home.resolve())
 
 
@@ -135,7 +135,7 @@ class WorkerProcess:
                 stderr=log_fd,
                 env=env,
                 pass_fds=(lifeline.child_fd,),
-                # Ctrl-C at a terminal is for the keeper; workers are told by their hive.
+                # Ctrl-C at a terminal is for the keeper; a hive stops its workers itself.
                 start_new_session=True,
             )
         except OSError as error:
@@ -151,34 +151,34 @@ class WorkerProcess:
         return cls(process, await lifeline.open(), log_path)
 
     async def read_message(self) -> dict[str, Any] | None:
-        """Wait for what the worker says next; None when it is gone."""
+        """Wait for the next report of the worker; None when it is gone."""
         return await self._lifeline.read()
 
     async def wait(self) -> int:
-        """Wait for the end; give the exit code, negative for a signal."""
+        """Wait for the end and return the exit code, negative for a signal."""
         code = await self._process.wait()
         self._lifeline.close()
         return code
 
     def terminate(self) -> None:
-        """Ask it to finish and end."""
+        """Send SIGTERM: the worker finishes its requests and ends."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it now."""
+        """Send SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
     def memory_bytes(self) -> int | None:
-        """Return the memory it holds; None if it is gone."""
+        """Return the memory that the process holds; None if it is gone."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
             return None
 
     def peak_bytes(self) -> int | None:
-        """Return the most memory that it has held so far; None where the system does not tell, or it is gone."""
+        """Return the most memory that the process has held; None where it is unknown or the process is gone."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
         except OSError:

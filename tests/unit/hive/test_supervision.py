@@ -234,7 +234,7 @@ def test_without_a_queen_the_workers_are_stopped() -> None:
     _, steps = serving(LeaseRenewed(5), Tick(64), Tick(65), Tick(66))
 
     assert steps[1] == [Check(W)]
-    assert steps[2] == [Report(W), Stop(W, "no queen has been heard for 60 s")]
+    assert steps[2] == [Report(W), Stop(W, "no queen has been connected for 60 s")]
     assert steps[3] == []
 
 
