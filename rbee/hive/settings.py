@@ -24,6 +24,10 @@ class HiveSettings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
     models_db: str | None = Field(default=None, description="SQLAlchemy URL of the catalog; default models.db")
     worker_binary: str | None = Field(default=None, description="path of llm-worker-rbee; default: beside rbee-hive")
+    spare_worker: bool = Field(
+        default=True,
+        description="keep an idle worker process, so that a worker starts faster; never below 4 GB of memory",
+    )
     first_worker_port: int = Field(
         default=8001, ge=0, le=65535, description="first port for workers; 0 means any free one"
     )

@@ -43,11 +43,13 @@ class HiveLauncher:
     Args:
         key: the key that will open it.
         environ: what it inherits, but for the queen's own.
+        ephemeral: it serves one command, so that a spare worker would be of no use.
     """
 
     paths: Paths
     key: str
     environ: Mapping[str, str]
+    ephemeral: bool = False
 
     @property
     def log_path(self) -> Path:
@@ -67,7 +69,10 @@ class HiveLauncher:
         except OSError as error:
             raise storage_error(error, self.log_path) from error
         home = str(self.paths.home)
-        arguments, env = ["--host", HOST, "--port", str(port)], {"RBEE_HOME": home, "RBEE_HIVE_API_KEY": self.key}
+        arguments = ["--host", HOST, "--port", str(port)]
+        if self.ephemeral:
+            arguments += ["--spare-worker", "false"]
+        env = {"RBEE_HOME": home, "RBEE_HIVE_API_KEY": self.key}
         begun.order(arguments, env, str(self.log_path))
         return HiveProcess(begun.process, begun.line, port, log_start)
 

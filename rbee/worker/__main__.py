@@ -21,6 +21,10 @@ def main() -> NoReturn:
     # Until it serves: the collector would go through all that is being imported, again and again.
     gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
+    if sys.argv[1:] == [lifeline.ORDERED]:
+        from rbee.worker import spare
+
+        sys.argv[1:] = spare.await_orders(owner)
     from rbee.worker.engine import early
 
     model = early.begin(sys.argv[1:], os.environ)

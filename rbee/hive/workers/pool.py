@@ -175,6 +175,7 @@ class WorkerPool:
     async def stop_all(self, reason: str) -> list[WorkerStopReceipt]:
         """Stop all workers at once and wait until they are gone; none can be started any more."""
         started = time.monotonic()
+        await self._spawner.close()
         await asyncio.gather(*(self._note_free_memory(worker) for worker in self._workers.values()))
         self._dispatch(Drained(started, reason))
         receipts = []
@@ -195,6 +196,9 @@ class WorkerPool:
             await asyncio.sleep(TICK_S)
             self._dispatch(Tick(time.monotonic()))
             self._quarantines.publish()
+            # A spare is imported only while no worker starts: that one needs the processor more.
+            if not (self._supervision.draining or self._spawning.locked() or self._reserved):
+                await self._spawner.ensure_spare()
 
     # Inside
 

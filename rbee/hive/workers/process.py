@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -56,6 +56,10 @@ class WorkerSpec:
         """Return where the worker listens."""
         return f"http://{host_port(self.host, self.port)}"
 
+    def environment(self) -> dict[str, str]:
+        """Return what the environment of the worker has beyond that of every worker."""
+        return {"RBEE_WORKER_API_KEY": self.api_key}
+
     def arguments(self) -> list[str]:
         """Return the command line, without secrets and without what the worker is to choose by itself."""
         choices = {"--prompt-batch": self.prompt_batch, "--flash-attention": self.flash_attention}
@@ -99,15 +103,22 @@ def hive_mark(home: Path) -> str:
 class WorkerProcess:
     """A running worker: its process, its lifeline, its log."""
 
-    def __init__(self, process: asyncio.subprocess.Process, lifeline: LifelineReader, log_path: Path) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, line: Lifeline, lifeline: LifelineReader, log_path: Path
+    ) -> None:
         self._process = process
+        self._line = line
         self._lifeline = lifeline
         self.log_path = log_path
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, program: Path, spec: WorkerSpec, *, home: Path, log_path: Path) -> WorkerProcess:
-        """Start a worker. Call it in the main thread: the parent-death signal follows the thread that spawned.
+    async def start(
+        cls, program: Path, arguments: Sequence[str], *, env: Mapping[str, str], home: Path, log_path: Path
+    ) -> WorkerProcess:
+        """Start a worker, or a spare one, with *env* in addition.
+
+        Call it in the main thread: the parent-death signal follows the thread that spawned.
 
         Raises RbeeError WORKER_START_FAILED, or DISK_FULL or PERMISSION_DENIED for its log.
         """
@@ -116,7 +127,7 @@ class WorkerProcess:
             **_inherited(os.environ),
             **lifeline.env(),
             "RBEE_HOME": str(home),
-            "RBEE_WORKER_API_KEY": spec.api_key,
+            **env,
             MARK: hive_mark(home),
             # CUDA counts devices by speed unless told to count as the driver's library does, which detection asked.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -129,7 +140,7 @@ class WorkerProcess:
         try:
             process = await asyncio.create_subprocess_exec(
                 str(program),
-                *spec.arguments(),
+                *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
@@ -148,7 +159,17 @@ class WorkerProcess:
         finally:
             os.close(log_fd)
         lifeline.spawned()
-        return cls(process, await lifeline.open(), log_path)
+        return cls(process, lifeline, await lifeline.open(), log_path)
+
+    @property
+    def running(self) -> bool:
+        """Return whether the process has not ended."""
+        return self._process.returncode is None
+
+    def give_orders(self, arguments: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
+        """Send a spare worker what it would have got when it was started; its output goes to *log_path*."""
+        self._line.order({"argv": list(arguments), "env": dict(env), "log": str(log_path)})
+        self.log_path = log_path
 
     async def read_message(self) -> dict[str, Any] | None:
         """Wait for the next report of the worker; None when it is gone."""
@@ -169,6 +190,10 @@ class WorkerProcess:
         """Send SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
+
+    def close(self) -> None:
+        """Close the lifeline; a process that still lives ends itself."""
+        self._lifeline.close()
 
     def memory_bytes(self) -> int | None:
         """Return the memory that the process holds; None if it is gone."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import platform
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+import psutil
 
 from rbee.config.credentials import new_key
 from rbee.config.paths import Paths
@@ -27,8 +31,10 @@ from rbee.hive.settings import HiveSettings
 from rbee.hive.workers import orphans
 from rbee.hive.workers.ports import PortChoice, choose_port
 from rbee.hive.workers.process import WorkerProcess, WorkerSpec, worker_program
+from rbee.hive.workers.spare import SpareWorker
 
-_ARM = ("arm64", "aarch64")
+_ARM: Final = ("arm64", "aarch64")
+SPARE_MIN_MEMORY_BYTES: Final = 4 * 1024**3
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,7 @@ class WorkerSpawner:
         self._catalog = catalog
         self._callback_url = callback_url
         self._on_key = on_key
+        self._spare = SpareWorker(paths.home, paths.logs / "spare-worker.log")
 
     async def ensure_model(self, reference: str) -> LocalModel:
         """Download the model where it is not here, and read its header.
@@ -174,7 +181,20 @@ class WorkerSpawner:
         program = worker_program(self._settings.worker_binary)
         self._paths.make(self._paths.logs)
         log_path = self._paths.logs / f"{spec.worker_id}.log"
-        return await WorkerProcess.start(program, spec, home=self._paths.home, log_path=log_path)
+        return await self._spare.take(program, spec, log_path) or await WorkerProcess.start(
+            program, spec.arguments(), env=spec.environment(), home=self._paths.home, log_path=log_path
+        )
+
+    async def ensure_spare(self) -> None:
+        """Keep a spare worker where the settings and the machine's memory allow one."""
+        if not self._settings.spare_worker or psutil.virtual_memory().total < SPARE_MIN_MEMORY_BYTES:
+            return
+        with contextlib.suppress(RbeeError):  # without a program there is no spare; a spawn says so
+            await self._spare.ensure(worker_program(self._settings.worker_binary))
+
+    async def close(self) -> None:
+        """Stop the spare worker."""
+        await self._spare.close()
 
     def remove_orphans(self) -> None:
         """Stop the workers that an earlier hive of this home left behind. Blocking."""
