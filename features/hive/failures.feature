@@ -15,7 +15,7 @@ Feature: Failures are reported while they happen
     Then the exit code is 1
     And the keeper reports 6 download attempts in order, each with its reason
     And the keeper says "DOWNLOAD_FAILED"
-    And the keeper says "broke off 7 times"
+    And the keeper says "failed 7 times"
     And the keeper says "running again resumes"
     And there are 0 processes of llm-worker-rbee
 

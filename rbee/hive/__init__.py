@@ -1,1 +1,1 @@
-"""The hive: the daemon on every machine that computes. It has devices, models and workers, and owns its workers."""
+"""The daemon of a machine that computes: it detects devices, keeps models and runs workers."""

@@ -31,10 +31,10 @@ def main() -> None:
     argv = sys.argv[1:]
     if argv[:1] == ["detect"]:
         sys.exit(detect(argv[1:]))
-    serve(ordered(owner) if argv == [lifeline.ORDERED] else argv, owner)
+    serve(await_orders(owner) if argv == [lifeline.ORDERED] else argv, owner)
 
 
-def ordered(owner: lifeline.OwnerLink) -> list[str]:
+def await_orders(owner: lifeline.OwnerLink) -> list[str]:
     """Import what it takes to serve, wait until the owner tells where and how, and give the arguments for that."""
     from rbee.hive import app, daemon, settings  # noqa: F401
 
@@ -51,14 +51,14 @@ def ordered(owner: lifeline.OwnerLink) -> list[str]:
 def detect(argv: list[str]) -> int:
     """Print backends, devices and memory, and the registry's form of both."""
     from rbee.hive.devices import probe
-    from rbee.hive.devices.report import as_text, describe
+    from rbee.hive.devices.report import describe, format_backends
 
     parser = argparse.ArgumentParser("rbee-hive detect", description="Print what this machine computes with.")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--timeout", type=float, default=probe.PROBE_LIMIT_S, help="seconds a GPU driver may take")
     options = parser.parse_args(argv)
     found = describe(asyncio.run(probe.detect(options.timeout)))
-    sys.stdout.write((found.model_dump_json() if options.json else as_text(found)) + "\n")
+    sys.stdout.write((found.model_dump_json() if options.json else format_backends(found)) + "\n")
     return 0
 
 
@@ -108,7 +108,7 @@ def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> N
 
 
 def api_key(settings: HiveSettings, paths: Paths) -> str:
-    """Give the key that opens this hive.
+    """Return the key that opens this hive.
 
     Raises ConfigError where others could reach a hive that was given no key.
     """

@@ -17,14 +17,12 @@ READY_PATH = "/v1/workers/ready"
 
 
 def create_app(hive: Hive, key: str, address: str) -> ASGIApp:
-    """Give what is to be served. *address* is for messages."""
+    """Return the application to serve. *address* is for messages."""
     authenticator = Authenticator(
         f"the hive at {address}",
         key,
         open_paths=["/v1/health"],
-        client_key_lookup=lambda path, given: (
-            "worker" if path == READY_PATH and hive.crew.roster.opens_ready(given) else None
-        ),
+        client_key_lookup=lambda path, given: "worker" if path == READY_PATH and hive.workers.has_key(given) else None,
     )
 
     @asynccontextmanager

@@ -1,8 +1,8 @@
-"""Estimate what a worker will take of its device's memory.
+"""Estimate how much of its device's memory a worker will take.
 
-Pure: what the header says and how the model is to be loaded go in, bytes come out.
+Pure: the header and the load options go in, bytes come out.
 Measured on CPUs, over quantisations, contexts and slots: never below what a worker takes, and at most 15 % above
-(`python -m bench memory` prints the table). What a load was measured to take goes before the formula.
+(`python -m bench memory` prints the table). A measurement of the same load takes precedence over the formula.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from rbee.gguf.header import GgufHeader
 FILE_FACTOR: Final = 1.2
 # A worker that has only loaded has not touched all of its buffers yet: measured, up to 3 % are to come.
 MEASURED_FACTOR: Final = 1.05
-# A worker that ran away with memory once must not keep its model from ever being loaded again.
-MOST_BELIEVED: Final = 1.5
+# One worker that leaked memory must not keep its model from ever being loaded again.
+MAX_MEASURED_FACTOR: Final = 1.5
 CACHE_BYTES: Final[Mapping[CacheName, float]] = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 
 _MIB: Final = 1024 * 1024
@@ -44,7 +44,7 @@ _REPACKED_ON_ARM: Final = _REPACKED | {8, 13, 14}
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class LoadOptions:
     """How a model is to be loaded; `context_length` is in tokens for each slot, the rest as in `contracts.engine`."""
 
     backend: Backend
@@ -57,7 +57,7 @@ class Load:
 
     @property
     def rows(self) -> int:
-        """Give the tokens of the largest evaluation: a piece of a prompt, or one of each slot and what is guessed."""
+        """Return the tokens of the largest evaluation: a chunk of a prompt, or one of each slot plus the drafts."""
         on_cpu = self.backend is Backend.CPU
         prompt = _CPU_ROWS if on_cpu else prompt_tokens(self.backend, self.prompt_batch) + 1
         return max(prompt, self.slots + self.speculate)
@@ -72,11 +72,11 @@ class LoadedModel:
 
     model: str
     size_bytes: int
-    load: Load
+    load: LoadOptions
 
     @property
     def id(self) -> str:
-        """Give a name of constant length for it."""
+        """Return an id of constant length."""
         load = self.load
         parts = (
             *(self.model, self.size_bytes, load.backend.value, load.slots, load.context_length, load.cache_type),
@@ -85,25 +85,25 @@ class LoadedModel:
         return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()
 
 
-def memory_need(header: GgufHeader, load: Load, *, arm: bool = False, measured_bytes: int | None = None) -> int:
-    """Give what must be free: the larger of 1.2 x file size and what the worker is expected to take.
+def memory_need(header: GgufHeader, load: LoadOptions, *, arm: bool = False, measured_bytes: int | None = None) -> int:
+    """Return what must be free: the larger of 1.2 x file size and what the worker is expected to take.
 
     Args:
-        arm: the CPU is of that kind, for which llama.cpp copies more types of weights.
+        arm: the CPU is an ARM one, for which llama.cpp copies more types of weights.
         measured_bytes: the most that such a load took on this machine before; None if it was never measured.
     """
     expected = estimate(header, load, arm=arm)
     if measured_bytes is not None:
-        expected = min(int(measured_bytes * MEASURED_FACTOR), int(expected * MOST_BELIEVED))
+        expected = min(int(measured_bytes * MEASURED_FACTOR), int(expected * MAX_MEASURED_FACTOR))
     return max(int(FILE_FACTOR * header.size_bytes), expected)
 
 
-def most_bytes(need_bytes: int) -> int:
-    """Give what a worker may hold before it counts as one that runs away with the machine's memory."""
+def memory_limit(need_bytes: int) -> int:
+    """Return the bytes that a worker may hold before it is killed."""
     return max(2 * need_bytes, need_bytes + _SPARE_BYTES)
 
 
-def estimate(header: GgufHeader, load: Load, *, arm: bool = False) -> int:
+def estimate(header: GgufHeader, load: LoadOptions, *, arm: bool = False) -> int:
     """Add up weights, cache, buffers and the process itself."""
     on_cpu = load.backend is Backend.CPU
     total = header.size_bytes + cache_bytes(header, load) + compute_bytes(header, load)
@@ -115,19 +115,19 @@ def estimate(header: GgufHeader, load: Load, *, arm: bool = False) -> int:
     return total + _PROCESS_BYTES + _TOKEN_BYTES * (header.vocabulary_size or 0)
 
 
-def cache_bytes(header: GgufHeader, load: Load) -> int:
+def cache_bytes(header: GgufHeader, load: LoadOptions) -> int:
     """Estimate the keys and values of all slots."""
     tokens = -(-load.context_length // _CONTEXT_STEP) * _CONTEXT_STEP * load.slots
     return int(header.kv_bytes_per_token * tokens * CACHE_BYTES[load.cache_type] / CACHE_BYTES["f16"])
 
 
-def compute_bytes(header: GgufHeader, load: Load) -> int:
+def compute_bytes(header: GgufHeader, load: LoadOptions) -> int:
     """Estimate the buffers of one evaluation: its widest moment, which is the end, a layer's middle or attention."""
     rows = load.rows
     vocabulary, embedding = header.vocabulary_size or 0, header.embedding_length or 0
     hidden = header.feed_forward_length or 4 * embedding
     widest = max(vocabulary + 2 * embedding, 2 * hidden + 3 * embedding)
     attention = rows * (6 * embedding * _FLOAT + load.context_length * (_FLOAT + _FLOAT // 2))
-    if load.flash_attention is False:  # then each head's look at the whole context is written down
+    if load.flash_attention is False:  # then the attention scores of each head are materialised
         attention += rows * load.context_length * (header.heads or embedding // _HEAD_WIDTH) * _FLOAT
     return max(rows * widest * _FLOAT, attention) + _GRAPH_BYTES

@@ -1,4 +1,4 @@
-"""The hive's figures for Prometheus, read when they are asked for."""
+"""Render the hive's metrics for Prometheus, on request."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from rbee.hive.daemon import Hive
 
 
-async def figures(hive: Hive) -> tuple[bytes, str]:
-    """Give the text of all figures and its media type."""
+async def render_metrics(hive: Hive) -> tuple[bytes, str]:
+    """Return the text of all metrics and its media type."""
     workers: Counter[tuple[str, ...]] = Counter()
     slots: Counter[tuple[str, ...]] = Counter({("yes",): 0, ("no",): 0})
-    for link in hive.crew.roster.links():
+    for link in hive.workers.all():
         worker = link.worker
         workers[worker.state.value,] += 1
         slots["yes",] += worker.slots_available

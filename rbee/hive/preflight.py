@@ -1,7 +1,7 @@
 """Decide whether and where a worker may be started: backend, device and memory.
 
-Pure: what the machine has and what is wished for go in; a `Clearance` comes out, or an RbeeError that says what
-is there. Nothing is ever moved to another backend than the one asked for, or, unasked, than the best one.
+Pure: the devices and the request go in; a `PreflightResult` comes out, or an RbeeError that says what is
+available. A worker is never moved to another backend than the requested one, or, without a request, than the best.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rbee.contracts.engine import QUANTISED_BLOCK
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader
-from rbee.hive.memory import Load, memory_need
+from rbee.hive.memory import LoadOptions, memory_need
 
 MB: Final = 1024 * 1024
 Place = tuple[Backend, int]
@@ -24,33 +24,33 @@ _GPU_NAMES: Final = {Backend.CUDA: "NVIDIA GPU", Backend.METAL: "Apple GPU"}
 
 
 @dataclass(frozen=True, slots=True)
-class Clearance:
+class PreflightResult:
     """Where a worker may run, and the memory it is expected to need there."""
 
     device: Device
     need_bytes: int
 
 
-def clear(
+def choose_device(
     detection: Detection,
     header: GgufHeader,
     *,
     backend: Backend | None,
     device: int | None,
-    load_on: Callable[[Backend], Load],
+    load_on: Callable[[Backend], LoadOptions],
     promised: Mapping[Place, int],
     measured: Mapping[Backend, int] | None = None,
-    barred: Mapping[Place, RbeeError] | None = None,
+    quarantined: Mapping[Place, RbeeError] | None = None,
     arm: bool = False,
-) -> Clearance:
+) -> PreflightResult:
     """Choose the device and check that the model fits.
 
     Args:
-        load_on: gives how the model is to be loaded on a backend.
+        load_on: returns the load options for a backend.
         promised: bytes by (backend, index) that workers which are still loading will take.
-        measured: the most that such a load took before, by backend; goes before the estimate.
-        barred: the devices that must not be used now, with what to tell whoever needs one of them.
-        arm: the CPU is of that kind.
+        measured: the most bytes that such a load took before, by backend; used instead of the estimate.
+        quarantined: the devices that must not be used, each with the error for whoever needs it.
+        arm: the CPU is an ARM one.
 
     Raises:
         RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, QUARANTINED, RAM_EXHAUSTED,
@@ -58,27 +58,27 @@ def clear(
     """
     chosen = backend or _best_backend(detection)
     candidates = _devices_of(detection, chosen)
-    barred = barred or {}
+    quarantined = quarantined or {}
 
     def free(candidate: Device) -> int:
         return max(candidate.free_bytes - promised.get((candidate.backend, candidate.index), 0), 0)
 
     if device is not None:
         candidates = [_device_at(candidates, chosen, device)]
-    usable = [each for each in candidates if (each.backend, each.index) not in barred]
+    usable = [each for each in candidates if (each.backend, each.index) not in quarantined]
     if not usable:
-        raise barred[candidates[0].backend, candidates[0].index]
+        raise quarantined[candidates[0].backend, candidates[0].index]
     target = max(usable, key=lambda candidate: (free(candidate), -candidate.index))
     load = load_on(chosen)
     _check_cache(header, load)
     need = memory_need(header, load, arm=arm, measured_bytes=(measured or {}).get(chosen))
     if need > free(target):
         raise _exhausted(target, need, free(target), header)
-    return Clearance(target, need)
+    return PreflightResult(target, need)
 
 
-def _check_cache(header: GgufHeader, load: Load) -> None:
-    """Refuse a quantised cache for a model whose heads do not come in whole blocks; llama.cpp would, without a word."""
+def _check_cache(header: GgufHeader, load: LoadOptions) -> None:
+    """Refuse a quantised cache for a model whose heads are not whole blocks, which llama.cpp would accept."""
     odd = [width for width in header.head_widths or () if width % QUANTISED_BLOCK]
     if load.cache_type != "q8_0" or not odd:
         return
@@ -93,7 +93,7 @@ def _check_cache(header: GgufHeader, load: Load) -> None:
 
 
 def _best_backend(detection: Detection) -> Backend:
-    """Name the best backend of the machine; one whose driver is broken is named too, so that it fails in words."""
+    """Return the best backend of the machine, even if its driver is broken, so that the error names the fault."""
     return next(name for name in Backend if name in detection.faults or name in detection.backends)
 
 
@@ -140,7 +140,7 @@ def _exhausted(device: Device, need: int, have: int, header: GgufHeader) -> Rbee
     kind = "memory" if device.backend is Backend.CPU else "GPU memory"
     need_mb, have_mb = -(-need // MB), have // MB
     now = f" (this one is {header.quantization})" if header.quantization else ""
-    offer = "" if device.backend is Backend.CPU else ", or ask for --backend cpu"
+    offer = "" if device.backend is Backend.CPU else ", or use --backend cpu"
     return RbeeError(
         code,
         f"The model needs {need_mb} MB of {kind}; {device.backend} device {device.index} ({device.name}) "

@@ -1,4 +1,4 @@
-"""Keep models and devices on which every worker crashes out of use, and tell everybody who asks why."""
+"""Keep models and devices on which every worker crashes out of use, and publish them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import Quarantine, SpawnRequest
 from rbee.errors import RbeeError
-from rbee.hive.supervision.quarantine import Crash, Place, QuarantineBook, Record
+from rbee.hive.supervision.quarantine import Crash, Place, QuarantineLedger, Record
 
-# Ends that say nothing about model or device, such as too little memory, are explained and not counted.
+# Ends that say nothing about model or device, such as too little memory, are not counted.
 CRASHES: Final = frozenset(
     {
         ErrorCode.WORKER_CRASHED,
@@ -27,72 +27,74 @@ class Quarantines:
     """The quarantines of this machine.
 
     Args:
-        bar_s: how long one lasts, in seconds.
-        on_change: told all of them after a change.
+        duration_s: how long a quarantine lasts.
+        on_change: called with all of them after a change.
     """
 
     def __init__(
         self,
-        bar_s: float,
+        duration_s: float,
         on_change: Callable[[list[Quarantine]], None],
         *,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._book = QuarantineBook(bar_s)
+        self._ledger = QuarantineLedger(duration_s)
         self._on_change = on_change
         self._clock = clock
         self._wall_clock = wall_clock
-        self._told: set[tuple[str | None, Place | None]] = set()
+        self._published: set[tuple[str | None, Place | None]] = set()
 
-    def crashed(self, model: str, place: Place, code: ErrorCode, reason: str) -> None:
-        """Take note of a worker's end that nobody asked for."""
+    def record_crash(self, model: str, place: Place, code: ErrorCode, reason: str) -> None:
+        """Record the end of a worker that nobody requested."""
         if code in CRASHES:
-            self._book.crashed(Crash(model, place, reason), self._clock())
-            self.tell()
+            self._ledger.record_crash(Crash(model, place, reason), self._clock())
+            self.publish()
 
-    def proved(self, model: str, place: Place) -> None:
-        """Take note of an answered request."""
-        self._book.proved(model, place)
-        self.tell()
+    def record_success(self, model: str, place: Place) -> None:
+        """Record an answered request."""
+        self._ledger.record_success(model, place)
+        self.publish()
 
     def admit(self, request: SpawnRequest, model: str) -> None:
-        """Let a spawn of *model* pass, after lifting what is in its way if somebody asked for just that.
+        """Check that *model* may be spawned; a request that says so lifts the quarantine first.
 
         Raises RbeeError QUARANTINED.
         """
         if request.in_quarantine_too:
             any_device = request.device is None or request.backend is None
             place = None if any_device else (request.backend or Backend.CPU, request.device or 0)
-            self._book.lift(model, place)
-            self.tell()
-        record = self._book.barred_models(self._clock()).get(model)
+            self._ledger.lift(model, place)
+            self.publish()
+        record = self._ledger.quarantined_models(self._clock()).get(model)
         if record is not None:
             raise self._refusal(model, record)
 
-    def barred(self) -> dict[Place, RbeeError]:
-        """Give the devices that must not be used now, with the error for whoever needs one of them."""
-        places = self._book.barred_places(self._clock())
+    def quarantined(self) -> dict[Place, RbeeError]:
+        """Return the devices that must not be used now, with the error for whoever needs one of them."""
+        places = self._ledger.quarantined_devices(self._clock())
         return {place: self._refusal(f"{place[0]} device {place[1]}", record) for place, record in places.items()}
 
     def listed(self) -> list[Quarantine]:
         """List all of them."""
         now = self._clock()
-        models = [self._shown(record, model_ref=model) for model, record in self._book.barred_models(now).items()]
+        models = [
+            self._shown(record, model_ref=model) for model, record in self._ledger.quarantined_models(now).items()
+        ]
         places = [
             self._shown(record, backend=place[0], device=place[1])
-            for place, record in self._book.barred_places(now).items()
+            for place, record in self._ledger.quarantined_devices(now).items()
         ]
         return [*models, *places]
 
-    def tell(self) -> None:
-        """Publish them if one has come or gone; to be called now and then, because they end by themselves."""
+    def publish(self) -> None:
+        """Publish the quarantines if one was added or has ended; call it regularly, because they end by themselves."""
         listed = self.listed()
         names = {
             (each.model_ref, None if each.backend is None else (each.backend, each.device or 0)) for each in listed
         }
-        if names != self._told:
-            self._told = names
+        if names != self._published:
+            self._published = names
             self._on_change(listed)
 
     def _shown(

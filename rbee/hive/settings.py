@@ -25,13 +25,17 @@ class HiveSettings(LayeredSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; workers listen there too")
     port: int = Field(default=9200, ge=0, le=65535, description="port to listen on; 0 means any free one")
     node: str = Field(default=LOCALHOST_NODE, min_length=1, max_length=253, description="name of this machine")
-    home: str | None = Field(default=None, description="folder of catalogue, models and logs; default $RBEE_HOME")
+    home: str | None = Field(default=None, description="folder of catalog, models and logs; default $RBEE_HOME")
     api_key: SecretStr | None = Field(default=None, description="key that the queen shows")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
     models_db: SecretStr | None = Field(
         default=None, description="SQLAlchemy URL of the catalog; default models.db in the home"
     )
     worker_binary: str | None = Field(default=None, description="path of llm-worker-rbee; default: beside rbee-hive")
+    spare_worker: bool = Field(
+        default=True,
+        description="keep an idle worker process, so that a worker starts faster; never below 4 GB of memory",
+    )
     first_worker_port: int = Field(
         default=8001, ge=0, le=65535, description="first port for workers; 0 means any free one"
     )
@@ -70,7 +74,7 @@ class HiveSettings(LayeredSettings):
         return self
 
     def policy(self) -> Policy:
-        """Give the part that supervision needs."""
+        """Return the part that supervision needs."""
         return Policy(
             bind_s=self.bind_timeout_s,
             loading_s=self.loading_timeout_s,

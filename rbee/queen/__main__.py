@@ -65,7 +65,7 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
     redactor = logs.configure(PROGRAM.name, level=settings.log_level, secrets=(key,))
     lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.restored_socket(settings.host, settings.port) or bind(settings.host, settings.port)
-    launcher = _launcher(paths) if settings.local_hive else None
+    launcher = _launcher(paths, ephemeral=owner.owned) if settings.local_hive else None
     launched = _launched(launcher, settings.local_hive_port, begun) if launcher is not None else None
     if launcher is None and begun is not None:
         begun.abort()
@@ -92,11 +92,11 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
     lock.release()
 
 
-def _launcher(paths: Paths) -> HiveLauncher:
+def _launcher(paths: Paths, *, ephemeral: bool) -> HiveLauncher:
     from rbee.config.credentials import new_key
     from rbee.queen.local_hive.process import HiveLauncher
 
-    return HiveLauncher(paths, new_key(), os.environ)
+    return HiveLauncher(paths, new_key(), os.environ, ephemeral)
 
 
 def _launched(launcher: HiveLauncher, port: int, begun: PrestartedHive | None) -> HiveProcess | None:

@@ -20,6 +20,10 @@ def main() -> NoReturn:
     # Until the server runs: the collector would scan everything that is being imported, again and again.
     gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
+    if sys.argv[1:] == [lifeline.ORDERED]:
+        from rbee.worker import spare
+
+        sys.argv[1:] = spare.await_orders(owner)
     from rbee.worker.engine import preload
 
     model = preload.start_preload(sys.argv[1:], os.environ)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from rbee.contracts.devices import Backend
-from rbee.hive.memory import Load, LoadedModel
-from rbee.hive.models.rows import Rows
+from rbee.hive.memory import LoadedModel, LoadOptions
+from rbee.hive.models.catalog_table import CatalogTable
 from tests.support.gguf_files import write_gguf
 from tests.support.hives import HiveProcess, StartHive, alive
 from tests.support.nvml import Gpu, Gpus
@@ -55,8 +55,8 @@ def test_the_next_estimate_uses_what_was_measured(start_hive: StartHive, tmp_pat
     assert hive.refused("/v1/workers/spawn", {"model": model})["code"] == "RAM_EXHAUSTED"
     hive.terminate()
 
-    rows = Rows(f"sqlite:///{hive.home / 'models.db'}")
-    load = Load(Backend.CPU, 4, 4096)
+    rows = CatalogTable(f"sqlite:///{hive.home / 'models.db'}")
+    load = LoadOptions(Backend.CPU, 4, 4096)
     rows.put_peak(LoadedModel(model, path.stat().st_size, load), 50 * MIB, 1_700_000_000)
     rows.close()
     later = start_hive()
@@ -92,7 +92,7 @@ def test_a_process_that_a_worker_left_is_named(start_hive: StartHive, model: str
         assert holder["pid"] == child
         assert holder["name"]
         assert holder["bytes"] > 0
-        assert any(line["message"] == "memory did not come back" for line in hive.logged())
+        assert any(line["message"] == "memory was not released" for line in hive.logged())
     finally:
         if alive(child):
             os.kill(child, signal.SIGKILL)

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from rbee.hive.leftovers import KEPT_LOGS
+from rbee.hive.workers.orphans import KEPT_LOGS
 from tests.support.hives import KEY as HIVE_KEY
 from tests.support.hives import HiveProcess
 from tests.support.machine import BIN, Machine

@@ -42,7 +42,13 @@ class HiveProcess:
         self.log = home / "logs" / "rbee-hive.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._lifeline = Lifeline()
-        chosen = {"port": 0, "first_worker_port": 0, "worker_binary": STAND_IN_WORKER, **settings}
+        chosen = {
+            "port": 0,
+            "first_worker_port": 0,
+            "worker_binary": STAND_IN_WORKER,
+            "spare_worker": False,
+            **settings,
+        }
         variables = {f"RBEE_HIVE_{name.upper()}": str(value) for name, value in chosen.items()}
         with self.log.open("ab") as stderr:
             self.process = subprocess.Popen(

@@ -11,7 +11,7 @@ from typing import Literal
 from rbee.contracts.devices import Backend
 from rbee.contracts.engine import CacheName
 from rbee.gguf.header import read_header
-from rbee.hive.memory import Load, estimate
+from rbee.hive.memory import LoadOptions, estimate
 from tests.support.models import smollm2_as, smollm2_path
 from tests.support.worker import worker
 
@@ -43,9 +43,9 @@ class Case:
         return f"{self.quantisation}, {self.slots} x {self.context}{cache}{flash}{batch}{guesses}"
 
     @property
-    def load(self) -> Load:
+    def load(self) -> LoadOptions:
         """Give it as the hive knows it."""
-        return Load(
+        return LoadOptions(
             Backend.CPU,
             self.slots,
             self.context,

@@ -1,1 +1,1 @@
-"""What this machine computes with: one module per backend, and the probe that asks them safely."""
+"""Detect the devices of this machine and their memory."""

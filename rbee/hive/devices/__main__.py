@@ -1,7 +1,7 @@
-"""The probe's child: asks the GPU driver and prints one JSON line, or `{"fault": "..."}`.
+"""The probe's child process: queries the GPU driver and prints one JSON line, or `{"fault": "..."}`.
 
 Without arguments the line is `{"devices": [...]}`, with `holders INDEX` it is `{"holders": {PID: BYTES}}`.
-Imports as little as it can, because a hive's cold start waits for it on machines that have a driver.
+It imports little, because the cold start of a hive waits for it on machines that have a driver.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rbee.hive.devices import nvidia
 
 
 def main() -> None:
-    """Ask NVML; end with the hive that wants to know."""
+    """Query NVML and print the answer; end when the hive does."""
     lifeline.attach()
     answer: dict[str, Any]
     try:

@@ -1,4 +1,4 @@
-"""The CPU as a device: always there, its memory is the machine's."""
+"""Detect the CPU: it is always there, and its memory is the machine's."""
 
 from __future__ import annotations
 

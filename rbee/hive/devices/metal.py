@@ -1,4 +1,4 @@
-"""Metal as a device: told by the platform, its memory is the machine's because Apple's chips share it."""
+"""Detect Metal by the platform: its memory is the machine's, because Apple's chips share it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _USABLE = 0.75
 
 
 def detect() -> list[Device]:
-    """Give the one Metal device of a Mac with an Apple chip; nothing elsewhere."""
+    """Return the one Metal device of a Mac with an Apple chip; nothing elsewhere."""
     if platform.system() != "Darwin" or platform.machine() != "arm64":
         return []
     memory = psutil.virtual_memory()

@@ -1,7 +1,7 @@
-"""NVIDIA devices through NVML: the only module that imports pynvml.
+"""Query NVIDIA devices through NVML; the only module that imports pynvml.
 
-Runs in the probe's child process, because a broken driver can hang or crash whoever asks it.
-Every way to fail becomes one sentence.
+This runs in the probe's child process, because a broken driver can hang or crash its caller.
+Every failure becomes one sentence.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def detect() -> list[Device]:
 
 
 def holders(index: int) -> dict[int, int]:
-    """Give the processes that compute on a device, with the bytes they hold of it. Raises NvidiaFaultError."""
+    """Return the processes that compute on a device, with the bytes they hold of it. Raises NvidiaFaultError."""
     with _driver() as (pynvml, handles):
         running = pynvml.nvmlDeviceGetComputeRunningProcesses(handles[index]) if index < len(handles) else []
         return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}
@@ -47,7 +47,7 @@ def holders(index: int) -> dict[int, int]:
 
 @contextlib.contextmanager
 def _driver() -> Iterator[tuple[Any, list[Any]]]:
-    """Open NVML; gives it with the handles of the devices that workers see. Every failure becomes a sentence."""
+    """Yield NVML with the handles of the devices that workers see. Every failure becomes a sentence."""
     import pynvml
 
     try:

@@ -1,7 +1,7 @@
-"""Find out what this machine computes with, without trusting any driver.
+"""Detect the devices of this machine without trusting any driver.
 
-CPU and Metal are asked here. NVML is asked in a child process with a time limit: a driver that hangs or crashes
-becomes a fault in the report. A machine without the driver's library starts no child at all.
+CPU and Metal are read in this process. NVML is called in a child process with a time limit: a driver that hangs or
+crashes becomes a fault in the detection. A machine without the driver's library starts no child.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rbee.hive.devices import cpu, metal, nvidia
 from rbee.lifeline import Lifeline
 
 PROBE_LIMIT_S = 5.0
-_UNREADABLE = "asking the NVIDIA driver gave an answer that cannot be read"
+_UNREADABLE = "the NVIDIA probe gave no valid output"
 
 
 class ProbeFaultError(Exception):
@@ -35,7 +35,7 @@ def detect_local() -> Detection:
 
 
 def driver_present() -> bool:
-    """Tell whether an NVIDIA driver seems to be installed, without loading anything of it."""
+    """Return whether an NVIDIA driver seems to be installed, without loading anything of it."""
     folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     if any(folder and (Path(folder) / nvidia.LIBRARY).exists() for folder in folders):
         return True
@@ -59,7 +59,7 @@ async def detect(limit_s: float = PROBE_LIMIT_S) -> Detection:
 
 
 async def holders(index: int, limit_s: float = PROBE_LIMIT_S) -> dict[int, int]:
-    """Give the processes that hold memory of an NVIDIA device, with their bytes; none where the driver cannot say."""
+    """Return the processes that hold memory of an NVIDIA device, with their bytes; none where the driver cannot say."""
     if not driver_present():
         return {}
     with contextlib.suppress(ProbeFaultError, ValueError, KeyError, TypeError):
@@ -101,7 +101,7 @@ async def _ask_child(limit_s: float, *arguments: str) -> dict[str, Any]:
     if code != 0:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         last = err.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
-        raise ProbeFaultError(f"asking the NVIDIA driver ended with {how}: {last[0]}")
+        raise ProbeFaultError(f"the NVIDIA probe ended with {how}: {last[0]}")
     return _read(out)
 
 

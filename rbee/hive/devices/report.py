@@ -1,4 +1,4 @@
-"""Describe what was detected: as a contract, and as text for a person."""
+"""Convert a detection into the contract of the API, and into text for the terminal."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _MB = 1024 * 1024
 
 
 def describe(detection: Detection) -> BackendList:
-    """Give backends, devices and faults with the registry's form of them."""
+    """Return backends, devices and faults as the API has them."""
     return BackendList(
         backends=detection.backends, counts=detection.counts, devices=detection.devices, faults=detection.faults
     )
 
 
-def as_text(listed: BackendList) -> str:
-    """Write one line for each device and fault, then the registry's form."""
+def format_backends(listed: BackendList) -> str:
+    """Return one line for each device and fault, then backends and counts as JSON."""
     lines = [
         f"{device.backend:6} {device.index}  {device.name}  {device.total_bytes // _MB} MB, "
         f"{device.free_bytes // _MB} MB free"

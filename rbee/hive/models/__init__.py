@@ -1,1 +1,1 @@
-"""Models: what a reference means, where the bytes come from, and what is already here."""
+"""Resolve model references, download models, and keep the catalog of this machine."""

@@ -1,7 +1,7 @@
-"""The model catalogue: what this machine has, kept in a database, compared with the disk whenever it is shown.
+"""Keep the catalog of models in a database, compared with the files whenever it is read.
 
-All blocking work runs in one thread of its own. The database library is loaded there too, while the daemon is
-already answering, because its import takes longer than everything else at a cold start.
+All blocking work runs in one thread of its own. The database library is imported there too, while the
+daemon already serves, because that import takes longer than the rest of a cold start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
 
 if TYPE_CHECKING:
-    from rbee.hive.models.rows import Rows
+    from rbee.hive.models.catalog_table import CatalogTable
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 
 
 def model_id(reference: str) -> str:
-    """Make the id of a model from its canonical reference: readable, fit for a URL, the same every time."""
+    """Return the id of a model from its canonical reference: readable, fit for a URL, always the same."""
     last = re.split(r"[/:]", reference.partition("#")[0].removesuffix(".gguf"))[-1].lower()
     slug = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:60] or "model"
     return f"{slug}-{hashlib.sha256(reference.encode()).hexdigest()[:8]}"
@@ -52,11 +52,11 @@ def check_database_file(path: Path) -> None:
             f"{path} is not a database.",
             details={"path": str(path)},
             hint=f"Move it away (mv {path} {path}.broken); the models themselves stay, "
-            "and are catalogued again when they are used.",
+            "and are cataloged again when they are used.",
         )
 
 
-class Catalogue:
+class Catalog:
     """The models of this machine, by canonical reference.
 
     Args:
@@ -67,31 +67,31 @@ class Catalogue:
     def __init__(self, url: str, on_change: Callable[[], None]) -> None:
         self._url = url
         self._on_change = on_change
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalogue")
-        self._rows: Rows | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalog")
+        self._table: CatalogTable | None = None
         self._known: dict[str, tuple[CatalogEntry, int]] = {}
         self._peaks: dict[str, int] = {}
         self._wanted = False
         self._until_wanted: list[Callable[[], bool]] = []
 
     async def all(self) -> list[CatalogEntry]:
-        """Give all models, sorted by reference, each with what is wrong with its file now.
+        """Return all models, sorted by reference, each with what is wrong with its file now.
 
         Raises RbeeError STATE_CORRUPT if the database cannot be used.
         """
         return await self._run(self._all)
 
     async def find(self, reference: str) -> CatalogEntry | None:
-        """Give the model of a canonical reference."""
+        """Return the model of a canonical reference."""
         return await self._run(lambda: self._find(reference))
 
     async def get(self, name: str) -> CatalogEntry:
-        """Give a model by id or canonical reference. Raises RbeeError MODEL_NOT_FOUND."""
+        """Return a model by id or canonical reference. Raises RbeeError MODEL_NOT_FOUND."""
         for entry in await self.all():
             if name in (entry.id, entry.reference):
                 return entry
         raise RbeeError(
-            ErrorCode.MODEL_NOT_FOUND, f"There is no model '{name}' in the catalogue.", details={"model": name}
+            ErrorCode.MODEL_NOT_FOUND, f"There is no model '{name}' in the catalog.", details={"model": name}
         )
 
     async def put(self, entry: CatalogEntry) -> None:
@@ -100,45 +100,48 @@ class Catalogue:
         self._on_change()
 
     def put_soon(self, entry: CatalogEntry) -> None:
-        """Store a model that is used in place, without waiting: whoever asks for the catalogue later sees it.
+        """Store a model that is used in place, without waiting; later reads of the catalog see it.
 
-        A database that cannot be used is logged; such a model serves without a row.
+        A database that cannot be used is logged; the model can be used without a row.
         """
         self._soon(lambda: self._put_if_new(entry))
 
     def peak_known(self, loaded: LoadedModel) -> int | None:
-        """Give the most bytes that such a load took, as far as is known without waiting for the database."""
+        """Return the most bytes that such a load took, as far as is known without waiting for the database."""
         return self._peaks.get(loaded.id)
 
     async def peak(self, loaded: LoadedModel) -> int | None:
-        """Give the most bytes that such a load took; None if it was never measured, or the database is unusable."""
+        """Return the most bytes that such a load took; None if it was never measured, or the database is unusable."""
         with contextlib.suppress(RbeeError):
             await self._run(self._opened)
         return self.peak_known(loaded)
 
     def note_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> None:
-        """Keep what a load took if that is more than before, without waiting."""
+        """Store what a load took if that is more than before, without waiting."""
         if peak_bytes > self._peaks.get(loaded.id, 0):
             self._soon(lambda: self._put_peak(loaded, peak_bytes, at_unix))
 
     async def remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
-        """Forget a model; *with_files* deletes its files as well, unless another row uses them too."""
+        """Remove a model; *with_files* deletes its files as well, unless another row uses them too."""
         await self._run(lambda: self._remove(entry, with_files=with_files))
         self._on_change()
 
     async def close(self) -> None:
-        """Close the database, with all in it that was to come soon."""
+        """Store what is pending and close the database."""
         if self._until_wanted:
             try:
                 await self._run(self._opened)
             except RbeeError as error:
-                log.error("not catalogued", extra={"fields": {"code": error.code.value, "reason": error.message}})
-        if self._rows is not None:
-            await self._run(self._rows.close)
+                log.error(
+                    "the catalog could not store a row",
+                    extra={"fields": {"code": error.code.value, "reason": error.message}},
+                )
+        if self._table is not None:
+            await self._run(self._table.close)
         self._thread.shutdown(wait=False)
 
     def _soon(self, work: Callable[[], bool]) -> None:
-        """Do *work* without waiting for it; a database that nobody has asked for yet is not loaded for this."""
+        """Start *work* without waiting for it; a database that nothing has read yet is not opened for this."""
         if not self._wanted:
             self._until_wanted.append(work)
             return
@@ -148,18 +151,18 @@ class Catalogue:
         self._wanted = True
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
-    def _opened(self) -> Rows:
-        if self._rows is None:
-            from rbee.hive.models.rows import Rows
+    def _opened(self) -> CatalogTable:
+        if self._table is None:
+            from rbee.hive.models.catalog_table import CatalogTable
 
-            rows = Rows(self._url)
-            self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in rows.all()}
-            self._peaks = rows.peaks()
-            self._rows = rows
+            table = CatalogTable(self._url)
+            self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in table.all()}
+            self._peaks = table.peaks()
+            self._table = table
             waiting, self._until_wanted = self._until_wanted, []
             for work in waiting:
                 _tried(work)
-        return self._rows
+        return self._table
 
     def _all(self) -> list[CatalogEntry]:
         self._opened()
@@ -171,9 +174,9 @@ class Catalogue:
         return None if known is None else _compared(*known)
 
     def _put(self, entry: CatalogEntry) -> None:
-        rows = self._opened()
+        table = self._opened()
         modified_ns = Path(entry.local_path).stat().st_mtime_ns
-        rows.put(entry, modified_ns)
+        table.put(entry, modified_ns)
         self._known[entry.reference] = (entry, modified_ns)
 
     def _put_if_new(self, entry: CatalogEntry) -> bool:
@@ -184,14 +187,14 @@ class Catalogue:
             now = _compared(*known)
             if as_known == now:
                 return False
-            log.warning("a catalogued model is not as it was", extra={"fields": {"problem": now.problem}})
+            log.warning("a model's file differs from the catalog", extra={"fields": {"problem": now.problem}})
         self._put(entry)
         return True
 
     def _put_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> bool:
-        rows = self._opened()
+        table = self._opened()
         if peak_bytes > self._peaks.get(loaded.id, 0):
-            rows.put_peak(loaded, peak_bytes, at_unix)
+            table.put_peak(loaded, peak_bytes, at_unix)
             self._peaks[loaded.id] = peak_bytes
         return False
 
@@ -200,7 +203,10 @@ class Catalogue:
             return
         error = stored.exception()
         if isinstance(error, RbeeError):
-            log.error("not catalogued", extra={"fields": {"code": error.code.value, "reason": error.message}})
+            log.error(
+                "the catalog could not store a row",
+                extra={"fields": {"code": error.code.value, "reason": error.message}},
+            )
         elif stored.result():
             self._on_change()
 
@@ -213,15 +219,20 @@ class Catalogue:
                 part.unlink(missing_ok=True)
 
 
+def _log_not_stored(error: RbeeError) -> None:
+    fields = {"code": error.code.value, "reason": error.message}
+    log.error("the catalog could not store a row", extra={"fields": fields})
+
+
 def _tried(work: Callable[[], bool]) -> None:
     try:
         work()
     except (RbeeError, OSError) as error:
-        log.error("not catalogued", extra={"fields": {"reason": str(error)}})
+        log.error("the catalog could not store a row", extra={"fields": {"reason": str(error)}})
 
 
 def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:
-    """Say what is wrong with the file of *entry*, if anything is."""
+    """Return *entry* with what is wrong with its file, if anything is."""
     size = 0
     for part in parts_of(Path(entry.local_path)):
         try:
@@ -232,8 +243,8 @@ def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:
             return entry.model_copy(update={"problem": problem})
         size += info.st_size
     if size != entry.size_bytes:
-        problem = f"{entry.local_path} has changed: {size} bytes long, catalogued with {entry.size_bytes}"
+        problem = f"{entry.local_path} has changed: {size} bytes long, cataloged with {entry.size_bytes}"
         return entry.model_copy(update={"problem": problem})
     if Path(entry.local_path).stat().st_mtime_ns != modified_ns:
-        return entry.model_copy(update={"problem": f"{entry.local_path} has changed since it was catalogued"})
+        return entry.model_copy(update={"problem": f"{entry.local_path} has changed since it was cataloged"})
     return entry

@@ -1,4 +1,4 @@
-"""One model on its way here: how far it is, for whoever follows it, and how it ended, for the figures."""
+"""Track the progress of one download for its followers, and its outcome for the metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMOOTHING: Final = 0.3
 
 
 class Download:
-    """One model on its way here: its latest progress, and the task that fetches it."""
+    """One download: its latest progress, and the task that runs it."""
 
     def __init__(self, reference: str, clock: Callable[[], float], waits: list[float]) -> None:
         self.reference = reference
@@ -29,22 +29,23 @@ class Download:
         self._counted: tuple[float, int] | None = None
 
     async def result(self) -> CatalogEntry:
-        """Wait for the end. A caller that gives up does not stop the download. Raises RbeeError if it failed."""
+        """Wait for the end; cancelling the wait does not stop the download. Raises RbeeError if it failed."""
         assert self.task is not None
         await asyncio.wait({self.task})
         return self.outcome()
 
     def outcome(self) -> CatalogEntry:
-        """Give what a download that has ended came to. Raises RbeeError if it failed or the hive stopped it."""
+        """Return the result of a download that has ended. Raises RbeeError if it failed or the hive stopped it."""
         assert self.task is not None
         if self.task.cancelled():
             raise RbeeError(
-                ErrorCode.DRAINING, f"The hive is stopping; the download of {self.reference} will go on after it."
+                ErrorCode.DRAINING,
+                f"The hive is stopping; the download of {self.reference} continues when it is requested again.",
             )
         return self.task.result()
 
     async def watch(self) -> AsyncIterator[DownloadProgress]:
-        """Give the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
+        """Yield the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
         assert self.task is not None
         shown: DownloadProgress | None = None
         while True:
@@ -86,8 +87,8 @@ class Download:
 
 
 @contextmanager
-def counted() -> Iterator[None]:
-    """Count a download by how it ends."""
+def count_outcome() -> Iterator[None]:
+    """Count a download in the metrics, by its outcome."""
     outcome = ErrorCode.INTERNAL.value
     try:
         yield

@@ -1,4 +1,4 @@
-"""Have a model: find it in the catalogue, or fetch it once for everybody who asks, check it and catalogue it."""
+"""Ensure that a model is here: find it in the catalog, or download it once for all who ask, and check it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from rbee.client.retry import DOWNLOAD
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader, parts_of, read_header
-from rbee.hive.models import places
-from rbee.hive.models.catalog import Catalogue, model_id
-from rbee.hive.models.download import Download, counted
+from rbee.hive.models import local_sources
+from rbee.hive.models.catalog import Catalog, model_id
+from rbee.hive.models.download import Download, count_outcome
+from rbee.hive.models.partial_file import PartialFile, check_space, disk_error, sha256_of
 from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile
 
@@ -38,7 +39,7 @@ class Downloads:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalog: Catalog,
         folder: Path,
         *,
         stall_s: float,
@@ -46,27 +47,27 @@ class Downloads:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._catalogue = catalogue
+        self._catalog = catalog
         self._folder = folder
         self._stall_s = stall_s
         self._chance = chance
         self._clock = clock
         self._wall_clock = wall_clock
         self._downloads: dict[str, Download] = {}
-        self._places: dict[Path, asyncio.Lock] = {}
+        self._locks: dict[Path, asyncio.Lock] = {}
         self._closed = False
 
     def start(self, ref: ModelRef) -> Download:
-        """Begin to have the model, or join whoever already does. Raises RbeeError DRAINING after `close`."""
+        """Start to ensure the model, or join a download of it that runs. Raises RbeeError DRAINING after `close`."""
         if self._closed:
-            raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and fetches no model any more.")
+            raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and downloads no models.")
         reference = ref.canonical
         current = self._downloads.get(reference)
         if current is not None and current.task is not None and not current.task.done():
             return current
         download = Download(reference, self._clock, list(DOWNLOAD.waits(self._chance)))
-        download.task = asyncio.ensure_future(self._have(ref, download))
-        # A failure that nobody waits for is still in the log and in `get`.
+        download.task = asyncio.ensure_future(self._ensure(ref, download))
+        # A failure that nobody waits for is logged, and stays in `get`.
         download.task.add_done_callback(_log_end)
         self._downloads.pop(reference, None)
         self._downloads[reference] = download
@@ -75,18 +76,18 @@ class Downloads:
         return download
 
     async def ensure(self, ref: ModelRef) -> CatalogEntry:
-        """Have the model, however long it takes. Raises RbeeError if that fails."""
+        """Return the model once it is here, however long that takes. Raises RbeeError if it fails."""
         return await self.start(ref).result()
 
     def get(self, reference: str) -> Download:
-        """Give the latest download of a model. Raises RbeeError MODEL_NOT_FOUND if there was none."""
+        """Return the latest download of a model. Raises RbeeError MODEL_NOT_FOUND if there was none."""
         download = self._downloads.get(reference)
         if download is None:
             raise RbeeError(
                 ErrorCode.MODEL_NOT_FOUND,
-                f"No download of '{reference}' was asked for.",
+                f"There is no download of '{reference}'.",
                 details={"model": reference},
-                hint="Ask for it first: POST /v1/models/download",
+                hint="Start it first: POST /v1/models/download",
             )
         return download
 
@@ -96,19 +97,19 @@ class Downloads:
         return sum(1 for known in self._downloads.values() if known.task is not None and not known.task.done())
 
     async def close(self) -> None:
-        """Stop all downloads; what came so far is kept for a later one."""
+        """Stop all downloads; what was received is kept for a later one."""
         self._closed = True
         tasks = [known.task for known in self._downloads.values() if known.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _have(self, ref: ModelRef, download: Download) -> CatalogEntry:
+    async def _ensure(self, ref: ModelRef, download: Download) -> CatalogEntry:
         match ref:
             case FileRef():
-                entry = await self._use_in_place(ref, places.locate_file(ref))
+                entry = await self._use_in_place(ref, local_sources.locate_file(ref))
             case PackageRef():
-                entry = await self._use_in_place(ref, await asyncio.to_thread(places.locate_package, ref))
+                entry = await self._use_in_place(ref, await asyncio.to_thread(local_sources.locate_package, ref))
             case HubRef() | UrlRef():
                 entry = await self._obtain(ref, download)
         download.show(
@@ -124,30 +125,30 @@ class Downloads:
         return entry
 
     async def _use_in_place(self, ref: FileRef | PackageRef, path: Path) -> CatalogEntry:
-        """Read the header and go on: a cold start does not wait for the database to be loaded."""
+        """Read the header of a file that stays where it is; its row is stored in the background."""
         header = await asyncio.to_thread(read_header, path)
         entry = self._entry(ref, path, header, None)
-        self._catalogue.put_soon(entry)
+        self._catalog.put_soon(entry)
         return entry
 
     async def _obtain(self, ref: HubRef | UrlRef, download: Download) -> CatalogEntry:
-        known = await self._catalogue.find(ref.canonical)
+        known = await self._catalog.find(ref.canonical)
         if known is not None and known.problem is None:
             return known
-        with counted():
-            return await self._bring(ref, download, known)
+        with count_outcome():
+            return await self._download(ref, download, known)
 
-    async def _bring(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
-        """Fetch a model that is not here, or not any more as it was *known*."""
+    async def _download(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
+        """Download a model that is not here, or whose file differs from the *known* row."""
         if isinstance(ref, UrlRef):
-            files = places.plan_url(ref)
+            files = local_sources.plan_url(ref)
         else:
             from rbee.hive.models import hub
 
             files = await self._retrying(download, lambda: hub.plan(ref))
         if known is not None:
-            log.warning("a catalogued model is not as it was", extra={"fields": {"problem": known.problem}})
-            await self._catalogue.remove(known, with_files=True)
+            log.warning("a model's file differs from the catalog", extra={"fields": {"problem": known.problem}})
+            await self._catalog.remove(known, with_files=True)
         path, sha256 = await self._fetch(download, files)
         try:
             header = await asyncio.to_thread(read_header, path)
@@ -157,25 +158,27 @@ class Downloads:
                     part.unlink(missing_ok=True)
             raise
         entry = self._entry(ref, path, header, sha256)
-        await self._catalogue.put(entry)
+        await self._catalog.put(entry)
         return entry
 
     async def _fetch(self, download: Download, files: list[RemoteFile]) -> tuple[Path, str]:
-        """Fetch all *files* that are not here yet; give the path and the sha256 of the first."""
-        from rbee.hive.models import transfer
+        """Download all *files* that are not here yet; return the path and the sha256 of the first."""
+        from rbee.hive.models import transfer  # imports httpx, which a start without a download does not need
 
         targets = [self._folder / file.path for file in files]
         total = sum(file.size for file in files if file.size) if all(file.size for file in files) else None
         before = 0
         digest = ""
-        async with self._place(targets[0]), transfer.new_client(self._stall_s) as client:
+        async with self._lock(targets[0]), transfer.new_client(self._stall_s) as client:
             if total is not None:
                 await asyncio.to_thread(_check_space, self._folder, files, targets)
             for file, target in zip(files, targets, strict=True):
-                partial = transfer.PartialFile(target)
+                partial = PartialFile(target)
                 found = await asyncio.to_thread(_present, target, file)
 
-                async def attempt(file: RemoteFile = file, partial: Any = partial, before: int = before) -> None:
+                async def attempt(
+                    file: RemoteFile = file, partial: PartialFile = partial, before: int = before
+                ) -> None:
                     await transfer.fetch(
                         client,
                         file,
@@ -190,9 +193,9 @@ class Downloads:
         return targets[0], digest
 
     async def _fetch_one(
-        self, download: Download, file: RemoteFile, partial: Any, attempt: Callable[[], Awaitable[None]]
+        self, download: Download, file: RemoteFile, partial: PartialFile, attempt: Callable[[], Awaitable[None]]
     ) -> str:
-        """Fetch and check one file; where what an earlier download left may be to blame, fetch it once more, whole."""
+        """Download and check one file; where the remains of an earlier download may be wrong, download it again."""
         resumed = await asyncio.to_thread(partial.size) > 0
         while True:
             await self._retrying(download, attempt)
@@ -202,7 +205,9 @@ class Downloads:
             except RbeeError as error:
                 if error.code is not ErrorCode.CHECKSUM_MISMATCH or not resumed:
                     raise
-                log.warning("what an earlier download left was not usable", extra={"fields": {"reason": error.message}})
+                log.warning(
+                    "the remains of an earlier download were not usable", extra={"fields": {"reason": error.message}}
+                )
                 resumed = False
 
     def _entry(self, ref: ModelRef, path: Path, header: GgufHeader, sha256: str | None) -> CatalogEntry:
@@ -227,8 +232,8 @@ class Downloads:
                 if download.retries >= len(download.waits):
                     raise RbeeError(
                         ErrorCode.DOWNLOAD_FAILED,
-                        f"The download of {download.reference} broke off {download.retries + 1} times, "
-                        f"the last time because {error.reason}.",
+                        f"The download of {download.reference} failed {download.retries + 1} times, "
+                        f"most recently because {error.reason}.",
                         details={"model": download.reference, "retries": download.retries, "reason": error.reason},
                     ) from error
                 delay = max(download.waits[download.retries], error.retry_after_s or 0.0)
@@ -237,7 +242,7 @@ class Downloads:
                     stage="retrying", attempt=download.retries, attempts=len(download.waits), reason=error.reason
                 )
                 log.warning(
-                    "download broke off",
+                    "download interrupted",
                     extra={
                         "fields": {
                             "model": download.reference,
@@ -250,39 +255,30 @@ class Downloads:
                 await asyncio.sleep(delay)
 
     @asynccontextmanager
-    async def _place(self, target: Path) -> AsyncIterator[None]:
-        """Let one download at a time work on a file: two references may mean the same one."""
-        async with self._places.setdefault(target, asyncio.Lock()):
+    async def _lock(self, target: Path) -> AsyncIterator[None]:
+        """Hold the lock of a file: two references may mean the same one."""
+        async with self._locks.setdefault(target, asyncio.Lock()):
             yield
 
 
 def _check_space(folder: Path, files: list[RemoteFile], targets: list[Path]) -> None:
-    from rbee.hive.models import transfer
-
     missing = [(file, target) for file, target in zip(files, targets, strict=True) if not target.exists()]
-    transfer.check_space(
-        folder, sum((file.size or 0) - transfer.PartialFile(target).size() for file, target in missing)
-    )
+    check_space(folder, sum((file.size or 0) - PartialFile(target).size() for file, target in missing))
 
 
 def _present(target: Path, file: RemoteFile) -> str | None:
-    """Give the sha256 of a file that is here already; one that is not what it should be is removed."""
-    from rbee.hive.models import transfer
-
+    """Return the sha256 of a file that is here already; remove one whose sha256 is wrong."""
     if not target.exists():
         return None
-    found = transfer.sha256_of(target)
+    found = sha256_of(target)
     if file.sha256 in (None, found):
         return found
     target.unlink()
     return None
 
 
-def _finish(partial: object, file: RemoteFile) -> str:
-    """Check the sha256 where one is known and give the file its name; give the sha256."""
-    from rbee.hive.models import transfer
-
-    assert isinstance(partial, transfer.PartialFile)
+def _finish(partial: PartialFile, file: RemoteFile) -> str:
+    """Check the sha256 where one is known, rename the file to its target and return the sha256."""
     found = partial.sha256()
     if file.sha256 is not None and found != file.sha256:
         partial.discard()
@@ -294,7 +290,7 @@ def _finish(partial: object, file: RemoteFile) -> str:
     try:
         partial.finish()
     except OSError as error:
-        raise transfer.explained(error, partial.target) from error
+        raise disk_error(error, partial.target) from error
     return found
 
 
@@ -303,6 +299,6 @@ def _log_end(task: asyncio.Task[CatalogEntry]) -> None:
         return
     error = task.exception()
     if isinstance(error, RbeeError):
-        log.error("no model", extra={"fields": {"code": error.code.value, "reason": error.message}})
+        log.error("download failed", extra={"fields": {"code": error.code.value, "reason": error.message}})
     elif error is not None:
         log.error("BUG: a download died", exc_info=error)

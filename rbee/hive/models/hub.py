@@ -1,7 +1,7 @@
-"""The Hugging Face hub: the only module that imports huggingface_hub, and only once an hf: reference is used.
+"""List the files of repositories on the Hugging Face hub; the only module that imports huggingface_hub.
 
-The library says what a repository has, with sizes and sha256; the bytes come over the same transfer as those of
-any other web server, so that resume, progress and limits are the same for both.
+The library lists the files of a repository, with sizes and sha256; the bytes are downloaded as from any other web
+server, so that resume, progress and limits are the same for both.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import threading
 from rbee import __version__
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.choice import choose_files
+from rbee.hive.models.file_selection import choose_files
 from rbee.hive.models.reference import HubRef
-from rbee.hive.models.remote import BrokenTransferError, RemoteFile, refusal
+from rbee.hive.models.remote import BrokenTransferError, RemoteFile, http_error
 
 METADATA_TIMEOUT_S = 10.0
 _importing = threading.Lock()
 
 
 async def plan(ref: HubRef) -> list[RemoteFile]:
-    """Ask the hub which files *ref* means.
+    """Return the files that *ref* means, as the hub lists them.
 
     `HF_ENDPOINT` and `HF_TOKEN` are honoured. Raises RbeeError (MODEL_NOT_FOUND, MODEL_ACCESS_DENIED) or
     BrokenTransferError.
@@ -43,7 +43,7 @@ def _plan(ref: HubRef) -> list[RemoteFile]:
         info = api.model_info(ref.repo, files_metadata=True, timeout=METADATA_TIMEOUT_S)
     except HfHubHTTPError as error:
         response = error.response
-        raise refusal(response.status_code, f"hf:{ref.repo}", response.headers.get("Retry-After")) from error
+        raise http_error(response.status_code, f"hf:{ref.repo}", response.headers.get("Retry-After")) from error
     except (httpx2.TransportError, OSError) as error:
         raise BrokenTransferError(f"the hub could not be reached: {str(error) or type(error).__name__}") from error
     files = {file.rfilename: file for file in info.siblings or []}

@@ -1,4 +1,4 @@
-"""Read a model reference into its canonical form: a pure function of its text.
+"""Parse model references; a pure function of the text.
 
 Forms: `hf:org/repo[:quant or file]`, `file:///path/model.gguf`, `https://host/x.gguf[#sha256=...]`,
 `package:<python package>/<file>`. Aliases are resolved before a reference gets here.
@@ -41,7 +41,7 @@ class HubRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the canonical spelling of this reference."""
         choice = self.file or self.quant
         return f"hf:{self.repo}:{choice}" if choice else f"hf:{self.repo}"
 
@@ -55,7 +55,7 @@ class FileRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the canonical spelling of this reference."""
         return "file://" + quote(self.path)
 
 
@@ -69,7 +69,7 @@ class UrlRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the canonical spelling of this reference."""
         return f"{self.url}#sha256={self.sha256}" if self.sha256 else self.url
 
 
@@ -83,7 +83,7 @@ class PackageRef:
 
     @property
     def canonical(self) -> str:
-        """Give the one spelling of this reference."""
+        """Return the canonical spelling of this reference."""
         return f"package:{self.package}/{self.file}"
 
 
@@ -91,7 +91,7 @@ ModelRef = HubRef | FileRef | UrlRef | PackageRef
 
 
 def parse_reference(text: str) -> ModelRef:
-    """Read *text*. Raises RbeeError INVALID_MODEL_REF that says what is wrong and names the accepted forms."""
+    """Parse *text*. Raises RbeeError INVALID_MODEL_REF that says what is wrong and lists the accepted forms."""
     scheme, colon, rest = text.partition(":")
     if not colon:
         raise _invalid(text, "it is neither an alias nor does it begin with hf:, file:, https: or package:")

@@ -1,6 +1,6 @@
-"""What every source of bytes is turned into: files to fetch, and the two ways in which fetching fails.
+"""Describe files to download, and the two ways in which a download fails.
 
-A failure that may pass (`BrokenTransferError`) is tried again; one that will not is an RbeeError.
+A temporary failure (`BrokenTransferError`) is retried; a permanent one is an RbeeError.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_RETRY_AFTER_S: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file to fetch into `path`, relative to the models folder; size and sha256 where they are known before."""
+    """One file to download into `path`, relative to the models folder; size and sha256 where they are known before."""
 
     url: str
     path: str
@@ -29,7 +29,7 @@ class RemoteFile:
 
 
 class BrokenTransferError(Exception):
-    """Raised when a transfer failed in a way that may pass; `retry_after_s` is the server's own wish."""
+    """Raised when a transfer failed temporarily; `retry_after_s` is what the server asked for."""
 
     def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
@@ -37,8 +37,8 @@ class BrokenTransferError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def refusal(status: int, what: str, retry_after: str | None) -> RbeeError | BrokenTransferError:
-    """Turn an HTTP status other than success into the failure that it is."""
+def http_error(status: int, what: str, retry_after: str | None) -> RbeeError | BrokenTransferError:
+    """Return the error for an HTTP status other than success."""
     if status in (401, 403):
         return RbeeError(
             ErrorCode.MODEL_ACCESS_DENIED,
@@ -54,12 +54,12 @@ def refusal(status: int, what: str, retry_after: str | None) -> RbeeError | Brok
             hint="Check the spelling of the reference.",
         )
     if status in (408, 425, 429) or status >= 500:
-        return BrokenTransferError(f"the server answered HTTP {status}", wished_delay(retry_after))
+        return BrokenTransferError(f"the server answered HTTP {status}", parse_retry_after(retry_after))
     return RbeeError(ErrorCode.DOWNLOAD_FAILED, f"{what} was refused with HTTP {status}.", details={"status": status})
 
 
-def wished_delay(retry_after: str | None) -> float | None:
-    """Read Retry-After, seconds or a date, as seconds from now within bounds; None if it says nothing."""
+def parse_retry_after(retry_after: str | None) -> float | None:
+    """Read Retry-After, seconds or a date, as seconds from now within bounds; None without a valid one."""
     if retry_after is None:
         return None
     try:

@@ -1,1 +1,1 @@
-"""The HTTP and WebSocket routes of the hive, one module per thing."""
+"""The HTTP routes of the hive."""

@@ -1,4 +1,4 @@
-"""The hive itself: health, its end, its figures."""
+"""The hive itself: health, shutdown, metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from rbee import __version__
 from rbee.contracts.hives import HiveHealth, ShutdownReceipt
-from rbee.hive.metrics import figures
+from rbee.hive.metrics import render_metrics
 from rbee.hive.routes.dependencies import HiveDep
 
 router = APIRouter()
@@ -15,18 +15,18 @@ router = APIRouter()
 
 @router.get("/v1/health")
 async def health() -> HiveHealth:
-    """Say that the hive lives, and its version."""
+    """Return that the hive is alive, and its version."""
     return HiveHealth(version=__version__)
 
 
 @router.post("/v1/admin/shutdown")
 async def shutdown(hive: HiveDep) -> ShutdownReceipt:
-    """End the hive; answered when its workers are gone. Asking twice gives the same receipt."""
+    """Shut down the hive; answered when its workers are gone. A second call gets the same receipt."""
     return await hive.drain.finish()
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(hive: HiveDep) -> Response:
-    """Give the figures of this hive for Prometheus."""
-    body, media_type = await figures(hive)
+    """Return the metrics of this hive for Prometheus."""
+    body, media_type = await render_metrics(hive)
     return Response(body, media_type=media_type)

@@ -1,4 +1,4 @@
-"""What the machine computes with, and the programs that do it."""
+"""The devices of the machine, and the worker programs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from fastapi import APIRouter
 
 from rbee.contracts.hives import BackendList, WorkerBinary, WorkerBinaryList
 from rbee.hive.devices.report import describe
-from rbee.hive.processes import PROGRAM, find_program
 from rbee.hive.routes.dependencies import HiveDep
+from rbee.hive.workers.process import PROGRAM, worker_program
 
 router = APIRouter()
 
@@ -21,5 +21,5 @@ async def backends(hive: HiveDep) -> BackendList:
 @router.get("/v1/worker-binaries/list")
 async def worker_binaries(hive: HiveDep) -> WorkerBinaryList:
     """List the worker programs; WORKER_BINARY_NOT_FOUND if there is none."""
-    path = find_program(hive.settings.worker_binary)
+    path = worker_program(hive.settings.worker_binary)
     return WorkerBinaryList(binaries=[WorkerBinary(name=PROGRAM, path=str(path))])

@@ -17,7 +17,7 @@ router = APIRouter()
 
 @router.get("/v1/logs", status_code=200, response_class=EventStream)
 async def logs(hive: HiveDep, query: Annotated[LogsQuery, Query()]) -> EventStream:
-    """Give the last lines of each log; with *follow* also what comes, until the client or the hive goes."""
+    """Return the last lines of each log; with *follow* also what comes, until the client or the hive goes."""
     follower = LogFollower(hive.paths.logs, since_unix=hive.started_unix)
     return EventStream(_events(follower, query.lines, follow=query.follow), until=hive.drain.closed)
 

@@ -1,4 +1,4 @@
-"""Models: fetch, follow, list, show, remove."""
+"""Models: download, follow, list, show, remove."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rbee.hive.models.reference import parse_reference
 from rbee.hive.routes.dependencies import HiveDep
 
 router = APIRouter(prefix="/v1/models")
-# What is here already, or refused, is known within this time: then the answer says so, and nobody needs the stream.
+# What is here already, or refused, is known within this time: the answer then says so and the stream is not needed.
 PROMPT_S = 0.3
 
 
 @router.post("/download")
 async def download(hive: HiveDep, body: JsonBody[DownloadRequest]) -> DownloadProgress:
-    """Begin to have a model; answered at once, with `complete` if it is here."""
+    """Start to ensure a model; answered at once, with `complete` if it is here."""
     hive.drain.check()
     ref = parse_reference(body.model)
     started = hive.downloads.start(ref)
@@ -49,34 +49,34 @@ async def progress(hive: HiveDep, query: Annotated[ModelQuery, Query()]) -> Even
 
 @router.get("/list")
 async def list_models(hive: HiveDep) -> ModelList:
-    """List the catalogue, each model with what is wrong with its file now."""
-    return ModelList(models=await hive.catalogue.all())
+    """List the catalog, each model with what is wrong with its file now."""
+    return ModelList(models=await hive.catalog.all())
 
 
 @router.get("/show")
 async def show(hive: HiveDep, query: Annotated[ModelQuery, Query()]) -> ModelDetails:
-    """Show a model of the catalogue with what its GGUF header says."""
-    return await _details(await hive.catalogue.get(query.model))
+    """Show a model of the catalog with what its GGUF header says."""
+    return await _details(await hive.catalog.get(query.model))
 
 
 @router.get("/{model_id}")
 async def show_by_id(hive: HiveDep, model_id: str) -> ModelDetails:
-    """Show a model of the catalogue by its id."""
-    return await _details(await hive.catalogue.get(model_id))
+    """Show a model of the catalog by its id."""
+    return await _details(await hive.catalog.get(model_id))
 
 
 @router.delete("/{model:path}", status_code=204, response_class=Response)
 async def remove(hive: HiveDep, model: str) -> None:
-    """Forget a model by id or reference; a file that was fetched is deleted, one used in place is not touched."""
-    entry = await hive.catalogue.get(model)
-    workers = hive.crew.roster.uses(entry.reference)
+    """Remove a model by id or reference; a downloaded file is deleted, one used in place is not touched."""
+    entry = await hive.catalog.get(model)
+    workers = hive.workers.using(entry.reference)
     if workers:
         raise RbeeError(
             ErrorCode.MODEL_IN_USE,
             f"{entry.reference} is loaded by {', '.join(workers)}.",
             details={"model": entry.reference, "workers": workers},
         )
-    await hive.catalogue.remove(entry, with_files=entry.provider in (Provider.HF, Provider.HTTPS))
+    await hive.catalog.remove(entry, with_files=entry.provider in (Provider.HF, Provider.HTTPS))
 
 
 async def _events(followed: Download) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""Workers: list, start, hear that one is up, stop."""
+"""Workers: list, start, take their ready reports, stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/workers")
 async def list_workers(hive: HiveDep) -> WorkerList:
     """List the workers of this machine, without their keys."""
     quarantined = [NodeQuarantine(**each.model_dump()) for each in hive.quarantines.listed()]
-    return WorkerList(workers=[link.worker for link in hive.crew.roster.links()], quarantined=quarantined)
+    return WorkerList(workers=[link.worker for link in hive.workers.all()], quarantined=quarantined)
 
 
 @router.post("/spawn")
@@ -29,13 +29,13 @@ async def spawn(hive: HiveDep, body: JsonBody[SpawnRequest]) -> WorkerAccess:
 
 @router.post("/ready")
 async def ready(hive: HiveDep, body: JsonBody[ReadyReport], request: Request) -> ReadyAck:
-    """Take a worker's word that its port is bound; opened by that worker's own key only."""
+    """Take a worker's report that its port is bound; opened by that worker's own key only."""
     key = request.headers.get("Authorization", "").partition(" ")[2].strip()
-    hive.crew.bound(body.worker_id, key)
+    hive.workers.bind(body.worker_id, key)
     return ReadyAck(message=f"Worker {body.worker_id} is registered.", worker_id=body.worker_id)
 
 
 @router.post("/{worker_id}/shutdown")
 async def shutdown(hive: HiveDep, worker_id: str) -> WorkerStopReceipt:
     """Stop a worker; answered when it is gone."""
-    return await hive.crew.stop(worker_id, "asked to stop")
+    return await hive.workers.stop(worker_id, "asked to stop")

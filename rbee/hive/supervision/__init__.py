@@ -1,44 +1,53 @@
-"""Supervision of workers as a pure state machine: its one public door."""
+"""Supervise workers as a pure state machine."""
 
 from __future__ import annotations
 
 from rbee.hive.supervision.events import (
-    Answered,
     Bound,
     Drained,
     Event,
     Exited,
-    Leased,
-    Missed,
+    HealthCheckAnswered,
+    HealthCheckMissed,
+    LeaseRenewed,
     Reported,
     Spawned,
     StopAsked,
     Tick,
 )
-from rbee.hive.supervision.instructions import Check, Forget, Instruction, Kill, Leave, Replace, Report, Stop
-from rbee.hive.supervision.machine import Life, Policy, Supervision
+from rbee.hive.supervision.instructions import (
+    Check,
+    Instruction,
+    Kill,
+    RemoveWorker,
+    Replace,
+    Report,
+    ShutDownHive,
+    Stop,
+)
+from rbee.hive.supervision.machine import Policy, Supervision, WorkerStatus
 
 __all__ = [
-    "Answered",
     "Bound",
     "Check",
     "Drained",
     "Event",
     "Exited",
-    "Forget",
+    "HealthCheckAnswered",
+    "HealthCheckMissed",
     "Instruction",
     "Kill",
-    "Leased",
-    "Leave",
-    "Life",
-    "Missed",
+    "LeaseRenewed",
     "Policy",
+    "RemoveWorker",
     "Replace",
     "Report",
     "Reported",
+    "ShutDownHive",
     "Spawned",
     "Stop",
     "StopAsked",
     "Supervision",
     "Tick",
+    "WorkerStatus",
 ]

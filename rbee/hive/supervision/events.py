@@ -1,4 +1,4 @@
-"""What happens to workers: the events that supervision takes in, `at` in seconds of any steady clock."""
+"""The events of supervision: what happens to workers, `at` in seconds of any steady clock."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rbee.contracts.workers import WorkerState
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker's process exists; `most_bytes` is what it may hold of the machine's memory, 0 means anything."""
+    """A worker's process exists; `memory_limit` is what it may hold of the machine's memory, 0 means anything."""
 
     worker_id: str
     at: float
-    most_bytes: int = 0
+    memory_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A worker's port is bound: it announced so, or called back."""
+    """A worker's port is bound."""
 
     worker_id: str
     at: float
@@ -26,7 +26,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A worker told its state by itself."""
+    """A worker reported its state."""
 
     worker_id: str
     at: float
@@ -36,7 +36,7 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class HealthCheckAnswered:
     """A worker answered a health check.
 
     `stalled_s` is the longest a busy slot has gone without a token, `memory_bytes` what its process holds.
@@ -52,8 +52,8 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
-    """A health check got no answer."""
+class HealthCheckMissed:
+    """A health check was not answered."""
 
     worker_id: str
     at: float
@@ -62,7 +62,7 @@ class Missed:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """Somebody wants a worker gone."""
+    """A worker is to be stopped."""
 
     worker_id: str
     at: float
@@ -79,15 +79,15 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True)
-class Leased:
-    """A queen lives."""
+class LeaseRenewed:
+    """A queen is connected and alive."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The hive is ending: every worker must go, and none may come."""
+    """The hive is shutting down: every worker is stopped, and none is started."""
 
     at: float
     reason: str = "the hive is stopping"
@@ -100,4 +100,15 @@ class Tick:
     at: float
 
 
-Event = Spawned | Bound | Reported | Answered | Missed | StopAsked | Exited | Leased | Drained | Tick
+Event = (
+    Spawned
+    | Bound
+    | Reported
+    | HealthCheckAnswered
+    | HealthCheckMissed
+    | StopAsked
+    | Exited
+    | LeaseRenewed
+    | Drained
+    | Tick
+)

@@ -1,4 +1,4 @@
-"""What supervision wants done: the instructions it gives, each carried out once."""
+"""The instructions of supervision, each to be carried out once."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from rbee.contracts.errors import ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Ask the worker for its health; the outcome comes back as `Answered` or `Missed`."""
+    """Check the worker's health; the outcome comes back as an event."""
 
     worker_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the worker to finish and go; `unused` where nothing but that is why."""
+    """Tell the worker to finish and end; `unused` where being idle is the reason."""
 
     worker_id: str
     reason: str
@@ -25,7 +25,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End the worker's process now; `code` is what the requests it had fail with, None if it was asked to go."""
+    """Kill the worker's process; `code` is what its requests fail with, None if it was to stop anyway."""
 
     worker_id: str
     reason: str
@@ -34,14 +34,14 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Tell the queens what the worker is now."""
+    """Send the worker's state to the queens."""
 
     worker_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
-    """Take the worker out of the lists and tell the queens; `code` is None where it was asked to go."""
+class RemoveWorker:
+    """Remove the worker from the lists and tell the queens; `code` is None where it was to stop."""
 
     worker_id: str
     reason: str
@@ -50,16 +50,16 @@ class Forget:
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Spawn another like this one, which is about to be forgotten."""
+    """Start another worker like this one, which is about to be removed."""
 
     worker_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """End the hive: no queen is left, and that is what it was told to do then."""
+class ShutDownHive:
+    """Shut down the hive: no queen is left, and its settings say so."""
 
     reason: str
 
 
-Instruction = Check | Stop | Kill | Report | Forget | Replace | Leave
+Instruction = Check | Stop | Kill | Report | RemoveWorker | Replace | ShutDownHive

@@ -1,11 +1,11 @@
-"""Decide what becomes of each worker: events in, instructions out; the daemon around it does the I/O.
+"""Decide what happens to each worker: events go in, instructions come out; the pool around it does the I/O.
 
 Pure: time comes in as `at` (seconds of any steady clock), and nothing here waits, reads or writes.
-Life of a worker: starting (process exists) -> loading (port bound) -> serving (idle or busy) -> stopping -> gone.
-From every phase a worker may exit; a worker is forgotten when, and only when, its process has exited.
+Phases of a worker: starting (process exists) -> loading (port bound) -> serving (idle or busy) -> stopping -> gone.
+From every phase a worker may exit; a worker is removed when, and only when, its process has exited.
 
 Invariants: a stopping worker has a time by which it is killed; no worker is told to stop twice;
-a worker that was killed is not told anything any more; slots available never exceed slots in all.
+a worker that was killed gets no further instruction; slots available never exceed slots in all.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Final, Literal
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import WorkerState
 from rbee.hive.supervision.events import (
-    Answered,
     Bound,
     Drained,
     Event,
     Exited,
-    Leased,
-    Missed,
+    HealthCheckAnswered,
+    HealthCheckMissed,
+    LeaseRenewed,
     Reported,
     Spawned,
     StopAsked,
@@ -30,12 +30,12 @@ from rbee.hive.supervision.events import (
 )
 from rbee.hive.supervision.instructions import (
     Check,
-    Forget,
     Instruction,
     Kill,
-    Leave,
+    RemoveWorker,
     Replace,
     Report,
+    ShutDownHive,
     Stop,
 )
 
@@ -48,7 +48,7 @@ ALIVE: Final[frozenset[Phase]] = frozenset({"starting", "loading", "serving"})
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long things may take, in seconds, and how many health checks may go unanswered."""
+    """The time limits, in seconds, and how many health checks may go unanswered."""
 
     bind_s: float = 30.0
     loading_s: float = 300.0
@@ -62,8 +62,8 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """One worker as supervision knows it; times in seconds of the caller's clock."""
+class WorkerStatus:
+    """The state of one worker; times in seconds of the caller's clock."""
 
     worker_id: str
     phase: Phase
@@ -71,7 +71,7 @@ class Life:
     state: WorkerState = WorkerState.LOADING
     slots_total: int = 0
     slots_available: int = 0
-    most_bytes: int = 0
+    memory_limit: int = 0
     active_at: float = 0.0
     check_at: float = 0.0
     checking: bool = False
@@ -83,193 +83,201 @@ class Life:
 
     @property
     def unused(self) -> bool:
-        """Tell whether no slot is in use."""
+        """Return whether no slot is in use."""
         return self.phase == "serving" and self.slots_available == self.slots_total
 
 
 @dataclass(slots=True)
 class Supervision:
-    """All workers of one hive. `on` takes one event and gives the instructions that follow from it."""
+    """All workers of one hive. `handle` takes one event and returns the instructions that follow from it."""
 
     policy: Policy
-    heard_at: float
-    workers: dict[str, Life] = field(default_factory=dict)
+    lease_renewed_at: float
+    workers: dict[str, WorkerStatus] = field(default_factory=dict)
     draining: bool = False
     fenced: bool = False
 
-    def on(self, event: Event) -> list[Instruction]:
-        """Take *event* in. Events about workers that are unknown (already gone) change nothing."""
+    def handle(self, event: Event) -> list[Instruction]:
+        """Return the instructions that follow from *event*; an event about an unknown worker changes nothing."""
         match event:
             case Spawned():
                 return self._spawned(event)
-            case Leased():
-                self.heard_at, self.fenced = event.at, False
+            case LeaseRenewed():
+                self.lease_renewed_at, self.fenced = event.at, False
                 return []
             case Drained():
                 self.draining = True
-                return [step for life in self._listed() for step in self._stop(life, event.at, event.reason)]
+                return [step for status in self._all() for step in self._stop(status, event.at, event.reason)]
             case Tick():
                 return self._tick(event.at)
             case _:
-                life = self.workers.get(event.worker_id)
-                return [] if life is None else self._on_worker(life, event)
+                status = self.workers.get(event.worker_id)
+                return [] if status is None else self._on_worker(status, event)
 
     def _on_worker(
-        self, life: Life, event: Bound | Reported | Answered | Missed | StopAsked | Exited
+        self,
+        status: WorkerStatus,
+        event: Bound | Reported | HealthCheckAnswered | HealthCheckMissed | StopAsked | Exited,
     ) -> list[Instruction]:
         match event:
             case Bound():
-                return self._bound(life, event)
-            case Reported() | Answered():
-                return self._heard(life, event)
-            case Missed():
-                return self._missed(life, event)
+                return self._bound(status, event)
+            case Reported() | HealthCheckAnswered():
+                return self._heard(status, event)
+            case HealthCheckMissed():
+                return self._missed(status, event)
             case StopAsked():
-                return self._stop(life, event.at, event.reason)
+                return self._stop(status, event.at, event.reason)
             case Exited():
-                return self._exited(life, event)
+                return self._exited(status, event)
 
     def check_invariants(self) -> None:
         """Raise AssertionError if the state contradicts itself."""
-        for worker_id, life in self.workers.items():
-            assert life.worker_id == worker_id
-            assert 0 <= life.slots_available <= life.slots_total
-            assert not life.killed or life.phase == "stopping"
-            assert life.phase != "stopping" or life.reason
-            assert (life.phase == "serving") == life.state.serves
-        assert not self.draining or all(life.phase == "stopping" for life in self.workers.values())
+        for worker_id, status in self.workers.items():
+            assert status.worker_id == worker_id
+            assert 0 <= status.slots_available <= status.slots_total
+            assert not status.killed or status.phase == "stopping"
+            assert status.phase != "stopping" or status.reason
+            assert (status.phase == "serving") == status.state.serves
+        assert not self.draining or all(status.phase == "stopping" for status in self.workers.values())
 
-    def _listed(self) -> list[Life]:
+    def _all(self) -> list[WorkerStatus]:
         return list(self.workers.values())
 
-    def _keep(self, life: Life) -> None:
-        self.workers[life.worker_id] = life
+    def _store(self, status: WorkerStatus) -> None:
+        self.workers[status.worker_id] = status
 
     def _spawned(self, event: Spawned) -> list[Instruction]:
-        life = Life(event.worker_id, "starting", since=event.at, active_at=event.at, most_bytes=event.most_bytes)
-        self._keep(life)
-        # Whoever asks for a worker is a sign of life from a queen, also before its channel is up.
-        self.heard_at, self.fenced = max(self.heard_at, event.at), False
-        steps: list[Instruction] = [Report(life.worker_id)]
-        return [*steps, *self._stop(life, event.at, "the hive is stopping")] if self.draining else steps
+        status = WorkerStatus(
+            event.worker_id, "starting", since=event.at, active_at=event.at, memory_limit=event.memory_limit
+        )
+        self._store(status)
+        # A request for a worker comes from a live queen, also before its channel is up.
+        self.lease_renewed_at, self.fenced = max(self.lease_renewed_at, event.at), False
+        steps: list[Instruction] = [Report(status.worker_id)]
+        return [*steps, *self._stop(status, event.at, "the hive is stopping")] if self.draining else steps
 
-    def _bound(self, life: Life, event: Bound) -> list[Instruction]:
-        if life.phase != "starting":
+    def _bound(self, status: WorkerStatus, event: Bound) -> list[Instruction]:
+        if status.phase != "starting":
             return []
-        self._keep(replace(life, phase="loading", since=event.at))
-        return [Report(life.worker_id)]
+        self._store(replace(status, phase="loading", since=event.at))
+        return [Report(status.worker_id)]
 
-    def _heard(self, life: Life, event: Reported | Answered) -> list[Instruction]:
-        if isinstance(event, Answered):
-            life = replace(life, checking=False, misses=0, check_at=self._next_check(event))
-        self._keep(life)
-        if life.phase not in ALIVE:
+    def _heard(self, status: WorkerStatus, event: Reported | HealthCheckAnswered) -> list[Instruction]:
+        if isinstance(event, HealthCheckAnswered):
+            status = replace(status, checking=False, misses=0, check_at=self._next_check(event))
+        self._store(status)
+        if status.phase not in ALIVE:
             return []
         if event.state in (WorkerState.DRAINING, WorkerState.STOPPING):
-            self._keep(_stopping(life, event.at, "it was told to stop by somebody else"))
-            return [Report(life.worker_id)]
+            self._store(_stopping(status, event.at, "it was told to stop by another program"))
+            return [Report(status.worker_id)]
         if not event.state.serves:
             return []
-        before = life
+        before = status
         total = max(event.slots_total, 0)
         available = min(max(event.slots_available, 0), total)
-        used = available < total or life.slots_available < life.slots_total or life.phase != "serving"
-        life = replace(
-            life,
+        used = available < total or status.slots_available < status.slots_total or status.phase != "serving"
+        status = replace(
+            status,
             phase="serving",
-            since=life.since if life.phase == "serving" else event.at,
-            check_at=life.check_at if life.phase == "serving" else event.at + self.policy.health_interval_s,
+            since=status.since if status.phase == "serving" else event.at,
+            check_at=status.check_at if status.phase == "serving" else event.at + self.policy.health_interval_s,
             state=WorkerState.IDLE if available else WorkerState.BUSY,
             slots_total=total,
             slots_available=available,
-            active_at=event.at if used else life.active_at,
+            active_at=event.at if used else status.active_at,
         )
-        self._keep(life)
-        if isinstance(event, Answered) and available < total and event.stalled_s >= self.policy.stall_s:
+        self._store(status)
+        if isinstance(event, HealthCheckAnswered) and available < total and event.stalled_s >= self.policy.stall_s:
             reason = f"a request has had no token for {event.stalled_s:.0f} s"
-            return self._kill(life, event.at, reason, ErrorCode.WORKER_STALLED, replacement=True)
-        if isinstance(event, Answered) and 0 < life.most_bytes < event.memory_bytes:
-            reason = f"it holds {event.memory_bytes // _MIB} MB, which is more than {life.most_bytes // _MIB} MB"
-            return self._kill(life, event.at, reason, ErrorCode.WORKER_CRASHED)
+            return self._kill(status, event.at, reason, ErrorCode.WORKER_STALLED, replacement=True)
+        if isinstance(event, HealthCheckAnswered) and 0 < status.memory_limit < event.memory_bytes:
+            reason = f"it holds {event.memory_bytes // _MIB} MB, which is more than {status.memory_limit // _MIB} MB"
+            return self._kill(status, event.at, reason, ErrorCode.WORKER_CRASHED)
         shown = ("state", "slots_total", "slots_available")
-        return [Report(life.worker_id)] if any(getattr(life, n) != getattr(before, n) for n in shown) else []
+        return [Report(status.worker_id)] if any(getattr(status, n) != getattr(before, n) for n in shown) else []
 
-    def _next_check(self, event: Answered) -> float:
-        """Look again just when a slot that gives no token would count as stalled, if that comes first."""
+    def _next_check(self, event: HealthCheckAnswered) -> float:
+        """Return when to check again: in time to see that a slot without tokens has stalled."""
         if event.stalled_s <= 0.0 or event.slots_available == event.slots_total:
             return event.at + self.policy.health_interval_s
         left = max(self.policy.stall_s - event.stalled_s, 0.5)
         return event.at + min(self.policy.health_interval_s, left)
 
-    def _missed(self, life: Life, event: Missed) -> list[Instruction]:
-        misses = life.misses + 1
-        life = replace(life, checking=False, misses=misses, check_at=event.at + self.policy.health_interval_s)
-        self._keep(life)
-        if life.phase != "serving" or misses < self.policy.misses_allowed:
+    def _missed(self, status: WorkerStatus, event: HealthCheckMissed) -> list[Instruction]:
+        misses = status.misses + 1
+        status = replace(status, checking=False, misses=misses, check_at=event.at + self.policy.health_interval_s)
+        self._store(status)
+        if status.phase != "serving" or misses < self.policy.misses_allowed:
             return []
         reason = f"{misses} health checks in a row went unanswered, the last because {event.reason}"
-        return self._kill(life, event.at, reason, ErrorCode.WORKER_CRASHED)
+        return self._kill(status, event.at, reason, ErrorCode.WORKER_CRASHED)
 
-    def _stop(self, life: Life, at: float, reason: str, *, unused: bool = False) -> list[Instruction]:
-        if life.phase == "stopping":
+    def _stop(self, status: WorkerStatus, at: float, reason: str, *, unused: bool = False) -> list[Instruction]:
+        if status.phase == "stopping":
             return []
-        self._keep(_stopping(life, at, reason))
-        return [Report(life.worker_id), Stop(life.worker_id, reason, unused)]
+        self._store(_stopping(status, at, reason))
+        return [Report(status.worker_id), Stop(status.worker_id, reason, unused)]
 
     def _kill(
-        self, life: Life, at: float, reason: str, code: ErrorCode | None, *, replacement: bool = False
+        self, status: WorkerStatus, at: float, reason: str, code: ErrorCode | None, *, replacement: bool = False
     ) -> list[Instruction]:
-        if life.killed:
+        if status.killed:
             return []
-        code = life.code or code
-        reported: list[Instruction] = [] if life.phase == "stopping" else [Report(life.worker_id)]
-        life = replace(_stopping(life, at, reason), killed=True, code=code, replace=replacement and not self.draining)
-        self._keep(life)
-        return [*reported, Kill(life.worker_id, reason, code)]
+        code = status.code or code
+        reported: list[Instruction] = [] if status.phase == "stopping" else [Report(status.worker_id)]
+        status = replace(
+            _stopping(status, at, reason), killed=True, code=code, replace=replacement and not self.draining
+        )
+        self._store(status)
+        return [*reported, Kill(status.worker_id, reason, code)]
 
-    def _exited(self, life: Life, event: Exited) -> list[Instruction]:
-        del self.workers[life.worker_id]
-        if life.phase == "stopping":
-            steps: list[Instruction] = [Forget(life.worker_id, life.reason, life.code)]
-            return [Replace(life.worker_id), *steps] if life.replace and not self.draining else steps
+    def _exited(self, status: WorkerStatus, event: Exited) -> list[Instruction]:
+        del self.workers[status.worker_id]
+        if status.phase == "stopping":
+            steps: list[Instruction] = [RemoveWorker(status.worker_id, status.reason, status.code)]
+            return [Replace(status.worker_id), *steps] if status.replace and not self.draining else steps
         how = f"by signal {-event.exit_code}" if event.exit_code < 0 else f"with exit code {event.exit_code}"
-        doing = {"starting": "before its port was bound", "loading": "while loading its model"}.get(life.phase, "")
-        code = ErrorCode.WORKER_CRASHED if life.phase == "serving" else ErrorCode.WORKER_START_FAILED
-        return [Forget(life.worker_id, f"its process ended {how} {doing}".rstrip(), code)]
+        doing = {"starting": "before its port was bound", "loading": "while loading its model"}.get(status.phase, "")
+        code = ErrorCode.WORKER_CRASHED if status.phase == "serving" else ErrorCode.WORKER_START_FAILED
+        return [RemoveWorker(status.worker_id, f"its process ended {how} {doing}".rstrip(), code)]
 
     def _tick(self, at: float) -> list[Instruction]:
-        steps = [step for life in self._listed() for step in self._tick_worker(life, at)]
-        lost_s = at - self.heard_at
+        steps = [step for status in self._all() for step in self._tick_worker(status, at)]
+        lost_s = at - self.lease_renewed_at
         if lost_s < self.policy.fence_s or self.fenced or self.draining:
             return steps
-        reason = f"no queen has been heard for {lost_s:.0f} s"
+        reason = f"no queen has been connected for {lost_s:.0f} s"
         if self.policy.on_queen_lost == "exit":
             self.fenced = True
-            return [*steps, Leave(reason)]
-        # Only once: a queen that comes back and spawns again lifts the fence by doing so.
+            return [*steps, ShutDownHive(reason)]
+        # Only once: a queen that returns lifts the fence.
         self.fenced = True
-        return [*steps, *(step for life in self._listed() for step in self._stop(life, at, reason))]
+        return [*steps, *(step for status in self._all() for step in self._stop(status, at, reason))]
 
-    def _tick_worker(self, life: Life, at: float) -> list[Instruction]:
+    def _tick_worker(self, status: WorkerStatus, at: float) -> list[Instruction]:
         policy = self.policy
-        passed = at - life.since
-        if life.phase == "stopping" and passed >= policy.graceful_s:
-            return self._kill(life, at, f"{life.reason}; it did not end within {policy.graceful_s:.0f} s", life.code)
-        if life.phase == "starting" and passed >= policy.bind_s:
+        passed = at - status.since
+        if status.phase == "stopping" and passed >= policy.graceful_s:
+            return self._kill(
+                status, at, f"{status.reason}; it did not end within {policy.graceful_s:.0f} s", status.code
+            )
+        if status.phase == "starting" and passed >= policy.bind_s:
             reason = f"its port was not bound within {policy.bind_s:.0f} s"
-            return self._kill(life, at, reason, ErrorCode.WORKER_START_FAILED)
-        if life.phase == "loading" and passed >= policy.loading_s:
+            return self._kill(status, at, reason, ErrorCode.WORKER_START_FAILED)
+        if status.phase == "loading" and passed >= policy.loading_s:
             reason = f"its model was not loaded within {policy.loading_s:.0f} s"
-            return self._kill(life, at, reason, ErrorCode.LOADING_TIMEOUT)
-        if life.unused and at - life.active_at >= policy.idle_s:
-            return self._stop(life, at, f"idle for {policy.idle_s:.0f} s", unused=True)
-        if life.phase == "serving" and not life.checking and at >= life.check_at:
-            self._keep(replace(life, checking=True))
-            return [Check(life.worker_id)]
+            return self._kill(status, at, reason, ErrorCode.LOADING_TIMEOUT)
+        if status.unused and at - status.active_at >= policy.idle_s:
+            return self._stop(status, at, f"idle for {policy.idle_s:.0f} s", unused=True)
+        if status.phase == "serving" and not status.checking and at >= status.check_at:
+            self._store(replace(status, checking=True))
+            return [Check(status.worker_id)]
         return []
 
 
-def _stopping(life: Life, at: float, reason: str) -> Life:
-    """Turn to stopping; the time to be killed counts from the first wish that it stop."""
-    since = life.since if life.phase == "stopping" else at
-    return replace(life, phase="stopping", since=since, state=WorkerState.STOPPING, reason=reason, slots_available=0)
+def _stopping(status: WorkerStatus, at: float, reason: str) -> WorkerStatus:
+    """Return the status as stopping; the time until the kill counts from the first request to stop."""
+    since = status.since if status.phase == "stopping" else at
+    return replace(status, phase="stopping", since=since, state=WorkerState.STOPPING, reason=reason, slots_available=0)

@@ -42,11 +42,13 @@ class HiveLauncher:
     Args:
         key: its API key.
         environ: the environment that it inherits, but for the queen's own settings.
+        ephemeral: whether it serves one command only, for which a spare worker would be of no use.
     """
 
     paths: Paths
     key: str
     environ: Mapping[str, str]
+    ephemeral: bool = False
 
     @property
     def log_path(self) -> Path:
@@ -67,6 +69,8 @@ class HiveLauncher:
             raise storage_error(error, self.log_path) from error
         home = str(self.paths.home)
         arguments, env = ["--host", HOST, "--port", str(port)], {"RBEE_HOME": home, "RBEE_HIVE_API_KEY": self.key}
+        if self.ephemeral:
+            arguments += ["--spare-worker", "false"]
         prestarted.give_arguments(arguments, env, str(self.log_path))
         return HiveProcess(prestarted.process, prestarted.line, port, log_start)
 

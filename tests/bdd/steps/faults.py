@@ -132,7 +132,7 @@ def started_in_all(hive: HiveUnderTest, count: str) -> None:
 
 @then(parsers.parse("the hive's log says that no queen was heard for {seconds:d} seconds"))
 def fence_logged(hive: HiveUnderTest, seconds: int) -> None:
-    found = re.search(r"no queen has been heard for (\d+) s", hive_log(hive))
+    found = re.search(r"no queen has been connected for (\d+) s", hive_log(hive))
     assert found, hive_log(hive)
     assert seconds <= int(found[1]) <= seconds + 2
 

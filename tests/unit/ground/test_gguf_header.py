@@ -15,7 +15,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.header import parts_of, read_header
 from rbee.gguf.types import BLOCKS, FILE_TYPES
-from rbee.hive.models.places import locate_package
+from rbee.hive.models.local_sources import locate_package
 from rbee.hive.models.reference import PackageRef
 from tests.support.gguf_files import write_gguf
 

@@ -1,4 +1,4 @@
-"""The catalogue survives restarts, notices what happened to the files, and says when its database is broken."""
+"""The catalog survives restarts, notices what happened to the files, and says when its database is broken."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, Provider
 from rbee.errors import RbeeError
-from rbee.hive.memory import Load, LoadedModel
-from rbee.hive.models.catalog import Catalogue, check_database_file, model_id
+from rbee.hive.memory import LoadedModel, LoadOptions
+from rbee.hive.models.catalog import Catalog, check_database_file, model_id
 
 T = TypeVar("T")
-LOADED = LoadedModel("bees", 100, Load(Backend.CPU, 1, 64))
+LOADED = LoadedModel("bees", 100, LoadOptions(Backend.CPU, 1, 64))
 
 
-def within(path: Path, work: Callable[[Catalogue], Awaitable[T]]) -> T:
-    """Open a catalogue, do something with it, close it."""
+def within(path: Path, work: Callable[[Catalog], Awaitable[T]]) -> T:
+    """Open a catalog, do something with it, close it."""
 
     async def whole() -> T:
-        catalogue = Catalogue(f"sqlite:///{path}", lambda: None)
+        catalog = Catalog(f"sqlite:///{path}", lambda: None)
         try:
-            return await work(catalogue)
+            return await work(catalog)
         finally:
-            await catalogue.close()
+            await catalog.close()
 
     return asyncio.run(whole())
 
@@ -59,12 +59,12 @@ def _model(tmp_path: Path) -> Path:
 def test_what_nobody_asked_for_is_stored_at_the_end(tmp_path: Path, model: Path) -> None:
     """A cold start does not load the database, and yet loses nothing that it found out."""
 
-    async def found_out(catalogue: Catalogue) -> None:
-        catalogue.put_soon(entry(model))
-        catalogue.note_peak(LOADED, 700, 1700000000)
+    async def found_out(catalog: Catalog) -> None:
+        catalog.put_soon(entry(model))
+        catalog.note_peak(LOADED, 700, 1700000000)
 
-    async def known(catalogue: Catalogue) -> tuple[list[CatalogEntry], int | None]:
-        return await catalogue.all(), await catalogue.peak(LOADED)
+    async def known(catalog: Catalog) -> tuple[list[CatalogEntry], int | None]:
+        return await catalog.all(), await catalog.peak(LOADED)
 
     within(tmp_path / "models.db", found_out)
 
@@ -77,22 +77,22 @@ def test_what_cannot_be_stored_at_the_end_is_said(
     """A database that nobody has looked at until then may be unusable: the log tells, and the end goes on."""
     (tmp_path / "models.db").write_bytes(b"bees" * 4096)
 
-    async def found_out(catalogue: Catalogue) -> None:
-        catalogue.put_soon(entry(model))
+    async def found_out(catalog: Catalog) -> None:
+        catalog.put_soon(entry(model))
 
     within(tmp_path / "models.db", found_out)
 
-    assert [record.message for record in caplog.records] == ["not catalogued"]
+    assert [record.message for record in caplog.records] == ["the catalog could not store a row"]
 
 
 @pytest.mark.B18
 def test_rows_survive_a_restart(tmp_path: Path, model: Path) -> None:
     """What was stored is there after a restart, field by field, found by id and by reference."""
     stored = entry(model)
-    within(tmp_path / "models.db", lambda catalogue: catalogue.put(stored))
+    within(tmp_path / "models.db", lambda catalog: catalog.put(stored))
 
-    async def read(catalogue: Catalogue) -> tuple[CatalogEntry | None, CatalogEntry, list[CatalogEntry]]:
-        return await catalogue.find(stored.reference), await catalogue.get(stored.id), await catalogue.all()
+    async def read(catalog: Catalog) -> tuple[CatalogEntry | None, CatalogEntry, list[CatalogEntry]]:
+        return await catalog.find(stored.reference), await catalog.get(stored.id), await catalog.all()
 
     assert within(tmp_path / "models.db", read) == (stored, stored, [stored])
 
@@ -100,12 +100,12 @@ def test_rows_survive_a_restart(tmp_path: Path, model: Path) -> None:
 def test_a_file_that_vanished_or_changed_is_said(tmp_path: Path, model: Path) -> None:
     """A row says what is wrong with its file: gone, of another size, or changed."""
 
-    async def problems(catalogue: Catalogue) -> list[str]:
-        await catalogue.put(entry(model))
+    async def problems(catalog: Catalog) -> list[str]:
+        await catalog.put(entry(model))
         found = []
         for change in changes:
             change()
-            found.append((await catalogue.get("file:///x.gguf")).problem or "fine")
+            found.append((await catalog.get("file:///x.gguf")).problem or "fine")
         return found
 
     def touch() -> None:
@@ -120,20 +120,20 @@ def test_a_file_that_vanished_or_changed_is_said(tmp_path: Path, model: Path) ->
 
     assert fine == "fine"
     assert "has changed since" in changed
-    assert "99 bytes long, catalogued with 100" in resized
+    assert "99 bytes long, cataloged with 100" in resized
     assert gone.endswith("is gone")
 
 
 def test_files_are_removed_unless_another_row_uses_them(tmp_path: Path, model: Path) -> None:
     """Removing one of two references to a file keeps the file; removing the last deletes it."""
 
-    async def remove_both(catalogue: Catalogue) -> list[bool]:
+    async def remove_both(catalog: Catalog) -> list[bool]:
         first, second = entry(model, "hf:a/b"), entry(model, "hf:a/b:Q4_1")
-        await catalogue.put(first)
-        await catalogue.put(second)
+        await catalog.put(first)
+        await catalog.put(second)
         there = []
         for row in (first, second):
-            await catalogue.remove(row, with_files=True)
+            await catalog.remove(row, with_files=True)
             there.append(await asyncio.to_thread(model.exists))
         return there
 
@@ -141,9 +141,9 @@ def test_files_are_removed_unless_another_row_uses_them(tmp_path: Path, model: P
 
 
 def test_an_unknown_model_is_not_found(tmp_path: Path) -> None:
-    """A model that was never catalogued is MODEL_NOT_FOUND."""
+    """A model that was never cataloged is MODEL_NOT_FOUND."""
     with pytest.raises(RbeeError) as caught:
-        within(tmp_path / "models.db", lambda catalogue: catalogue.get("hf:no/such"))
+        within(tmp_path / "models.db", lambda catalog: catalog.get("hf:no/such"))
 
     assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
 
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(RbeeError) as at_start:
         check_database_file(path)
     with pytest.raises(RbeeError) as later:
-        within(path, lambda catalogue: catalogue.all())
+        within(path, lambda catalog: catalog.all())
 
     for caught in (at_start, later):
         assert caught.value.code is ErrorCode.STATE_CORRUPT
@@ -168,7 +168,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 def test_a_wrong_database_address_is_said(tmp_path: Path) -> None:
     """A models_db that is no database address is refused by name, not with a traceback."""
     with pytest.raises(RbeeError) as caught:
-        asyncio.run(Catalogue("nonsense://x", lambda: None).all())
+        asyncio.run(Catalog("nonsense://x", lambda: None).all())
 
     assert caught.value.code is ErrorCode.STATE_CORRUPT
 

@@ -14,8 +14,8 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
-from rbee.hive.models import transfer
-from rbee.hive.models.catalog import Catalogue
+from rbee.hive.models import partial_file
+from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef, parse_reference
 from tests.support.faults import Cut, Reset, Stall, Status, Truncated, WrongBytes
@@ -41,18 +41,18 @@ def _hub(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield hub
 
 
-def within(home: Path, work: Callable[[Downloads, Catalogue], Awaitable[T]], *, stall_s: float = 5) -> T:
+def within(home: Path, work: Callable[[Downloads, Catalog], Awaitable[T]], *, stall_s: float = 5) -> T:
     """Do something with the downloads of a home; the delays of retries are a hundredth of what they are."""
     home.mkdir(exist_ok=True)
 
     async def whole() -> T:
-        catalogue = Catalogue(f"sqlite:///{home / 'models.db'}", lambda: None)
-        downloads = Downloads(catalogue, home / "models", stall_s=stall_s, chance=lambda: -0.49)
+        catalog = Catalog(f"sqlite:///{home / 'models.db'}", lambda: None)
+        downloads = Downloads(catalog, home / "models", stall_s=stall_s, chance=lambda: -0.49)
         try:
-            return await work(downloads, catalogue)
+            return await work(downloads, catalog)
         finally:
             await downloads.close()
-            await catalogue.close()
+            await catalog.close()
 
     return asyncio.run(whole())
 
@@ -77,7 +77,7 @@ async def watched(downloads: Downloads, ref: HubRef) -> list[DownloadProgress]:
 
 @pytest.mark.B16
 @pytest.mark.B18
-def test_a_missing_model_is_fetched_and_catalogued(tmp_path: Path, hub: Hub, content: bytes) -> None:
+def test_a_missing_model_is_fetched_and_cataloged(tmp_path: Path, hub: Hub, content: bytes) -> None:
     """A model is fetched with progress, checked, and its row has reference, path, size, sha256 and time."""
     steps, rows = within(tmp_path, _watch_and_list)
 
@@ -95,14 +95,12 @@ def test_a_missing_model_is_fetched_and_catalogued(tmp_path: Path, hub: Hub, con
     assert files(tmp_path) == [FILE]
 
 
-async def _watch_and_list(
-    downloads: Downloads, catalogue: Catalogue
-) -> tuple[list[DownloadProgress], list[CatalogEntry]]:
-    return await watched(downloads, REF), await catalogue.all()
+async def _watch_and_list(downloads: Downloads, catalog: Catalog) -> tuple[list[DownloadProgress], list[CatalogEntry]]:
+    return await watched(downloads, REF), await catalog.all()
 
 
 @pytest.mark.B15
-def test_a_catalogued_model_is_not_fetched_again(tmp_path: Path, hub: Hub) -> None:
+def test_a_cataloged_model_is_not_fetched_again(tmp_path: Path, hub: Hub) -> None:
     """A second request, also after a restart, asks the hub for nothing."""
     fetched(tmp_path)
     asked = len(hub.requests)
@@ -115,7 +113,7 @@ def test_a_catalogued_model_is_not_fetched_again(tmp_path: Path, hub: Hub) -> No
 def test_two_requests_are_one_download(tmp_path: Path, hub: Hub) -> None:
     """Requests for one model at the same time share one download, also under two names for the same file."""
 
-    async def ask_thrice(downloads: Downloads, _: Catalogue) -> list[CatalogEntry]:
+    async def ask_thrice(downloads: Downloads, _: Catalog) -> list[CatalogEntry]:
         refs = (REF, REF, HubRef(REPO, file=FILE))
         return list(await asyncio.gather(*(downloads.ensure(ref) for ref in refs)))
 
@@ -194,7 +192,7 @@ def test_wrong_bytes_are_removed(tmp_path: Path, hub: Hub) -> None:
 
 
 def test_a_shorter_file_than_promised_is_not_believed(tmp_path: Path, hub: Hub) -> None:
-    """A server that says the file is shorter than its metadata says is tried again, and never catalogued."""
+    """A server that says the file is shorter than its metadata says is tried again, and never cataloged."""
     hub.fail(REPO, FILE, Truncated(0.5), times=None)
 
     assert failure(tmp_path).code is ErrorCode.DOWNLOAD_FAILED
@@ -234,7 +232,7 @@ def test_the_servers_own_wish_is_honoured(tmp_path: Path, hub: Hub) -> None:
     """With 429 and Retry-After the next attempt waits at least that long."""
     hub.fail(REPO, FILE, Status(429, retry_after_s=1))
 
-    async def timed(downloads: Downloads, _: Catalogue) -> float:
+    async def timed(downloads: Downloads, _: Catalog) -> float:
         began = asyncio.get_running_loop().time()
         await downloads.ensure(REF)
         return asyncio.get_running_loop().time() - began
@@ -308,7 +306,7 @@ def test_a_disk_that_fills_up_is_said(tmp_path: Path, hub: Hub, monkeypatch: pyt
     def full(_self: object, _data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(transfer.PartialFile, "append", full)
+    monkeypatch.setattr(partial_file.PartialFile, "append", full)
 
     error = failure(tmp_path)
 
@@ -340,7 +338,7 @@ def test_what_is_no_model_is_not_kept(tmp_path: Path, hub: Hub) -> None:
 
 
 def test_a_vanished_model_is_fetched_again(tmp_path: Path, hub: Hub, content: bytes) -> None:
-    """A catalogued file that is gone or changed is fetched anew when it is wanted."""
+    """A cataloged file that is gone or changed is fetched anew when it is wanted."""
     entry = fetched(tmp_path)
     Path(entry.local_path).unlink()
     again = fetched(tmp_path)
@@ -352,7 +350,7 @@ def test_a_vanished_model_is_fetched_again(tmp_path: Path, hub: Hub, content: by
 
 
 def test_a_file_of_this_machine_is_used_in_place(tmp_path: Path) -> None:
-    """A file: model is catalogued where it lies, and read anew when it changed."""
+    """A file: model is cataloged where it lies, and read anew when it changed."""
     path = write_gguf(tmp_path / "own.gguf", layers=4)
     ref = parse_reference(f"file://{path}")
     first = fetched(tmp_path, ref)
@@ -382,7 +380,7 @@ def test_a_packaged_model_is_found_without_importing(tmp_path: Path, monkeypatch
 def test_progress_of_the_past_can_be_asked_for(tmp_path: Path, hub: Hub) -> None:
     """Who asks for progress after the end gets the end; a model nobody asked for is not found."""
 
-    async def ask_late(downloads: Downloads, _: Catalogue) -> list[str]:
+    async def ask_late(downloads: Downloads, _: Catalog) -> list[str]:
         await downloads.ensure(REF)
         stages: list[str] = [step.stage async for step in downloads.get(REF.canonical).watch()]
         with pytest.raises(RbeeError):

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from rbee.contracts.devices import Backend
-from rbee.hive.memory import FILE_FACTOR, MEASURED_FACTOR, Load, LoadedModel, cache_bytes, estimate, memory_need
+from rbee.hive.memory import FILE_FACTOR, MEASURED_FACTOR, LoadedModel, LoadOptions, cache_bytes, estimate, memory_need
 from tests.unit.hive.test_preflight import MODEL
 
-LOAD = Load(Backend.CPU, 4, 4096)
+LOAD = LoadOptions(Backend.CPU, 4, 4096)
 
 
 def test_every_part_counts() -> None:
@@ -45,7 +45,7 @@ def test_a_larger_round_of_prompts_costs_a_gpu_memory_and_a_cpu_none() -> None:
 @pytest.mark.parametrize(("context", "counted"), [(64, 256), (256, 256), (257, 512)])
 def test_the_cache_is_rounded_as_llama_cpp_does(context: int, counted: int) -> None:
     """A slot's cache comes in steps of 256 tokens."""
-    assert cache_bytes(MODEL, Load(Backend.CPU, 2, context)) == MODEL.kv_bytes_per_token * counted * 2
+    assert cache_bytes(MODEL, LoadOptions(Backend.CPU, 2, context)) == MODEL.kv_bytes_per_token * counted * 2
 
 
 def test_what_was_measured_goes_before_the_formula() -> None:

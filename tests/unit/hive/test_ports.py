@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from rbee.errors import RbeeError
-from rbee.hive.ports import choose_port
+from rbee.hive.workers.ports import choose_port
 from tests.support.machine import free_ports
 
 

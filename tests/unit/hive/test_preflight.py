@@ -11,8 +11,8 @@ from rbee.contracts.engine import CacheName
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader
-from rbee.hive.memory import Load, memory_need
-from rbee.hive.preflight import Clearance, clear
+from rbee.hive.memory import LoadOptions, memory_need
+from rbee.hive.preflight import PreflightResult, choose_device
 
 GB = 1024**3
 MODEL = GgufHeader(
@@ -40,13 +40,13 @@ CPU_ONLY = Detection(devices=[CPU])
 TWO_GPUS = Detection(devices=[device(Backend.CUDA, 0, 8), device(Backend.CUDA, 1, 20), CPU])
 
 
-def ask(detection: Detection, backend: Backend | None = None, index: int | None = None, **more: int) -> Clearance:
+def ask(detection: Detection, backend: Backend | None = None, index: int | None = None, **more: int) -> PreflightResult:
     promised = {(Backend.CUDA, 1): more.get("promised_gb", 0) * GB}
-    return clear(detection, MODEL, backend=backend, device=index, load_on=load_on, promised=promised)
+    return choose_device(detection, MODEL, backend=backend, device=index, load_on=load_on, promised=promised)
 
 
-def load_on(backend: Backend) -> Load:
-    return Load(backend, 4, 2048)
+def load_on(backend: Backend) -> LoadOptions:
+    return LoadOptions(backend, 4, 2048)
 
 
 def refused(detection: Detection, backend: Backend | None = None, index: int | None = None) -> RbeeError:
@@ -128,8 +128,8 @@ def test_the_need_is_the_larger_estimate() -> None:
     """Need is 1.2 x file size, unless weights, cache and buffers are more."""
     small_cache = replace(MODEL, kv_bytes_per_token=0, vocabulary_size=0, embedding_length=0)
 
-    assert memory_need(small_cache, Load(Backend.CPU, 1, 64)) == int(1.2 * MODEL.size_bytes)
-    assert memory_need(MODEL, Load(Backend.CPU, 4, 8192)) >= MODEL.size_bytes + 4 * 8192 * 128 * 1024
+    assert memory_need(small_cache, LoadOptions(Backend.CPU, 1, 64)) == int(1.2 * MODEL.size_bytes)
+    assert memory_need(MODEL, LoadOptions(Backend.CPU, 4, 8192)) >= MODEL.size_bytes + 4 * 8192 * 128 * 1024
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_a_cache_that_the_model_cannot_have_is_refused(
     """A quantised cache stores whole blocks, so that a model with other heads is refused, with the way out."""
     model = replace(MODEL, head_widths=widths)
 
-    def ask_for() -> Clearance:
-        wish = Load(Backend.CPU, 4, 2048, cache_type)
-        return clear(CPU_ONLY, model, backend=None, device=None, load_on=lambda _: wish, promised={})
+    def ask_for() -> PreflightResult:
+        wish = LoadOptions(Backend.CPU, 4, 2048, cache_type)
+        return choose_device(CPU_ONLY, model, backend=None, device=None, load_on=lambda _: wish, promised={})
 
     if possible:
         assert ask_for().device == CPU

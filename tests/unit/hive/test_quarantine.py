@@ -6,48 +6,48 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.contracts.devices import Backend
-from rbee.hive.supervision.quarantine import TRIES, Crash, Place, QuarantineBook
+from rbee.hive.supervision.quarantine import TRIES, Crash, Place, QuarantineLedger
 
 GPU, OTHER_GPU = (Backend.CUDA, 0), (Backend.CUDA, 1)
 BAR_S = 100.0
 
 
-def book(*crashes: tuple[str, Place], at: float = 0.0) -> QuarantineBook:
-    made = QuarantineBook(BAR_S)
+def book(*crashes: tuple[str, Place], at: float = 0.0) -> QuarantineLedger:
+    made = QuarantineLedger(BAR_S)
     for model, place in crashes:
-        made.crashed(Crash(model, place, "it ended by signal 11"), at)
+        made.record_crash(Crash(model, place, "it ended by signal 11"), at)
         made.check_invariants()
     return made
 
 
 def test_a_model_is_quarantined_after_three_crashes_with_the_reason() -> None:
     """Two crashes are bad luck; the third in a row, on whatever device, keeps the model out, and says why."""
-    assert not book(("a", GPU), ("a", GPU)).barred_models(0)
+    assert not book(("a", GPU), ("a", GPU)).quarantined_models(0)
 
     third = book(("a", GPU), ("a", OTHER_GPU), ("a", GPU))
 
-    assert set(third.barred_models(0)) == {"a"}
-    assert third.barred_models(0)["a"].explained() == (
+    assert set(third.quarantined_models(0)) == {"a"}
+    assert third.quarantined_models(0)["a"].explained() == (
         "3 workers crashed in a row, the last one because it ended by signal 11"
     )
-    assert not third.barred_places(0)
+    assert not third.quarantined_devices(0)
 
 
 def test_an_answered_request_is_proof() -> None:
     """The count begins anew with a request that was answered."""
     made = book(("a", GPU), ("a", GPU))
-    made.proved("a", GPU)
-    made.crashed(Crash("a", GPU, "x"), 0)
+    made.record_success("a", GPU)
+    made.record_crash(Crash("a", GPU, "x"), 0)
 
-    assert not made.barred_models(0)
+    assert not made.quarantined_models(0)
 
 
 def test_a_device_is_quarantined_when_more_than_one_model_crashes_there() -> None:
     """Three in a row of several models are the device's fault, and the models are not blamed for it."""
     made = book(("a", GPU), ("b", GPU), ("a", GPU))
 
-    assert set(made.barred_places(0)) == {GPU}
-    assert made.barred_places(0)[GPU].explained().startswith("3 workers of 2 models crashed in a row")
+    assert set(made.quarantined_devices(0)) == {GPU}
+    assert made.quarantined_devices(0)[GPU].explained().startswith("3 workers of 2 models crashed in a row")
     assert not made.models
 
 
@@ -55,15 +55,15 @@ def test_a_model_that_was_barred_is_acquitted_when_the_device_turns_out_to_be_at
     """What looked like one model's fault is put on the device once another model crashes there too."""
     made = book(("a", GPU), ("a", GPU), ("a", GPU), ("b", GPU))
 
-    assert set(made.barred_places(0)) == {GPU}
-    assert not made.barred_models(0)
+    assert set(made.quarantined_devices(0)) == {GPU}
+    assert not made.quarantined_models(0)
 
 
 def test_a_model_that_also_crashed_elsewhere_is_not_acquitted() -> None:
     """A device at fault does not excuse what a model did on another one."""
     made = book(("a", OTHER_GPU), ("a", GPU), ("b", GPU), ("a", GPU))
 
-    assert set(made.barred_places(0)) == {GPU}
+    assert set(made.quarantined_devices(0)) == {GPU}
     assert made.models["a"].count == 2
 
 
@@ -71,23 +71,23 @@ def test_a_quarantine_ends_and_one_more_crash_puts_it_back() -> None:
     """After its time one more try is allowed, and it is the only one."""
     made = book(("a", GPU), ("a", GPU), ("a", GPU))
 
-    assert made.barred_models(BAR_S - 1)
-    assert not made.barred_models(BAR_S)
-    made.crashed(Crash("a", GPU, "again"), BAR_S + 1)
-    assert set(made.barred_models(BAR_S + 2)) == {"a"}
+    assert made.quarantined_models(BAR_S - 1)
+    assert not made.quarantined_models(BAR_S)
+    made.record_crash(Crash("a", GPU, "again"), BAR_S + 1)
+    assert set(made.quarantined_models(BAR_S + 2)) == {"a"}
 
 
 def test_a_quarantine_can_be_lifted() -> None:
     """Lifting lets the model and the named device, or any, be tried once more, and only them."""
     made = book(("a", GPU), ("b", GPU), ("b", GPU), ("c", OTHER_GPU), ("d", OTHER_GPU), ("c", OTHER_GPU))
-    assert set(made.barred_places(0)) == {GPU, OTHER_GPU}
+    assert set(made.quarantined_devices(0)) == {GPU, OTHER_GPU}
 
     made.lift("a", GPU)
-    assert set(made.barred_places(0)) == {OTHER_GPU}
+    assert set(made.quarantined_devices(0)) == {OTHER_GPU}
     made.lift("a", None)
-    assert not made.barred_places(0)
-    made.crashed(Crash("a", GPU, "again"), 1)
-    assert set(made.barred_places(1)) == {GPU}
+    assert not made.quarantined_devices(0)
+    made.record_crash(Crash("a", GPU, "again"), 1)
+    assert set(made.quarantined_devices(1)) == {GPU}
 
 
 @given(
@@ -95,15 +95,15 @@ def test_a_quarantine_can_be_lifted() -> None:
 )
 def test_whatever_happens_the_book_agrees_with_itself(steps: list[tuple[str, str, Place]]) -> None:
     """Nothing is barred that did not crash three times since it last proved itself."""
-    made = QuarantineBook(BAR_S)
+    made = QuarantineLedger(BAR_S)
     for at, (what, model, place) in enumerate(steps):
         if what == "c":
-            made.crashed(Crash(model, place, "x"), at)
+            made.record_crash(Crash(model, place, "x"), at)
         elif what == "p":
-            made.proved(model, place)
-            assert model not in made.barred_models(at)
-            assert place not in made.barred_places(at)
+            made.record_success(model, place)
+            assert model not in made.quarantined_models(at)
+            assert place not in made.quarantined_devices(at)
         else:
             made.lift(model, place)
         made.check_invariants()
-        assert all(record.count >= TRIES for record in made.barred_models(at).values())
+        assert all(record.count >= TRIES for record in made.quarantined_models(at).values())

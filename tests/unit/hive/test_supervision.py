@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import WorkerState
 from rbee.hive.supervision import (
-    Answered,
     Bound,
     Check,
     Drained,
     Event,
     Exited,
-    Forget,
+    HealthCheckAnswered,
+    HealthCheckMissed,
     Instruction,
     Kill,
-    Leased,
-    Leave,
-    Missed,
+    LeaseRenewed,
     Policy,
+    RemoveWorker,
     Replace,
     Report,
     Reported,
+    ShutDownHive,
     Spawned,
     Stop,
     StopAsked,
@@ -43,16 +43,16 @@ def reported(at: float, available: int = 4, state: WorkerState = WorkerState.IDL
     return Reported(W, at, state, 4, available)
 
 
-def answered(at: float, available: int = 4, stalled_s: float = 0.0) -> Answered:
-    return Answered(W, at, WorkerState.IDLE if available else WorkerState.BUSY, 4, available, stalled_s)
+def answered(at: float, available: int = 4, stalled_s: float = 0.0) -> HealthCheckAnswered:
+    return HealthCheckAnswered(W, at, WorkerState.IDLE if available else WorkerState.BUSY, 4, available, stalled_s)
 
 
 def fed(*events: Event, policy: Policy = POLICY) -> tuple[Supervision, list[list[Instruction]]]:
     """Give the state after the events, and what each of them led to; the invariants hold after each."""
-    state = Supervision(policy, heard_at=0.0)
+    state = Supervision(policy, lease_renewed_at=0.0)
     steps = []
     for event in events:
-        steps.append(state.on(event))
+        steps.append(state.handle(event))
         state.check_invariants()
     return state, steps
 
@@ -88,7 +88,7 @@ def test_a_worker_that_does_not_come_up_is_killed(events: list[Event], at: float
     assert strike[0] == Report(W)
     assert isinstance(strike[1], Kill)
     assert strike[1].code is code
-    assert end == [Forget(W, strike[1].reason, code)]
+    assert end == [RemoveWorker(W, strike[1].reason, code)]
 
 
 def test_slots_are_reported_as_they_change() -> None:
@@ -102,7 +102,7 @@ def test_slots_are_reported_as_they_change() -> None:
 @pytest.mark.B45
 def test_an_idle_worker_is_stopped() -> None:
     """A worker whose slots were all free for the idle time is told to stop, once; use starts the time anew."""
-    _, steps = serving(reported(200, 3), reported(250, 4), Leased(540), Tick(549), Tick(550), Tick(551))
+    _, steps = serving(reported(200, 3), reported(250, 4), LeaseRenewed(540), Tick(549), Tick(550), Tick(551))
 
     assert [step for step in steps[3] if not isinstance(step, Check)] == []
     assert steps[4] == [Report(W), Stop(W, "idle for 300 s", unused=True)]
@@ -111,7 +111,7 @@ def test_an_idle_worker_is_stopped() -> None:
 
 def test_a_worker_in_use_is_not_idle() -> None:
     """A single slot in use keeps a worker, however long."""
-    _, steps = serving(reported(3, 3), Leased(4000), Tick(4001))
+    _, steps = serving(reported(3, 3), LeaseRenewed(4000), Tick(4001))
 
     assert steps[-1] == [Check(W)]
 
@@ -119,7 +119,14 @@ def test_a_worker_in_use_is_not_idle() -> None:
 @pytest.mark.B47
 def test_three_misses_remove_a_worker() -> None:
     """Health is asked every 30 s; three misses in a row kill the worker, an answer in between forgives."""
-    _, steps = serving(Tick(31.9), Tick(32), Tick(33), Missed(W, 34, "x"), Missed(W, 64, "x"), Missed(W, 94, "late"))
+    _, steps = serving(
+        Tick(31.9),
+        Tick(32),
+        Tick(33),
+        HealthCheckMissed(W, 34, "x"),
+        HealthCheckMissed(W, 64, "x"),
+        HealthCheckMissed(W, 94, "late"),
+    )
 
     assert steps[:3] == [[], [Check(W)], []]
     assert steps[3:5] == [[], []]
@@ -127,7 +134,9 @@ def test_three_misses_remove_a_worker() -> None:
     assert "late" in steps[5][-1].reason
     assert steps[5][-1].code is ErrorCode.WORKER_CRASHED
 
-    _, forgiven = serving(Missed(W, 34, "x"), Missed(W, 64, "x"), answered(90), Missed(W, 124, "x"))
+    _, forgiven = serving(
+        HealthCheckMissed(W, 34, "x"), HealthCheckMissed(W, 64, "x"), answered(90), HealthCheckMissed(W, 124, "x")
+    )
     assert forgiven[-1] == []
 
 
@@ -145,18 +154,20 @@ def test_a_stalled_worker_is_replaced() -> None:
     assert state.workers == {}
     assert isinstance(steps[2][-1], Kill)
     assert steps[2][-1].code is ErrorCode.WORKER_STALLED
-    assert steps[3] == [Replace(W), Forget(W, steps[2][-1].reason, ErrorCode.WORKER_STALLED)]
+    assert steps[3] == [Replace(W), RemoveWorker(W, steps[2][-1].reason, ErrorCode.WORKER_STALLED)]
 
 
-@pytest.mark.parametrize(("most_bytes", "held", "ended"), [(1000, 1001, True), (1000, 1000, False), (0, 10**12, False)])
-def test_a_worker_that_runs_away_with_memory_is_killed(most_bytes: int, held: int, ended: bool) -> None:
+@pytest.mark.parametrize(
+    ("memory_limit", "held", "ended"), [(1000, 1001, True), (1000, 1000, False), (0, 10**12, False)]
+)
+def test_a_worker_that_runs_away_with_memory_is_killed(memory_limit: int, held: int, ended: bool) -> None:
     """A health check that tells of more memory than the worker may hold ends it; without a limit it may hold any."""
-    supervision = Supervision(POLICY, heard_at=0)
-    supervision.on(Spawned(W, 0, most_bytes))
-    supervision.on(Bound(W, 1))
-    supervision.on(reported(2))
+    supervision = Supervision(POLICY, lease_renewed_at=0)
+    supervision.handle(Spawned(W, 0, memory_limit))
+    supervision.handle(Bound(W, 1))
+    supervision.handle(reported(2))
 
-    steps = supervision.on(Answered(W, 3, WorkerState.IDLE, 4, 4, 0.0, held))
+    steps = supervision.handle(HealthCheckAnswered(W, 3, WorkerState.IDLE, 4, 4, 0.0, held))
 
     kills = [step for step in steps if isinstance(step, Kill)]
     assert bool(kills) is ended
@@ -185,7 +196,7 @@ def test_a_stop_is_told_once_and_ends_in_a_kill() -> None:
     assert steps[0] == [Report(W), Stop(W, "asked")]
     assert steps[1] == steps[2] == []
     assert steps[3] == [Kill(W, "asked; it did not end within 30 s", None)]
-    assert steps[4] == [Forget(W, "asked; it did not end within 30 s", None)]
+    assert steps[4] == [RemoveWorker(W, "asked; it did not end within 30 s", None)]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +212,7 @@ def test_an_exit_nobody_asked_for_is_an_error(events: list[Event], code: ErrorCo
     state, steps = fed(*events, Exited(W, 3, -11))
 
     (forgotten,) = steps[-1]
-    assert isinstance(forgotten, Forget)
+    assert isinstance(forgotten, RemoveWorker)
     assert forgotten.code is code
     assert "signal 11" in forgotten.reason
     assert state.workers == {}
@@ -213,24 +224,24 @@ def test_a_worker_stopped_by_somebody_else_is_no_crash() -> None:
 
     assert steps[0] == [Report(W)]
     assert isinstance(steps[1][0], Kill)
-    assert isinstance(steps[2][0], Forget)
+    assert isinstance(steps[2][0], RemoveWorker)
     assert steps[2][0].code is None
 
 
 @pytest.mark.B67
 def test_without_a_queen_the_workers_are_stopped() -> None:
     """After 60 s without a queen every worker is stopped, once; the hive itself stays."""
-    _, steps = serving(Leased(5), Tick(64), Tick(65), Tick(66))
+    _, steps = serving(LeaseRenewed(5), Tick(64), Tick(65), Tick(66))
 
     assert steps[1] == [Check(W)]
-    assert steps[2] == [Report(W), Stop(W, "no queen has been heard for 60 s")]
+    assert steps[2] == [Report(W), Stop(W, "no queen has been connected for 60 s")]
     assert steps[3] == []
 
 
 @pytest.mark.B67
 def test_a_queen_that_returns_in_time_finds_her_workers() -> None:
     """A lease within the minute starts it anew."""
-    state, steps = serving(Leased(5), Leased(64), Tick(65), Tick(100))
+    state, steps = serving(LeaseRenewed(5), LeaseRenewed(64), Tick(65), Tick(100))
 
     assert not any(isinstance(step, Stop) for step in [*steps[2], *steps[3]])
     assert W in state.workers
@@ -242,7 +253,7 @@ def test_what_to_do_without_a_queen_is_a_setting(choice: Literal["exit", "stop-w
     policy = Policy(on_queen_lost=choice)
     _, steps = fed(Tick(59), Spawned(W, 59.5), Tick(119), Tick(120), Tick(121), policy=policy)
 
-    assert [any(isinstance(step, Leave) for step in each) for each in steps] == [False] * 3 + [leaves, False]
+    assert [any(isinstance(step, ShutDownHive) for step in each) for each in steps] == [False] * 3 + [leaves, False]
 
 
 @pytest.mark.B49
@@ -259,12 +270,14 @@ def test_a_stalled_worker_is_not_replaced_at_the_end() -> None:
     """A hive that is ending starts nothing, not even a replacement."""
     _, steps = serving(answered(32, 3, 60.0), Drained(33), Exited(W, 34, -9))
 
-    assert [type(step) for step in steps[2]] == [Forget]
+    assert [type(step) for step in steps[2]] == [RemoveWorker]
 
 
 def test_news_of_a_worker_that_is_gone_changes_nothing() -> None:
     """Late events about a worker that was forgotten are ignored."""
-    _, steps = serving(Exited(W, 10, 0), Exited(W, 11, 0), answered(12), Missed(W, 13, "x"), StopAsked(W, 14, "x"))
+    _, steps = serving(
+        Exited(W, 10, 0), Exited(W, 11, 0), answered(12), HealthCheckMissed(W, 13, "x"), StopAsked(W, 14, "x")
+    )
 
     assert steps[1:] == [[], [], [], []]
 
@@ -277,11 +290,11 @@ def _events() -> st.SearchStrategy[list[Event]]:
         st.builds(Spawned, name, st.just(0.0)),
         st.builds(Bound, name, st.just(0.0)),
         st.builds(Reported, name, st.just(0.0), state, count, count),
-        st.builds(Answered, name, st.just(0.0), state, count, count, st.sampled_from([0.0, 59.0, 61.0])),
-        st.builds(Missed, name, st.just(0.0), st.just("x")),
+        st.builds(HealthCheckAnswered, name, st.just(0.0), state, count, count, st.sampled_from([0.0, 59.0, 61.0])),
+        st.builds(HealthCheckMissed, name, st.just(0.0), st.just("x")),
         st.builds(StopAsked, name, st.just(0.0), st.just("asked")),
         st.builds(Exited, name, st.just(0.0), st.sampled_from([0, 1, -9])),
-        st.builds(Leased, st.just(0.0)),
+        st.builds(LeaseRenewed, st.just(0.0)),
         st.builds(Drained, st.just(0.0)),
         st.builds(Tick, st.just(0.0)),
     ]
@@ -291,7 +304,7 @@ def _events() -> st.SearchStrategy[list[Event]]:
 @given(_events(), st.lists(st.floats(0, 120), min_size=40, max_size=40))
 def test_no_order_of_events_breaks_the_invariants(events: list[Event], pauses: list[float]) -> None:
     """Whatever happens in whatever order, invariants hold, and each worker is stopped and forgotten once at most."""
-    state = Supervision(POLICY, heard_at=0.0)
+    state = Supervision(POLICY, lease_renewed_at=0.0)
     now = 0.0
     told: set[str] = set()
     for event, pause in zip(events, pauses, strict=False):
@@ -301,12 +314,12 @@ def test_no_order_of_events_breaks_the_invariants(events: list[Event], pauses: l
                 continue
             told.discard(event.worker_id)
         known = set(state.workers)
-        for step in state.on(replace(event, at=now)):
+        for step in state.handle(replace(event, at=now)):
             match step:
                 case Stop(worker_id):
                     assert worker_id not in told
                     told.add(worker_id)
-                case Forget(worker_id):
+                case RemoveWorker(worker_id):
                     assert isinstance(event, Exited)
                     assert worker_id in known
                     assert worker_id not in state.workers

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rbee.hive.models import transfer
-from rbee.hive.models.remote import MAX_RETRY_AFTER_S, wished_delay
+from rbee.hive.models import partial_file
+from rbee.hive.models.remote import MAX_RETRY_AFTER_S, parse_retry_after
 from tests.support.hub import Hub
 from tests.unit.hive.test_downloads import FILE, REPO, _content, _hub, fetched
 
@@ -32,7 +32,7 @@ __all__ = ["_content", "_hub"]
 )
 def test_a_wish_to_wait_has_bounds(said: str | None, least: float | None, most: float | None) -> None:
     """Retry-After is read as seconds or as a date, and is never longer than five minutes or less than nothing."""
-    delay = wished_delay(said)
+    delay = parse_retry_after(said)
 
     assert (delay is None) is (least is None)
     assert delay is None or least is None or most is None or least <= delay <= most
@@ -40,7 +40,7 @@ def test_a_wish_to_wait_has_bounds(said: str | None, least: float | None, most: 
 
 def test_a_date_to_come_is_waited_for() -> None:
     """A date in Retry-After is as many seconds as there are until then."""
-    delay = wished_delay(format_datetime(datetime.now(UTC) + timedelta(seconds=100)))
+    delay = parse_retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=100)))
 
     assert delay is not None
     assert 60 <= delay <= 101
@@ -68,7 +68,7 @@ def test_after_a_power_cut_only_synced_bytes_are_believed(tmp_path: Path, hub: H
 def test_what_a_killed_process_left_is_believed(tmp_path: Path, hub: Hub, content: bytes) -> None:
     """Bytes that were written under this start of the machine count, synced or not."""
     sha256 = hashlib.sha256(content).hexdigest()
-    left_part(tmp_path, content[:1_500_000], version=sha256, synced=0, boot=transfer.boot_id())
+    left_part(tmp_path, content[:1_500_000], version=sha256, synced=0, boot=partial_file.boot_id())
 
     assert Path(fetched(tmp_path).local_path).read_bytes() == content
     assert hub.ranges(REPO, FILE) == ["bytes=1500000-"]
@@ -77,7 +77,7 @@ def test_what_a_killed_process_left_is_believed(tmp_path: Path, hub: Hub, conten
 def test_spoilt_leftovers_are_fetched_anew(tmp_path: Path, hub: Hub, content: bytes) -> None:
     """A checksum that fails because of what an earlier download left is not blamed on the source."""
     sha256 = hashlib.sha256(content).hexdigest()
-    left_part(tmp_path, bytes(1_000_000), version=sha256, synced=1_000_000, boot=transfer.boot_id())
+    left_part(tmp_path, bytes(1_000_000), version=sha256, synced=1_000_000, boot=partial_file.boot_id())
 
     assert Path(fetched(tmp_path).local_path).read_bytes() == content
     assert hub.ranges(REPO, FILE) == ["bytes=1000000-", None]

@@ -1,4 +1,4 @@
-"""One worker of the crew: what it was told, its process, and what is known of it beyond supervision."""
+"""Hold what is known of one worker beyond supervision: its specification, its process, and what it reported."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SpawnRequest, WorkerInfo, WorkerStopReceipt
 from rbee.errors import RbeeError
 from rbee.hive.memory import LoadedModel
-from rbee.hive.processes import WorkerOrder, WorkerProcess
-from rbee.hive.returned import Return, Stopped
-from rbee.hive.supervision import Life
+from rbee.hive.supervision import WorkerStatus
+from rbee.hive.workers.memory_reclaim import ReclaimResult, StoppedWorker
+from rbee.hive.workers.process import WorkerProcess, WorkerSpec
 from rbee.observe import metrics
 
 if TYPE_CHECKING:
     from rbee.client.worker import WorkerClient
 
 LAST_WORDS_S: Final = 1.0
-# A peak that grew by less is not worth a row.
+# A peak that grew by less is not stored.
 NOTABLE_GROWTH: Final = 1.01
 
 
 @dataclass(slots=True)
-class Member:
-    """`error` is its own account of why it ends; `remark` is what the operator should know of its start.
+class ManagedWorker:
+    """A worker whose process exists, or has just ended.
 
-    `device_bytes` is what it said to have taken of a GPU, `peak_bytes` the most that it was seen to take.
-    It `served` once its model had been loaded.
+    `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start.
+    `device_bytes` is the GPU memory that it reported, `peak_bytes` the most memory that it was seen to take;
+    `served` is true once its model was loaded.
     """
 
-    order: WorkerOrder
+    spec: WorkerSpec
     request: SpawnRequest
-    url: str
     need_bytes: int
     loaded: LoadedModel
     process: WorkerProcess
@@ -51,25 +51,25 @@ class Member:
     free_before: int | None = None
     served: bool = False
     killed: bool = False
-    stop_began: float | None = None
-    races: int = 0
+    stopping: bool = False
+    port_retries: int = 0
     client: WorkerClient | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def info(self, life: Life, last_active_unix: float) -> WorkerInfo:
-        """Give what lists show of it."""
-        order = self.order
+    def info(self, life: WorkerStatus, last_active_unix: float) -> WorkerInfo:
+        """Return the entry for lists of workers."""
+        spec = self.spec
         return WorkerInfo(
-            worker_id=order.worker_id,
-            url=self.url,
-            model_ref=order.model_ref,
-            backend=order.backend,
-            device=order.device,
+            worker_id=spec.worker_id,
+            url=spec.url,
+            model_ref=spec.model_ref,
+            backend=spec.backend,
+            device=spec.device,
             state=life.state,
-            slots_total=life.slots_total or order.slots,
+            slots_total=life.slots_total or spec.slots,
             slots_available=life.slots_available,
             pid=self.process.pid,
-            context_length=order.context_length,
+            context_length=spec.context_length,
             memory_bytes=self.memory_bytes,
             started_unix=self.started_unix,
             last_active_unix=last_active_unix,
@@ -77,32 +77,32 @@ class Member:
         )
 
     def new_peak(self) -> int | None:
-        """Look how much it takes of its device; give that if it is notably more than before."""
-        on_cpu = self.order.backend is Backend.CPU
+        """Return how much of its device the worker takes, if that is notably more than before."""
+        on_cpu = self.spec.backend is Backend.CPU
         taken = (self.process.peak_bytes() if on_cpu else self.device_bytes) or 0
         if taken <= self.peak_bytes * NOTABLE_GROWTH:
             return None
         self.peak_bytes = taken
         return taken
 
-    def count_load(self, before: Life, after: Life | None) -> None:
-        """Count its load where that has just ended well."""
+    def count_load(self, before: WorkerStatus, after: WorkerStatus | None) -> None:
+        """Count the load in the metrics where it has just succeeded."""
         if not self.served and after is not None and after.phase == "serving":
             self.served = True
             metrics.HIVE_LOADS.add(1, "done")
             metrics.HIVE_LOAD_SECONDS.observe(after.since - before.active_at)
 
-    def stopped(self) -> Stopped:
-        """Say how to know what it left."""
-        order = self.order
-        return Stopped(
-            self.process.pid, order.api_key, order.backend, order.device, self.device_bytes, self.free_before
+    def stopped(self) -> StoppedWorker:
+        """Return what is needed to check its memory after its end."""
+        spec = self.spec
+        return StoppedWorker(
+            self.process.pid, spec.api_key, spec.backend, spec.device, self.device_bytes, self.free_before
         )
 
-    def receipt(self, seconds: float, returned: Return) -> WorkerStopReceipt:
-        """Say what became of it; only once its process has ended."""
+    def receipt(self, seconds: float, returned: ReclaimResult) -> WorkerStopReceipt:
+        """Return the receipt of its stop; call it once the process has ended."""
         return WorkerStopReceipt(
-            worker_id=self.order.worker_id,
+            worker_id=self.spec.worker_id,
             pid=self.process.pid,
             gone=True,
             killed=self.killed,
@@ -112,32 +112,32 @@ class Member:
             held_by=list(returned.held_by),
         )
 
-    async def talk(self) -> WorkerClient:
-        """Give the worker's client; its HTTP library is loaded outside the loop, on first use."""
+    async def http_client(self) -> WorkerClient:
+        """Return the client of the worker; its HTTP library is imported in a thread, on first use."""
         if self.client is None:
             module: Any = await asyncio.to_thread(importlib.import_module, "rbee.client.worker")
-            self.client = module.WorkerClient(self.order.worker_id, self.url, self.order.api_key)
+            self.client = module.WorkerClient(self.spec.worker_id, self.spec.url, self.spec.api_key)
         return self.client
 
-    async def stuck_in_loading(self, limit_s: float) -> RbeeError:
-        """Ask a worker that did not load within *limit_s* seconds how far it is, and make the error of it."""
-        reached = "no answer to how far it is"
+    async def loading_timeout(self, limit_s: float) -> RbeeError:
+        """Return the error for a worker that did not load within *limit_s* seconds, with how far it got."""
+        reached = "unknown progress, because it did not answer"
         with contextlib.suppress(RbeeError, TimeoutError):
             async with asyncio.timeout(LAST_WORDS_S):
-                async for progress in (await self.talk()).loading():
+                async for progress in (await self.http_client()).loading():
                     reached = f"{progress.layers_loaded} of {progress.layers_total} layers ({progress.stage})"
                     break
-        worker_id, log_path = self.order.worker_id, self.process.log_path
+        worker_id, log_path = self.spec.worker_id, self.process.log_path
         return RbeeError(
             ErrorCode.LOADING_TIMEOUT,
-            f"Worker {worker_id} did not load {self.order.model_ref} within {limit_s:g} s; it had reached {reached}.",
+            f"Worker {worker_id} did not load {self.spec.model_ref} within {limit_s:g} s; it had reached {reached}.",
             details={"worker_id": worker_id, "state": reached, "log": str(log_path)},
             hint=f"Its log is {log_path}; raise loading_timeout_s of the hive for a slow disk.",
         )
 
-    def obituary(self, reason: str, code: ErrorCode | None) -> WorkerGone:
-        """Say why it is gone, with its own words and last lines where nobody asked it to go."""
-        worker_id = self.order.worker_id
+    def gone_message(self, reason: str, code: ErrorCode | None) -> WorkerGone:
+        """Return why it is gone; after a crash with its own error and the last lines of its log."""
+        worker_id = self.spec.worker_id
         if code is None:
             return WorkerGone(worker_id=worker_id, reason=reason)
         tail = self.process.log_tail()

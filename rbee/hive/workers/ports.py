@@ -1,4 +1,4 @@
-"""Choose the port of a new worker: the next free one from the first, skipping and naming what is taken."""
+"""Choose the port of a new worker: the next free one from the first, skipping those that are taken."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PortChoice:
 
     @property
     def remark(self) -> str:
-        """Say which ports were skipped; empty if none was."""
+        """Return which ports were skipped, as a sentence; empty if none was."""
         if not self.skipped:
             return ""
         some = ", ".join(map(str, self.skipped[:8])) + (", ..." if len(self.skipped) > 8 else "")
@@ -34,7 +34,7 @@ def choose_port(host: str, first: int, ours: Collection[int]) -> PortChoice:
 
     Args:
         first: where to begin; 0 means any free port that the system gives.
-        ours: ports that this hive has given out already: passed over without a word.
+        ours: ports that this hive has assigned already; skipped without a remark.
 
     Raises:
         RbeeError: WORKER_START_FAILED if there is none, or *host* is not an address of this machine.

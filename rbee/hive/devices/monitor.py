@@ -1,4 +1,4 @@
-"""What this machine computes with, as last seen: asked at start, before every spawn and now and then."""
+"""Keep what devices this machine has and how much of their memory is free, as last detected."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rbee.contracts.devices import Detection
 from rbee.hive.devices import probe
 
 WATCH_INTERVAL_S = 10.0
-# Free memory that changed by less than this share of all is not worth a message.
+# A change of free memory below this share of the total is not published.
 NOTABLE = 0.02
 
 
-class Devices:
+class DeviceMonitor:
     """The devices of this machine.
 
     Args:
         limit_s: how long a GPU driver may take to answer.
-        on_change: told the new detection after a change that matters.
+        on_change: called with the new detection after a notable change.
     """
 
     def __init__(self, limit_s: float, on_change: Callable[[Detection], None]) -> None:
@@ -28,17 +28,17 @@ class Devices:
         self._known: Detection | None = None
 
     async def known(self) -> Detection:
-        """Give what was last seen; the first time, look."""
+        """Return what was last detected; detect if nothing was."""
         return self._known or await self.look()
 
     async def look(self) -> Detection:
-        """Look now; several who ask at once share one look."""
+        """Detect now; concurrent callers share one detection."""
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._look())
         return await asyncio.shield(self._asking)
 
     async def watch(self) -> None:
-        """Look now and then, until cancelled."""
+        """Detect every few seconds, until cancelled."""
         while True:
             await self.look()
             await asyncio.sleep(WATCH_INTERVAL_S)

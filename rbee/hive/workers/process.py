@@ -1,4 +1,4 @@
-"""Worker processes: find the program, start it as a child that cannot outlive the hive, hear it, end it."""
+"""Run worker processes: children that cannot outlive the hive, with a lifeline and a log."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,19 +19,21 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.lifeline import Lifeline, LifelineReader
+from rbee.logfile import tail
+from rbee.net import host_port
+from rbee.programs import find_program
 
 PROGRAM: Final = "llm-worker-rbee"
 MARK: Final = "RBEE_HIVE_MARK"
 _PEAK: Final = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
-_TAIL_BYTES: Final = 16 * 1024
 _TAIL_LINES: Final = 20
-# A worker has no use for these, and what is not there cannot leak.
+# A worker does not need these, and what it does not have cannot leak.
 _WITHHELD: Final = ("RBEE_API_KEY", "RBEE_HIVE_", "RBEE_QUEEN_", "HF_TOKEN", "NOTIFY_SOCKET", "CREDENTIALS_DIRECTORY")
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerOrder:
-    """What a worker process is told on its command line and in its environment."""
+class WorkerSpec:
+    """What a worker process gets on its command line and in its environment."""
 
     worker_id: str
     model_path: str
@@ -50,8 +51,17 @@ class WorkerOrder:
     flash_attention: bool | None = None
     speculate: int = 0
 
+    @property
+    def url(self) -> str:
+        """Return where the worker listens."""
+        return f"http://{host_port(self.host, self.port)}"
+
+    def environment(self) -> dict[str, str]:
+        """Return what the environment of the worker has beyond that of every worker."""
+        return {"RBEE_WORKER_API_KEY": self.api_key}
+
     def arguments(self) -> list[str]:
-        """Give the command line: nothing secret in it, and nothing that the worker is to choose by itself."""
+        """Return the command line, without secrets and without what the worker is to choose by itself."""
         choices = {"--prompt-batch": self.prompt_batch, "--flash-attention": self.flash_attention}
         chosen = [(name, str(value).lower()) for name, value in choices.items() if value is not None]
         return [
@@ -71,39 +81,44 @@ class WorkerOrder:
         ]
 
 
-def find_program(configured: str | None) -> Path:
-    """Find the worker program. Raises RbeeError WORKER_BINARY_NOT_FOUND that says where it was looked for."""
+def worker_program(configured: str | None) -> Path:
+    """Return the worker program. Raises RbeeError WORKER_BINARY_NOT_FOUND that says where it was looked for."""
     if configured is not None:
         path = Path(configured).expanduser()
         if path.is_file() and os.access(path, os.X_OK):
             return path
-        raise _no_program(f"{path} (worker_binary) is not a program")
-    beside = Path(sys.executable).with_name(PROGRAM)
-    if beside.is_file() and os.access(beside, os.X_OK):
-        return beside
-    found = shutil.which(PROGRAM)
+        raise _program_not_found(f"{path} (setting worker_binary) is not an executable file")
+    found = find_program(PROGRAM)
     if found is None:
-        raise _no_program(f"{PROGRAM} is neither in {beside.parent} nor on the path")
-    return Path(found)
+        beside = Path(sys.executable).parent
+        raise _program_not_found(f"{PROGRAM} is neither in {beside} nor on PATH")
+    return found
 
 
-def mark_of(home: Path) -> str:
-    """Give what the workers of the hive with this home carry in their environment."""
+def hive_mark(home: Path) -> str:
+    """Return the mark in the environment of the workers of the hive with this home."""
     return str(home.resolve())
 
 
 class WorkerProcess:
     """A running worker: its process, its lifeline, its log."""
 
-    def __init__(self, process: asyncio.subprocess.Process, lifeline: LifelineReader, log_path: Path) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, line: Lifeline, lifeline: LifelineReader, log_path: Path
+    ) -> None:
         self._process = process
+        self._line = line
         self._lifeline = lifeline
         self.log_path = log_path
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, program: Path, order: WorkerOrder, *, home: Path, log_path: Path) -> WorkerProcess:
-        """Start a worker. Call it in the main thread: the parent-death signal follows the thread that spawned.
+    async def start(
+        cls, program: Path, arguments: Sequence[str], *, env: Mapping[str, str], home: Path, log_path: Path
+    ) -> WorkerProcess:
+        """Start a worker, or a spare one, with *env* in addition.
+
+        Call it in the main thread: the parent-death signal follows the thread that spawned.
 
         Raises RbeeError WORKER_START_FAILED, or DISK_FULL or PERMISSION_DENIED for its log.
         """
@@ -112,8 +127,8 @@ class WorkerProcess:
             **_inherited(os.environ),
             **lifeline.env(),
             "RBEE_HOME": str(home),
-            "RBEE_WORKER_API_KEY": order.api_key,
-            MARK: mark_of(home),
+            **env,
+            MARK: hive_mark(home),
             # CUDA counts devices by speed unless told to count as the driver's library does, which detection asked.
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         }
@@ -125,13 +140,13 @@ class WorkerProcess:
         try:
             process = await asyncio.create_subprocess_exec(
                 str(program),
-                *order.arguments(),
+                *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log_fd,
                 stderr=log_fd,
                 env=env,
                 pass_fds=(lifeline.child_fd,),
-                # Ctrl-C at a terminal is for the keeper; workers are told by their hive.
+                # Ctrl-C at a terminal is for the keeper; a hive stops its workers itself.
                 start_new_session=True,
             )
         except OSError as error:
@@ -144,37 +159,51 @@ class WorkerProcess:
         finally:
             os.close(log_fd)
         lifeline.spawned()
-        return cls(process, await lifeline.open(), log_path)
+        return cls(process, lifeline, await lifeline.open(), log_path)
 
-    async def hear(self) -> dict[str, Any] | None:
-        """Wait for what the worker says next; None when it is gone."""
+    @property
+    def running(self) -> bool:
+        """Return whether the process has not ended."""
+        return self._process.returncode is None
+
+    def give_orders(self, arguments: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
+        """Send a spare worker what it would have got when it was started; its output goes to *log_path*."""
+        self._line.order({"argv": list(arguments), "env": dict(env), "log": str(log_path)})
+        self.log_path = log_path
+
+    async def read_message(self) -> dict[str, Any] | None:
+        """Wait for the next report of the worker; None when it is gone."""
         return await self._lifeline.read()
 
     async def wait(self) -> int:
-        """Wait for the end; give the exit code, negative for a signal."""
+        """Wait for the end and return the exit code, negative for a signal."""
         code = await self._process.wait()
         self._lifeline.close()
         return code
 
     def terminate(self) -> None:
-        """Ask it to finish and end."""
+        """Send SIGTERM: the worker finishes its requests and ends."""
         with contextlib.suppress(ProcessLookupError):
             self._process.terminate()
 
     def kill(self) -> None:
-        """End it now."""
+        """Send SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
+    def close(self) -> None:
+        """Close the lifeline; a process that still lives ends itself."""
+        self._lifeline.close()
+
     def memory_bytes(self) -> int | None:
-        """Give the memory it holds; None if it is gone."""
+        """Return the memory that the process holds; None if it is gone."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.Error:
             return None
 
     def peak_bytes(self) -> int | None:
-        """Give the most memory that it has held so far; None where the system does not tell, or it is gone."""
+        """Return the most memory that the process has held; None where it is unknown or the process is gone."""
         try:
             status = Path(f"/proc/{self.pid}/status").read_text(encoding="ascii", errors="replace")
         except OSError:
@@ -183,20 +212,13 @@ class WorkerProcess:
         return int(found[1]) * 1024 if found else None
 
     def log_tail(self) -> list[str]:
-        """Give the last lines it printed."""
-        try:
-            with self.log_path.open("rb") as file:
-                file.seek(0, os.SEEK_END)
-                file.seek(max(file.tell() - _TAIL_BYTES, 0))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return []
-        return text.splitlines()[-_TAIL_LINES:]
+        """Return the last lines it printed."""
+        return tail(self.log_path, _TAIL_LINES)
 
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(_WITHHELD)}
 
 
-def _no_program(reason: str) -> RbeeError:
+def _program_not_found(reason: str) -> RbeeError:
     return RbeeError(ErrorCode.WORKER_BINARY_NOT_FOUND, f"The worker program was not found: {reason}.")

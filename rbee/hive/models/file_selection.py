@@ -1,4 +1,4 @@
-"""Choose which files of a repository a reference means: a pure function of their names."""
+"""Select the files of a repository that a reference means; a pure function of their names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUANT_IN_NAME: Final = re.compile(r"(?<![A-Za-z0-9])((?:I?Q\d|TQ\d|BF16|F16|F32
 
 
 def choose_files(ref: HubRef, names: Sequence[str]) -> list[str]:
-    """Give the files that *ref* means, all parts of a split model, the first part first.
+    """Return the files that *ref* means, all parts of a split model, the first part first.
 
     Raises RbeeError MODEL_NOT_FOUND that names what the repository has.
     """

@@ -6,7 +6,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.choice import choose_files
+from rbee.hive.models.file_selection import choose_files
 from rbee.hive.models.reference import HubRef, parse_reference
 
 NAMES = [

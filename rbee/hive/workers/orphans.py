@@ -1,4 +1,4 @@
-"""Remove what an earlier life of this hive left behind: its workers, and the logs of those long gone."""
+"""Remove what earlier hives of this home left behind: their workers, and the logs of workers long gone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from rbee.hive.processes import MARK, mark_of
+from rbee.hive.workers.process import MARK, hive_mark
 from rbee.logfile import ROTATED_SUFFIX
 
 log = logging.getLogger(__name__)
@@ -17,24 +17,24 @@ TERMINATE_S = 2.0
 KEPT_LOGS = 20
 
 
-def remove_leftovers(home: Path) -> list[int]:
-    """End the workers that carry this home's mark, whatever their name; give their process ids. Blocking."""
+def remove_orphans(home: Path) -> list[int]:
+    """Stop the workers that carry this home's mark, whatever their name; return their process ids. Blocking."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark_of(home):
+            if process.pid != os.getpid() and process.environ().get(MARK) == hive_mark(home):
                 found.append(process)
         except (psutil.Error, OSError):
             continue  # gone, or another user's and so not ours
     for process in found:
-        _quietly(process.terminate)
+        _if_alive(process.terminate)
     _, alive = psutil.wait_procs(found, timeout=TERMINATE_S)
     for process in alive:
-        _quietly(process.kill)
+        _if_alive(process.kill)
     psutil.wait_procs(alive, timeout=TERMINATE_S)
     pids = [int(process.pid) for process in found]
     if pids:
-        log.warning("removed workers of an earlier life", extra={"fields": {"pids": pids}})
+        log.warning("stopped workers of an earlier hive", extra={"fields": {"pids": pids}})
     return pids
 
 
@@ -47,11 +47,11 @@ def prune_logs(folder: Path, living: Collection[str] = ()) -> None:
             each.unlink(missing_ok=True)
 
 
-def _quietly(act: object) -> None:
+def _if_alive(act: object) -> None:
     assert callable(act)
     try:
         act()
     except psutil.NoSuchProcess:
         pass
     except psutil.AccessDenied:
-        log.warning("a leftover worker belongs to another user")
+        log.warning("an orphaned worker belongs to another user and was left running")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rbee.hive.leftovers import KEPT_LOGS, prune_logs
+from rbee.hive.workers.orphans import KEPT_LOGS, prune_logs
 
 
 def test_logs_of_workers_long_gone_are_removed_and_no_others(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Find models that need no fetching, and name the place of one that does: `file:`, `package:` and `https:`."""
+"""Find models that need no download, and plan the download of a URL: `file:`, `package:` and `https:`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rbee.hive.models.remote import RemoteFile
 
 
 def locate_file(ref: FileRef) -> Path:
-    """Give the path of a file of this machine; reading its header tells whether it is one."""
+    """Return the path of a file of this machine; reading its header will show whether it is a model."""
     return Path(ref.path)
 
 
 def locate_package(ref: PackageRef) -> Path:
-    """Find a file of an installed package without importing it: a package of weights may import what is not here.
+    """Find a file of an installed package without importing it: its imports may be missing here.
 
     Raises RbeeError MODEL_NOT_FOUND.
     """
@@ -51,7 +51,7 @@ def locate_package(ref: PackageRef) -> Path:
 
 
 def plan_url(ref: UrlRef) -> list[RemoteFile]:
-    """Give the one file of an address, in a folder of the host, its name kept apart from others by a digest."""
+    """Return the one file of an address, in a folder of the host, its name kept apart from others by a digest."""
     parts = urlsplit(ref.url)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(parts.path).rsplit("/", 1)[-1]).lstrip(".") or "model"
     stem = name.removesuffix(".gguf")[-100:]

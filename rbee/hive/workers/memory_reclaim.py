@@ -1,7 +1,7 @@
-"""Look after a worker's end whether its memory came back, and name who holds it where it did not.
+"""Check after a worker's end whether its memory was released, and by whom it is held where it was not.
 
-A process that is gone holds nothing; but it may have left children, and the memory of a GPU is given back by its
-driver, which may not do so. So both are looked at, and not concluded.
+A process that is gone holds nothing, but it may have left children, and the memory of a GPU is released by its
+driver, which may fail to. So both are checked.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import psutil
 from rbee.contracts.devices import Backend, Detection
 from rbee.contracts.workers import MemoryHolder
 from rbee.hive.devices import probe
-from rbee.hive.inventory import Devices
+from rbee.hive.devices.monitor import DeviceMonitor
 
 log = logging.getLogger(__name__)
-# A driver gives memory back a moment after a process has ended; a part may be its own.
+# A driver releases memory a moment after a process has ended, and may keep a part of it.
 PATIENCE_S: Final = 2.0
 LOOK_AGAIN_S: Final = 0.2
 RETURNED_SHARE: Final = 0.8
@@ -29,8 +29,8 @@ KEY_VARIABLE: Final = "RBEE_WORKER_API_KEY"
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
-    """A worker that is to end: how to know what it leaves, and what it took.
+class StoppedWorker:
+    """A worker that is to end: how to find what it leaves, and what it took.
 
     `taken_bytes` is what it took of its device, `free_before` what the device had free while it still lived; both
     are None on a CPU.
@@ -45,58 +45,58 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
-class Return:
-    """Whether the memory of a worker came back (None: nobody could look), and who holds what did not."""
+class ReclaimResult:
+    """Whether the memory of a worker was released (None: unknown), and which processes hold what was not."""
 
     came_back: bool | None
     held_by: tuple[MemoryHolder, ...] = ()
 
 
-class Returns:
-    """Looks before and after an end.
+class ReclaimChecker:
+    """Reads free memory before and after a worker's end.
 
     Args:
-        devices: says what GPUs have free.
+        devices: detects what GPUs have free.
         limit_s: how long a GPU driver may take to answer.
     """
 
-    def __init__(self, devices: Devices, limit_s: float) -> None:
+    def __init__(self, devices: DeviceMonitor, limit_s: float) -> None:
         self._devices = devices
         self._limit_s = limit_s
 
     async def free_on(self, backend: Backend, device: int) -> int | None:
-        """Give what a GPU has free now; None for a CPU, whose processes are looked at instead."""
+        """Return what a GPU has free now; None for a CPU, where leftover processes are searched instead."""
         if backend is Backend.CPU or backend in (await self._devices.known()).faults:
-            return None  # a driver that is known to be broken is not waited for once more at every end
+            return None  # a broken driver would be waited for at every stop
         return _free(await self._devices.look(), backend, device)
 
-    async def look(self, stopped: Sequence[Stopped]) -> list[Return]:
-        """Look at several workers, all of which have ended."""
-        left = await asyncio.to_thread(left_behind, {each.key: each.pid for each in stopped})
-        return [await self._look(each, left[each.key]) for each in stopped]
+    async def check(self, stopped: Sequence[StoppedWorker]) -> list[ReclaimResult]:
+        """Check several workers, all of which have ended."""
+        left = await asyncio.to_thread(leftover_processes, {each.key: each.pid for each in stopped})
+        return [await self._check_one(each, left[each.key]) for each in stopped]
 
-    async def _look(self, stopped: Stopped, left: list[MemoryHolder]) -> Return:
+    async def _check_one(self, stopped: StoppedWorker, left: list[MemoryHolder]) -> ReclaimResult:
         if left:
-            return Return(came_back=False, held_by=tuple(left))
+            return ReclaimResult(came_back=False, held_by=tuple(left))
         if stopped.backend is Backend.CPU:
-            return Return(came_back=True)
+            return ReclaimResult(came_back=True)
         if stopped.taken_bytes is None or stopped.free_before is None:
-            return Return(came_back=None)
+            return ReclaimResult(came_back=None)
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while True:
             free = _free(await self._devices.look(), stopped.backend, stopped.device)
             if free is not None and free - stopped.free_before >= RETURNED_SHARE * stopped.taken_bytes:
-                return Return(came_back=True)
+                return ReclaimResult(came_back=True)
             if asyncio.get_running_loop().time() >= deadline:
                 break
             await asyncio.sleep(LOOK_AGAIN_S)
         if free is None:
-            return Return(came_back=None)
+            return ReclaimResult(came_back=None)
         holders = await probe.holders(stopped.device, self._limit_s) if stopped.backend is Backend.CUDA else {}
-        return Return(came_back=False, held_by=tuple(_named(pid, size) for pid, size in holders.items()))
+        return ReclaimResult(came_back=False, held_by=tuple(_named(pid, size) for pid, size in holders.items()))
 
 
-def left_behind(workers: Mapping[str, int]) -> dict[str, list[MemoryHolder]]:
+def leftover_processes(workers: Mapping[str, int]) -> dict[str, list[MemoryHolder]]:
     """Find the processes that workers left, by key: of their sessions, or with their key. Blocking.
 
     Args:

@@ -1,4 +1,4 @@
-"""The catalogue's tables, through SQLAlchemy: blocking, for the catalogue's own thread only."""
+"""Store the catalog in a database, through SQLAlchemy; blocking, for the catalog's own thread only."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ MODELS: Final = sa.Table(
     sa.Column("architecture", sa.String(64)),
     sa.Column("context_length", sa.BigInteger),
     sa.Column("downloaded_at_unix", sa.BigInteger, nullable=False),
-    # Beside what the catalogue shows: when the file was last changed, to notice that it was.
+    # Not in lists: when the file was last changed, to detect that it was.
     sa.Column("modified_ns", sa.BigInteger, nullable=False),
 )
-# What loads took of a device's memory at most, for the next estimate.
+# The most memory that each load took, for the next estimate.
 LOADS: Final = sa.Table(
     "loads",
     _METADATA,
@@ -47,7 +47,7 @@ LOADS: Final = sa.Table(
 )
 
 
-class Rows:
+class CatalogTable:
     """The rows of one database. Every method raises RbeeError STATE_CORRUPT where the database is not usable."""
 
     def __init__(self, url: str) -> None:
@@ -57,7 +57,7 @@ class Rows:
             _METADATA.create_all(self._engine)
 
     def all(self) -> list[tuple[CatalogEntry, int]]:
-        """Give every row with the time its file was last changed, in nanoseconds."""
+        """Return every row with the time its file was last changed, in nanoseconds."""
         with self._explained(), self._engine.connect() as connection:
             rows = connection.execute(sa.select(MODELS)).mappings().all()
             return [_entry(dict(row)) for row in rows]
@@ -75,7 +75,7 @@ class Rows:
             connection.execute(sa.delete(MODELS).where(MODELS.c.id == model_id))
 
     def peaks(self) -> dict[str, int]:
-        """Give the most bytes that each load took, by the id of the loaded model."""
+        """Return the most bytes that each load took, by the id of the loaded model."""
         with self._explained(), self._engine.connect() as connection:
             return {str(row[0]): int(row[1]) for row in connection.execute(sa.select(LOADS.c.id, LOADS.c.peak_bytes))}
 
@@ -108,15 +108,15 @@ class Rows:
         except DatabaseError as error:
             raise RbeeError(
                 ErrorCode.STATE_CORRUPT,
-                f"The model catalogue {self._name} cannot be used: {error.orig}.",
+                f"The model catalog {self._name} cannot be used: {error.orig}.",
                 details={"database": self._name},
                 hint="Move the file away, or name another with models_db; the models themselves stay, "
-                "and are catalogued again when they are used.",
+                "and are cataloged again when they are used.",
             ) from error
         except SQLAlchemyError as error:
             raise RbeeError(
                 ErrorCode.STATE_CORRUPT,
-                f"The model catalogue {self._name} cannot be opened: {error}.",
+                f"The model catalog {self._name} cannot be opened: {error}.",
                 details={"database": self._name},
                 hint="Correct the setting models_db of the hive.",
             ) from error

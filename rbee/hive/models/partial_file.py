@@ -1,0 +1,145 @@
+"""Keep the file of a download until it is whole.
+
+A file grows as `NAME.part` beside its target, with `NAME.part.json` naming the version that it is a part of; it is
+renamed to the target only when it is whole, checked and on the disk. Bytes are written as they come and synced every
+8 MiB: what a power cut leaves beyond the last sync is discarded, what a killed process leaves is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from rbee.config.atomic_write import atomic_write
+from rbee.config.paths import storage_error
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
+
+SYNC_BYTES: Final = 8 * 1024 * 1024
+
+
+class PartialFile:
+    """A file that is being downloaded to *target*. Blocking; call it from a thread."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self._part = target.with_name(target.name + ".part")
+        self._note = target.with_name(target.name + ".part.json")
+        self._unsynced = 0
+
+    def size(self) -> int:
+        """Return how many bytes are there, 0 if none."""
+        try:
+            return self._part.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def recover(self) -> int:
+        """Truncate what an earlier boot of the machine may have left half-written; return how many bytes are there."""
+        have, note = self.size(), self._read_note()
+        synced = note.get("synced")
+        if have and note.get("boot") != boot_id() and isinstance(synced, int) and synced < have:
+            os.truncate(self._part, synced)
+            return synced
+        return have
+
+    def version(self) -> str | None:
+        """Return the version that the bytes belong to; None if that is not known."""
+        version = self._read_note().get("version")
+        return version if isinstance(version, str) else None
+
+    def begin(self, version: str | None) -> None:
+        """Start with an empty file, for bytes of *version*."""
+        self.target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._part.write_bytes(b"")
+        self._write_note(version, 0)
+
+    def _read_note(self) -> dict[str, Any]:
+        try:
+            note = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
+
+    def _write_note(self, version: str | None, synced: int) -> None:
+        """Replace the note at once, so that half of one is never read."""
+        note = json.dumps({"version": version, "synced": synced, "boot": boot_id()})
+        atomic_write(self._note, note, durable=False)
+
+    def append(self, data: bytes) -> None:
+        """Add bytes at the end."""
+        with self._part.open("ab", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            self._unsynced += len(data)
+            if self._unsynced >= SYNC_BYTES:
+                os.fsync(file.fileno())
+                self._unsynced = 0
+                self._write_note(self.version(), self.size())
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of what is there."""
+        return sha256_of(self._part)
+
+    def finish(self) -> None:
+        """Return the file its name, so that it survives a power cut whole or not at all."""
+        with self._part.open("rb") as file:
+            os.fsync(file.fileno())
+        self._part.replace(self.target)
+        self._note.unlink(missing_ok=True)
+        folder = os.open(self.target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def discard(self) -> None:
+        """Remove what is there."""
+        self._part.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
+
+
+def boot_id() -> str:
+    """Return the id of this boot of the machine; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal. Blocking."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise RbeeError DISK_FULL unless *needed* more bytes fit where *folder* lies."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise _disk_full(folder, needed, free)
+
+
+def _disk_full(folder: Path, needed: int, free: int) -> RbeeError:
+    mib = 1024 * 1024
+    return RbeeError(
+        ErrorCode.DISK_FULL,
+        f"The download needs {-(-needed // mib)} MB in {folder}, and {free // mib} MB are free.",
+        details={"path": str(folder), "required_bytes": needed, "available_bytes": free},
+    )
+
+
+def disk_error(error: OSError, target: Path, needed: int = 0) -> RbeeError:
+    """Return the error for a write that failed; *needed* is how many bytes were still to come."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _disk_full(target.parent, needed, shutil.disk_usage(target.parent).free)
+    return storage_error(error, target)

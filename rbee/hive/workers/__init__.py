@@ -1,0 +1,1 @@
+"""Start worker processes, watch them, and stop them."""

@@ -1,0 +1,205 @@
+"""Start a worker's process: get its model, choose device and port, build its specification, launch it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import platform
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from rbee.config.credentials import new_key
+from rbee.config.paths import Paths
+from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import new_id
+from rbee.contracts.models import CatalogEntry
+from rbee.contracts.workers import SpawnRequest
+from rbee.errors import RbeeError
+from rbee.gguf.header import GgufHeader, read_header
+from rbee.hive.devices.monitor import DeviceMonitor
+from rbee.hive.memory import LoadedModel, LoadOptions
+from rbee.hive.models.catalog import Catalog
+from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.reference import parse_reference
+from rbee.hive.preflight import PreflightResult, choose_device
+from rbee.hive.settings import HiveSettings
+from rbee.hive.workers import orphans
+from rbee.hive.workers.ports import PortChoice, choose_port
+from rbee.hive.workers.process import WorkerProcess, WorkerSpec, worker_program
+from rbee.hive.workers.spare import SpareWorker
+
+_ARM: Final = ("arm64", "aarch64")
+SPARE_MIN_MEMORY_BYTES: Final = 4 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model that is on this machine: its row of the catalog and the header of its file."""
+
+    entry: CatalogEntry
+    header: GgufHeader
+
+
+@dataclass(frozen=True, slots=True)
+class SpawnPlan:
+    """What is to be launched, and the memory that it is expected to take; `remark` is for the operator."""
+
+    spec: WorkerSpec
+    need_bytes: int
+    loaded: LoadedModel
+    remark: str
+
+
+class WorkerSpawner:
+    """Turns requests into processes. Which workers there are is told to it with each call.
+
+    Args:
+        callback_url: where workers report that their port is bound.
+        on_key: called with every worker's key, to keep it out of the logs.
+    """
+
+    def __init__(
+        self,
+        settings: HiveSettings,
+        paths: Paths,
+        *,
+        devices: DeviceMonitor,
+        downloads: Downloads,
+        catalog: Catalog,
+        callback_url: str,
+        on_key: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._devices = devices
+        self._downloads = downloads
+        self._catalog = catalog
+        self._callback_url = callback_url
+        self._on_key = on_key
+        self._spare = SpareWorker(paths.home, paths.logs / "spare-worker.log")
+
+    async def ensure_model(self, reference: str) -> LocalModel:
+        """Download the model where it is not here, and read its header.
+
+        Raises RbeeError: INVALID_MODEL_REF, whatever the download finds wrong, or WORKER_BINARY_NOT_FOUND, because
+        without a program nothing should be downloaded.
+        """
+        worker_program(self._settings.worker_binary)
+        entry = await self._downloads.ensure(parse_reference(reference))
+        return LocalModel(entry, await asyncio.to_thread(read_header, Path(entry.local_path)))
+
+    async def plan(
+        self,
+        request: SpawnRequest,
+        model: LocalModel,
+        *,
+        reserved: Mapping[tuple[Backend, int], int],
+        ports: Collection[int],
+        quarantined: Mapping[tuple[Backend, int], RbeeError],
+    ) -> SpawnPlan:
+        """Choose where and how the worker is to run.
+
+        Args:
+            reserved: bytes, by device, that workers which are still loading will take.
+            ports: the ports of the other workers.
+            quarantined: the devices that must not be used, each with the error for whoever needs it.
+
+        Raises RbeeError: whatever preflight finds wrong, or WORKER_START_FAILED where no port is free.
+        """
+        settings, entry, header = self._settings, model.entry, model.header
+        slots = request.slots or settings.slots
+        asked = request.context_length or settings.context_length
+        context_length = min(asked, header.context_length or asked)
+
+        def load_on(backend: Backend) -> LoadOptions:
+            return LoadOptions(
+                backend,
+                slots,
+                context_length,
+                cache_type=settings.cache_type,
+                flash_attention=settings.flash_attention,
+                prompt_batch=settings.prompt_batch,
+                speculate=settings.speculate,
+            )
+
+        def loaded_on(backend: Backend) -> LoadedModel:
+            return LoadedModel(entry.sha256 or entry.reference, entry.size_bytes, load_on(backend))
+
+        def preflight(measured: Mapping[Backend, int | None]) -> PreflightResult:
+            return choose_device(
+                detection,
+                header,
+                backend=request.backend,
+                device=request.device,
+                load_on=load_on,
+                promised=reserved,
+                quarantined=quarantined,
+                measured={backend: peak for backend, peak in measured.items() if peak is not None},
+                arm=platform.machine().lower() in _ARM,
+            )
+
+        detection = await self._devices.look()
+        try:
+            chosen = preflight({backend: self._catalog.peak_known(loaded_on(backend)) for backend in Backend})
+        except RbeeError as error:
+            if error.code not in (ErrorCode.RAM_EXHAUSTED, ErrorCode.VRAM_EXHAUSTED):
+                raise
+            # A spawn waits for the database only where a measurement in it may change the answer.
+            chosen = preflight({backend: await self._catalog.peak(loaded_on(backend)) for backend in Backend})
+        port = self.choose_port(ports)
+        spec = WorkerSpec(
+            worker_id=new_id("worker"),
+            model_path=entry.local_path,
+            model_ref=entry.reference,
+            backend=chosen.device.backend,
+            device=chosen.device.index,
+            slots=slots,
+            context_length=context_length,
+            host=settings.host,
+            port=port.port,
+            callback_url=self._callback_url,
+            api_key=new_key(),
+            cache_type=settings.cache_type,
+            prompt_batch=settings.prompt_batch,
+            flash_attention=settings.flash_attention,
+            speculate=settings.speculate,
+        )
+        self._on_key(spec.api_key)
+        return SpawnPlan(spec, chosen.need_bytes, loaded_on(spec.backend), port.remark)
+
+    def choose_port(self, ports: Collection[int]) -> PortChoice:
+        """Choose a port for a worker, none of *ports*."""
+        return choose_port(self._settings.host, self._settings.first_worker_port, ports)
+
+    async def launch(self, spec: WorkerSpec) -> WorkerProcess:
+        """Start a worker's process. Raises RbeeError as `WorkerProcess.start` does."""
+        program = worker_program(self._settings.worker_binary)
+        self._paths.make(self._paths.logs)
+        log_path = self._paths.logs / f"{spec.worker_id}.log"
+        return await self._spare.take(program, spec, log_path) or await WorkerProcess.start(
+            program, spec.arguments(), env=spec.environment(), home=self._paths.home, log_path=log_path
+        )
+
+    async def ensure_spare(self) -> None:
+        """Keep a spare worker where the settings and the machine's memory allow one."""
+        if not self._settings.spare_worker or psutil.virtual_memory().total < SPARE_MIN_MEMORY_BYTES:
+            return
+        with contextlib.suppress(RbeeError):  # without a program there is no spare; a spawn says so
+            await self._spare.ensure(worker_program(self._settings.worker_binary))
+
+    async def close(self) -> None:
+        """Stop the spare worker."""
+        await self._spare.close()
+
+    def remove_orphans(self) -> None:
+        """Stop the workers that an earlier hive of this home left behind. Blocking."""
+        orphans.remove_orphans(self._paths.home)
+
+    def prune_logs(self, living: Collection[str]) -> None:
+        """Remove the logs of workers long gone, none of those whose id is in *living*. Blocking."""
+        orphans.prune_logs(self._paths.logs, living)

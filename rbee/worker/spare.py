@@ -1,0 +1,61 @@
+"""Be a spare worker: import everything, then wait for the orders of the hive.
+
+A spare has no model, no GPU context and no port; its start after the orders costs little more than the load alone.
+The orders are `{"argv": [...], "env": {...}, "log": PATH}`, sent over the lifeline, so that the key stays secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import threading
+from typing import Any, Final
+
+from rbee.lifeline import ORDERED, OwnerLink
+
+READY: Final = {"spare": "ready"}
+TAKEN: Final = {"spare": "taken"}
+_MODULES: Final = (
+    "rbee.daemonkit.cli",
+    "rbee.worker.app",
+    "rbee.worker.settings",
+    "rbee.worker.engine.llama_load",
+    "uvloop",
+)
+_NICE: Final = 10
+
+
+def await_orders(owner: OwnerLink) -> list[str]:
+    """Import what a worker needs, wait for the orders and return the arguments in them."""
+    # Priority belongs to a thread on Linux: the importing one ends, and the worker runs with the usual priority.
+    importing = threading.Thread(target=_import_all, name="imports")
+    importing.start()
+    importing.join()
+    owner.tell(READY)
+    orders: dict[str, Any] = owner.orders()
+    if not orders:
+        sys.exit(f"llm-worker-rbee: {ORDERED} is for a hive that starts a worker; see llm-worker-rbee --help")
+    os.environ.update(orders["env"])
+    log = os.open(orders["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log, stream.fileno())
+    os.close(log)
+    owner.tell(TAKEN)
+    return list(orders["argv"])
+
+
+def _import_all() -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+    for name in _MODULES:
+        # What is missing is reported when the worker needs it.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    from rbee.errors import RbeeError
+    from rbee.worker.engine import llama_library
+
+    with contextlib.suppress(ImportError, RbeeError):
+        llama_library.functions()
