@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rbee.config.paths import Paths
     from rbee.hive.settings import HiveSettings
 
-# A queen that comes back starts her hive anew while the earlier one is still ending.
+# A queen that comes back starts its hive again while the earlier one is still stopping.
 LOCK_PATIENCE_S = 3.0
 GIL_SWITCH_S = 0.0005
 
@@ -24,7 +24,7 @@ GIL_SWITCH_S = 0.0005
 def main() -> None:
     """Run the program."""
     owner = lifeline.attach()
-    # Until it serves: the collector would go through all that is being imported, again and again.
+    # Until the server runs: the collector would scan everything that is being imported, again and again.
     gc.disable()
     # The database is loaded in a thread beside the first requests, which would wait 5 ms for their turn each time.
     sys.setswitchinterval(GIL_SWITCH_S)

@@ -1,4 +1,4 @@
-"""Make the hive's application: its routes behind its key."""
+"""Build the hive's application: its routes behind its key."""
 
 from __future__ import annotations
 

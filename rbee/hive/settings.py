@@ -19,7 +19,7 @@ class HiveSettings(LayeredSettings):
 
     model_config = SettingsConfigDict(env_prefix="RBEE_HIVE_")
     table = "hive"
-    credentials: ClassVar[Mapping[str, str]] = {"api_key": "hive-api-key"}
+    credentials: ClassVar[Mapping[str, str]] = {"api_key": "hive-api-key", "models_db": "models-db"}
     foreign_env = ("RBEE_HIVE_MARK",)
 
     host: str = Field(default="127.0.0.1", min_length=1, description="address to listen on; workers listen there too")

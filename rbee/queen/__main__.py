@@ -1,6 +1,6 @@
 """The program `queen-rbee`.
 
-The local hive is begun before anything else where a keeper waits for both, and launched before most of the queen's own
+The local hive is started before anything else where a keeper waits for both, and before most of the queen's own
 imports in any case, so that both start at the same time.
 """
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def main() -> None:
     """Serve until a signal or the shutdown route ends the queen."""
     owner = lifeline.attach()
-    # Until it serves: the collector would go through all that is being imported, again and again.
+    # Until the server runs: the collector would scan everything that is being imported, again and again.
     gc.disable()
-    begun = _begun(owner)
+    prestarted = _prestart(owner)
 
     from rbee.config.paths import Paths
     from rbee.daemonkit.cli import EXIT_CONFIG, fail
@@ -35,15 +35,15 @@ def main() -> None:
     settings = PROGRAM.parse(sys.argv[1:], os.environ, owner)
     paths = Paths(settings.home.expanduser().absolute()) if settings.home else Paths.of(os.environ)
     try:
-        _serve(settings, paths, owner, begun)
+        _serve(settings, paths, owner, prestarted)
     except ConfigError as error:
         fail(PROGRAM.name, error, owner, EXIT_CONFIG)
     except RbeeError as error:
         fail(PROGRAM.name, error, owner)
 
 
-def _begun(owner: lifeline.OwnerLink) -> PrestartedHive | None:
-    """Begin a hive for a queen whose keeper waits; any other may have no use for one, and has time."""
+def _prestart(owner: lifeline.OwnerLink) -> PrestartedHive | None:
+    """Start a hive for a queen whose keeper waits; any other queen may need none, and has time."""
     if not owner.owned:
         return None
     from rbee.queen.local_hive.prestart import prestart
@@ -51,7 +51,7 @@ def _begun(owner: lifeline.OwnerLink) -> PrestartedHive | None:
     return prestart(os.environ)
 
 
-def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, begun: PrestartedHive | None) -> None:
+def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, prestarted: PrestartedHive | None) -> None:
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
     from rbee.daemonkit.home_lock import HomeLock
@@ -66,9 +66,9 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, beg
     lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.restored_socket(settings.host, settings.port) or bind(settings.host, settings.port)
     launcher = _launcher(paths, ephemeral=owner.owned) if settings.local_hive else None
-    launched = _launched(launcher, settings.local_hive_port, begun) if launcher is not None else None
-    if launcher is None and begun is not None:
-        begun.abort()
+    launched = _launched(launcher, settings.local_hive_port, prestarted) if launcher is not None else None
+    if launcher is None and prestarted is not None:
+        prestarted.abort()
 
     import asyncio
 
@@ -99,15 +99,15 @@ def _launcher(paths: Paths, *, ephemeral: bool) -> HiveLauncher:
     return HiveLauncher(paths, new_key(), os.environ, ephemeral)
 
 
-def _launched(launcher: HiveLauncher, port: int, begun: PrestartedHive | None) -> HiveProcess | None:
+def _launched(launcher: HiveLauncher, port: int, prestarted: PrestartedHive | None) -> HiveProcess | None:
     from rbee.errors import RbeeError
     from rbee.queen.local_hive.process import free_port
 
     try:
-        return launcher.launch(free_port(port), begun)
+        return launcher.launch(free_port(port), prestarted)
     except RbeeError as error:
-        if begun is not None:
-            begun.abort()
+        if prestarted is not None:
+            prestarted.abort()
         # The queen serves other nodes all the same; whoever needs this one hears the reason then.
         print(f"queen-rbee: {error.message}", file=sys.stderr)  # noqa: T201
         return None

@@ -1,4 +1,4 @@
-"""Make the queen's application: its routes behind its key."""
+"""Build the queen's application: its routes behind its key."""
 
 from __future__ import annotations
 

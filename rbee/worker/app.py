@@ -1,4 +1,4 @@
-"""Put the worker together and run it to its end."""
+"""Build the worker's application and run it to its end."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.sockets import bind
 from rbee.daemonkit.tickets import Tickets
 from rbee.lifeline import OwnerLink
+from rbee.net import host_port
 from rbee.worker import routes
 from rbee.worker.compat import routes as compat_routes
 from rbee.worker.dependencies import Worker
@@ -28,14 +29,13 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int:
-    """Serve until the end; gives the exit code: 0, or 1 if the model or the engine failed.
+    """Serve until the end; return the exit code: 0, or 1 if the model or the engine failed.
 
     Raises RbeeError if the port cannot be had.
     """
     service = WorkerService(settings, thread, tell=owner.tell)
     sock = bind(settings.host, settings.port)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{sock.getsockname()[1]}"
+    url = f"http://{host_port(settings.host, sock.getsockname()[1])}"
 
     async def ending() -> WorkerStopReceipt:
         began = time.monotonic()
