@@ -147,7 +147,13 @@ class Rig:
                 "ansible_ssh_common_args": self._trust.ansible_options(),
                 "ansible_control_path_dir": str(session_folder(self.folder)),
             },
-            fleet={"rbee_repo_url": self.repository.url, "rbee_repo_branch": "main", **fleet},
+            fleet={
+                "rbee_repo_url": self.repository.url,
+                "rbee_repo_branch": "main",
+                # Scenarios count the processes of workers.
+                "rbee_hive_settings": {"spare_worker": False},
+                **fleet,
+            },
         )
 
     def close(self) -> None:

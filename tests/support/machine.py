@@ -39,7 +39,8 @@ class Machine:
         self.tables: dict[str, dict[str, Any]] = {
             "": {"queen_url": f"http://127.0.0.1:{self.queen_port}"},
             "queen": {"port": self.queen_port, "local_hive_port": self.hive_port},
-            "hive": {"first_worker_port": self.worker_port},
+            # No process that no scenario has started; the spare worker has tests of its own.
+            "hive": {"first_worker_port": self.worker_port, "spare_worker": False},
             "models": {},
         }
         self.env: dict[str, str] = {}
