@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping, Sequence
 
 LIFELINE_FD: Final = "RBEE_LIFELINE_FD"
 ORDERED: Final = "--await-orders"
@@ -49,10 +50,13 @@ class Lifeline:
         """Close the child's end in this process, so that its death shows as end-of-file."""
         self._theirs.close()
 
-    def order(self, orders: dict[str, Any]) -> None:
-        """Send the orders to a child that waits for them; a dead child is detected by `read`."""
+    def give_arguments(self, argv: Sequence[str], env: Mapping[str, str], log: str) -> None:
+        """Send a child that was started with `ORDERED` what it would have got at its start; its output goes to *log*.
+
+        Secrets may be among it: nobody else can read the line. A child that is gone is noticed elsewhere.
+        """
         with contextlib.suppress(OSError):
-            self._ours.sendall(_line(orders))
+            self._ours.sendall(_line({"argv": list(argv), "env": dict(env), "log": log}))
 
     def read(self, timeout_s: float) -> dict[str, Any] | None:
         """Return the child's next line, None at end-of-file. Raises TimeoutError after *timeout_s* seconds."""
@@ -121,11 +125,22 @@ class OwnerLink:
         with self._lock, contextlib.suppress(OSError):
             self._sock.sendall(_line(message))
 
-    def orders(self) -> dict[str, Any]:
-        """Wait for the owner's orders and return them; without an owner they are empty."""
+    def take_arguments(self) -> list[str]:
+        """Wait for orders `{"argv", "env", "log"}`; write to that log, take over the environment, return the arguments.
+
+        Exits where there is no owner who could give any.
+        """
         if self._sock is not None:
             self._ordered.wait()
-        return self._orders
+        orders = self._orders
+        if not orders:
+            sys.exit(f"{ORDERED} is for a program that starts this one as its child; see --help")
+        os.environ.update(orders["env"])
+        log = os.open(orders["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(log, stream.fileno())
+        os.close(log)
+        return list(orders["argv"])
 
     def _listen(self, sock: socket.socket) -> None:
         """Receive the orders, if any, until the owner's end closes; then exit."""

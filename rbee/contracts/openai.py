@@ -26,7 +26,8 @@ TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 class OpenModel(BaseModel):
     """A model that ignores unknown fields."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+    # A validator is built for its first request: a worker starts a tenth of a second sooner without all of them.
+    model_config = ConfigDict(extra="ignore", protected_namespaces=(), defer_build=True)
 
 
 class ContentPart(OpenModel):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Body
-from pydantic import BaseModel, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from rbee.daemonkit.errors import validation_error
@@ -14,25 +16,35 @@ T = TypeVar("T")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class _FromJson:
-    """A type annotation by which pydantic parses the bytes of a body in one pass, without Python objects in between.
+class _Parser:
+    """Parses a body as *model*, whose validator is built for the first one."""
 
-    FastAPI passes bytes on if a request has no content type: `RequestMiddleware` removes it.
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+    @cached_property
+    def adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self._model)
+
+    def __call__(self, body: bytes) -> Any:
+        try:
+            return self.adapter.validate_json(body)
+        except ValidationError as error:
+            raise validation_error(list(error.errors(include_url=False))) from error
+
+
+class _FromJson:
+    """Have pydantic parse the bytes of a body itself, in one pass, instead of FastAPI by way of Python objects.
+
+    FastAPI hands over bytes where a request has no content type: the middleware takes it away (`RequestMiddleware`).
     """
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        adapter = TypeAdapter(source)
+    def __get_pydantic_core_schema__(self, source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(_Parser(source))
 
-        def parse(body: bytes) -> Any:
-            try:
-                return adapter.validate_json(body)
-            except ValidationError as error:
-                raise validation_error(list(error.errors(include_url=False))) from error
-
-        # The model's own schema is for the OpenAPI document.
-        return core_schema.json_or_python_schema(
-            json_schema=handler(source), python_schema=core_schema.no_info_plain_validator_function(parse)
-        )
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        parser: _Parser = schema["function"]["function"]
+        return handler(parser.adapter.core_schema)
 
 
 JsonBody = Annotated[T, Body(), _FromJson()]

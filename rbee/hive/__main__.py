@@ -35,17 +35,10 @@ def main() -> None:
 
 
 def await_orders(owner: lifeline.OwnerLink) -> list[str]:
-    """Import what it takes to serve, wait until the owner tells where and how, and give the arguments for that."""
+    """Import what it takes to serve, then wait for the arguments with which to serve, and return them."""
     from rbee.hive import app, daemon, settings  # noqa: F401
 
-    orders = owner.orders()
-    if not orders:
-        sys.exit(f"rbee-hive: {lifeline.ORDERED} is for a queen who starts a hive; see rbee-hive --help")
-    os.environ.update(orders["env"])
-    with Path(orders["log"]).open("ab") as log:
-        for stream in (sys.stdout, sys.stderr):
-            os.dup2(log.fileno(), stream.fileno())
-    return list(orders["argv"])
+    return owner.take_arguments()
 
 
 def detect(argv: list[str]) -> int:

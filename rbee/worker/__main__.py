@@ -1,4 +1,4 @@
-"""The program llm-worker-rbee: the model begins to load while settings and web server are still being imported."""
+"""The program llm-worker-rbee: the model begins to load while the web server is still being imported."""
 
 from __future__ import annotations
 
@@ -24,11 +24,6 @@ def main() -> NoReturn:
         from rbee.worker import spare
 
         sys.argv[1:] = spare.await_orders(owner)
-    from rbee.worker.engine import preload
-
-    model = preload.start_preload(sys.argv[1:], os.environ)
-    if model is not None:
-        model.wait_until_native()
     from rbee.daemonkit.cli import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs
@@ -38,7 +33,7 @@ def main() -> NoReturn:
     program = Program("llm-worker-rbee", WorkerSettings, description="Serve one model on one device.")
     settings = program.parse(sys.argv[1:], os.environ, owner)
     logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
-    thread = EngineThread(settings.engine, settings.engine_options(), model)
+    thread = EngineThread(settings.engine, settings.engine_options())
     from rbee.worker.app import run
 
     try:

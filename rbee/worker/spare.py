@@ -11,9 +11,9 @@ import importlib
 import os
 import sys
 import threading
-from typing import Any, Final
+from typing import Final
 
-from rbee.lifeline import ORDERED, OwnerLink
+from rbee.lifeline import OwnerLink
 
 READY: Final = {"spare": "ready"}
 TAKEN: Final = {"spare": "taken"}
@@ -34,16 +34,9 @@ def await_orders(owner: OwnerLink) -> list[str]:
     importing.start()
     importing.join()
     owner.tell(READY)
-    orders: dict[str, Any] = owner.orders()
-    if not orders:
-        sys.exit(f"llm-worker-rbee: {ORDERED} is for a hive that starts a worker; see llm-worker-rbee --help")
-    os.environ.update(orders["env"])
-    log = os.open(orders["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(log, stream.fileno())
-    os.close(log)
+    argv = owner.take_arguments()
     owner.tell(TAKEN)
-    return list(orders["argv"])
+    return argv
 
 
 def _import_all() -> None:

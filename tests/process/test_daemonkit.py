@@ -199,20 +199,24 @@ def test_a_child_does_not_outlive_its_owner(tmp_path: Path, how: str) -> None:
     assert time.monotonic() - began < 2
 
 
-def test_a_child_gets_its_orders_whole() -> None:
-    """What an owner orders arrives as it was said, also where it is longer than one read."""
-    line = Lifeline()
+def test_a_child_gets_its_arguments_whole(tmp_path: Path) -> None:
+    """What an owner gives arrives as it was given, also where it is longer than one read; output goes to the log."""
+    line, log = Lifeline(), tmp_path / "child.log"
+    script = (
+        "import os\nfrom rbee import lifeline\nowner = lifeline.attach()\nargv = owner.take_arguments()\n"
+        "print('in the log', flush=True)\nowner.tell({'argv': argv, 'bees': os.environ['BEES']})\n"
+    )
     child = subprocess.Popen(
-        [sys.executable, "-c", "from rbee import lifeline; owner = lifeline.attach(); owner.tell(owner.orders())"],
+        [sys.executable, "-c", script],
         env={**os.environ, **line.env()},
         pass_fds=(line.child_fd,),
     )
     line.spawned()
-    orders = {"bees": "ü" * 10_000, "argv": ["--port", "0"]}
 
-    line.order(orders)
+    line.give_arguments(["--port", "0"], {"BEES": "ü" * 10_000}, str(log))
 
-    assert line.read(15) == orders
+    assert line.read(15) == {"argv": ["--port", "0"], "bees": "ü" * 10_000}
+    assert log.read_text() == "in the log\n"
     line.close()
     child.wait(10)
 

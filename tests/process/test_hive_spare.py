@@ -143,9 +143,9 @@ def test_a_hive_whose_settings_say_so_has_no_spare(start_hive: StartHive, model:
 @pytest.mark.parametrize("ephemeral", [True, False])
 def test_the_hive_of_one_command_has_no_spare(tmp_path: Path, ephemeral: bool) -> None:
     """A queen that serves one command starts its hive without a spare; any other leaves it to the settings."""
-    begun = Mock()
+    prestarted = Mock()
 
-    HiveLauncher(Paths(tmp_path), "key", {}, ephemeral).launch(0, begun)
+    HiveLauncher(Paths(tmp_path), "key", {}, ephemeral).launch(0, prestarted)
 
-    (arguments, _env, _log), _ = begun.order.call_args
+    (arguments, _env, _log), _ = prestarted.line.give_arguments.call_args
     assert (arguments[-2:] == ["--spare-worker", "false"]) is ephemeral

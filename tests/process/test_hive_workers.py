@@ -336,13 +336,13 @@ def test_a_hive_that_ends_takes_no_new_work(start_hive: StartHive, model: str) -
 
 @pytest.mark.B24
 @pytest.mark.parametrize(
-    ("wish", "code"),
+    ("fields", "code"),
     [
         ({"backend": "cuda"}, "BACKEND_UNAVAILABLE"),
         ({"backend": "metal"}, "BACKEND_UNAVAILABLE"),
         ({"device": 5}, "INVALID_DEVICE"),
         ({"slots": 64, "context_length": 2048}, "RAM_EXHAUSTED"),
-        ({"backend": "tpu"}, "INVALID_REQUEST"),
+        ({"backend": "tpu"}, "INVALID_BACKEND"),
         ({"device": -1}, "INVALID_REQUEST"),
         ({"slots": 0}, "INVALID_REQUEST"),
         ({"model": "nonsense"}, "INVALID_MODEL_REF"),
@@ -350,14 +350,14 @@ def test_a_hive_that_ends_takes_no_new_work(start_hive: StartHive, model: str) -
     ],
 )
 def test_what_cannot_be_is_refused_before_a_worker_starts(
-    start_hive: StartHive, tmp_path: Path, wish: dict[str, Any], code: str
+    start_hive: StartHive, tmp_path: Path, fields: dict[str, Any], code: str
 ) -> None:
     """Preflight refuses with its own code, and no process is started."""
     # The header claims a cache of many terabytes, so that no machine has the memory.
     path = write_gguf(tmp_path / "vast.gguf", layers=4_000_000, embedding=4096)
     hive = start_hive(env={"LD_LIBRARY_PATH": ""})
 
-    error = hive.refused("/v1/workers/spawn", {"model": f"file://{path}", **wish})
+    error = hive.refused("/v1/workers/spawn", {"model": f"file://{path}", **fields})
 
     assert error["code"] == code
     assert error["message"]

@@ -47,7 +47,7 @@ def test_a_client_is_sent_to_the_worker_with_a_ticket_for_one_request(machine: M
         second = client.post(location, json=WISH)
     assert (elsewhere.status_code, first.status_code, second.status_code) == (401, 200, 401)
     assert first.json()["usage"]["completion_tokens"] == 5
-    assert "used before" in second.json()["error"]["message"]
+    assert "used already" in second.json()["error"]["message"]
     assert str(location.params["ticket"]) not in "".join(machine.logs().values())
 
 

@@ -156,7 +156,7 @@ def test_a_hive_without_an_owner_gets_no_orders(machine: Machine) -> None:
     result = machine.run("rbee-hive", ORDERED)
 
     assert result.code == 1
-    assert "is for a queen" in result.stderr
+    assert "for a program that starts this one" in result.stderr
 
 
 def _owned(machine: Machine, *arguments: str) -> tuple[Lifeline, int, dict[str, Any]]:

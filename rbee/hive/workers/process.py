@@ -168,7 +168,7 @@ class WorkerProcess:
 
     def give_orders(self, arguments: Sequence[str], env: Mapping[str, str], log_path: Path) -> None:
         """Send a spare worker what it would have got when it was started; its output goes to *log_path*."""
-        self._line.order({"argv": list(arguments), "env": dict(env), "log": str(log_path)})
+        self._line.give_arguments(arguments, env, str(log_path))
         self.log_path = log_path
 
     async def read_message(self) -> dict[str, Any] | None:

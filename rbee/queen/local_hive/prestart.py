@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import IO
 
 from rbee.lifeline import ORDERED, Lifeline
@@ -46,13 +46,6 @@ class PrestartedHive:
             self.line.close()
             raise
         self.line.spawned()
-
-    def give_arguments(self, argv: Sequence[str], env: Mapping[str, str], log: str) -> None:
-        """Let it continue as a hive with these arguments and additional environment, its output in the file *log*.
-
-        Secrets come this way too: nobody else can read it.
-        """
-        self.line.order({"argv": list(argv), "env": dict(env), "log": log})
 
     def abort(self) -> None:
         """Kill it."""

@@ -71,7 +71,7 @@ class HiveLauncher:
         arguments, env = ["--host", HOST, "--port", str(port)], {"RBEE_HOME": home, "RBEE_HIVE_API_KEY": self.key}
         if self.ephemeral:
             arguments += ["--spare-worker", "false"]
-        prestarted.give_arguments(arguments, env, str(self.log_path))
+        prestarted.line.give_arguments(arguments, env, str(self.log_path))
         return HiveProcess(prestarted.process, prestarted.line, port, log_start)
 
 

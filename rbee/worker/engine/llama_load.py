@@ -18,7 +18,6 @@ from rbee.gguf import prefix
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
-from rbee.worker.engine.preload import PreloadedModel
 from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
 
 log = logging.getLogger("llama.cpp")
@@ -38,8 +37,8 @@ _EXHAUSTED: Final = {
 }
 
 
-def load(options: EngineOptions, progress: LoadProgress, preloaded: PreloadedModel | None = None) -> LlamaEngine:
-    """Load the model, unless it is *preloaded*, and its context.
+def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
+    """Load the model and its context.
 
     Raises RbeeError for an unusable file or device, or too little memory.
     """
@@ -49,7 +48,7 @@ def load(options: EngineOptions, progress: LoadProgress, preloaded: PreloadedMod
     free_before = _free_bytes(llama, gpu)
     # On a GPU the number of offloaded layers is read from the log; on a CPU the log only costs time.
     llama.set_log(enabled=gpu is not None or log.isEnabledFor(logging.DEBUG))
-    model = _load_model(llama, options, gpu, free_before, progress, preloaded)
+    model = _load_model(llama, options, gpu, free_before, progress)
     embedding, ranks = _pooling(llama, model)
     context = _make_context(llama, options, model, gpu, whole=bool(embedding))
     llama.set_log(enabled=True)
@@ -80,7 +79,6 @@ def _load_model(
     gpu: int | None,
     free_before: int,
     progress: LoadProgress,
-    preloaded: PreloadedModel | None,
 ) -> int:
     lib = llama.lib
     params, _devices = model_params(lib, gpu, mmap=options.mmap)
@@ -96,9 +94,7 @@ def _load_model(
     if on_progress(0.0, None) and size >= PROGRESS_WORTH_BYTES:
         params.progress_callback = lib.llama_progress_callback(on_progress)
     path = os.fsencode(options.model_path)
-    model = _take_preloaded(llama, preloaded, options, gpu)
-    if not model and running:
-        model = lib.llama_model_load_from_file(path, params)
+    model = lib.llama_model_load_from_file(path, params) if running else None
     if model and on_progress(1.0, None):
         return int(model)
     if not running:
@@ -112,19 +108,6 @@ def _load_model(
     if size > free_before:
         raise _out_of_memory(options, size, free_before, "the model")
     raise prefix.invalid_model(options.model_path, f"llama.cpp reports: {_last_errors(llama)}")
-
-
-def _take_preloaded(
-    llama: Llama, preloaded: PreloadedModel | None, options: EngineOptions, gpu: int | None
-) -> int | None:
-    """Return the preloaded model if it is what the options ask for, and free it otherwise."""
-    if preloaded is None or (model := preloaded.take()) is None:
-        return None
-    debug = log.isEnabledFor(logging.DEBUG)  # llama.cpp's log of the load is needed then
-    if preloaded.path == options.model_path and gpu is None and options.mmap and not debug:
-        return model
-    llama.lib.llama_model_free(model)
-    return None
 
 
 def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | None, *, whole: bool) -> int:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Literal
 
-from rbee.worker.engine.preload import PreloadedModel
 from rbee.worker.engine.protocol import Engine, EngineOptions
 
 LoadResult = Engine | Exception
@@ -35,16 +34,12 @@ class EngineThread:
     Args:
         kind: which engine.
         options: how to load.
-        preloaded: the model, if its loading has started already.
     """
 
-    def __init__(
-        self, kind: Literal["llama", "fake"], options: EngineOptions, preloaded: PreloadedModel | None = None
-    ) -> None:
+    def __init__(self, kind: Literal["llama", "fake"], options: EngineOptions) -> None:
         self.progress = Progress()
         self._kind = kind
         self._options = options
-        self._preloaded = preloaded
         self._work: queue.SimpleQueue[Callable[[LoadResult], None]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -77,4 +72,4 @@ class EngineThread:
             return fake.load(self._options, self.progress.advance)
         from rbee.worker.engine import llama_load
 
-        return llama_load.load(self._options, self.progress.advance, self._preloaded)
+        return llama_load.load(self._options, self.progress.advance)
