@@ -18,7 +18,7 @@ from statistics import median
 from bench.rows import Row
 from bench.servers import free_port, ours, running
 
-ADDED_S = 0.3
+ADDED_S = 0.5
 _WITHIN_S = 60
 _SLOTS = 4  # the hive's default, and its default context
 _CONTEXT = 4096

@@ -95,7 +95,7 @@ def running(launch: Launch) -> Iterator[Server]:
             stderr=log,
         )
         try:
-            while not _healthy(launch, headers):
+            while not is_healthy(launch.port, launch.health, headers):
                 if process.poll() is not None or time.perf_counter() - start > HEALTHY_WITHIN_S:
                     log.seek(0)
                     raise RuntimeError(f"{launch.name} did not become healthy:\n{log.read()[-2000:]}")
@@ -125,14 +125,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _healthy(launch: Launch, headers: dict[str, str]) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", launch.port, timeout=5)
+def is_healthy(port: int, path: str, headers: dict[str, str]) -> bool:
+    """Return whether a server answers at *path*, and where that says more, that its model is loaded."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", launch.health, headers=headers)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         body = answer.read()
     except OSError:
         return False
     finally:
         connection.close()
-    return answer.status == 200 and (launch.health == "/health" or b'"ready":true' in body.replace(b" ", b""))
+    return answer.status == 200 and (path == "/health" or b'"ready":true' in body.replace(b" ", b""))

@@ -22,6 +22,8 @@ _MODULES: Final = (
     "rbee.worker.app",
     "rbee.worker.settings",
     "rbee.worker.engine.llama_load",
+    "rbee.worker.text.template",
+    "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
 )
 _NICE: Final = 10
