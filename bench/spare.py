@@ -26,8 +26,13 @@ def spare(rounds: int) -> list[Row]:
     ours: list[float] = []
     peer: list[float] = []
     with TemporaryDirectory(prefix="rbee-bench-") as name:
-        same = {"slots": SLOTS, "context_length": CONTEXT_PER_SLOT}
-        hive = HiveProcess(Path(name), worker_binary=worker_program(None), spare_worker=True, **same)
+        hive = HiveProcess(
+            Path(name),
+            worker_binary=worker_program(None),
+            spare_worker=True,
+            slots=SLOTS,
+            context_length=CONTEXT_PER_SLOT,
+        )
         try:
             # The first of each only warms the page cache.
             for _ in range(rounds + 1):
