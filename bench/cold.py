@@ -30,7 +30,7 @@ def cold(rounds: int) -> list[Row]:
     whole: list[float] = []
     alone: list[float] = []
     with tempfile.TemporaryDirectory(prefix="rbee-bench-") as name:
-        # The first of each fetches the model into the catalogue, and warms the page cache.
+        # The first of each fetches the model into the catalog, and warms the page cache.
         for _ in range(rounds + 1):
             whole.append(_through_all(Path(name)))
             alone.append(_worker_alone())

@@ -1,14 +1,14 @@
 @process
 Feature: A hive stores models
   A model is downloaded once, completely or not at all,
-  and the catalogue lists what is there.
+  and the catalog lists what is there.
 
   Background:
     Given a machine with the model "bee"
     And a model hub with a model of 3 MiB
 
   @B16 @B18
-  Scenario: A missing model is downloaded with progress, then listed in the catalogue
+  Scenario: A missing model is downloaded with progress, then listed in the catalog
     Given the hub sends 1 MiB per second
     And a running queen
     When the operator runs "rbee-keeper models pull --node localhost hf:bees/tiny-GGUF"
@@ -19,7 +19,7 @@ Feature: A hive stores models
     And the file of the model is identical to the hub's
 
   @B15
-  Scenario: A model in the catalogue is not downloaded again
+  Scenario: A model in the catalog is not downloaded again
     Given a running queen
     And the hub's model was pulled
     When the operator runs "rbee-keeper models pull --node localhost hf:bees/tiny-GGUF"

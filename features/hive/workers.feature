@@ -46,16 +46,16 @@ Feature: A hive looks after its workers
     And the hive's log reports 3 missed health checks
 
   @B49
-  Scenario: A hive that is terminated stops its three workers and keeps the catalogue
+  Scenario: A hive that is terminated stops its three workers and keeps the catalog
     Given a running hive
     And three workers of the hive
-    And the model is in its catalogue
+    And the model is in its catalog
     When the rbee-hive is terminated
     Then it ends with code 0 within 10 seconds
     And there are 0 processes of llm-worker-rbee
     When the hive is started again
     Then the hive has no workers
-    And the model is in its catalogue
+    And the model is in its catalog
 
   @B29
   Scenario: A hive that was killed leaves no worker, and starts again with an empty list

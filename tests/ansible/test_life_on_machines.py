@@ -201,7 +201,7 @@ def test_a_removal_leaves_nothing(controller: Controller) -> None:
 
 
 def test_a_removal_may_leave_the_models(controller: Controller) -> None:
-    """Asked to keep them, the removal leaves models and catalogue, and nothing else."""
+    """Asked to keep them, the removal leaves models and catalog, and nothing else."""
     extra = {"rbee_hive_remove_confirmed": True, "rbee_hive_keep_models": True}
 
     result = controller.play("remove-hive", "h3", extra=extra)

@@ -19,15 +19,15 @@ def main() -> int:
     parser.add_argument(
         "--seed", type=int, default=None, help="where chance begins; without: somewhere, and it is said"
     )
-    wish = parser.parse_args()
-    if wish.kills < 1:
+    options = parser.parse_args()
+    if options.kills < 1:
         parser.error("--kills must be 1 or more")
-    seed = secrets.randbelow(2**31) if wish.seed is None else wish.seed
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     print(f"seed {seed}", flush=True)
     began = time.monotonic()
     # Sockets lie below the folder: its path must be short.
     with tempfile.TemporaryDirectory(prefix="rbee-chaos-") as root:
-        tally = run(Path(root), kills=wish.kills, seed=seed, say=lambda line: print(line, flush=True))
+        tally = run(Path(root), kills=options.kills, seed=seed, say=lambda line: print(line, flush=True))
     print(tally.receipt(time.monotonic() - began))
     return 1 if tally.violations else 0
 

@@ -1,4 +1,4 @@
-"""The fleet that is killed: a queen with her own hive, a hive that is not hers, keepers with queens of their own."""
+"""The fleet that is killed: a queen with its own hive, a hive that is not its own, keepers with queens of their own."""
 
 from __future__ import annotations
 

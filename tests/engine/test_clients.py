@@ -58,10 +58,10 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
 
 def test_a_chat_at_once_and_as_a_stream_is_the_same(client: openai.OpenAI) -> None:
     """With one seed the answer has one text, streamed or not; the stream ends with the same counts."""
-    wish: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_completion_tokens": 16, "seed": 5}
+    fields: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_completion_tokens": 16, "seed": 5}
 
-    whole = client.chat.completions.create(**wish)
-    chunks = list(client.chat.completions.create(**wish, stream=True, stream_options={"include_usage": True}))
+    whole = client.chat.completions.create(**fields)
+    chunks = list(client.chat.completions.create(**fields, stream=True, stream_options={"include_usage": True}))
 
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
@@ -84,7 +84,7 @@ def test_a_prompt_that_was_read_before_is_said_to_be_cached(client: openai.OpenA
 
 def test_several_answers_differ_and_can_be_had_again(client: openai.OpenAI) -> None:
     """With a seed, n answers are n different ones, the same every time."""
-    wish: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "model": MODEL,
         "messages": QUESTION,
         "max_tokens": 16,
@@ -93,7 +93,7 @@ def test_several_answers_differ_and_can_be_had_again(client: openai.OpenAI) -> N
         "temperature": 1.5,
     }
 
-    texts = [[choice.message.content for choice in client.chat.completions.create(**wish).choices] for _ in range(2)]
+    texts = [[choice.message.content for choice in client.chat.completions.create(**fields).choices] for _ in range(2)]
 
     assert texts[0] == texts[1]
     assert len(set(texts[0])) == 3
@@ -131,12 +131,12 @@ def test_log_probabilities_are_those_of_the_text(client: openai.OpenAI) -> None:
 
 def test_a_bias_forbids_and_forces(client: openai.OpenAI) -> None:
     """A token with the bias -100 never comes; with 100 nothing else does."""
-    wish: dict[str, Any] = {"model": MODEL, "prompt": "Bees make", "max_tokens": 4, "temperature": 0}
+    fields: dict[str, Any] = {"model": MODEL, "prompt": "Bees make", "max_tokens": 4, "temperature": 0}
 
-    free = client.completions.create(**wish).choices[0].text
-    forced = client.completions.create(**wish, logit_bias={"30": 100}).choices[0].text
+    free = client.completions.create(**fields).choices[0].text
+    forced = client.completions.create(**fields, logit_bias={"30": 100}).choices[0].text
     others = {str(token): -100 for token in range(30, 1030)}
-    forbidden = client.completions.create(**wish, logit_bias=others).choices[0].text
+    forbidden = client.completions.create(**fields, logit_bias=others).choices[0].text
 
     assert len(set(forced)) == 1
     assert forced not in free
@@ -166,26 +166,26 @@ def test_a_grammar_is_held(client: openai.OpenAI) -> None:
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
 def test_a_tool_that_must_be_called_is_called(client: openai.OpenAI, choice: Any) -> None:
     """Where a call is asked for it comes, with arguments that fit, and its outcome can be told to the model."""
-    wish: dict[str, Any] = {"model": MODEL, "tools": [WEATHER], "parallel_tool_calls": False, "seed": 3}
+    fields: dict[str, Any] = {"model": MODEL, "tools": [WEATHER], "parallel_tool_calls": False, "seed": 3}
 
-    (answer,) = client.chat.completions.create(messages=QUESTION, tool_choice=choice, **wish).choices
+    (answer,) = client.chat.completions.create(messages=QUESTION, tool_choice=choice, **fields).choices
 
     assert answer.finish_reason == "tool_calls"
     (call,) = answer.message.tool_calls or []
     assert call.type == "function"
     assert "city" in json.loads(call.function.arguments)
     outcome: Any = {"role": "tool", "tool_call_id": call.id, "content": "sunny"}
-    more = client.chat.completions.create(messages=[*QUESTION, answer.message, outcome], max_tokens=4, **wish)
+    more = client.chat.completions.create(messages=[*QUESTION, answer.message, outcome], max_tokens=4, **fields)
     assert more.choices[0].finish_reason in ("stop", "length")
 
 
 def test_a_call_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
     """What the client puts together from the pieces of a call is what it gets at once."""
-    wish: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "tools": [WEATHER], "tool_choice": "required"}
-    wish |= {"parallel_tool_calls": False, "seed": 3}
+    fields: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "tools": [WEATHER], "tool_choice": "required"}
+    fields |= {"parallel_tool_calls": False, "seed": 3}
 
-    (whole,) = client.chat.completions.create(**wish).choices[0].message.tool_calls or []
-    with client.chat.completions.stream(**wish) as stream:
+    (whole,) = client.chat.completions.create(**fields).choices[0].message.tool_calls or []
+    with client.chat.completions.stream(**fields) as stream:
         pieces = [event.arguments_delta for event in stream if event.type == "tool_calls.function.arguments.delta"]
         (call,) = stream.get_final_completion().choices[0].message.tool_calls or []
 
@@ -197,11 +197,11 @@ def test_a_call_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
 def test_a_call_of_a_response_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
     """What the client puts together from the pieces of a response's call is what it gets at once."""
     tool: Any = {"type": "function", "name": "weather", "parameters": CITY, "strict": True}
-    wish: dict[str, Any] = {"model": MODEL, "input": "Weather?", "tools": [tool], "tool_choice": "required"}
-    wish |= {"parallel_tool_calls": False, "temperature": 0}
+    fields: dict[str, Any] = {"model": MODEL, "input": "Weather?", "tools": [tool], "tool_choice": "required"}
+    fields |= {"parallel_tool_calls": False, "temperature": 0}
 
-    (whole,) = client.responses.create(**wish).output
-    with client.responses.stream(**wish) as stream:
+    (whole,) = client.responses.create(**fields).output
+    with client.responses.stream(**fields) as stream:
         (item,) = stream.until_done().get_final_response().output
 
     assert whole.type == item.type == "function_call"
@@ -212,11 +212,11 @@ def test_a_call_of_a_message_as_a_stream_is_the_call_at_once(claude: anthropic.A
     """What Anthropic's client puts together from the pieces of a call is what it gets at once."""
     tool: Any = {"name": "weather", "input_schema": CITY}
     choice: Any = {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}
-    wish: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_tokens": 100, "tools": [tool]}
-    wish |= {"tool_choice": choice, "extra_body": {"temperature": 0}}
+    fields: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_tokens": 100, "tools": [tool]}
+    fields |= {"tool_choice": choice, "extra_body": {"temperature": 0}}
 
-    (whole,) = claude.messages.create(**wish).content
-    with claude.messages.stream(**wish) as stream:
+    (whole,) = claude.messages.create(**fields).content
+    with claude.messages.stream(**fields) as stream:
         (block,) = stream.get_final_message().content
 
     assert whole.type == block.type == "tool_use"
@@ -271,15 +271,15 @@ def test_errors_have_the_types_of_the_client(client: openai.OpenAI, it: Worker) 
 
 def test_responses_at_once_and_as_a_stream(client: openai.OpenAI) -> None:
     """A response has its text; its stream tells each piece and ends with the whole."""
-    wish: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "model": MODEL,
         "input": "What is honey?",
         "instructions": "Be short.",
         "max_output_tokens": 9,
     }
 
-    whole = client.responses.create(**wish)
-    events = list(client.responses.create(**wish, stream=True))
+    whole = client.responses.create(**fields)
+    events = list(client.responses.create(**fields, stream=True))
     final = events[-1].response
     told = "".join(event.delta for event in events if event.type == "response.output_text.delta")
 
@@ -305,10 +305,10 @@ def test_a_response_with_a_tool(client: openai.OpenAI) -> None:
 
 def test_messages_at_once_and_as_a_stream(claude: anthropic.Anthropic) -> None:
     """A message of Anthropic's client is answered; its stream makes the same kind of message."""
-    wish: dict[str, Any] = {"model": MODEL, "max_tokens": 6, "messages": QUESTION, "system": "Be short."}
+    fields: dict[str, Any] = {"model": MODEL, "max_tokens": 6, "messages": QUESTION, "system": "Be short."}
 
-    whole = claude.messages.create(**wish)
-    with claude.messages.stream(**wish) as stream:
+    whole = claude.messages.create(**fields)
+    with claude.messages.stream(**fields) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
 

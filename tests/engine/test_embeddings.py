@@ -29,8 +29,8 @@ def _client(it: Worker) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def embed(client: openai.OpenAI, texts: Any, **wish: Any) -> list[list[float]]:
-    return [one.embedding for one in client.embeddings.create(model="letters", input=texts, **wish).data]
+def embed(client: openai.OpenAI, texts: Any, **fields: Any) -> list[list[float]]:
+    return [one.embedding for one in client.embeddings.create(model="letters", input=texts, **fields).data]
 
 
 def test_each_text_has_its_embedding(client: openai.OpenAI) -> None:

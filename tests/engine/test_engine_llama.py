@@ -1,4 +1,4 @@
-"""The real engine with the real model: what it gives, and that the same wish gives the same tokens."""
+"""The real engine with the real model: what it gives, and that the same fields gives the same tokens."""
 
 from __future__ import annotations
 
@@ -194,10 +194,10 @@ def test_penalties_change_the_answer(bench: Bench) -> None:
 def test_penalties_on_few_tokens_choose_as_on_all(bench: Bench) -> None:
     """The cut before the penalties changes no token."""
     prompt = chat(bench.engine, "Tell me a story about a bee.")
-    wish = Sampling(temperature=0, repeat_penalty=1.2)
+    fields = Sampling(temperature=0, repeat_penalty=1.2)
     uncut = SamplerChain(((Stage.PENALTIES, (PENALTY_WINDOW, 1.2, 0.0, 0.0)), (Stage.GREEDY, ())), PENALTY_WINDOW)
 
-    cut = bench.tokens([prompt], wish, count=60)
+    cut = bench.tokens([prompt], fields, count=60)
     whole = bench.tokens([prompt], uncut, count=60)
 
     assert cut == whole

@@ -24,8 +24,8 @@ def _it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
         yield it
 
 
-def rerank(it: Worker, query: str, documents: list[Any], **wish: Any) -> dict[str, Any]:
-    answer = it.http.post("/v1/rerank", json={"model": "letters", "query": query, "documents": documents, **wish})
+def rerank(it: Worker, query: str, documents: list[Any], **fields: Any) -> dict[str, Any]:
+    answer = it.http.post("/v1/rerank", json={"model": "letters", "query": query, "documents": documents, **fields})
     assert answer.status_code == 200, answer.text
     body: dict[str, Any] = answer.json()
     return body

@@ -74,10 +74,10 @@ class Answer:
 
 @pytest.fixture(scope="module", name="engine")
 def _engine() -> Iterator[LlamaEngine]:
-    wish = EngineOptions(
+    fields = EngineOptions(
         smollm2_path(), Backend.CPU, 0, SLOTS, context=1024, batch_tokens=127, draft_tokens=MOST_DRAFTED
     )
-    engine = llama_load.load(wish, lambda _share, _layers: True)
+    engine = llama_load.load(fields, lambda _share, _layers: True)
     yield engine
     engine.close()
 

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 EXAMPLES = 15
 # They would end the daemon that is being asked.
 ENDS = ("/v1/admin/shutdown",)
-# A wish may well name what these machines have not.
+# A fields may well name what these machines have not.
 LACKING = ("BACKEND_UNAVAILABLE", "GPU_NOT_AVAILABLE", "RAM_EXHAUSTED")
 OPEN = ("/health", "/v1/health")
 
@@ -93,9 +93,9 @@ def test_no_input_is_an_error_of_ours(daemon: Daemon) -> None:
         )
         @given(case=operation.as_strategy())
         def ask(case: schemathesis.Case[Any]) -> None:
-            wish = case.as_transport_kwargs(base_url=daemon.url, headers=daemon.headers)
+            fields = case.as_transport_kwargs(base_url=daemon.url, headers=daemon.headers)
             # What streams without an end is left once it has begun.
-            with requests.request(**wish, stream=True, timeout=30) as answer:
+            with requests.request(**fields, stream=True, timeout=30) as answer:
                 if answer.status_code >= 500:
                     said = answer.json()["error"]
                     assert said["code"] in LACKING, f"{case.as_curl_command()}: {answer.status_code} {said}"
@@ -138,8 +138,8 @@ def test_sizes_are_bounded(daemon: Daemon, head: str, statuses: tuple[int, ...])
     with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
         # It may answer and hang up while we are still writing.
         with contextlib.suppress(ConnectionError):
-            wish = head.format(path=path) + f"\r\nHost: here\r\nAuthorization: Bearer {daemon.key}\r\n\r\n"
-            connection.sendall(wish.encode())
+            fields = head.format(path=path) + f"\r\nHost: here\r\nAuthorization: Bearer {daemon.key}\r\n\r\n"
+            connection.sendall(fields.encode())
         said = b""
         with contextlib.suppress(ConnectionError):
             while b"\r\n\r\n" not in said and (piece := connection.recv(65536)):

@@ -29,8 +29,8 @@ def options(hive: HiveProcess, model: str) -> dict[str, str]:
 def test_every_setting_of_the_engine_reaches_the_worker(start_hive: StartHive, tmp_path: Path) -> None:
     """What is set at the hive stands on the command line of its workers."""
     model = f"file://{write_gguf(tmp_path / 'wide.gguf', embedding=128, heads=4)}"
-    wish = {"cache_type": "q8_0", "flash_attention": "true", "prompt_batch": 64, "speculate": 8}
-    hive = start_hive(**wish, context_length=512, slots=2)
+    fields = {"cache_type": "q8_0", "flash_attention": "true", "prompt_batch": 64, "speculate": 8}
+    hive = start_hive(**fields, context_length=512, slots=2)
 
     given = options(hive, model)
 
@@ -43,7 +43,7 @@ def test_every_setting_of_the_engine_reaches_the_worker(start_hive: StartHive, t
 
 
 def test_what_is_not_set_is_left_to_the_worker(start_hive: StartHive, model: str) -> None:
-    """Without a wish the worker chooses what suits its device."""
+    """Without a fields the worker chooses what suits its device."""
     given = options(start_hive(), model)
 
     assert "--flash-attention" not in given

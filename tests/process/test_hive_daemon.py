@@ -49,7 +49,7 @@ def test_two_hives_do_not_share_a_home(start_hive: StartHive) -> None:
     assert second.process.wait(10) == 1
 
 
-def test_a_broken_catalogue_is_named_at_start(start_hive: StartHive, tmp_path: Path) -> None:
+def test_a_broken_catalog_is_named_at_start(start_hive: StartHive, tmp_path: Path) -> None:
     """A models.db that is no database stops the start, names the file and the next step, and is left as it is."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "models.db").write_text("no database at all")
@@ -112,7 +112,7 @@ def test_a_queen_is_told_everything_and_then_every_change(start_hive: StartHive,
             assert hello.kind == "hello"
             assert [device.backend for device in hello.detection.devices][-1] == "cpu"
             assert hello.workers == []
-            # Nobody has looked into the catalogue, or there is nothing in it.
+            # Nobody has looked into the catalog, or there is nothing in it.
             assert not hello.models
         link = hive.spawn(model)
         for queen in (first, second):
@@ -120,7 +120,7 @@ def test_a_queen_is_told_everything_and_then_every_change(start_hive: StartHive,
             assert change.link.api_key == link["api_key"]
             assert change.link.worker.worker_id == link["worker"]["worker_id"]
         hive.serving(link["worker"]["worker_id"])
-        # A model that is used in place is catalogued while its worker already starts.
+        # A model that is used in place is cataloged while its worker already starts.
         while [row.reference for row in first.until("models_changed").models] != [model]:
             pass
         with hive.queen() as late:
@@ -130,7 +130,7 @@ def test_a_queen_is_told_everything_and_then_every_change(start_hive: StartHive,
             assert [row.reference for row in hello.models or ()] == [model]
 
 
-def test_a_hive_without_a_catalogue_says_so_too(start_hive: StartHive, tmp_path: Path) -> None:
+def test_a_hive_without_a_catalog_says_so_too(start_hive: StartHive, tmp_path: Path) -> None:
     """A database that cannot be used leaves no queen waiting to hear which models there are."""
     hive = start_hive(models_db=f"sqlite:///{tmp_path / 'nowhere' / 'models.db'}")
 

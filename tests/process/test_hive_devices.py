@@ -61,8 +61,8 @@ def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, mode
     gpus = Gpus.build(tmp_path, Gpu(total_mb=8, used_mb=8), Gpu(total_mb=8, used_mb=8))
     hive = start_hive(env=gpus.environ(), detect_timeout_s=1)
 
-    def refused(**wish: Any) -> dict[str, Any]:
-        return hive.refused("/v1/workers/spawn", {"model": model, **wish})
+    def refused(**fields: Any) -> dict[str, Any]:
+        return hive.refused("/v1/workers/spawn", {"model": model, **fields})
 
     full = refused()
     assert full["code"] == "VRAM_EXHAUSTED"
@@ -96,7 +96,7 @@ def test_a_question_that_hangs_does_not_outlive_its_hive(tmp_path: Path, start_h
 
 
 def test_the_registry_keeps_what_the_hive_found(tmp_path: Path, start_hive: StartHive) -> None:
-    """A queen registers backends and counts of devices, and hears of it when a driver breaks under her feet."""
+    """A queen registers backends and counts of devices, and is told when a driver breaks later."""
     gpus = Gpus.build(tmp_path)
     hive = start_hive(env=gpus.environ(), detect_timeout_s=2)
     with machine_with_fake(tmp_path / "queen") as machine:

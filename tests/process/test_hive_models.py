@@ -147,7 +147,7 @@ def test_however_often_a_hive_is_killed_its_download_ends_whole(
     assert row["sha256"] == hashlib.sha256(content).hexdigest()
     assert Path(row["local_path"]).read_bytes() == content
     assert row.get("problem") is None
-    starts = sorted(int((wish or "bytes=0-")[len("bytes=") : -1]) for wish in hub.ranges(REPO, FILE))
+    starts = sorted(int((fields or "bytes=0-")[len("bytes=") : -1]) for fields in hub.ranges(REPO, FILE))
     assert len(starts) == kills + 1
     assert all(0 <= have - start <= 8 * MIB for have, start in zip(kept, starts[1:], strict=True))
     assert not list((tmp_path / "home" / "models").rglob("*.part*"))
@@ -156,7 +156,7 @@ def test_however_often_a_hive_is_killed_its_download_ends_whole(
 def test_a_hive_killed_between_the_file_and_its_row_finds_it_again(
     start_hive: StartHive, hub: Hub, tmp_path: Path
 ) -> None:
-    """A whole file that was never catalogued is checked and catalogued without another byte; a spoilt one is not."""
+    """A whole file that was never cataloged is checked and cataloged without another byte; a spoilt one is not."""
     content = (tmp_path / "hub.gguf").read_bytes()
     place = tmp_path / "home" / "models" / "hf" / REPO / FILE
     place.parent.mkdir(parents=True)

@@ -292,7 +292,7 @@ def test_a_new_life_removes_what_an_old_one_left(start_hive: StartHive, tmp_path
 
 @pytest.mark.B49
 def test_the_end_takes_all_workers_along(start_hive: StartHive, model: str) -> None:
-    """SIGTERM to a hive with 3 workers ends all of them and then the hive, with code 0; the catalogue is kept."""
+    """SIGTERM to a hive with 3 workers ends all of them and then the hive, with code 0; the catalog is kept."""
     hive = start_hive()
     with ThreadPoolExecutor(3) as pool:
         links = list(pool.map(lambda _: hive.spawn(model), range(3)))

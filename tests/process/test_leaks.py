@@ -108,7 +108,7 @@ def test_a_hive_that_drains_delivers_what_it_promised(machine: Machine, tmp_path
         assert not named(events, "error")
         assert [each["killed"] for each in receipt["workers"]] == [False]
         assert receipt["gone"]
-        status, error = queen.refused("POST", "/v2/tasks", queen.wish(node="attic"))
+        status, error = queen.refused("POST", "/v2/tasks", queen.request_body(node="attic"))
         assert (status, error["code"]) in ((503, "DRAINING"), (502, "CONNECTION_TIMEOUT"))
         assert hive.process.wait(10) == 0
     finally:

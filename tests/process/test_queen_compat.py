@@ -29,7 +29,7 @@ def _machine(tmp_path: Path) -> Iterator[Machine]:
         yield machine
 
 
-def wish(model: str = "bee", **more: Any) -> dict[str, Any]:
+def request_body(model: str = "bee", **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": HELLO, "max_tokens": 5, **more}
 
 
@@ -43,8 +43,8 @@ def test_a_cold_chat_brings_up_what_it_needs_and_tells_it_in_comments(machine: M
     machine.fake(load_s=3)
     queen = QueenProcess(machine)
 
-    cold = streamed(queen, CHAT, wish())
-    warm = streamed(queen, CHAT, wish())
+    cold = streamed(queen, CHAT, request_body())
+    warm = streamed(queen, CHAT, request_body())
 
     comments = [line for line in cold[1] if line.startswith(":")]
     assert any("starting one on localhost" in line for line in comments)
@@ -66,7 +66,7 @@ def test_a_chat_at_once_waits_for_a_load_and_longer_than_a_stream_may_be_silent(
     machine.fake(load_s=1, tokens_per_s=5)
     queen = QueenProcess(machine)
 
-    answer = queen.http.post(CHAT, json=wish(max_tokens=12))
+    answer = queen.http.post(CHAT, json=request_body(max_tokens=12))
 
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -79,12 +79,12 @@ def test_answers_at_once_run_side_by_side(machine: Machine) -> None:
     machine.configure("hive", slots=2)
     machine.fake(tokens_per_s=10)
     queen = QueenProcess(machine)
-    assert queen.http.post(CHAT, json=wish(max_tokens=1)).status_code == 200
+    assert queen.http.post(CHAT, json=request_body(max_tokens=1)).status_code == 200
     answers: list[int] = []
 
     def ask() -> None:
         with httpx.Client(base_url=queen.url, headers=queen.http.headers, trust_env=False, timeout=60) as client:
-            answers.append(client.post(CHAT, json=wish(max_tokens=40)).status_code)
+            answers.append(client.post(CHAT, json=request_body(max_tokens=40)).status_code)
 
     asking = [threading.Thread(target=ask) for _ in range(2)]
     for thread in asking:
@@ -123,7 +123,7 @@ def test_documents_are_ranked_through_the_queen(machine: Machine) -> None:
     queen = QueenProcess(machine)
 
     answer = queen.http.post("/v1/rerank", json={"model": "bee", "query": "bees", "documents": ["wasps", "bees"]})
-    status, error = queen.refused("POST", CHAT, wish())
+    status, error = queen.refused("POST", CHAT, request_body())
 
     assert answer.status_code == 200
     assert answer.json()["model"] == "bee"
@@ -136,14 +136,14 @@ def test_documents_are_ranked_through_the_queen(machine: Machine) -> None:
 def test_models_are_found_by_their_names(machine: Machine) -> None:
     """An alias, the reference and the file's name mean one model; the list has them; another name is not found."""
     queen = QueenProcess(machine)
-    assert queen.http.post(CHAT, json=wish()).status_code == 200
+    assert queen.http.post(CHAT, json=request_body()).status_code == 200
 
     for name in (queen.model, "model.gguf", "model"):
-        assert queen.http.post(CHAT, json=wish(name)).status_code == 200, name
+        assert queen.http.post(CHAT, json=request_body(name)).status_code == 200, name
     assert len(queen.workers()) == 1
     listed = {card["id"] for card in queen.get("/v1/models")["data"]}
     assert {"bee", queen.model} <= listed
-    status, error = queen.refused("POST", CHAT, wish("gpt-4"))
+    status, error = queen.refused("POST", CHAT, request_body("gpt-4"))
     assert (status, error["code"], error["param"]) == (404, "MODEL_NOT_FOUND", "model")
     assert set(error["details"]["models"]) == listed
     assert "bee" in error["message"]
@@ -153,9 +153,9 @@ def test_models_are_found_by_their_names(machine: Machine) -> None:
 def test_what_the_worker_refuses_is_refused_with_its_status(machine: Machine, stream: bool) -> None:
     """A request that the worker refuses is an HTTP error with the worker's own words, streamed or not."""
     queen = QueenProcess(machine)
-    assert queen.http.post(CHAT, json=wish()).status_code == 200
+    assert queen.http.post(CHAT, json=request_body()).status_code == 200
 
-    status, error = queen.refused("POST", CHAT, wish(n=1000, stream=stream))
+    status, error = queen.refused("POST", CHAT, request_body(n=1000, stream=stream))
 
     assert (status, error["code"], error["param"]) == (400, "INVALID_REQUEST", "n")
 
@@ -178,7 +178,7 @@ def test_without_the_key_nothing_is_told(machine: Machine) -> None:
     key = queen.http.headers["Authorization"].removeprefix("Bearer ")
 
     assert httpx.get(f"{queen.url}/v1/models", trust_env=False).status_code == 401
-    assert httpx.post(f"{queen.url}{CHAT}", json=wish(), trust_env=False).status_code == 401
+    assert httpx.post(f"{queen.url}{CHAT}", json=request_body(), trust_env=False).status_code == 401
     assert httpx.get(f"{queen.url}/v1/models", headers={"x-api-key": key}, trust_env=False).status_code == 200
 
 
@@ -187,11 +187,11 @@ def test_a_client_that_leaves_frees_the_slot(machine: Machine, stream: bool) -> 
     """Who hangs up stops the generation, also if the answer was to come whole."""
     machine.fake(tokens_per_s=20)
     queen = QueenProcess(machine)
-    assert queen.http.post(CHAT, json=wish()).status_code == 200
+    assert queen.http.post(CHAT, json=request_body()).status_code == 200
     stop = threading.Event()
 
     def leave() -> None:
-        body = wish(max_tokens=2000, stream=stream)
+        body = request_body(max_tokens=2000, stream=stream)
         with httpx.Client(base_url=queen.url, headers=queen.http.headers, trust_env=False, timeout=2) as client:
             try:
                 with client.stream("POST", CHAT, json=body) as response:
@@ -255,7 +255,7 @@ def test_a_trace_goes_through_every_log(machine: Machine) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     queen = QueenProcess(machine)
 
-    answer = queen.http.post(CHAT, json=wish(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
+    answer = queen.http.post(CHAT, json=request_body(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
 
     assert answer.status_code == 200
     assert trace in queen.running.stderr.read_text()
@@ -273,8 +273,8 @@ def test_figures_count_what_was_done(machine: Machine) -> None:
     """Queen, hive and worker count requests, tokens, times and placements of the requests that they had."""
     queen = QueenProcess(machine)
     for _ in range(2):
-        assert queen.http.post(CHAT, json=wish()).status_code == 200
-    queen.refused("POST", CHAT, wish(n=1000))
+        assert queen.http.post(CHAT, json=request_body()).status_code == 200
+    queen.refused("POST", CHAT, request_body(n=1000))
 
     metrics = queen.http.get("/metrics").text
 

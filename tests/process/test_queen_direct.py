@@ -18,7 +18,7 @@ pytestmark = pytest.mark.process
 
 CHAT = "/v1/chat/completions"
 HELLO: Any = [{"role": "user", "content": "Bees?"}]
-WISH: dict[str, Any] = {"model": "bee", "messages": HELLO, "max_tokens": 5}
+BODY: dict[str, Any] = {"model": "bee", "messages": HELLO, "max_tokens": 5}
 DIRECT = {"X-Rbee-Direct": "true"}
 
 
@@ -32,9 +32,9 @@ def _machine(tmp_path: Path) -> Iterator[Machine]:
 def test_a_client_is_sent_to_the_worker_with_a_ticket_for_one_request(machine: Machine) -> None:
     """The redirect names the worker and a ticket, which answers under the alias too, once, and opens nothing else."""
     queen = QueenProcess(machine)
-    assert queen.http.post(CHAT, json=WISH).status_code == 200
+    assert queen.http.post(CHAT, json=BODY).status_code == 200
 
-    sent = queen.http.post(CHAT, json=WISH, headers=DIRECT)
+    sent = queen.http.post(CHAT, json=BODY, headers=DIRECT)
 
     assert sent.status_code == 307
     assert not sent.content
@@ -43,8 +43,8 @@ def test_a_client_is_sent_to_the_worker_with_a_ticket_for_one_request(machine: M
     assert str(location).startswith(f"{worker['url']}{CHAT}?ticket=")
     with httpx.Client(trust_env=False, timeout=30) as client:
         elsewhere = client.post(location.copy_with(path="/v1/admin/shutdown"))
-        first = client.post(location, json=WISH)
-        second = client.post(location, json=WISH)
+        first = client.post(location, json=BODY)
+        second = client.post(location, json=BODY)
     assert (elsewhere.status_code, first.status_code, second.status_code) == (401, 200, 401)
     assert first.json()["usage"]["completion_tokens"] == 5
     assert "used already" in second.json()["error"]["message"]
@@ -54,7 +54,7 @@ def test_a_client_is_sent_to_the_worker_with_a_ticket_for_one_request(machine: M
 def test_openais_client_follows_without_showing_the_worker_its_key(machine: Machine) -> None:
     """The official client needs nothing but the header, and its stream does not pass through the queen."""
     queen = QueenProcess(machine)
-    assert queen.http.post(CHAT, json=WISH).status_code == 200
+    assert queen.http.post(CHAT, json=BODY).status_code == 200
     key = queen.http.headers["authorization"].removeprefix("Bearer ")
 
     with openai.OpenAI(base_url=f"{queen.url}/v1", api_key=key, default_headers=DIRECT, max_retries=0) as client:
@@ -70,11 +70,11 @@ def test_what_needs_the_queen_is_relayed(machine: Machine) -> None:
     machine.fake(tokens_per_s=20)
     queen = QueenProcess(machine)
 
-    cold = queen.http.post(CHAT, json=WISH, headers=DIRECT)
-    with queen.http.stream("POST", CHAT, json={**WISH, "max_tokens": 40, "stream": True}) as busy:
+    cold = queen.http.post(CHAT, json=BODY, headers=DIRECT)
+    with queen.http.stream("POST", CHAT, json={**BODY, "max_tokens": 40, "stream": True}) as busy:
         eventually(lambda: queen.worker()["slots_available"] == 0, within=5, because="its slot is taken")
         waited = httpx.post(
-            f"{queen.url}{CHAT}", json=WISH, headers={**queen.http.headers, **DIRECT}, timeout=60, trust_env=False
+            f"{queen.url}{CHAT}", json=BODY, headers={**queen.http.headers, **DIRECT}, timeout=60, trust_env=False
         )
         busy.read()
 

@@ -1,4 +1,4 @@
-"""The queen's life: start, her local hive, her end, and what is left afterwards."""
+"""The queen's life: start, its local hive, its end, and what is left afterwards."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_running_task_finishes_and_new_ones_are_refused(machine: Machine) -> N
     ending.start()
 
     def refused() -> bool:
-        status, error = queen.refused("POST", "/v2/tasks", queen.wish())
+        status, error = queen.refused("POST", "/v2/tasks", queen.request_body())
         return (status, error["code"]) == (503, "DRAINING")
 
     eventually(refused, within=5, because="new tasks are refused")
@@ -107,7 +107,7 @@ def test_nothing_outlives_a_queen_that_is_killed(machine: Machine) -> None:
 
 
 def test_an_ephemeral_queen_ends_with_her_owner(machine: Machine) -> None:
-    """A queen on a lifeline announces her port, says that she is ephemeral, and ends when the line is cut."""
+    """A queen on a lifeline announces its port, says that it is ephemeral, and ends when the line is cut."""
     line, pid, words = _owned(machine)
     assert words["pid"] == pid
     eventually(lambda: len(machine.processes()) == 2, within=10, because="queen and hive run")
@@ -119,7 +119,7 @@ def test_an_ephemeral_queen_ends_with_her_owner(machine: Machine) -> None:
 
 
 def test_a_hive_that_was_begun_too_early_is_called_off(machine: Machine) -> None:
-    """An ephemeral queen begins a hive before she knows her settings; where they want none there is none."""
+    """An ephemeral queen starts a hive before it knows its settings; where they want none there is none."""
     line, pid, words = _owned(machine, "--local-hive", "false")
     assert words["pid"] == pid
 
@@ -138,7 +138,7 @@ def test_a_hive_that_was_begun_ends_with_a_queen_who_cannot_start(machine: Machi
     line.close()
 
 
-def test_a_begun_hive_keeps_the_secrets_of_its_orders_to_itself(machine: Machine) -> None:
+def test_a_prestarted_hive_keeps_the_secrets_of_its_orders_to_itself(machine: Machine) -> None:
     """Its key is in no command line and in no environment that another process may read."""
     line, pid, _ = _owned(machine)
     eventually(lambda: "serving" in machine.log("rbee-hive.log"), within=20, because="the hive serves")
@@ -160,7 +160,7 @@ def test_a_hive_without_an_owner_gets_no_orders(machine: Machine) -> None:
 
 
 def _owned(machine: Machine, *arguments: str) -> tuple[Lifeline, int, dict[str, Any]]:
-    """Start a queen as a keeper does; gives the line to her, her process id and her first words."""
+    """Start a queen as a keeper does; return its lifeline, its process id and its first message."""
     line = Lifeline()
     pid = os.posix_spawn(
         BIN / "queen-rbee",
@@ -255,7 +255,7 @@ def test_a_broken_registry_is_named_at_the_start(machine: Machine) -> None:
 
 def test_a_wrong_setting_ends_the_start_with_78(machine: Machine) -> None:
     """An unknown key is refused with the file and the line; a value out of bounds with its reason."""
-    machine.env["RBEE_QUEEN_URL"] = f"http://127.0.0.1:{machine.queen_port}"  # the keeper's, not hers
+    machine.env["RBEE_QUEEN_URL"] = f"http://127.0.0.1:{machine.queen_port}"  # the keeper's setting
     machine.configure("queen", prot=8080)
     unknown = machine.run("queen-rbee")
     del machine.tables["queen"]["prot"]

@@ -59,10 +59,10 @@ def slot_taken(queen: QueenProcess) -> Iterator[None]:
     first.ended()
 
 
-def in_line(queen: QueenProcess, **wish: Any) -> Aside:
+def in_line(queen: QueenProcess, **fields: Any) -> Aside:
     """Begin a task that has to wait; gives it once it does."""
     before = queen.get("/v2/status")["tasks_waiting"]
-    aside = queen.aside(max_tokens=3, deadline_s=60, **wish)
+    aside = queen.aside(max_tokens=3, deadline_s=60, **fields)
     eventually(lambda: queen.get("/v2/status")["tasks_waiting"] == before + 1, within=10, because="it waits")
     return aside
 
@@ -122,10 +122,10 @@ def test_a_full_queue_refuses_at_once(machine: Machine) -> None:
     asides = [queen.aside(max_tokens=400, deadline_s=60) for _ in range(2)]
     eventually(lambda: queen.get("/v2/status")["tasks_running"] == 2, within=20, because="both are taken in")
 
-    of_client = queen.http.post("/v2/tasks", json=queen.wish())
+    of_client = queen.http.post("/v2/tasks", json=queen.request_body())
     third = queen.aside(max_tokens=3, deadline_s=60, headers=other)
     eventually(lambda: queen.get("/v2/status")["tasks_running"] == 3, within=20, because="the other's is taken in")
-    of_all = queen.http.post("/v2/tasks", json=queen.wish(), headers=client_of(queen, "third"))
+    of_all = queen.http.post("/v2/tasks", json=queen.request_body(), headers=client_of(queen, "third"))
 
     for refused, limit in ((of_client, "max_tasks_per_client"), (of_all, "max_tasks")):
         assert refused.status_code == 503

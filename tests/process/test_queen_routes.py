@@ -98,7 +98,7 @@ def test_a_hive_that_refuses_the_key_says_so(machine: Machine, hive: HiveProcess
         return str(queen.get("/v2/hives/list")["hives"][0]["last_error"])
 
     eventually(lambda: "does not accept the queen's key" in reason(), within=10, because="the refusal is known")
-    status, error = queen.refused("POST", "/v2/tasks", queen.wish(node="attic"))
+    status, error = queen.refused("POST", "/v2/tasks", queen.request_body(node="attic"))
     assert (status, error["code"]) == (502, "CONNECTION_TIMEOUT")
     assert "key" in error["message"]
 
@@ -172,11 +172,11 @@ def test_logs_are_read_and_followed(machine: Machine) -> None:
     own = machine.home / "logs" / "queen-rbee.log"
     own.write_text("an old line\n")
     with queen.http.stream("GET", "/v2/logs", params={"lines": 1, "follow": "true"}) as response:
-        hers = (data["line"] for _, data in parsed(response.iter_lines()) if data["source"] == "queen-rbee")
-        assert next(hers) == "an old line"
+        queen_lines = (data["line"] for _, data in parsed(response.iter_lines()) if data["source"] == "queen-rbee")
+        assert next(queen_lines) == "an old line"
         with own.open("a") as file:
             file.write("a new line\n")
-        assert next(hers) == "a new line"
+        assert next(queen_lines) == "a new line"
 
 
 def test_the_queen_has_one_error_body(machine: Machine) -> None:

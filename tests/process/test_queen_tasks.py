@@ -88,7 +88,7 @@ def test_a_client_that_leaves_frees_the_slot(machine: Machine) -> None:
     machine.fake(tokens_per_s=20)
     queen = QueenProcess(machine)
 
-    with queen.streaming("/v2/tasks", queen.wish(max_tokens=2000)) as events:
+    with queen.streaming("/v2/tasks", queen.request_body(max_tokens=2000)) as events:
         assert any("token" in data for name, data in events if name == "message")
 
     eventually(queen.all_idle, within=5, because="the slot is free")
@@ -175,7 +175,7 @@ def test_what_can_be_known_at_once_is_a_plain_refusal(machine: Machine) -> None:
     queen = QueenProcess(machine)
     eventually(lambda: queen.get("/v2/status")["hives_connected"] == 1, within=15, because="the local hive is there")
 
-    for wish, status, code in (
+    for fields, status, code in (
         ({"node": "barn"}, 404, "NODE_NOT_FOUND"),
         ({"backend": "metal"}, 503, "BACKEND_UNAVAILABLE"),
         ({"device": 5}, 400, "INVALID_DEVICE"),
@@ -184,9 +184,11 @@ def test_what_can_be_known_at_once_is_a_plain_refusal(machine: Machine) -> None:
         ({"prompt": "  "}, 400, "INVALID_REQUEST"),
         ({"typo": 1}, 400, "INVALID_REQUEST"),
     ):
-        assert queen.refused("POST", "/v2/tasks", queen.wish(**wish))[0] == status, wish
-        assert queen.refused("POST", "/v2/tasks", queen.wish(**wish))[1]["code"] == code, wish
-    assert queen.refused("POST", "/v2/tasks", queen.wish(prompt="x" * 5_000_000))[1]["code"] == "PAYLOAD_TOO_LARGE"
+        assert queen.refused("POST", "/v2/tasks", queen.request_body(**fields))[0] == status, fields
+        assert queen.refused("POST", "/v2/tasks", queen.request_body(**fields))[1]["code"] == code, fields
+    assert (
+        queen.refused("POST", "/v2/tasks", queen.request_body(prompt="x" * 5_000_000))[1]["code"] == "PAYLOAD_TOO_LARGE"
+    )
 
 
 def test_a_context_that_is_too_small_is_the_workers_refusal(machine: Machine) -> None:

@@ -51,7 +51,7 @@ def test_a_silent_hive_is_noticed_and_found_again_as_it_was(machine: Machine, hi
     began = time.monotonic()
     eventually(lambda: not queen.workers(), within=SILENCE_LIMIT_S + 5, because="the silence is noticed")
     noticed = time.monotonic() - began
-    refused = queen.refused("POST", "/v2/tasks", queen.wish(node="attic"))
+    refused = queen.refused("POST", "/v2/tasks", queen.request_body(node="attic"))
     frozen.resume()
     eventually(lambda: bool(queen.workers()), within=SILENCE_LIMIT_S, because="the hive is connected again")
     events = running.ended()

@@ -51,8 +51,8 @@ def chunks(it: Worker, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
-def chat(**wish: Any) -> dict[str, Any]:
-    return {"messages": HELLO, **wish}
+def chat(**fields: Any) -> dict[str, Any]:
+    return {"messages": HELLO, **fields}
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_another_model_is_not_there(it: Worker) -> None:
 def test_an_answer_ends_for_its_own_reason(it: Worker) -> None:
     """The end of the answer is `stop`, so is a stop string, and the limit is `length`."""
     reasons = [
-        it.http.post(CHAT, json=chat(**wish)).json()["choices"][0]["finish_reason"]
-        for wish in ({}, {"stop": "bumble"}, {"max_tokens": 3})
+        it.http.post(CHAT, json=chat(**fields)).json()["choices"][0]["finish_reason"]
+        for fields in ({}, {"stop": "bumble"}, {"max_tokens": 3})
     ]
 
     assert reasons == ["stop", "stop", "length"]
@@ -300,8 +300,8 @@ def test_one_call_is_enough_where_only_one_is_wished(caller: Worker) -> None:
 
 def test_without_tools_a_call_is_text(caller: Worker) -> None:
     """Where no tools were given, or none may be called, what the model writes is text."""
-    for wish in ({}, {"tools": [TOOL], "tool_choice": "none"}):
-        (choice,) = caller.http.post(CHAT, json=chat(**wish)).json()["choices"]
+    for fields in ({}, {"tools": [TOOL], "tool_choice": "none"}):
+        (choice,) = caller.http.post(CHAT, json=chat(**fields)).json()["choices"]
 
         assert choice["message"]["content"].startswith("<tool_call>")
         assert choice["finish_reason"] == "stop"

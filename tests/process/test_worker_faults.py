@@ -22,9 +22,9 @@ def _machine(tmp_path: Path) -> Iterator[Machine]:
         yield machine
 
 
-def failed(queen: QueenProcess, **wish: Any) -> dict[str, Any]:
+def failed(queen: QueenProcess, **fields: Any) -> dict[str, Any]:
     """Run a task that must fail; give the error, whether it came as an event or as a plain refusal."""
-    response = queen.http.post("/v2/tasks", json=queen.wish(**wish))
+    response = queen.http.post("/v2/tasks", json=queen.request_body(**fields))
     if response.status_code != 200:
         error: dict[str, Any] = response.json()["error"]
         return {**error, "retry_after": response.headers.get("retry-after")}

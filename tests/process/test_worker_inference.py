@@ -50,7 +50,7 @@ def test_a_stop_string_ends_the_stream(it: Worker) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "field"),
+    ("fields", "field"),
     [
         ({"prompt": "x", "max_tokens": -1}, "max_tokens"),
         ({"prompt": "x", "temperature": 9}, "temperature"),
@@ -66,9 +66,9 @@ def test_a_stop_string_ends_the_stream(it: Worker) -> None:
         ({"prompt": "x", "seed": -1}, "seed"),
     ],
 )
-def test_bad_requests_are_named(it: Worker, wish: dict[str, Any], field: str) -> None:
+def test_bad_requests_are_named(it: Worker, fields: dict[str, Any], field: str) -> None:
     """A wrong request is INVALID_REQUEST before any work, and says what is wrong."""
-    response = it.http.post("/v1/inference", json=wish)
+    response = it.http.post("/v1/inference", json=fields)
 
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "INVALID_REQUEST"
@@ -121,10 +121,10 @@ class slow_stream:  # noqa: N801 (used like a function)
     """A request that runs as long as the context."""
 
     def __init__(self, it: Worker, request_id: str | None = None) -> None:
-        wish: dict[str, Any] = {"prompt": "Bees?", "max_tokens": 190}
+        fields: dict[str, Any] = {"prompt": "Bees?", "max_tokens": 190}
         if request_id:
-            wish["request_id"] = request_id
-        self._context = it.http.stream("POST", "/v1/inference", json=wish)
+            fields["request_id"] = request_id
+        self._context = it.http.stream("POST", "/v1/inference", json=fields)
 
     def __enter__(self) -> Iterator[dict[str, Any]]:
         self._stream = events(self._context.__enter__())  # held: httpx closes a stream that nobody reads

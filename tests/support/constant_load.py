@@ -11,9 +11,9 @@ import httpx
 _WITHIN_S = 120.0
 
 
-def ask(url: str, key: str, **wish: Any) -> None:
+def ask(url: str, key: str, **fields: Any) -> None:
     """Have one task done, on a connection of its own and with no second try. Raises RuntimeError if it fails."""
-    body = {"prompt": "Name a bee.", "max_tokens": 3, **wish}
+    body = {"prompt": "Name a bee.", "max_tokens": 3, **fields}
     try:
         with httpx.stream(
             "POST",
@@ -33,10 +33,10 @@ def ask(url: str, key: str, **wish: Any) -> None:
 class ConstantLoad:
     """Ask *streams* times at once for as long as the context lasts; then `answered` and `failures` say how it went."""
 
-    def __init__(self, url: str, key: str, *, streams: int, **wish: Any) -> None:
+    def __init__(self, url: str, key: str, *, streams: int, **fields: Any) -> None:
         self.answered = 0
         self.failures: list[str] = []
-        self._wish = {"url": url, "key": key, **wish}
+        self._wish = {"url": url, "key": key, **fields}
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._go_on) for _ in range(streams)]

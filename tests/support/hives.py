@@ -97,9 +97,9 @@ class HiveProcess:
         error: dict[str, Any] = response.json()["error"]
         return error
 
-    def spawn(self, model: str, **wish: Any) -> dict[str, Any]:
+    def spawn(self, model: str, **fields: Any) -> dict[str, Any]:
         """Start a worker; give its link."""
-        link: dict[str, Any] = self.post("/v1/workers/spawn", {"model": model, **wish})
+        link: dict[str, Any] = self.post("/v1/workers/spawn", {"model": model, **fields})
         return link
 
     def workers(self) -> list[dict[str, Any]]:

@@ -41,7 +41,7 @@ class QueenProcess:
 
     @property
     def pid(self) -> int:
-        """Give her process id."""
+        """Return its process id."""
         return self.running.process.pid
 
     def get(self, path: str, **params: Any) -> Any:
@@ -62,14 +62,14 @@ class QueenProcess:
         assert response.status_code >= 400, response.text
         return response.status_code, response.json()["error"]
 
-    def task(self, **wish: Any) -> list[Event]:
+    def task(self, **fields: Any) -> list[Event]:
         """Run a task to its end; give its events."""
-        with self.streaming("/v2/tasks", self.wish(**wish)) as events:
+        with self.streaming("/v2/tasks", self.request_body(**fields)) as events:
             return list(events)
 
-    def wish(self, **wish: Any) -> dict[str, Any]:
+    def request_body(self, **fields: Any) -> dict[str, Any]:
         """Give the body of a task."""
-        return {"model": self.model, "prompt": "hello", "node": "localhost", "max_tokens": 5, **wish}
+        return {"model": self.model, "prompt": "hello", "node": "localhost", "max_tokens": 5, **fields}
 
     @contextmanager
     def streaming(
@@ -82,9 +82,9 @@ class QueenProcess:
                 raise AssertionError(response.text)
             yield parsed(response.iter_lines())
 
-    def aside(self, *, headers: dict[str, str] | None = None, **wish: Any) -> Aside:
+    def aside(self, *, headers: dict[str, str] | None = None, **fields: Any) -> Aside:
         """Run a task in a thread."""
-        return Aside(self, wish, headers)
+        return Aside(self, fields, headers)
 
     def workers(self) -> list[dict[str, Any]]:
         """List the workers."""
@@ -117,11 +117,11 @@ class QueenProcess:
 class Aside:
     """A task that runs while the test goes on; its events can be looked at as they come."""
 
-    def __init__(self, queen: QueenProcess, wish: dict[str, Any], headers: dict[str, str] | None = None) -> None:
+    def __init__(self, queen: QueenProcess, fields: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         self.events: list[Event] = []
         self.placed_at = math.inf
         self.broken: Exception | None = None
-        self._thread = threading.Thread(target=self._run, args=(queen, wish, headers), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(queen, fields, headers), daemon=True)
         self._thread.start()
 
     def tokens(self, at_least: int) -> None:
@@ -138,9 +138,9 @@ class Aside:
         assert not self._thread.is_alive(), self.events
         return self.events
 
-    def _run(self, queen: QueenProcess, wish: dict[str, Any], headers: dict[str, str] | None) -> None:
+    def _run(self, queen: QueenProcess, fields: dict[str, Any], headers: dict[str, str] | None) -> None:
         try:
-            with queen.streaming("/v2/tasks", queen.wish(**wish), headers) as events:
+            with queen.streaming("/v2/tasks", queen.request_body(**fields), headers) as events:
                 for event in events:
                     self.events.append(event)
                     if event[0] == "placed":

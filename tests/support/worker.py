@@ -61,9 +61,9 @@ class Worker:
         """Wait until the model is loaded."""
         eventually(lambda: self.json("/v1/ready")["ready"], within=START_S, because="the model loads")
 
-    def infer(self, **wish: Any) -> list[dict[str, Any]]:
+    def infer(self, **fields: Any) -> list[dict[str, Any]]:
         """Run one request to its end; gives the events, an `error` event as `{"error": ...}`."""
-        with self.http.stream("POST", "/v1/inference", json={"prompt": "Bees?", **wish}) as response:
+        with self.http.stream("POST", "/v1/inference", json={"prompt": "Bees?", **fields}) as response:
             if response.status_code != 200:
                 response.read()
                 raise AssertionError(response.text)

@@ -162,7 +162,7 @@ class WorkerStarter:
         self._fleet.learn_alias(model, entry.reference)
         verb = "found in the catalog" if known else "downloaded and added to the catalog"
         human = f"hive {node}: {short(entry.reference)} {verb} ({entry.size_bytes / 1e6:.0f} MB)"
-        feed.narrate("rbee-hive", "catalogue", human, "📚")
+        feed.narrate("rbee-hive", "catalog", human, "📚")
         return entry
 
     async def _spawn(self, feed: ProgressFeed, node: str, request: SpawnRequest) -> WorkerAccess:

@@ -81,9 +81,9 @@ def three_workers(hive: HiveUnderTest, model: str) -> None:
     )
 
 
-@given("the model is in its catalogue")
-@then("the model is in its catalogue")
-def in_catalogue(hive: HiveUnderTest, model: str) -> None:
+@given("the model is in its catalog")
+@then("the model is in its catalog")
+def in_catalog(hive: HiveUnderTest, model: str) -> None:
     models = hive.http.get("/v1/models/list").json()["models"]
     assert [entry["reference"] for entry in models] == [model]
     assert not models[0].get("problem")

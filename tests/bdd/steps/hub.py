@@ -38,7 +38,7 @@ def pulled(machine: Machine) -> None:
     assert result.code == 0, result
 
 
-def catalogued(machine: Machine) -> dict[str, object]:
+def cataloged(machine: Machine) -> dict[str, object]:
     result = machine.run("rbee-keeper", "models", "list", "--node", "localhost", "--json")
     assert result.code == 0, result
     (entry,) = result.json["models"]
@@ -48,12 +48,12 @@ def catalogued(machine: Machine) -> dict[str, object]:
 
 @when("the file of the model is deleted")
 def deleted(machine: Machine) -> None:
-    Path(str(catalogued(machine)["local_path"])).unlink()
+    Path(str(cataloged(machine)["local_path"])).unlink()
 
 
 @then("the file of the model is identical to the hub's")
 def same_file(machine: Machine) -> None:
-    assert Path(str(catalogued(machine)["local_path"])).read_bytes() == (machine.root / "on-the-hub.gguf").read_bytes()
+    assert Path(str(cataloged(machine)["local_path"])).read_bytes() == (machine.root / "on-the-hub.gguf").read_bytes()
 
 
 @then("the hub sent the file once")

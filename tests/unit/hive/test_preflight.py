@@ -57,7 +57,7 @@ def refused(detection: Detection, backend: Backend | None = None, index: int | N
 
 @pytest.mark.B25
 def test_the_best_backend_is_taken() -> None:
-    """Without a wish the best backend is used, on its device with the most free memory."""
+    """Without a fields the best backend is used, on its device with the most free memory."""
     assert ask(TWO_GPUS).device.backend is Backend.CUDA
     assert ask(TWO_GPUS).device.index == 1
     assert ask(CPU_ONLY).device.backend is Backend.CPU
@@ -149,8 +149,8 @@ def test_a_cache_that_the_model_cannot_have_is_refused(
     model = replace(MODEL, head_widths=widths)
 
     def ask_for() -> PreflightResult:
-        wish = LoadOptions(Backend.CPU, 4, 2048, cache_type)
-        return choose_device(CPU_ONLY, model, backend=None, device=None, load_on=lambda _: wish, promised={})
+        fields = LoadOptions(Backend.CPU, 4, 2048, cache_type)
+        return choose_device(CPU_ONLY, model, backend=None, device=None, load_on=lambda _: fields, promised={})
 
     if possible:
         assert ask_for().device == CPU

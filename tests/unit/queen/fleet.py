@@ -41,7 +41,7 @@ def link(
 
 
 def entry(model: str = MODEL, size: int = 91_000_000) -> CatalogEntry:
-    """Make a catalogue row."""
+    """Make a catalog row."""
     return CatalogEntry(
         id=f"model-of-{model}",
         provider=Provider.PACKAGE,

@@ -148,7 +148,7 @@ def test_the_most_free_memory_comes_first_among_equals() -> None:
 
 
 def test_a_known_size_keeps_a_small_machine_out() -> None:
-    """A size known from one hive's catalogue counts for every hive."""
+    """A size known from one hive's catalog counts for every hive."""
     big = entry(size=20 * GB)
     found = place(
         fleet(attic=hello(models=[big]), cellar=hello(devices=[device(free=60 * GB)])),

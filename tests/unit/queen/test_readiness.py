@@ -16,7 +16,7 @@ MODEL = "hf:bees/honey"
 
 
 def fleet_of(*nodes: str) -> FleetState:
-    """A fleet whose hives are connected and have not looked into their catalogues."""
+    """A fleet whose hives are connected and have not looked into their catalogs."""
     fleet = FleetState(lambda: 0.0)
     for node in nodes:
         fleet.add_node(node, f"http://{node}:9200")
