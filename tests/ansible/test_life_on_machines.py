@@ -142,7 +142,7 @@ def test_a_release_that_does_not_serve_is_taken_back(controller: Controller) -> 
     before = controller.rig["h2"].inside("readlink", "/opt/rbee/current").stdout
     source = (ROOT / HIVE).read_text(encoding="utf-8")
     # It still tells its version, so that only serving is broken.
-    begin = "    hold = lifeline.attach()\n"
+    begin = "    owner = lifeline.attach()\n"
     broken = source.replace(begin, f'{begin}    if len(sys.argv) < 2:\n        sys.exit("deliberately broken")\n', 1)
     assert broken != source
     controller.rig.repository.commit("broken", {HIVE: broken})
