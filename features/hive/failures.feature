@@ -16,7 +16,7 @@ Feature: Failures are reported while they happen
     And the keeper reports 6 download attempts in order, each with its reason
     And the keeper says "DOWNLOAD_FAILED"
     And the keeper says "failed 7 times"
-    And the keeper says "running again resumes"
+    And the keeper says "the download resumes where it stopped"
     And there are 0 processes of llm-worker-rbee
 
   @B38

@@ -44,7 +44,7 @@ Feature: A GPU is used, or the request fails
     Then the exit code is 1
     And it took less than 5 seconds
     And the keeper says "CUDA_DEVICE_FAILED"
-    And the keeper says "built without support for GPUs"
+    And the keeper says "built without GPU support"
     And the keeper says "--backend cpu"
     And no worker has loaded the model
     And there are 0 processes of llm-worker-rbee

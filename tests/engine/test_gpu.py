@@ -27,7 +27,7 @@ SLACK = 64 * 1024 * 1024
 def _llama() -> Llama:
     llama = Llama()
     if not llama.supports_gpu():
-        pytest.skip("the llama.cpp that is installed here was built without support for GPUs")
+        pytest.skip("the llama.cpp that is installed here was built without GPU support")
     try:
         llama.device(Backend.CUDA, 0)
     except RbeeError as error:
