@@ -32,7 +32,7 @@ def find_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None = N
         return environ["RBEE_API_KEY"].strip()
     folder = environ.get("CREDENTIALS_DIRECTORY")
     if folder and (Path(folder) / "api-key").is_file():
-        return (Path(folder) / "api-key").read_text(encoding="utf-8").strip()
+        return read_credential(Path(folder) / "api-key")
     if file is not None:
         return read_key(file)
     default = api_key_file(paths)
@@ -46,6 +46,17 @@ def ensure_api_key(paths: Paths, environ: Mapping[str, str], file: Path | None =
         return found
     paths.make(paths.secrets)
     return store_key(api_key_file(paths), new_key(), replace=False)
+
+
+def read_credential(path: Path) -> str:
+    """Read a file of the credentials directory. Raises ConfigError if it is empty, not UTF-8 or cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the credential cannot be read: {error}", path=str(path)) from error
+    if not text:
+        raise ConfigError("the credential is empty", path=str(path))
+    return text
 
 
 def read_key(path: Path) -> str:

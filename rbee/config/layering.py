@@ -23,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from rbee.config.credentials import read_credential
 from rbee.config.file import ConfigFile
 from rbee.errors import ConfigError
 
@@ -110,7 +111,8 @@ class _Environment(EnvSettingsSource):
                 raise ConfigError(f"unknown setting {name} in the environment; unset it or correct its name.")
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name.lower(): value for name, value in self._environ.items()}
+        # The library looks names up in small letters; variables are written in capitals, and others are not ours.
+        return {name.lower(): value for name, value in self._environ.items() if name == name.upper()}
 
     def prepare_field_value(self, field_name: str, field: FieldInfo, value: Any, value_is_complex: bool) -> Any:  # noqa: FBT001 -- the library's signature
         try:
@@ -127,9 +129,7 @@ class _Credentials(InitSettingsSource):
         self._names = settings.credentials
         folder = layers.environ.get("CREDENTIALS_DIRECTORY")
         files = {key: Path(folder) / name for key, name in self._names.items()} if folder else {}
-        super().__init__(
-            settings, {key: file.read_text(encoding="utf-8").strip() for key, file in files.items() if file.is_file()}
-        )
+        super().__init__(settings, {key: read_credential(file) for key, file in files.items() if file.is_file()})
 
     def origin(self, key: str) -> str:
         return f"credential {self._names[key]}"

@@ -218,7 +218,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.MODEL_INVALID: ErrorSpec(
         400, _INVALID, "Use a complete GGUF file; if it is truncated, download or copy it again."
     ),
-    ErrorCode.CONFIG_INVALID: ErrorSpec(None, _LOCAL, "Correct the file, then check it: rbee-keeper config check"),
+    ErrorCode.CONFIG_INVALID: ErrorSpec(
+        None, _LOCAL, "Correct the setting; to check the config file: rbee-keeper config check"
+    ),
     ErrorCode.STATE_CORRUPT: ErrorSpec(
         500, _SERVER, "Move the named file away; a new one is created at the next start."
     ),

@@ -51,8 +51,10 @@ class Program(Generic[S]):
 
     def _parser(self) -> argparse.ArgumentParser:
         prefix = self.settings.model_config["env_prefix"]
+        # No abbreviations: --api-key SECRET would be taken for --api-key-file, and the secret be printed.
         parser = argparse.ArgumentParser(
             self.name,
+            allow_abbrev=False,
             description=self.description,
             epilog=f"Each option can also be set by the environment variable {prefix}<NAME>.",
         )

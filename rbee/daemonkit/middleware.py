@@ -22,6 +22,7 @@ from rbee.observe import logs, metrics, trace
 log = logging.getLogger(__name__)
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _TRACE_HEADER = trace.HEADER.encode()
+_CLIENT_LEFT = 499  # as ErrorCode.CANCELED
 _QUIET = ("/health", "/v1/health", "/v1/ready")
 
 
@@ -102,7 +103,8 @@ class RequestMiddleware:
             if not status:
                 await error_response(internal_error(), request_id)(scope, receive, send_out)
         finally:
-            self._log(routed, scope["method"], status, time.perf_counter() - began)
+            # Without a status the client left before there was one.
+            self._log(routed, scope["method"], status or _CLIENT_LEFT, time.perf_counter() - began)
 
     def _check_length(self, text: bytes | None) -> None:
         if text is not None and text.isdigit() and int(text) > self._max_body_bytes:

@@ -79,9 +79,9 @@ def build(
     """Build the wheel of this machine's own target and return its path; concurrent callers share one build.
 
     Args:
-        kind: that of this machine.
+        target: that of this machine.
         found: the pinned packages by name; those of `BUILDERS` and llama-cpp-python itself are used.
-        compiling: runs the one command that takes minutes, and raises if it fails; one that shows how far it is may
+        run_build: runs the one command that takes minutes, and raises if it fails; one that shows how far it is may
             add pip's `--verbose`.
         waiting: called once if another process builds the same wheel now.
 

@@ -27,14 +27,14 @@ class HiveSettings(LayeredSettings):
     node: str = Field(default=LOCALHOST_NODE, min_length=1, max_length=253, description="name of this machine")
     home: str | None = Field(default=None, description="folder of catalog, models and logs; default $RBEE_HOME")
     api_key: SecretStr | None = Field(default=None, description="key that the queen shows")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="what is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum level to log")
     models_db: SecretStr | None = Field(
         default=None, description="SQLAlchemy URL of the catalog; default models.db in the home"
     )
     worker_binary: str | None = Field(default=None, description="path of llm-worker-rbee; default: beside rbee-hive")
     spare_worker: bool = Field(
         default=True,
-        description="keep an idle worker process, so that a worker starts faster; never below 4 GB of memory",
+        description="keep an idle worker process, for a faster start; not on machines with less than 4 GB of memory",
     )
     first_worker_port: int = Field(
         default=8001, ge=0, le=65535, description="first port for workers; 0 means any free one"
@@ -49,7 +49,7 @@ class HiveSettings(LayeredSettings):
     speculate: engine.Speculate = 0
     fence_after_s: float = Field(default=60.0, gt=0, description="time without a queen after which workers stop")
     on_queen_lost: Literal["stop-workers", "exit"] = Field(
-        default="stop-workers", description="what to do then: stop the workers and wait, or end"
+        default="stop-workers", description="when the fence elapses: stop the workers and wait for a queen, or exit"
     )
     idle_timeout_s: float = Field(default=300.0, gt=0, description="time after which an unused worker is stopped")
     health_interval_s: float = Field(default=30.0, gt=0, description="time between two health checks of a worker")
@@ -64,7 +64,7 @@ class HiveSettings(LayeredSettings):
     detect_timeout_s: float = Field(default=5.0, gt=0, description="time a GPU driver has to answer")
 
     log_max_mb: int = Field(
-        default=32, ge=1, le=100_000, description="size at which a log file is set aside, once, and begun anew, in MB"
+        default=32, ge=1, le=100_000, description="size in MB at which a log file is rotated; one old copy is kept"
     )
 
     @model_validator(mode="after")

@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Generic, TypeVar
 
-from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import DownloadProgress, LoadingProgress
 from rbee.contracts.queen import Progress
 from rbee.contracts.tasks import Narration, TaskAccepted, TaskPlaced
 from rbee.daemonkit.background import BackgroundTasks
+from rbee.daemonkit.errors import internal_error
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 
@@ -151,7 +151,7 @@ class SharedJob(Generic[R]):
             self._result.set_exception(error)
         except Exception:
             log.exception("BUG: shared work failed")
-            self._result.set_exception(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."))
+            self._result.set_exception(internal_error())
         finally:
             self._result.cancel()
             if on_end is not None:

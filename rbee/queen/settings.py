@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -41,7 +41,7 @@ class QueenSettings(LayeredSettings):
         default=310.0,
         ge=1.0,
         le=86_400.0,
-        description="time for a worker to load a model; a little more than the hives', which know more of it",
+        description="time for a worker to load a model; keep it above the hives' limit, whose error says more",
     )
     no_token_timeout_s: float = Field(
         default=60.0, ge=1.0, le=3600.0, description="time a stream may go without a token"
@@ -52,7 +52,7 @@ class QueenSettings(LayeredSettings):
     leave_hives_on_signal: bool = Field(
         default=False,
         description="let the hives of other machines and their workers go on when a signal ends the queen, "
-        "so that one that is restarted adopts them; a shutdown by request ends them all the same",
+        "so that one that is restarted adopts them; a shutdown by request still stops them",
     )
     max_tasks: int = Field(default=1000, ge=1, le=100_000, description="tasks accepted at the same time")
     max_tasks_per_client: int | None = Field(
@@ -65,15 +65,13 @@ class QueenSettings(LayeredSettings):
         description="time for which a request that waited for a cold start is held until a slot is free",
     )
     log_max_mb: int = Field(
-        default=32, ge=1, le=100_000, description="size at which the log file is set aside, once, and begun anew, in MB"
+        default=32, ge=1, le=100_000, description="size in MB at which the log file is rotated; one old copy is kept"
     )
-    log_level: str = Field(
-        default="info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
-    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum level to log")
 
 
 PROGRAM: Final = Program(
     name="queen-rbee",
     settings=QueenSettings,
-    description="The brain of rbee: registers nodes, places tasks on workers and relays their answers.",
+    description="Registers nodes, places tasks on workers and relays their answers.",
 )

@@ -41,3 +41,19 @@ def test_no_listing_shows_a_secret(module: str, secrets: dict[str, str], tmp_pat
         key = variable.removeprefix(f"{module.upper().replace('.', '_')}_").lower()
         assert shown[key]["source"] == variable
     assert shown["port"]["source"] == "default"
+
+
+@pytest.mark.parametrize("module", ["rbee.queen", "rbee.hive", "rbee.worker"])
+def test_no_daemon_takes_a_secret_as_an_argument(module: str, tmp_path: Path) -> None:
+    """A secret has no option, and none that is abbreviated to it."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--api-key", PASSWORD, "--print-config"],
+        env={**os.environ, "RBEE_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "unrecognized arguments" in done.stderr
+    assert not done.stdout

@@ -62,24 +62,28 @@ class SpareWorker:
 
     async def take(self, program: Path, spec: WorkerSpec, log_path: Path) -> WorkerProcess | None:
         """Make the spare the worker of *spec*; None where there is none that is ready, or it does not react."""
-        process, ready = self._process, self._ready
-        if process is None or ready is None or not ready.done() or self._program != program:
-            return None
-        if not ready.result() or not process.running:
-            self._drop("it ended")
-            return None
-        self._process = self._ready = None
-        process.give_orders(spec.arguments(), spec.environment(), log_path)
-        try:
-            taken = await asyncio.wait_for(_is_spare_message(process), TAKEN_WITHIN_S)
-        except TimeoutError:
+        async with self._changing:
+            process, ready = self._process, self._ready
+            if process is None or ready is None or not ready.done() or self._program != program:
+                return None
+            if not ready.result() or not process.running:
+                self._drop("it ended")
+                return None
+            process.give_orders(spec.arguments(), spec.environment(), log_path)
             taken = False
-        if taken:
+            try:
+                async with asyncio.timeout(TAKEN_WITHIN_S):
+                    taken = await _is_spare_message(process)
+            except TimeoutError:
+                pass
+            finally:
+                if not taken:
+                    self._drop("it did not take its orders")
+            if not taken:
+                return None
+            self._process = self._ready = None
             self._failures = 0
             return process
-        self._process = process
-        self._drop("it did not take its orders")
-        return None
 
     async def close(self) -> None:
         """Kill the spare; none is started any more."""

@@ -34,7 +34,11 @@ def show(flags: Flags, /) -> None:
     settings = session.settings
     rows: list[tuple[str, Any, str]] = [
         ("home", str(settings.paths.home), "RBEE_HOME" if settings.environ.get("RBEE_HOME") else "default"),
-        ("config file", str(settings.file.path) if settings.file.path else None, "first file found"),
+        (
+            "config file",
+            str(settings.file.path) if settings.file.path else None,
+            "first file found" if settings.file.path else "none found",
+        ),
     ]
     rows += [(key, value, settings.sources[key]) for key, value in settings.values.items()]
     key_source = "RBEE_API_KEY" if settings.environ.get("RBEE_API_KEY") else settings.keeper.api_key_file

@@ -34,7 +34,8 @@ def add(flags: Flags, /, name: str) -> None:
         return
     session.out.text(str(created["key"]))
     session.out.say(
-        f"{name} sends it to {session.settings.queen_url} as 'Authorization: Bearer KEY'; it is not shown again", "🔑"
+        f"{name} must send it to {session.settings.queen_url} as 'Authorization: Bearer KEY'; it is not shown again",
+        "🔑",
     )
 
 

@@ -53,7 +53,7 @@ class UpstreamConnection(asyncio.Protocol):
     async def send(self, request: bytes, *, within_s: float) -> int:
         """Send one request and wait for the answer's head, for *within_s* seconds at most; return its status.
 
-        Raises UpstreamSilent where it did not come in time, and UpstreamBroken.
+        Raises UpstreamTimeout where it did not come in time, and UpstreamError.
         """
         self._parser = httptools.HttpResponseParser(self)
         self._answered = self._complete = False
@@ -73,7 +73,7 @@ class UpstreamConnection(asyncio.Protocol):
         return self.status
 
     async def read(self) -> bytes:
-        """Wait for more of the body and return all there is; empty at its end. Raises UpstreamBroken."""
+        """Wait for more of the body and return all there is; empty at its end. Raises UpstreamError."""
         while not self._chunks:
             if self._complete:
                 return b""
@@ -88,7 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
             False at the body's end; True where *consume* accepts no more for now: what comes is held until the next
             call.
 
-        Raises UpstreamBroken.
+        Raises UpstreamError.
         """
         self._consume, self._full = consume, False
         try:
@@ -104,7 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._consume = None
 
     async def read_all(self, limit: int) -> bytes:
-        """Read a short body whole, at most about *limit* bytes. Raises UpstreamBroken."""
+        """Read a short body whole, at most about *limit* bytes. Raises UpstreamError."""
         body = b""
         while len(body) < limit and (data := await self.read()):
             body += data

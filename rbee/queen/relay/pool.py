@@ -47,7 +47,7 @@ class UpstreamPool:
 
         Raises:
             OSError, TimeoutError: the worker cannot be reached.
-            UpstreamBroken: it went away before it answered; UpstreamSilent: it did not answer in time.
+            UpstreamError: it went away before it answered; UpstreamTimeout: it did not answer in time.
         """
         address = _address(url)
         request = _request(

@@ -99,7 +99,7 @@ async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObs
     slow client slows its worker and nothing accumulates here.
 
     Args:
-        watch: counts tokens; the caller reads it afterwards, also where this raises.
+        observer: counts tokens; the caller reads it afterwards, also where this raises.
         stall_s: the longest time without a token.
 
     Raises:

@@ -118,7 +118,7 @@ def backend_missing(hive: Hive, backend: Backend | None) -> Rejection:
 
 
 def device_missing(hive: Hive, backend: Backend, device: int, available: list[int]) -> Rejection:
-    """Reject a node whose devices of *backend*, those *there*, do not include the requested one."""
+    """Reject a node whose devices of *backend*, those *available*, do not include the requested one."""
     return Rejection(
         hive.node,
         ErrorCode.INVALID_DEVICE,

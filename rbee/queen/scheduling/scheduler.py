@@ -212,7 +212,7 @@ class Scheduler:
         if isinstance(decision, AwaitWorker):
             return await _follow(self._starter.wait_for_loading(decision), sink)
         node, backend = decision.node, decision.backend
-        which = "" if placement.backend is not None else ", the best backend there"
+        which = "" if placement.backend is not None else ", the best available backend"
         human = f"no worker serves {short(placement.model)}: starting one on {node} ({backend.value}{which})"
         await sink.emit(narration("queen-rbee", "place", human, "🧭"))
         return await _follow(self._starter.start_for(placement, decision), sink)

@@ -19,6 +19,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
 from rbee.daemonkit.background import BackgroundTasks
+from rbee.daemonkit.errors import internal_error
 from rbee.daemonkit.http1 import ClientConnection, connection_of
 from rbee.errors import RbeeError
 from rbee.observe import metrics
@@ -125,7 +126,7 @@ class Task:
         except Exception:
             metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value)
             log.exception("BUG: a task failed")
-            await sink.fail(RbeeError(ErrorCode.INTERNAL, "Something went wrong inside the queen."), request_id)
+            await sink.fail(internal_error(), request_id)
         finally:
             if deadline is not None:
                 deadline.cancel()

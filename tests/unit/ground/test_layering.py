@@ -131,3 +131,19 @@ def test_the_first_config_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         config_file.find({"RBEE_CONFIG": str(named)})
     named.write_text("")
     assert config_file.find({"RBEE_CONFIG": str(named)}).path == named
+
+
+def test_a_variable_in_small_letters_is_not_ours(tmp_path: Path) -> None:
+    """Variables are written in capitals; one in small letters sets nothing and is nobody's mistake."""
+    settings, sources = read(Settings, layers(tmp_path, "", {"rbee_test_port": "20", "rbee_test_prot": "1"}))
+
+    assert (settings.port, sources["port"]) == (1, "default")
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"\xff", "cannot be read"), (b"\n", "is empty")])
+def test_a_credential_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    """A credential that is no text, or empty, is refused with its file."""
+    (tmp_path / "port").write_bytes(content)
+
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/port: .*{says}"):
+        read(Settings, layers(tmp_path, "", {"CREDENTIALS_DIRECTORY": str(tmp_path)}))
