@@ -33,7 +33,7 @@ Feature: Adding and removing machines
     Examples:
       | options                                                        | code              | advice         |
       | --host 192.168.1.11 --user me --key ~/.ssh/id_ed25519 --port 9 | SSH_REFUSED       | Check the port |
-      | --host 192.168.1.11 --user me --key ~/.ssh/another_key         | SSH_AUTH_FAILED   | Check user     |
+      | --host 192.168.1.11 --user me --key ~/.ssh/another_key         | SSH_AUTH_FAILED   | Check the user     |
       | --host 192.168.1.11 --user me --key ~/.ssh/readable_key        | SSH_AUTH_FAILED   | chmod 600      |
       | --host 192.168.1.11 --user me --key /nowhere/key               | SSH_KEY_NOT_FOUND | /nowhere/key   |
       | --host nobody.invalid --user me --key ~/.ssh/id_ed25519        | SSH_HOST_UNKNOWN  | nobody.invalid |
