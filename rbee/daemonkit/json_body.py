@@ -44,7 +44,8 @@ class _FromJson:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         parser: _Parser = schema["function"]["function"]
-        return handler(parser.adapter.core_schema)
+        # Inside another schema the model is described once, in the document's components, and referred to.
+        return handler(core_schema.json_or_python_schema(parser.adapter.core_schema, core_schema.any_schema()))
 
 
 JsonBody = Annotated[T, Body(), _FromJson()]
