@@ -251,12 +251,12 @@ def test_another_quantisation_answers() -> None:
     ("make", "reason"),
     [
         (lambda path, _: path.write_bytes(b""), "empty"),
-        (lambda path, _: path.write_bytes(b"PK\x03\x04 a zip file"), "no GGUF"),
+        (lambda path, _: path.write_bytes(b"PK\x03\x04 a zip file"), "not a GGUF file"),
         (lambda path, whole: path.write_bytes(whole[:12]), "within the GGUF header"),
         (lambda path, whole: path.write_bytes(whole[:100_000]), "llama.cpp reports"),
         (lambda path, whole: path.write_bytes(whole[: len(whole) // 2]), "llama.cpp reports"),
         (lambda path, whole: path.write_bytes(whole[:4] + b"\x63" + whole[5:100_000]), "version"),
-        (lambda path, _: path.mkdir(), "folder"),
+        (lambda path, _: path.mkdir(), "directory"),
     ],
     ids=["empty", "zip", "header", "metadata", "half", "version", "folder"],
 )
