@@ -37,7 +37,8 @@ class Layers:
     flags: Mapping[str, Any] = field(default_factory=dict)
 
 
-_layers: ContextVar[Layers | None] = ContextVar("layers", default=None)
+# The sources of the reading that is under way: the library asks the class for them, which knows of no reading.
+_reading: ContextVar[tuple[PydanticBaseSettingsSource, ...]] = ContextVar("reading", default=())
 
 
 class LayeredSettings(BaseSettings):
@@ -67,8 +68,7 @@ class LayeredSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Return the layers as sources of pydantic-settings."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
-        layers = _layers.get()
-        return (init_settings,) if layers is None else (*_sources(cls, layers), init_settings)
+        return (*_reading.get(), init_settings)
 
 
 S = TypeVar("S", bound=LayeredSettings)
@@ -79,16 +79,18 @@ def read(settings: type[S], layers: Layers) -> tuple[S, dict[str, str]]:
 
     Raises ConfigError for an unknown key, and for the first wrong value with its reason and source.
     """
-    token = _layers.set(layers)
+    sources = [source(settings, layers) for source in (_Flags, _Environment, _Credentials, _ConfigTable)]
+    token = _reading.set(tuple(sources))
+    found: dict[str, str] = {}
     try:
-        found = {key: source.origin(key) for source in reversed(_sources(settings, layers)) for key in source()}
+        found = {key: source.origin(key) for source in reversed(sources) for key in source()}
         return settings(), {key: found.get(key, "default") for key in settings.model_fields}
     except ValidationError as error:
         raise _wrong_value(settings, layers, error, found) from error
     except SettingsError as error:
         raise ConfigError(f"{error}.") from error
     finally:
-        _layers.reset(token)
+        _reading.reset(token)
 
 
 class _Flags(InitSettingsSource):
@@ -149,14 +151,6 @@ class _ConfigTable(InitSettingsSource):
     def origin(self, key: str) -> str:
         line = self._file.line(key) if self._table is None else self._file.line(self._table, key)
         return f"{self._file.path}:{line}" if line else str(self._file.path)
-
-
-_Source = _Flags | _Environment | _Credentials | _ConfigTable
-
-
-def _sources(settings: type[LayeredSettings], layers: Layers) -> list[_Source]:
-    """Return the layers, highest priority first."""
-    return [source(settings, layers) for source in (_Flags, _Environment, _Credentials, _ConfigTable)]
 
 
 def _path(settings: type[LayeredSettings], key: str) -> tuple[str, ...]:
