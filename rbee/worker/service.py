@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
@@ -28,7 +27,6 @@ from rbee.worker.text.prompts import PromptTokenizer
 
 log = logging.getLogger(__name__)
 CANCEL_WAIT_S: Final = 5.0
-COMPAT_IMPORT_AFTER_S: Final = 1.0  # requests that waited for the model come first
 
 
 class WorkerService:
@@ -161,13 +159,6 @@ class WorkerService:
         )
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
-        asyncio.get_running_loop().call_later(COMPAT_IMPORT_AFTER_S, self._import_compat)
-
-    def _import_compat(self) -> None:
-        """Import what the first request of an OpenAI- or Anthropic-compatible client would wait for otherwise."""
-        # The executor ends with the worker.
-        if self.state.serves:
-            asyncio.get_running_loop().run_in_executor(None, import_module, "rbee.worker.compat.routes")
 
     def _on_failure(self, error: RbeeError, unfinished: list[Generation]) -> None:
         """Report the error to the owner and to all who wait, and end."""

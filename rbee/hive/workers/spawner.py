@@ -82,6 +82,7 @@ class WorkerSpawner:
         self._callback_url = callback_url
         self._on_key = on_key
         self._spare = SpareWorker(paths.home, paths.logs / "spare-worker.log")
+        self._wants_spare = settings.spare_worker and psutil.virtual_memory().total >= SPARE_MIN_MEMORY_BYTES
 
     async def ensure_model(self, reference: str) -> LocalModel:
         """Download the model where it is not here, and read its header.
@@ -187,7 +188,7 @@ class WorkerSpawner:
 
     async def ensure_spare(self) -> None:
         """Keep a spare worker where the settings and the machine's memory allow one."""
-        if not self._settings.spare_worker or psutil.virtual_memory().total < SPARE_MIN_MEMORY_BYTES:
+        if not self._wants_spare:
             return
         with contextlib.suppress(RbeeError):  # without a program there is no spare; a spawn says so
             await self._spare.ensure(worker_program(self._settings.worker_binary))
