@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import psutil
 import pytest
 
-from rbee.config.paths import Paths
 from rbee.hive.workers.process import MARK, PROGRAM, worker_program
 from rbee.lifeline import ORDERED
-from rbee.queen.local_hive.process import HiveLauncher
+from tests.support.gguf_files import write_gguf
 from tests.support.hives import HiveProcess, StartHive, alive
+from tests.support.machine import Machine
 from tests.support.models import smollm2_path
 from tests.support.waiting import eventually
 
@@ -97,7 +97,7 @@ def test_a_spare_is_gone_with_its_hive(start_hive: StartHive, end: signal.Signal
 
     hive.process.send_signal(end)
 
-    eventually(lambda: not alive(spare.pid), within=5, because="the spare ends with the hive")
+    eventually(lambda: not alive(spare.pid), within=2, because="the spare ends with the hive")
 
 
 def test_a_dead_spare_is_replaced_and_missed_by_nobody(start_hive: StartHive, model: str) -> None:
@@ -140,12 +140,28 @@ def test_a_hive_whose_settings_say_so_has_no_spare(start_hive: StartHive, model:
     assert spares(hive) == []
 
 
-@pytest.mark.parametrize("ephemeral", [True, False])
-def test_the_hive_of_one_command_has_no_spare(tmp_path: Path, ephemeral: bool) -> None:
-    """A queen that serves one command starts its hive without a spare; any other leaves it to the settings."""
-    prestarted = Mock()
+def test_only_the_hive_of_a_queen_that_stays_has_a_spare(tmp_path: Path) -> None:
+    """A cold `infer` never has one, however long it answers; `daemon start` with the same settings has."""
+    machine = Machine(tmp_path / "machine")
+    machine.configure("hive", spare_worker=True)
+    machine.configure("worker", engine="fake")
+    machine.fake(tokens_per_s=20)
+    model = f"file://{write_gguf(machine.root / 'tiny.gguf')}"
 
-    HiveLauncher(Paths(tmp_path), "key", {}, ephemeral).launch(0, prestarted)
+    def waiting() -> list[int]:
+        return [process.pid for process in machine.processes(PROGRAM) if process.cmdline()[-1:] == [ORDERED]]
 
-    (arguments, _env, _log), _ = prestarted.line.give_arguments.call_args
-    assert (arguments[-2:] == ["--spare-worker", "false"]) is ephemeral
+    try:
+        asked = machine.start("rbee-keeper", "infer", "--model", model, "--prompt", "hello", "--max-tokens", "160")
+        seen: set[int] = set()
+        # A hive that may have a spare starts it 2 s after its own start; the answer takes 8 s.
+        while asked.process.poll() is None:
+            seen.update(waiting())
+            time.sleep(0.05)
+        assert asked.wait(1).code == 0
+        assert seen == set()
+
+        assert machine.run("rbee-keeper", "daemon", "start").code == 0
+        eventually(lambda: bool(waiting()), within=20, because="the hive that stays has a spare worker")
+    finally:
+        machine.close()
