@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 
 from bench.rows import Row
-from rbee.queen.fleet.registry import Registry
+from rbee.queen.registry import Registry
 from rbee.queen.scheduling.placement import Fleet, PlacementRequest, place
 from rbee.queen.scheduling.prefix_index import PrefixIndex
 from tests.unit.queen.fleet import MODEL, VERSION, hello, link

@@ -23,14 +23,14 @@ from rbee.queen.client_keys import ClientKeys
 from rbee.queen.fleet.control_channels import ControlChannels
 from rbee.queen.fleet.node_store import HiveKeys, NodeStore
 from rbee.queen.fleet.readiness import Readiness
-from rbee.queen.fleet.shutdown import FleetShutdown
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.fleet.worker_start import WorkerStarter
 from rbee.queen.local_hive.supervisor import LocalHive
 from rbee.queen.relay.pool import UpstreamPool
-from rbee.queen.scheduling.scheduler import Scheduler
 from rbee.queen.settings import QueenSettings
+from rbee.queen.shutdown import FleetShutdown
 from rbee.queen.tasks.registry import TaskRegistry
+from rbee.queen.tasks.scheduler import Scheduler
 from rbee.queen.tasks.task import QueenServices
 
 log = logging.getLogger(__name__)

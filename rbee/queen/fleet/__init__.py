@@ -1,1 +1,1 @@
-"""Know the hives and workers of the fleet, start workers and end everything."""
+"""Keep in touch with the hives of the fleet, and start workers on them."""

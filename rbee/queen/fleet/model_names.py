@@ -9,7 +9,7 @@ from typing import Final
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import ModelCard
 from rbee.errors import RbeeError
-from rbee.queen.fleet.registry import Hive
+from rbee.queen.registry import Hive
 
 SCHEMES: Final = ("hf:", "file://", "https://", "package:")
 MOST_LISTED: Final = 50

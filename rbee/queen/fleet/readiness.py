@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.errors import RbeeError
-from rbee.queen.fleet.registry import Hive
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.local_hive.supervisor import LocalHive
 from rbee.queen.progress import Event, narration
+from rbee.queen.registry import Hive
 from rbee.queen.scheduling.placement import PlacementRequest, UseWorker
 from rbee.queen.scheduling.rejections import Refusal
 

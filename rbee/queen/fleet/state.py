@@ -12,7 +12,7 @@ from typing import TypeVar
 from rbee import __version__
 from rbee.contracts.control import Hello, HiveMessage, WorkerGone
 from rbee.contracts.workers import WorkerInfo
-from rbee.queen.fleet.registry import Registry
+from rbee.queen.registry import Registry
 from rbee.queen.scheduling.placement import Decision, Fleet, PlacementRequest, place
 from rbee.queen.scheduling.prefix_index import PrefixIndex
 

@@ -16,7 +16,7 @@ from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
 from rbee.queen.relay.connection import UpstreamConnection, UpstreamError
-from rbee.queen.tasks.sinks import ByteSink, ResponseSink
+from rbee.queen.relay.response_sink import ByteSink, ResponseSink
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()

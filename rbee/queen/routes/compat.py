@@ -21,7 +21,7 @@ from rbee.daemonkit.json_body import JsonBody, parse_as
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
 from rbee.queen.fleet.model_names import SCHEMES, model_cards, resolve
-from rbee.queen.relay import redirect
+from rbee.queen.routes import redirect
 from rbee.queen.routes.dependencies import QueenDep
 from rbee.queen.scheduling.placement import PlacementRequest
 from rbee.queen.scheduling.prefix_index import prefix_hashes

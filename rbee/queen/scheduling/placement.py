@@ -25,7 +25,7 @@ from typing import NamedTuple
 from rbee.contracts.devices import Backend, Device
 from rbee.contracts.version import is_compatible
 from rbee.contracts.workers import Quarantine, WorkerAccess, WorkerState
-from rbee.queen.fleet.registry import Hive
+from rbee.queen.registry import Hive
 from rbee.queen.scheduling import rejections
 from rbee.queen.scheduling.prefix_index import PrefixHashes, PrefixIndex
 from rbee.queen.scheduling.rejections import Refusal, Rejection

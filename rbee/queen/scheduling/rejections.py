@@ -12,7 +12,7 @@ from rbee.contracts.devices import Backend, Device
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import Quarantine
 from rbee.errors import RbeeError
-from rbee.queen.fleet.registry import Hive
+from rbee.queen.registry import Hive
 
 _MB = 1024 * 1024  # as the hives count
 

@@ -26,9 +26,10 @@ from rbee.observe import metrics
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.relay.stream import StreamObserver, relay, relay_whole
-from rbee.queen.scheduling.scheduler import Assignment, QueuedRequest, Scheduler
-from rbee.queen.tasks.sinks import ResponseSink, TaskEventSink
+from rbee.queen.tasks.scheduler import Assignment, QueuedRequest, Scheduler
+from rbee.queen.tasks.sinks import TaskEventSink
 from rbee.queen.tasks.upstream_request import CompatRequest, build_upstream_request, placement_request
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.version import is_compatible
 from rbee.contracts.workers import Quarantine, WorkerState
-from rbee.queen.fleet.registry import Registry
+from rbee.queen.registry import Registry
 from rbee.queen.scheduling.placement import (
     AwaitWorker,
     Decision,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.queen.fleet.registry import Hive, Registry
+from rbee.queen.registry import Hive, Registry
 from rbee.queen.scheduling.placement import Decision, Fleet, PlacementRequest, UseWorker, place
 from rbee.queen.scheduling.prefix_index import BLOCK_CHARS, MAX_HASHES, PrefixHashes, PrefixIndex, prefix_hashes
 from tests.unit.queen.fleet import MODEL, VERSION, hello, link

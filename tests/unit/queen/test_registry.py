@@ -18,7 +18,7 @@ from rbee.contracts.control import (
 )
 from rbee.contracts.devices import Detection
 from rbee.contracts.workers import WorkerState
-from rbee.queen.fleet.registry import GONE_KEPT, Registry, reachable
+from rbee.queen.registry import GONE_KEPT, Registry, reachable
 from tests.unit.queen.fleet import device, entry, hello, link
 
 NODES = ["attic", "cellar"]

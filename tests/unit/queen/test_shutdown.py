@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rbee.queen.fleet.shutdown import wait_until_closed
+from rbee.queen.shutdown import wait_until_closed
 
 
 async def listening() -> tuple[asyncio.Server, str]:

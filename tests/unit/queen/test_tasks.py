@@ -17,9 +17,9 @@ from rbee.errors import RbeeError
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.progress import Event
 from rbee.queen.relay.pool import UpstreamPool
-from rbee.queen.scheduling.scheduler import Scheduler
+from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.tasks.registry import TaskRegistry
-from rbee.queen.tasks.sinks import ResponseSink
+from rbee.queen.tasks.scheduler import Scheduler
 from rbee.queen.tasks.task import QueenServices, answer
 
 

@@ -23,11 +23,11 @@ from rbee.queen.progress import SharedJob, narration
 from rbee.queen.relay.connection import UpstreamConnection, UpstreamError, UpstreamTimeout
 from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.scheduling.admission_queue import AdmissionQueue, QueueEntry
 from rbee.queen.scheduling.placement import AwaitWorker, PlacementRequest, SpawnWorker, UseWorker
-from rbee.queen.scheduling.queue_comments import queue_comments
 from rbee.queen.scheduling.rejections import Refusal, no_node
-from rbee.queen.tasks.sinks import ResponseSink
+from rbee.queen.tasks.queue_comments import queue_comments
 from rbee.queen.tasks.upstream_request import UpstreamRequest
 
 ERROR_BODY_BYTES = 64 * 1024

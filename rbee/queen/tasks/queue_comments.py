@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from rbee.daemonkit.sse import PING_INTERVAL_S
+from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.scheduling.admission_queue import QueueEntry
-from rbee.queen.tasks.sinks import ResponseSink
 
 POSITION_INTERVAL_S: Final = 1.0
 _POSITIONS_PER_PING: Final = round(PING_INTERVAL_S / POSITION_INTERVAL_S)
