@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
+from rbee.contracts.workers import WorkerInfo
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.errors import internal_error
 from rbee.daemonkit.http1 import ClientConnection, connection_of
@@ -75,6 +76,7 @@ class Task:
             held=compat or options.deadline_s is not None,
         )
         self._running: asyncio.Task[None] | None = None
+        self._worker: WorkerInfo | None = None
         self._canceled = False
         self._cause: RbeeError | None = None
 
@@ -109,6 +111,7 @@ class Task:
                 raise asyncio.CancelledError
             await sink.emit(TaskAccepted(task_id=self.id))
             assignment = await self._services.scheduler.acquire(self._request, sink, self._decision)
+            self._worker = assignment.worker
             metrics.QUEEN_WAIT.observe(asyncio.get_running_loop().time() - self._request.arrived)
             await self._relay(assignment, sink)
             metrics.QUEEN_TASKS.add(1, "done")
@@ -137,8 +140,17 @@ class Task:
         allowed = self._request.deadline_s
         if allowed is None:
             return None
-        late = RbeeError(ErrorCode.REQUEST_TIMEOUT, f"The request was not done within its {allowed:g} s.")
-        return asyncio.get_running_loop().call_at(self._request.arrived + allowed, self.cancel, late)
+        return asyncio.get_running_loop().call_at(self._request.arrived + allowed, self._expire, allowed)
+
+    def _expire(self, allowed: float) -> None:
+        worker = self._worker
+        if worker is None:
+            state, hint = "waiting for a worker", "See which workers are loading or busy: rbee-keeper worker list"
+        else:
+            state = f"running on worker {worker.worker_id} on {worker.node}"
+            hint = f"See its log: rbee-keeper logs --node {worker.node}"
+        message = f"The request exceeded its deadline of {allowed:g} s; it was {state}."
+        self.cancel(RbeeError(ErrorCode.REQUEST_TIMEOUT, message, details={"state": state}, hint=hint))
 
     async def _relay(self, assignment: Assignment, sink: ResponseSink) -> None:
         """Relay the answer; whatever happens, the worker's slot is free afterwards."""

@@ -44,6 +44,7 @@ class Client:
 
     def __init__(self) -> None:
         self.failures: list[ErrorCode] = []
+        self.messages: list[str] = []
         self.ended = False
         self.leave: Callable[[], object] | None = None
         self.accepted = asyncio.Event()
@@ -59,6 +60,7 @@ class Client:
 
     async def fail(self, error: RbeeError, _request_id: str | None) -> None:
         self.failures.append(error.code)
+        self.messages.append(error.message)
 
     async def end(self) -> None:
         self.ended = True
@@ -128,7 +130,7 @@ def test_a_queen_that_stops_ends_its_tasks_with_draining() -> None:
 
 
 def test_a_deadline_ends_a_task_that_waits() -> None:
-    """A request with a deadline is not held longer than that."""
+    """A request with a deadline is not held longer than that, and its client is told what it was waiting for."""
 
     async def check() -> Client:
         client = Client()
@@ -138,6 +140,7 @@ def test_a_deadline_ends_a_task_that_waits() -> None:
     client = asyncio.run(check())
 
     assert (client.failures, client.ended) == ([ErrorCode.REQUEST_TIMEOUT], True)
+    assert client.messages == ["The request exceeded its deadline of 0.05 s; it was waiting for a worker."]
 
 
 def test_the_first_cause_counts() -> None:
