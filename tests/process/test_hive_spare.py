@@ -116,9 +116,9 @@ def test_a_dead_spare_is_replaced_and_missed_by_nobody(start_hive: StartHive, mo
 
 
 def test_a_program_that_dies_is_not_started_in_a_loop(start_hive: StartHive, tmp_path: Path) -> None:
-    """A spare that ends at once is tried again only after a delay that grows."""
+    """A spare that ends at once is tried again only after a delay that grows; what it says is among the logs."""
     program = tmp_path / PROGRAM
-    program.write_text(f"#!/bin/sh\necho x >> {tmp_path / 'starts'}\nexit 1\n", encoding="utf-8")
+    program.write_text(f"#!/bin/sh\necho x >> {tmp_path / 'starts'}\necho spoilt\nexit 1\n", encoding="utf-8")
     program.chmod(0o755)
     hive = start(start_hive, worker_binary=program)
 
@@ -128,6 +128,7 @@ def test_a_program_that_dies_is_not_started_in_a_loop(start_hive: StartHive, tmp
     eventually(lambda: len(warned()) >= 2, within=20, because="a second spare has died as well")
     assert warned()[:2] == [5.0, 10.0]
     assert len((tmp_path / "starts").read_text().splitlines()) == len(warned())
+    assert '{"source":"worker-spare","line":"spoilt"}' in hive.http.get("/v1/logs").text
 
 
 def test_a_hive_whose_settings_say_so_has_no_spare(start_hive: StartHive, model: str) -> None:

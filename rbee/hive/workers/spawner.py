@@ -35,6 +35,7 @@ from rbee.hive.workers.spare import SpareWorker
 
 _ARM: Final = ("arm64", "aarch64")
 SPARE_MIN_MEMORY_BYTES: Final = 4 * 1024**3
+SPARE_LOG: Final = "worker-spare"  # among the logs of the workers, for those who follow these
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class WorkerSpawner:
         self._catalog = catalog
         self._callback_url = callback_url
         self._on_key = on_key
-        self._spare = SpareWorker(paths.home, paths.logs / "spare-worker.log")
+        self._spare = SpareWorker(paths.home, paths.logs / f"{SPARE_LOG}.log")
         self._wants_spare = settings.spare_worker and psutil.virtual_memory().total >= SPARE_MIN_MEMORY_BYTES
 
     async def ensure_model(self, reference: str) -> LocalModel:
@@ -203,4 +204,4 @@ class WorkerSpawner:
 
     def prune_logs(self, living: Collection[str]) -> None:
         """Remove the logs of workers long gone, none of those whose id is in *living*. Blocking."""
-        orphans.prune_logs(self._paths.logs, living)
+        orphans.prune_logs(self._paths.logs, [*living, SPARE_LOG])
