@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -100,6 +101,9 @@ _OUTCOMES = {
 }
 
 
+_RUN_ERROR = re.compile(r"^(?:ERROR|\[ERROR\])[:!]+ ?", re.MULTILINE)
+
+
 def parse(raw: Mapping[str, Any]) -> Event | None:
     """Parse an event of ansible-runner; return None for those that are not used."""
     kind = raw.get("event", "")
@@ -115,9 +119,15 @@ def parse(raw: Mapping[str, Any]) -> Event | None:
     if kind == "playbook_on_stats":
         return RunCounted(_counts(data))
     if kind in ("error", "warning") or (kind == "verbose" and "ERROR" in str(raw.get("stdout", ""))):
-        text = str(raw.get("stdout", "")).strip()
-        return RunError(text[:_MESSAGE_LIMIT]) if text and kind != "warning" else None
+        text = reason_in(str(raw.get("stdout", "")))
+        return RunError(text) if text and kind != "warning" else None
     return None
+
+
+def reason_in(output: str) -> str:
+    """Return the reason for which Ansible ended, from its *output*: its last error, without the traceback behind it."""
+    last = max((found.end() for found in _RUN_ERROR.finditer(output)), default=0)
+    return output[last:].partition("\n\nTraceback ")[0].strip()[:_MESSAGE_LIMIT]
 
 
 def _host_task(outcome: Outcome, data: Mapping[str, Any]) -> HostTask:

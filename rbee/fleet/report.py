@@ -89,8 +89,14 @@ class RunReport:
             return RbeeError(
                 cause.code, cause.message + rest, hint=cause.hint, details={"host": host, "task": cause.task}
             )
+        if self.run_error and not with_cause:
+            return RbeeError(
+                ErrorCode.PROVISIONING_FAILED,
+                f"Ansible ended before its work was done: {self.run_error}",
+                hint=next((hint for mark, hint in _RUN_HINTS if mark in self.run_error.lower()), None),
+            )
         if not bad:
-            return RbeeError(ErrorCode.PROVISIONING_FAILED, self.run_error or "No host was reached.")
+            return RbeeError(ErrorCode.PROVISIONING_FAILED, "No host was reached.")
         named = "; ".join(f"{host.host}: {host.cause.code if host.cause else host.verdict}" for host in bad)
         return RbeeError(
             ErrorCode.PROVISIONING_FAILED,
@@ -100,6 +106,15 @@ class RunReport:
                 for host in bad
             },
         )
+
+
+_RUN_HINTS = (
+    (
+        "vault",
+        "Give the vault's password: name its file in ANSIBLE_VAULT_PASSWORD_FILE, then run the command again.",
+    ),
+    ("config '", "Correct that variable or the file of Ansible's settings, then run the command again."),
+)
 
 
 class Reporter:
@@ -130,7 +145,7 @@ class Reporter:
                     host.verdict = Verdict.FAILED
                 else:
                     host.verdict = Verdict.DONE
-        elif isinstance(event, RunError):
+        elif isinstance(event, RunError) and event.text not in self._run_errors:
             self._run_errors.append(event.text)
 
     def report(self, *, canceled: bool, addresses: dict[str, str] | None = None) -> RunReport:

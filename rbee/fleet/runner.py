@@ -24,7 +24,7 @@ from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet.assets import Assets
-from rbee.fleet.events import Event, RunError, parse
+from rbee.fleet.events import Event, RunError, parse, reason_in
 from rbee.fleet.report import Reporter, RunReport
 
 KEPT_RUNS = 10
@@ -157,6 +157,10 @@ def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
+        # ansible-runner has its own callback built on the user's, which may not be installed here.
+        "ANSIBLE_STDOUT_CALLBACK": "default",
+        # Ansible refuses to run without UTF-8, and the messages of ssh are read in English.
+        "LC_ALL": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8",
         # The programs of the environment that this runs in, also where it is not activated.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "RBEE_HOME": str(paths.home),
@@ -184,11 +188,11 @@ def _library() -> Any:
 
 
 def _final_output(artefacts: Path) -> str:
-    """Return the output of Ansible where it ended before any task."""
+    """Return the reason of Ansible where it ended before any task."""
     for name in ("stdout", "stderr"):
         file = artefacts / name
         if file.exists() and (text := file.read_text(encoding="utf-8", errors="replace").strip()):
-            return text[-2000:]
+            return reason_in(text)
     return "Ansible ended without any output."
 
 

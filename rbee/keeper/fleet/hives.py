@@ -94,8 +94,9 @@ def status(session: Session, node: str | None) -> None:
     out.say(f"Checking {', '.join(each.name for each in nodes)}", "🩺")
     plan = playbook_run(session.settings, "check-fleet", open_inventory(session.settings), nodes)
     result = run_playbook(session, plan, nodes, on_event=lambda _event: None)
-    if not result.report.hosts:
-        print_summary(out, result)
+    error = result.report.error()
+    if error is not None and (result.report.run_error or not result.report.hosts):
+        raise error
     rows = [_row(each, result.report.hosts[each.name], views) for each in nodes]
     if node is None and views is not None and LOCALHOST_NODE in views:
         rows.insert(0, _local_row(session, views))

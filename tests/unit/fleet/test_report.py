@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from rbee.contracts.errors import ErrorCode
-from rbee.fleet.events import Counts, HostTask, Outcome, RunCounted, parse
+from rbee.fleet.events import Counts, HostTask, Outcome, RunCounted, RunError, parse, reason_in
 from rbee.fleet.report import Reporter, RunReport, Verdict
 
 
-def report(*events: HostTask | RunCounted, hosts: tuple[str, ...] = ("h1",), canceled: bool = False) -> RunReport:
+def report(
+    *events: HostTask | RunCounted | RunError, hosts: tuple[str, ...] = ("h1",), canceled: bool = False
+) -> RunReport:
     """Feed events to a reporter."""
     reporter = Reporter(hosts)
     for event in events:
@@ -146,3 +148,33 @@ def test_events_of_ansible_runner_become_ours() -> None:
 
     assert parse(raw) == HostTask("h1", "Check", "rbee_base", Outcome.FAILED, "CLOCK_SKEW: an hour", seconds=0.5)
     assert parse({"event": "verbose", "stdout": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("output", "reason", "advice"),
+    [
+        (
+            "ERROR: Config 'DEFAULT_TIMEOUT' from 'env: ANSIBLE_TIMEOUT' has an invalid value: 'abc'\n\n"
+            "Traceback (most recent call last):\n  File x\n",
+            "Config 'DEFAULT_TIMEOUT' from 'env: ANSIBLE_TIMEOUT' has an invalid value: 'abc'",
+            "Correct that variable",
+        ),
+        (
+            "[WARNING]: Error getting vault password file\n[ERROR]: The vault password file /x was not found",
+            "The vault password file /x was not found",
+            "ANSIBLE_VAULT_PASSWORD_FILE",
+        ),
+        ("ERROR! Attempting to decrypt but no vault secrets found", "Attempting to decrypt", "ANSIBLE_VAULT"),
+    ],
+)
+def test_a_run_that_reached_no_host_says_why(output: str, reason: str, advice: str) -> None:
+    """The last error of Ansible is the reason, once and without its traceback, and the hint is for that reason."""
+    event = RunError(reason_in(output))
+
+    error = report(event, event).error()
+
+    assert error is not None
+    assert error.message.count(reason) == 1
+    assert "Traceback" not in error.message
+    assert "WARNING" not in error.message
+    assert advice in error.body()["error"]["hint"]
