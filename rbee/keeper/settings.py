@@ -28,7 +28,8 @@ def _queen_url(text: str) -> str:
         split_url(text)
     except RbeeError as error:
         raise ValueError(f"must be an address such as http://127.0.0.1:8080, not {text!r}") from error
-    return text.rstrip("/")
+    # The base URL of OpenAI clients is often copied here.
+    return text.rstrip("/").removesuffix("/v1")
 
 
 def _number(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -281,3 +282,29 @@ def test_a_model_of_nonsense_is_told_before_anything_is_asked(queen: StandInQuee
     assert (ran.code, ran.json["error"]["code"]) == (1, "INVALID_MODEL_REF")
     assert "hf:org/repo" in ran.stderr
     assert queen.requests("GET", "/health") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"), [(b"a \xff b", "a \ufffd b"), ("a \u00e9 b".encode(), "a \u00e9 b")], ids=["no text", "text"]
+)
+def test_a_prompt_that_is_no_text_is_sent_with_replacements(queen: StandInQueen, text: bytes, sent: str) -> None:
+    """A byte of an argument that is no UTF-8 reaches the model as U+FFFD, and all else as it is."""
+    queen.stream("POST", "/v2/tasks", TASK, *tokens("x"), *done(1))
+
+    ran = rbee("infer", "--model", "demo", "--prompt", os.fsdecode(text), "--system", os.fsdecode(text))
+
+    (seen,) = queen.requests("POST", "/v2/tasks")
+    assert ran.code == 0, ran.stderr
+    assert (seen.body["prompt"], seen.body["system"]) == (sent, sent)
+
+
+def test_a_terminal_that_lacks_a_character_shows_a_question_mark(queen: StandInQueen) -> None:
+    """An answer beyond ASCII is printed with replacements on an ASCII terminal; JSON is escaped and loses nothing."""
+    queen.stream("POST", "/v2/tasks", TASK, *tokens("Honig: \u00fc \u871c"), *done(1))
+
+    plain = rbee(*ASK, env={"PYTHONIOENCODING": "ascii"})
+    as_json = rbee(*ASK, "--json", env={"PYTHONIOENCODING": "ascii"})
+
+    assert plain.code == as_json.code == 0, plain.stderr
+    assert plain.stdout == "Honig: ? ?\n"
+    assert "Honig: \\u00fc \\u871c" in as_json.stdout

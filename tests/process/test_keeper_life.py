@@ -194,3 +194,21 @@ def test_a_request_is_not_sent_again_after_a_token(machine: Machine, model: str)
         assert len(queen.requests("POST", "/v2/tasks")) == 1
     assert result.code == 1
     assert json.loads(result.stdout.splitlines()[-1])["error"]["code"] == "DRAINING"
+
+
+def test_a_queen_of_somebody_else_is_not_taken_for_ones_own(machine: Machine, tmp_path: Path) -> None:
+    """`daemon start` where another user's queen listens fails, names the address, and leaves that queen alone."""
+    other = Machine(tmp_path / "other")
+    try:
+        other.configure("", queen_url=f"http://127.0.0.1:{machine.queen_port}")
+        assert machine.run("rbee-keeper", "daemon", "start").code == 0
+
+        result = other.run("rbee-keeper", "daemon", "start")
+
+        assert result.code == 1
+        assert "PORT_IN_USE" in result.stderr
+        assert f"http://127.0.0.1:{machine.queen_port} is not yours" in result.stderr
+        assert "RBEE_QUEEN_URL" in result.stderr
+        assert machine.run("rbee-keeper", "daemon", "status", "--json").json["state"] == "running"
+    finally:
+        other.close()

@@ -26,7 +26,7 @@ def start(flags: Flags, /) -> None:
     """
     from rbee.keeper.fleet.registration import register_all
     from rbee.keeper.queen import pid_file
-    from rbee.keeper.queen.lifecycle import check_version, probe, serves, start_lock
+    from rbee.keeper.queen.lifecycle import check_key, check_version, probe, serves, start_lock
     from rbee.keeper.queen.process import PROGRAM, log_path, start_detached
     from rbee.keeper.session import Session
 
@@ -36,6 +36,7 @@ def start(flags: Flags, /) -> None:
         version = probe(settings)
         if version is not None:
             check_version(version, settings)
+            check_key(session)
             out.say(f"A queen already runs at {settings.queen_url} (version {version})", "👑")
             _show(session, {"state": "running", "url": settings.queen_url, "version": version, "started": False})
             return

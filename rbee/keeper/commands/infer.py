@@ -30,6 +30,7 @@ def _prompt(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
             value = raw.decode("utf-8") if len(raw) <= _MAX_PROMPT_BYTES else raw.decode("utf-8", "ignore")
         except UnicodeDecodeError as error:
             raise click.BadParameter(f"standard input is not UTF-8 text (byte {error.start}).") from error
+    value = _readable(value)
     if not value.strip():
         raise click.BadParameter("the prompt is empty.")
     if len(value) > _MAX_PROMPT_CHARS or len(value.encode("utf-8", "replace")) > _MAX_PROMPT_BYTES:
@@ -40,7 +41,17 @@ def _prompt(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     return value
 
 
+def _readable(value: str) -> str:
+    """Replace the bytes of an argument that are no text in the terminal's encoding by U+FFFD."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _system(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else _readable(value)
+
+
 def _stops(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    value = tuple(_readable(stop) for stop in value)
     if len(value) > _MAX_STOPS:
         raise click.BadParameter(f"at most {_MAX_STOPS} stop texts are accepted.")
     if any(not 0 < len(stop) <= _MAX_STOP_CHARS for stop in value):
@@ -85,7 +96,7 @@ def _stops(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 @click.option(
     "--stop", multiple=True, callback=_stops, metavar="TEXT", help="Stop before this text; may be given several times."
 )
-@click.option("--system", metavar="TEXT", help="The system prompt.")
+@click.option("--system", callback=_system, metavar="TEXT", help="The system prompt.")
 @click.option("--raw", is_flag=True, help="Send the prompt as it is, without the model's chat template.")
 @click.option(
     "--priority",

@@ -107,6 +107,23 @@ def check_version(version: str, settings: Settings) -> None:
         )
 
 
+def check_key(session: Session) -> None:
+    """Raise RbeeError PORT_IN_USE where the queen that runs has another key: it is another user's."""
+    try:
+        session.queen().status()
+    except RbeeError as error:
+        if error.code not in (ErrorCode.INVALID_API_KEY, ErrorCode.MISSING_API_KEY):
+            raise
+        url = session.settings.queen_url
+        raise RbeeError(
+            ErrorCode.PORT_IN_USE,
+            f"The queen at {url} is not yours: it does not accept the key of {session.settings.paths.home}.",
+            details={"url": url},
+            hint="Use another port: RBEE_QUEEN_URL=http://127.0.0.1:PORT (queen_url in the config file); "
+            "or its key: RBEE_API_KEY.",
+        ) from error
+
+
 @contextmanager
 def start_lock(session: Session) -> Iterator[None]:
     """Hold the lock under which one keeper at a time looks for a queen and starts one."""

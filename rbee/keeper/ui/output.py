@@ -34,11 +34,12 @@ class Output:
     def data(self, value: Any) -> None:
         """Print one JSON document: indented for a person, on one line for a pipe."""
         indent = 2 if is_terminal(sys.stdout) else None
-        self._write(json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+        self._write(json.dumps(value, indent=indent, ensure_ascii=not _supports_unicode(sys.stdout)) + "\n")
 
     def event(self, kind: str, value: dict[str, Any]) -> None:
         """Print one line of a JSON stream: *value* with its kind as `event`."""
-        self._write(json.dumps({"event": kind, **value}, ensure_ascii=False, separators=(",", ":")) + "\n")
+        ascii_only = not _supports_unicode(sys.stdout)
+        self._write(json.dumps({"event": kind, **value}, ensure_ascii=ascii_only, separators=(",", ":")) + "\n")
 
     def text(self, text: str) -> None:
         """Print a line of data."""

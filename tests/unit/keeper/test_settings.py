@@ -81,3 +81,28 @@ def test_the_default_file_is_right_as_it_is_and_with_every_line_taken_in(tmp_pat
     settings = load({}, written(tmp_path, re.sub(r"(?m)^# (?=[a-z_]+ = )", "", text)))
 
     assert {key for key, source in settings.sources.items() if source != "default"} == set(settings.sources)
+
+
+def test_a_mark_of_the_byte_order_before_the_file_is_left_out(tmp_path: Path) -> None:
+    """Editors of Windows write one; the first key is read like any other."""
+    path = tmp_path / "config.toml"
+    path.write_bytes(b'\xef\xbb\xbfqueen_url = "http://10.0.0.1:1"\n')
+
+    assert load({}, read(path)).queen_url == "http://10.0.0.1:1"
+
+
+@pytest.mark.parametrize("url", ["http://10.0.0.1:8080/v1", "http://10.0.0.1:8080/v1/", "http://10.0.0.1:8080/"])
+def test_the_base_url_of_a_client_names_its_queen(tmp_path: Path, url: str) -> None:
+    """What is pasted into an OpenAI client may be pasted here."""
+    assert load({}, written(tmp_path, f'queen_url = "{url}"\n')).queen_url == "http://10.0.0.1:8080"
+
+
+def test_a_user_without_a_home_needs_only_rbee_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the home directory is unknown, RBEE_HOME is enough, and without it the error names it."""
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda _uid: (_ for _ in ()).throw(KeyError("uid")))
+
+    assert load({"RBEE_HOME": str(tmp_path)}).paths.home == tmp_path
+    with pytest.raises(ConfigError, match="RBEE_HOME"):
+        load({})
