@@ -1,7 +1,7 @@
 """Read and change the inventory, which decides which machines exist; people and the keeper both write it.
 
-Reading resolves what the commands need (address, user, key, repository) the way Ansible does; writing changes single
-lines under a lock, so that comments and order survive and two keepers at once lose nothing.
+Reading asks Ansible; writing changes single lines of a YAML file under a lock, so that comments and order survive and
+two keepers at once lose nothing.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Any, Final
 
 from rbee.config.atomic_write import atomic_write
 from rbee.config.file_lock import file_lock
-from rbee.config.paths import storage_error
+from rbee.config.paths import Paths, storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
+from rbee.fleet.ansible_inventory import Host, read_hosts
 from rbee.fleet.credentials import NODE_NAME
 from rbee.fleet.layout import HIVES, Layout
 from rbee.fleet.yaml_edit import YamlDocument
 
 # A node's fields and the variables that carry them.
-VARIABLES: Final = {
+VARIABLES: Final[Mapping[str, str]] = {
     "host": "ansible_host",
     "port": "ansible_port",
     "user": "ansible_user",
@@ -32,6 +33,14 @@ VARIABLES: Final = {
     "install_path": "rbee_install_path",
     "hive_port": "rbee_hive_port",
 }
+# Where Ansible's ssh connection takes several names, the last one that is set counts.
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {name: (variable,) for name, variable in VARIABLES.items()} | {
+    "host": ("ansible_host", "ansible_ssh_host"),
+    "port": ("ansible_port", "ansible_ssh_port"),
+    "user": ("ansible_user", "ansible_ssh_user"),
+    "key_path": ("ansible_private_key_file", "ansible_ssh_private_key_file"),
+}
+_RESOLVED: Final = tuple(variable for variables in _NAMES.values() for variable in variables)
 _NEW = """\
 ---
 # The machines of rbee. rbee-keeper writes here, and so may you: comments and order are kept.
@@ -44,6 +53,8 @@ all:
       hosts:
 """
 _YAML_ENDINGS = (".yml", ".yaml")
+# Ansible's own list, as far as people keep such files there (INVENTORY_IGNORE_EXTS).
+_NO_SOURCES = (".md", ".txt", ".rst", ".orig", ".cfg", ".retry", ".bak", ".pyc", ".swp", ".lock")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,6 @@ class Node:
     install_path: str | None = None
     hive_port: int | None = None
     groups: tuple[str, ...] = ()
-    line: int | None = None
     variables: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -70,10 +80,18 @@ class Node:
 
 
 class Inventory:
-    """An inventory folder, or a single hosts file. It need not exist before the first node is put into it."""
+    """An inventory as Ansible takes it: a file or a folder. It need not exist before the first node is put into it.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file or folder.
+        paths: where what Ansible said is kept until a file changes.
+
+    `file` is the hosts file that edits are made in.
+    """
+
+    def __init__(self, path: Path, paths: Paths) -> None:
         self.path = path
+        self._paths = paths
         if path.is_file() or path.suffix in _YAML_ENDINGS:
             self.folder, self.file = path.parent, path
         else:
@@ -84,19 +102,24 @@ class Inventory:
     @property
     def exists(self) -> bool:
         """Return whether there is anything yet."""
-        return self.file.is_file()
+        return self.path.is_file() or bool(self.hosts_files())
+
+    def hosts_files(self) -> list[Path]:
+        """List the sources of a folder, as Ansible takes them; without them, a folder of variables has no machines."""
+        if not self.path.is_dir():
+            return [self.path] if self.path.is_file() else []
+        files = sorted(path for path in self.path.iterdir() if path.is_file() and not path.name.startswith("."))
+        return [path for path in files if path.suffix not in _NO_SOURCES]
 
     def nodes(self, group: str | None = HIVES) -> list[Node]:
-        """List the machines of a group in their order in the file (None: of all). Raises ConfigError with the line."""
+        """List the machines of a group in Ansible's order (None: of all).
+
+        Raises ConfigError with Ansible's reason where it refuses the inventory.
+        """
         if not self.exists:
             return []
-        layout = Layout(self.read())
-        found = []
-        for name, line in layout.lines.items():
-            groups = tuple(layout.groups_of(name))
-            if group is None or group in groups:
-                found.append(self._resolve(name, line, groups, layout))
-        return found
+        hosts = read_hosts(self.path, self._paths, _RESOLVED).values()
+        return [_node(host) for host in hosts if group is None or group in host.groups]
 
     def node(self, name: str) -> Node | None:
         """Find a machine by its name; None if there is none."""
@@ -109,10 +132,14 @@ class Inventory:
             known = ", ".join(each.name for each in self.nodes(None)) or "none"
             raise RbeeError(
                 ErrorCode.NODE_NOT_FOUND,
-                f"The inventory {self.file} has no node {name!r}; it has: {known}.",
+                f"The inventory {self.path} has no node {name!r}; it has: {known}.",
                 details={"node": name},
             )
         return node
+
+    def line_of(self, name: str) -> int | None:
+        """Return the line (from 1) on which a machine stands in the hosts file; None if it does not stand there."""
+        return Layout(self._read()).lines.get(name) if self.file.is_file() else None
 
     def put(self, node: Node, *, replace: bool) -> None:
         """Add a machine to the hives, or change one that is there; fields of *node* that are None stay as they are.
@@ -140,49 +167,35 @@ class Inventory:
             text.put(None, *home)
             if HIVES not in layout.groups_of(node.name) and home[-3:-1] != (HIVES, "hosts"):
                 text.put(None, *layout.path_of(HIVES), "hosts", node.name)
-            values = {VARIABLES[name]: getattr(node, name) for name in VARIABLES}
+            set_there = {entry.name for entry in text.entries(*home)}
+            values = {
+                next((key for key in reversed(_NAMES[name]) if key in set_there), variable): getattr(node, name)
+                for name, variable in VARIABLES.items()
+            }
             for variable, value in (values | dict(node.variables)).items():
                 if value is not None:
                     text.put(value, *home, variable)
 
     def remove(self, name: str) -> bool:
-        """Remove a machine from every group; return whether it was there."""
-        if not self.exists:
+        """Remove a machine from every group; return whether it was there.
+
+        Raises ConfigError for one that stands elsewhere: in a range, or in another source.
+        """
+        if not self.exists or self.node(name) is None:
             return False
+        if self.line_of(name) is None:
+            raise ConfigError(
+                f"{name} does not stand here by its own name, but in a range or in another source of the inventory; "
+                "remove it there by hand.",
+                path=str(self.file),
+            )
         with self._edit() as text:
-            paths = Layout(text).paths_of(name)
-            for path in paths:
+            for path in Layout(text).paths_of(name):
                 text.remove(*path)
-        return bool(paths)
+        return True
 
-    def read(self) -> YamlDocument:
-        """Parse the hosts file. Raises ConfigError with the line."""
+    def _read(self) -> YamlDocument:
         return load(self.file)
-
-    def _resolve(self, name: str, line: int, groups: tuple[str, ...], layout: Layout) -> Node:
-        merged: dict[str, Any] = {}
-        for source in (
-            layout.variables("all"),
-            *(self._vars_files("group_vars", "all")),
-            *(layout.variables(group) for group in groups),
-            *(each for group in groups for each in self._vars_files("group_vars", group)),
-            layout.host_variables(name),
-            *(self._vars_files("host_vars", name)),
-        ):
-            merged |= source
-        # A template is Ansible's to resolve.
-        known = {key: value for key, value in merged.items() if not (isinstance(value, str) and "{{" in value)}
-        fields: dict[str, Any] = {key: known.get(variable) for key, variable in VARIABLES.items()}
-        for number in ("port", "hive_port"):
-            value = fields[number]
-            fields[number] = int(value) if isinstance(value, int | str) and str(value).isdigit() else None
-        texts = {key: None if value is None else str(value) for key, value in fields.items() if "port" not in key}
-        return Node(name=name, groups=groups, line=line, variables=merged, **(fields | texts))
-
-    def _vars_files(self, kind: str, name: str) -> Iterator[dict[str, Any]]:
-        for file in vars_files(self.folder / kind, name):
-            found = load(file).get()
-            yield found if isinstance(found, dict) else {}
 
     @contextmanager
     def _edit(self) -> Iterator[YamlDocument]:
@@ -192,29 +205,33 @@ class Inventory:
         except OSError as error:
             raise storage_error(error, self.folder) from error
         with file_lock(self.folder / f".{self.file.name}.lock"):
-            text = self.read() if self.exists else YamlDocument(_NEW, str(self.file))
-            before = text.text if self.exists else None
+            there = self.file.is_file()
+            text = self._read() if there else YamlDocument(_NEW, str(self.file))
+            before = text.text if there else None
             yield text
             if text.text != before:
-                mode = self.file.stat().st_mode & 0o777 if self.exists else 0o644
+                mode = self.file.stat().st_mode & 0o777 if there else 0o644
                 atomic_write(self.file, text.text, mode=mode)
 
 
 def load(file: Path) -> YamlDocument:
-    """Parse one YAML file; an encrypted one as empty. Raises ConfigError."""
+    """Parse one YAML file with its ends of lines; an encrypted one as empty. Raises ConfigError."""
+    if file.suffix not in (*_YAML_ENDINGS, ".json", ""):
+        raise ConfigError("is not YAML; rbee edits YAML only. Change it by hand.", path=str(file))
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=str(file)) from error
     return YamlDocument("" if text.startswith("$ANSIBLE_VAULT") else text, str(file))
 
 
-def vars_files(folder: Path, name: str) -> list[Path]:
-    """List the files in which Ansible looks for the variables of a group or host."""
-    files = [folder / f"{name}{ending}" for ending in ("", *_YAML_ENDINGS) if (folder / f"{name}{ending}").is_file()]
-    inside = folder / name
-    if inside.is_dir():
-        files += sorted(
-            file for file in inside.rglob("*") if file.suffix in _YAML_ENDINGS and not file.name.startswith(".")
-        )
-    return files
+def _node(host: Host) -> Node:
+    """Return a machine's fields from the variables that Ansible has for it."""
+    found: dict[str, Any] = {}
+    for name, names in _NAMES.items():
+        value = next((host.variables[key] for key in reversed(names) if host.variables.get(key) is not None), None)
+        if "port" in name:
+            found[name] = int(value) if isinstance(value, int | str) and str(value).isdigit() else None
+        else:
+            found[name] = None if value is None else str(value)
+    return Node(name=host.name, groups=host.groups, variables=host.variables, **found)

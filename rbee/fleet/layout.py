@@ -1,8 +1,8 @@
-"""Find the groups, hosts and variables of a hosts file and their places in it."""
+"""Find the places of groups and hosts in a hosts file that is YAML, for edits."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from rbee.fleet.yaml_edit import YamlDocument
 
@@ -46,20 +46,6 @@ class Layout:
         in_hives = [path for path in paths if path[-3:-1] == (HIVES, "hosts")]
         return next(iter([*with_variables, *in_hives, *paths]), None)
 
-    def variables(self, group: str) -> dict[str, Any]:
-        """Return the `vars` of a group."""
-        path = self._groups.get(group)
-        found = self._text.get(*path, "vars") if path else None
-        return found if isinstance(found, dict) else {}
-
-    def host_variables(self, host: str) -> dict[str, Any]:
-        """Return what stands beside a host, in all its places."""
-        merged: dict[str, Any] = {}
-        for path in self.paths_of(host):
-            found = self._text.get(*path)
-            merged |= found if isinstance(found, dict) else {}
-        return merged
-
     def _walk(self, path: tuple[str, ...], parent: str | None) -> None:
         group = path[-1]
         # A group may be named in several places; the one with its hosts is its home.
@@ -73,8 +59,9 @@ class Layout:
         for child in self._text.entries(*path, "children"):
             self._walk((*path, "children", child.name), group)
 
-    def _ancestors(self, group: str) -> list[str]:
+    def _ancestors(self, group: str, below: tuple[str, ...] = ()) -> list[str]:
         found: list[str] = []
         for parent in self._parents.get(group, []):
-            found += [*self._ancestors(parent), parent]
+            if parent not in below:  # a circle, which Ansible refuses
+                found += [*self._ancestors(parent, (*below, group)), parent]
         return found

@@ -108,11 +108,9 @@ class RunReport:
         )
 
 
+VAULT_HINT = "Give the vault's password: name its file in ANSIBLE_VAULT_PASSWORD_FILE, then run the command again."
 _RUN_HINTS = (
-    (
-        "vault",
-        "Give the vault's password: name its file in ANSIBLE_VAULT_PASSWORD_FILE, then run the command again.",
-    ),
+    ("vault", VAULT_HINT),
     ("config '", "Correct that variable or the file of Ansible's settings, then run the command again."),
 )
 

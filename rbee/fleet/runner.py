@@ -119,7 +119,7 @@ def run(
         limit=",".join(playbook_run.limit) or None,
         extravars=dict(playbook_run.extra or {}),
         cmdline=" ".join(options) or None,
-        envvars=_environment(assets, paths),
+        envvars=environment(assets, paths),
         # How often `cancelled` is called while nothing happens.
         settings={"pexpect_timeout": CANCEL_POLL_S},
         suppress_env_files=True,
@@ -149,7 +149,8 @@ def _kill_workers(workers: set[psutil.Process]) -> None:
     psutil.wait_procs(workers, timeout=2)
 
 
-def _environment(assets: Assets, paths: Paths) -> dict[str, str]:
+def environment(assets: Assets, paths: Paths) -> dict[str, str]:
+    """Return what the environment of Ansible has beyond the keeper's own."""
     return {
         "ANSIBLE_CONFIG": str(assets.config),
         "ANSIBLE_ROLES_PATH": str(assets.roles),

@@ -31,17 +31,14 @@ FLEET: Final[Mapping[str, dict[str, Any]]] = {
     "rbee_user": {"type": "str"},
     "rbee_queen_url": {"type": "str"},
 }
+# Variables of Ansible that people write; a name that is close to one of them is taken for a misspelling.
 _CONNECTION: Final = (
-    "ansible_host",
-    "ansible_port",
-    "ansible_user",
-    "ansible_connection",
-    "ansible_ssh_private_key_file",
-    "ansible_python_interpreter",
-    "ansible_ssh_common_args",
-    "ansible_become_password",
-    "ansible_become_method",
-    "ansible_password",
+    *(f"ansible_{name}" for name in ("host", "port", "user", "connection", "password", "pipelining")),
+    *(f"ansible_ssh_{name}" for name in ("host", "port", "user", "pass", "password", "args", "executable", "timeout")),
+    *(f"ansible_ssh_{name}" for name in ("common_args", "extra_args", "private_key_file", "pipelining", "retries")),
+    *("ansible_private_key_file", "ansible_python_interpreter", "ansible_shell_type", "ansible_shell_executable"),
+    *("ansible_become", *(f"ansible_become_{name}" for name in ("method", "user", "pass", "password", "exe", "flags"))),
+    *("ansible_sudo_pass", "ansible_scp_extra_args", "ansible_sftp_extra_args", "ansible_local"),
 )
 _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
     "str": (str, int, float),
@@ -56,14 +53,14 @@ _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem and its line (from 1)."""
+    """A problem of a file, and its line (from 1) where one line has it."""
 
     file: str
-    line: int
+    line: int | None
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
+        return f"{self.file}: {self.message}" if self.line is None else f"{self.file}:{self.line}: {self.message}"
 
     def error(self) -> ConfigError:
         """Return it as an exception."""
@@ -74,12 +71,13 @@ def check(inventory: Inventory, assets: Assets) -> list[Problem]:
     """List all problems. Raises ConfigError for a file that is not YAML at all."""
     known = known_variables(assets)
     problems: list[Problem] = []
-    if inventory.exists:
-        problems += _hosts_file(inventory.read(), known)
+    for file in inventory.hosts_files():
+        if file.suffix in (".yml", ".yaml") and not (text := load(file)).has("plugin"):
+            problems += _hosts_file(text, known)
     for kind in ("group_vars", "host_vars"):
         folder = inventory.folder / kind
         for file in sorted(folder.rglob("*")) if folder.is_dir() else []:
-            if file.is_file() and file.suffix in (".yml", ".yaml", "") and not file.name.startswith("."):
+            if file.is_file() and file.suffix in (".yml", ".yaml", ".json", "") and not file.name.startswith("."):
                 text = load(file)
                 problems += _variables(text, text.entries(), known)
     return problems

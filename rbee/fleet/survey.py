@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from rbee.config.paths import Paths
 from rbee.contracts.devices import Backend
 from rbee.fleet.inventory import Inventory, Node
 from rbee.fleet.report import HostReport
@@ -47,9 +48,9 @@ def trial(inventory: Inventory, node: Node) -> Iterator[Inventory]:
         for kind in ("group_vars", "host_vars"):
             if (inventory.folder / kind).is_dir():
                 (folder / kind).symlink_to((inventory.folder / kind).absolute())
-        if inventory.exists:
+        if inventory.file.is_file():
             shutil.copyfile(inventory.file, folder / inventory.file.name)
-        copy = Inventory(folder / inventory.file.name)
+        copy = Inventory(folder / inventory.file.name, Paths(folder / "rbee"))
         copy.put(replace(node, variables={**node.variables, **_ALONE}), replace=True)
         yield copy
 

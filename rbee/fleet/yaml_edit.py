@@ -1,26 +1,32 @@
 """Change single values of a YAML file in its text, so that every comment, blank line and order stays as it was.
 
 A parser gives the positions, and only the lines that must change are touched. Dumping a parsed file again would
-move comments to other keys as soon as one is added or removed.
+move comments to other keys as soon as one is added or removed. What an edit changed beside its own key (an alias, an
+anchor) is noticed before anything is written, and refused.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from rbee.errors import ConfigError
+from rbee.fleet.yaml_scalar import plain_scalar, scalar
 
-_PLAIN = re.compile(r"[A-Za-z_/~.][A-Za-z0-9_./~@+-]*|\d+(?:\.\d+){2,}")
-_WORDS = {"true", "false", "yes", "no", "on", "off", "null", "~", "y", "n"}
 _INDENT = 2
+_MAX_VALUES = 200_000  # aliases of aliases double with each level
+
+
+class _UnparsableError(Exception):
+    """An edit after which the text is no YAML: it cut what something else needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class YamlDocument:
     def get(self, *keys: str) -> Any:
         """Return the value at a path of keys as plain Python; None if there is none."""
         node = self._node(keys)
-        return None if node is None else plain(node)
+        return None if node is None else self._plain(node)
 
     def has(self, *keys: str) -> bool:
         """Return whether the path of keys exists, also with nothing in it."""
@@ -58,91 +64,169 @@ class YamlDocument:
         node = self._node(keys)
         if not isinstance(node, MappingNode):
             return []
-        return [Entry(str(key.value), plain(value), key.start_mark.line + 1) for key, value in node.value]
+        return [Entry(str(key.value), self._plain(value), self._row(key.start_mark) + 1) for key, value in node.value]
 
     def put(self, value: object, *keys: str) -> None:
         """Set the scalar at a path, making what is missing on the way. *value* None makes an empty key.
 
         Raises:
-            ConfigError: the place is written in flow style ({a: b}), which is left to people.
+            ConfigError: the place is written in a way that is left to people: in flow style ({a: b}), or by an alias.
         """
-        for depth in range(1, len(keys)):
-            if self._node(keys[:depth]) is None:
-                self._insert(keys[: depth - 1], keys[depth - 1], "")
-        if self._node(keys) is None:
-            self._insert(keys[:-1], keys[-1], "" if value is None else " " + scalar(value))
-        elif value is not None and self.get(*keys) != value:
-            self._replace(keys, scalar(value))
+        wanted = copy.deepcopy(self.get() or {})
+        at = wanted
+        for key in keys[:-1]:
+            if not isinstance(at.get(key), dict):
+                at[key] = {}
+            at = at[key]
+        if value is not None or keys[-1] not in at:
+            at[keys[-1]] = value
+        with self._checked(wanted, keys):
+            for depth in range(1, len(keys)):
+                if self._node(keys[:depth]) is None:
+                    self._insert(keys[: depth - 1], keys[depth - 1], "")
+            if self._node(keys) is None:
+                self._insert(keys[:-1], keys[-1], "" if value is None else " " + scalar(value))
+            elif value is not None and self.get(*keys) != value:
+                self._replace(keys, scalar(value))
 
     def remove(self, *keys: str) -> bool:
-        """Remove a key and its value, but no comment of its neighbours; return whether it was there."""
+        """Remove a key and its value, but no comment of its neighbours; return whether it was there.
+
+        Raises ConfigError where that is left to people: in flow style, or for an anchor that is used elsewhere.
+        """
         parent = self._node(keys[:-1])
         if not isinstance(parent, MappingNode):
             return False
-        for key, value in parent.value:
-            if key.value == keys[-1]:
-                self._reject_flow_style(parent)
-                lines = self.text.splitlines(keepends=True)
-                del lines[key.start_mark.line : _last_line(key, value) + 1]
-                self._set("".join(lines))
-                return True
-        return False
+        found = [pair for pair in parent.value if pair[0].value == keys[-1]]
+        if not found:
+            return False
+        wanted = copy.deepcopy(self.get())
+        at = wanted
+        for name in keys[:-1]:
+            at = at[name]
+        del at[keys[-1]]
+        self._reject_flow_style(parent)
+        key, value = found[0]
+        with self._checked(wanted, keys):
+            lines = self._lines()
+            del lines[self._row(key.start_mark) : self._last_row(key, value) + 1]
+            self._set("".join(lines))
+        return True
+
+    @contextmanager
+    def _checked(self, wanted: dict[str, Any], keys: tuple[str, ...]) -> Iterator[None]:
+        """Make an edit, or, where its outcome is not *wanted*, raise ConfigError with the text as it was."""
+        before, line = self.text, 1
+        for depth in range(1, len(keys) + 1):
+            if (node := self._node(keys[:depth])) is None:
+                break
+            key = self._key(keys[:depth])
+            line = self._row(key.start_mark) + 1
+            if node.start_mark.index < key.start_mark.index:
+                break  # an alias: what is below it stands elsewhere
+        try:
+            yield
+            as_wanted = _without_empty(self.get()) == _without_empty(wanted)
+        except _UnparsableError:
+            as_wanted = False
+        except ConfigError:
+            self._set(before)
+            raise
+        if not as_wanted:
+            self._set(before)
+            raise ConfigError(
+                f"'{keys[-1]}' cannot be changed here without changing something else (an alias or an anchor); "
+                "change it by hand.",
+                path=self.path,
+                line=line,
+            )
 
     def _insert(self, parent_keys: tuple[str, ...], name: str, rest: str) -> None:
         parent = self._node(parent_keys)
-        lines = self.text.splitlines(keepends=True)
+        lines = self._lines()
         if isinstance(parent, MappingNode) and parent.value:
             self._reject_flow_style(parent)
             key, value = parent.value[-1]
-            at, column = _last_line(key, value) + 1, key.start_mark.column
+            at, column = self._last_row(key, value) + 1, self._column(key.start_mark)
         elif not parent_keys:
             at, column = len(lines), 0
         else:
             # "hosts:" or "hosts: {}": the empty value goes, and the first child stands below it.
             key = self._key(parent_keys)
-            at, column = key.start_mark.line + 1, key.start_mark.column + _INDENT
+            row = self._row(key.start_mark)
+            at, column = row + 1, self._column(key.start_mark) + _INDENT
             if isinstance(parent, MappingNode):
-                row = lines[key.start_mark.line]
-                start, end = parent.start_mark.column, parent.end_mark.column
-                lines[key.start_mark.line] = row[:start].rstrip() + row[end:]
+                start, end = self._column(parent.start_mark), self._column(parent.end_mark)
+                lines[row] = lines[row][:start].rstrip() + lines[row][end:]
         if at and at == len(lines) and not lines[-1].endswith("\n"):
-            lines[-1] += "\n"
-        lines.insert(at, f"{' ' * column}{scalar(name)}:{rest}\n")
+            lines[-1] += self._line_end
+        lines.insert(at, f"{' ' * column}{scalar(name)}:{rest}{self._line_end}")
         self._set("".join(lines))
 
     def _replace(self, keys: tuple[str, ...], new: str) -> None:
         node = self._node(keys)
         assert node is not None
         start, end = node.start_mark, node.end_mark
-        if not isinstance(node, ScalarNode) or start.line != end.line:
+        if not isinstance(node, ScalarNode) or self._row(start) != self._row(end):
             raise ConfigError(
                 f"'{keys[-1]}' is not a single value on one line; change it by hand.",
                 path=self.path,
-                line=start.line + 1,
+                line=self._row(start) + 1,
             )
-        lines = self.text.splitlines(keepends=True)
-        row = lines[start.line]
-        if node.value == "" and start.column == end.column:
+        if node.value == "" and start.index == end.index:
             # An empty value may be marked on a later line; it belongs behind its key.
-            key = self._key(keys)
-            row = lines[key.start_mark.line]
-            colon = row.index(":", key.end_mark.column) + 1
-            lines[key.start_mark.line] = f"{row[:colon]} {new}{row[colon:]}"
+            colon = self.text.index(":", self._key(keys).end_mark.index) + 1
+            self._set(f"{self.text[:colon]} {new}{self.text[colon:]}")
         else:
-            lines[start.line] = row[: start.column] + new + row[end.column :]
-        self._set("".join(lines))
+            self._set(self.text[: start.index] + new + self.text[end.index :])
+
+    # Positions are counted in characters: the parser takes more for ends of lines than a file has lines.
+
+    @property
+    def _line_end(self) -> str:
+        first = self.text.find("\n")
+        return "\r\n" if first > 0 and self.text[first - 1] == "\r" else "\n"
+
+    def _lines(self) -> list[str]:
+        return re.findall(r"[^\n]*\n|[^\n]+", self.text)
+
+    def _row(self, mark: StringMark) -> int:
+        return self.text.count("\n", 0, mark.index)
+
+    def _column(self, mark: StringMark) -> int:
+        return int(mark.index) - (self.text.rfind("\n", 0, mark.index) + 1)
+
+    def _last_row(self, key: Node, value: Node) -> int:
+        """Return the last row (from 0) that belongs to a key; comments after it belong to what follows."""
+        first = self._row(key.start_mark)
+        if value.start_mark.index < key.start_mark.index:
+            return first  # an alias: its value stands elsewhere
+        if isinstance(value, MappingNode | SequenceNode) and not value.flow_style and value.value:
+            last = value.value[-1]
+            return self._last_row(*last) if isinstance(value, MappingNode) else self._last_row(last, last)
+        last_row = self._row(value.end_mark)
+        if isinstance(value, ScalarNode) and value.style in ("|", ">"):
+            # A block of text ends where the next thing begins; its mark stands there.
+            return max(first, last_row - 1)
+        return max(first, last_row) if value.value else first
 
     def _set(self, text: str) -> None:
         self.text = text
-        self._parse()
+        try:
+            self._parse()
+        except ConfigError as error:
+            raise _UnparsableError from error
 
     def _parse(self) -> None:
         try:
-            root = YAML(typ="rt").compose(StringIO(self.text))
+            root = YAML(typ="rt").compose(self.text)
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark is not None else None
             raise ConfigError(f"is not YAML: {error.problem}", path=self.path, line=line) from error
+        except YAMLError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(f"is not YAML: {reason}", path=self.path) from error
         if root is not None and not isinstance(root, MappingNode):
             if isinstance(root, ScalarNode) and root.value == "":
                 root = None
@@ -150,7 +234,26 @@ class YamlDocument:
                 raise ConfigError("must be a mapping of keys to values.", path=self.path, line=1)
         self.root = root
         if root is not None:
-            _reject_duplicates(root, self.path)
+            self._plain(root)
+            _reject_duplicates(root, self.path, set())
+
+    def _plain(self, node: Node) -> Any:
+        """Return what a node means. Raises ConfigError for aliases that never end."""
+        count = 0
+
+        def walk(node: Node, above: tuple[int, ...]) -> Any:
+            nonlocal count
+            count += 1
+            if count > _MAX_VALUES or id(node) in above:
+                what = "refers to itself" if id(node) in above else f"stands for more than {_MAX_VALUES} values"
+                raise ConfigError(f"an alias {what}.", path=self.path, line=self._row(node.start_mark) + 1)
+            if isinstance(node, MappingNode):
+                return {str(key.value): walk(value, (*above, id(node))) for key, value in node.value}
+            if isinstance(node, SequenceNode):
+                return [walk(item, (*above, id(node))) for item in node.value]
+            return plain_scalar(node) if isinstance(node, ScalarNode) else None
+
+        return walk(node, ())
 
     def _node(self, keys: tuple[str, ...]) -> Node | None:
         node: Node | None = self.root
@@ -171,49 +274,21 @@ class YamlDocument:
             raise ConfigError(
                 "is in flow style ({key: value}), which cannot be edited here; write one key on each line.",
                 path=self.path,
-                line=node.start_mark.line + 1,
+                line=self._row(node.start_mark) + 1,
             )
 
 
-def scalar(value: object) -> str:
-    """Write one value the way YAML reads it back as the same."""
-    if not isinstance(value, str):
-        return json.dumps(value)
-    return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else json.dumps(value, ensure_ascii=False)
+def _without_empty(value: Any) -> Any:
+    """Return *value* with None for mappings without keys: `hosts:` and `hosts: {}` are the same."""
+    if isinstance(value, dict):
+        return {key: _without_empty(each) for key, each in value.items()} or None
+    return [_without_empty(each) for each in value] if isinstance(value, list) else value
 
 
-def plain(node: Node) -> Any:
-    """Return what a node means, as plain Python; an encrypted or otherwise tagged value as None."""
-    if isinstance(node, MappingNode):
-        return {str(key.value): plain(value) for key, value in node.value}
-    if isinstance(node, SequenceNode):
-        return [plain(item) for item in node.value]
-    tag = str(node.tag)
-    if tag.endswith(":null") or not tag.startswith("tag:yaml.org"):
-        return None
-    if tag.endswith(":bool"):
-        return node.value.lower() in ("true", "yes", "on")
-    if tag.endswith(":int"):
-        text = node.value.replace("_", "")
-        return int(text, 8 if re.fullmatch(r"[-+]?0\d+", text) else 0)
-    if tag.endswith(":float"):
-        return float(node.value.replace("_", ""))
-    return node.value
-
-
-def _last_line(key: Node, value: Node) -> int:
-    """Return the last line (from 0) that belongs to a key; comments after it belong to what follows."""
-    if isinstance(value, MappingNode | SequenceNode) and not value.flow_style and value.value:
-        last = value.value[-1]
-        return _last_line(*last) if isinstance(value, MappingNode) else _last_line(last, last)
-    if isinstance(value, ScalarNode) and value.style in ("|", ">"):
-        # A block of text ends where the next thing begins; its mark stands there.
-        return max(int(key.start_mark.line), int(value.end_mark.line) - 1)
-    first, last = int(key.start_mark.line), int(value.end_mark.line)
-    return max(first, last) if value.value else first
-
-
-def _reject_duplicates(node: Node, path: str) -> None:
+def _reject_duplicates(node: Node, path: str, done: set[int]) -> None:
+    if id(node) in done:
+        return
+    done.add(id(node))
     if isinstance(node, MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
@@ -223,7 +298,7 @@ def _reject_duplicates(node: Node, path: str) -> None:
                     f"'{name}' is defined here and on line {seen[name]}; keep one of them.", path=path, line=line
                 )
             seen[name] = line
-            _reject_duplicates(value, path)
+            _reject_duplicates(value, path, done)
     elif isinstance(node, SequenceNode):
         for item in node.value:
-            _reject_duplicates(item, path)
+            _reject_duplicates(item, path, done)

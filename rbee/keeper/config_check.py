@@ -57,15 +57,19 @@ def check_inventory(settings: Settings, out: Output) -> str | None:
 
     Raises ConfigError with file and line of the first problem, after telling all others.
     """
-    if not inventory_path(settings).exists():
+    path = inventory_path(settings)
+    if not path.exists():
+        if settings.keeper.inventory is not None:
+            raise ConfigError(f"inventory: there is no {path} (from {settings.sources['inventory']}).")
         return None
     inventory = open_inventory(settings)
     from rbee.fleet.assets import Assets
+    from rbee.fleet.inventory_check import check_machines
     from rbee.fleet.schema import check
 
-    problems = check(inventory, Assets.find())
+    problems = check(inventory, Assets.find()) or check_machines(inventory)
     for problem in problems[1:]:
         out.error([f"Error: {problem}"])
     if problems:
         raise problems[0].error()
-    return str(inventory.file)
+    return str(inventory.path)

@@ -30,7 +30,9 @@ class Controller:
 
     def __post_init__(self) -> None:
         """Write the inventory."""
-        self.inventory = Inventory(self.rig.write_inventory(self.home / "inventory", **self.variables))
+        self.inventory = Inventory(
+            self.rig.write_inventory(self.home / "inventory", **self.variables), Paths(self.home)
+        )
 
     @property
     def variables(self) -> dict[str, Any]:

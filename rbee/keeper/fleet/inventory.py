@@ -30,7 +30,7 @@ def open_inventory(settings: Settings) -> Inventory:
             "The packages that manage other machines are not installed here.",
             hint="pip install 'rbee[fleet]'",
         ) from error
-    return Inventory(inventory_path(settings))
+    return Inventory(inventory_path(settings), settings.paths)
 
 
 def known_nodes(settings: Settings) -> list[Node]:
@@ -46,7 +46,7 @@ def select_nodes(settings: Settings, node: str | None) -> list[Node]:
         if not nodes:
             raise RbeeError(
                 ErrorCode.NODE_NOT_FOUND,
-                f"The inventory {inventory.file} has no machines.",
+                f"The inventory {inventory.path} has no machines.",
                 hint="To add one: rbee-keeper config set-ssh --node NAME --host ADDRESS --user USER",
             )
         return nodes

@@ -69,9 +69,11 @@ def put_node(session: Session, *, replace: bool, **fields: Any) -> Row:
         )
     known = inventory.node(node.name)
     if known is not None and not replace:
+        line = inventory.line_of(node.name)
+        place = inventory.path if line is None else f"{inventory.file}:{line}"
         raise RbeeError(
             ErrorCode.NODE_EXISTS,
-            f"{node.name} is in the inventory already ({inventory.file}:{known.line}).",
+            f"{node.name} is in the inventory already ({place}).",
             details={"node": node.name},
         )
     with trial(inventory, node) as copy:

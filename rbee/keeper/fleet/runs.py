@@ -43,7 +43,7 @@ def playbook_run(
     """Describe a run of a playbook on some machines."""
     limit = tuple(node.name for node in nodes)
     return PlaybookRun(
-        playbook, inventory.file, limit, {**remote_variables(settings), **(extra or {})}, check=check, diff=check
+        playbook, inventory.path, limit, {**remote_variables(settings), **(extra or {})}, check=check, diff=check
     )
 
 

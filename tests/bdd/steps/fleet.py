@@ -11,6 +11,7 @@ from pytest_bdd import given, parsers, then, when
 
 from rbee import __version__
 from rbee.client.queen import QueenClient
+from rbee.config.paths import Paths
 from rbee.fleet.inventory import Inventory
 from tests.rig import ADMIN, Host, Rig
 from tests.support.commands import Result, Running
@@ -59,7 +60,7 @@ class Operator:
     @property
     def inventory(self) -> Inventory:
         """What it says."""
-        return Inventory(self.folder)
+        return Inventory(self.folder, Paths(self.machine.home))
 
     def on_the_rig(self, word: str) -> str:
         """Return what the rig has in place of an address, a user, a key or a repository of the features."""

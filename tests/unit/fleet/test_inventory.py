@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet.assets import Assets
@@ -44,7 +45,7 @@ all:
 @pytest.fixture(name="inventory")
 def _inventory(tmp_path: Path) -> Inventory:
     (tmp_path / "hosts.yml").write_text(COMMENTED)
-    return Inventory(tmp_path)
+    return Inventory(tmp_path, Paths(tmp_path.parent / "home"))
 
 
 def lines_added(before: str, after: str) -> list[str]:
@@ -132,7 +133,7 @@ def test_a_name_that_is_no_name_is_refused(inventory: Inventory, name: str) -> N
 
 def test_a_new_inventory_is_made_with_its_first_node(tmp_path: Path) -> None:
     """A folder that is not there yet is made, with the groups that the playbooks know."""
-    inventory = Inventory(tmp_path / "deep" / "inventory")
+    inventory = Inventory(tmp_path / "deep" / "inventory", Paths(tmp_path.parent / "home"))
     assert inventory.nodes() == []
 
     inventory.put(Node("h1", host="10.0.0.1", repo_branch="on"), replace=False)
@@ -144,14 +145,17 @@ def test_a_new_inventory_is_made_with_its_first_node(tmp_path: Path) -> None:
 
 def test_two_keepers_at_once_lose_nothing(tmp_path: Path) -> None:
     """Every one of many writers at the same time finds its node in the file at the end."""
+    paths = Paths(tmp_path.parent / "home")
 
     def add(number: int) -> None:
-        Inventory(tmp_path).put(Node(f"h{number}", host=f"10.0.0.{number}"), replace=False)
+        Inventory(tmp_path, Paths(tmp_path.parent / "home")).put(
+            Node(f"h{number}", host=f"10.0.0.{number}"), replace=False
+        )
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(add, range(1, 25)))
 
-    assert {node.name for node in Inventory(tmp_path).nodes()} == {f"h{number}" for number in range(1, 25)}
+    assert {node.name for node in Inventory(tmp_path, paths).nodes()} == {f"h{number}" for number in range(1, 25)}
 
 
 def test_variables_come_from_where_ansible_takes_them(inventory: Inventory) -> None:
@@ -160,7 +164,6 @@ def test_variables_come_from_where_ansible_takes_them(inventory: Inventory) -> N
         "group_vars/all/rbee.yml": "rbee_repo_url: https://a\nrbee_repo_branch: one\nansible_user: nobody\n",
         "group_vars/rbee_hives.yml": "rbee_repo_branch: two\n",
         "host_vars/h2.yml": "rbee_repo_branch: three\n",
-        "group_vars/all/vault.yml": "$ANSIBLE_VAULT;1.1;AES256\n6162\n",
     }.items():
         file = inventory.folder / place
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +172,18 @@ def test_variables_come_from_where_ansible_takes_them(inventory: Inventory) -> N
     first, second = inventory.require("h1"), inventory.require("h2")
     assert (first.repo_url, first.repo_branch) == ("https://a", "two")
     assert second.repo_branch == "three"
+
+
+def test_a_vault_without_its_password_is_refused_with_the_way_to_give_it(inventory: Inventory) -> None:
+    """Ansible cannot read it either: no machine is shown with half of its variables."""
+    folder = inventory.folder / "group_vars" / "all"
+    folder.mkdir(parents=True)
+    (folder / "vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n")
+
+    with pytest.raises(ConfigError, match="vault") as raised:
+        inventory.nodes()
+
+    assert "ANSIBLE_VAULT_PASSWORD_FILE" in str(raised.value.hint)
 
 
 def test_a_broken_file_is_refused_with_its_line(inventory: Inventory) -> None:
@@ -197,7 +212,7 @@ def test_flow_style_is_left_to_people(inventory: Inventory) -> None:
 def test_the_example_can_be_copied_and_edited(tmp_path: Path) -> None:
     """The example inventory is one that the keeper can read and change."""
     shutil.copytree(Assets.find().example_inventory, tmp_path / "mine")
-    inventory = Inventory(tmp_path / "mine")
+    inventory = Inventory(tmp_path / "mine", Paths(tmp_path.parent / "home"))
     before = inventory.file.read_text()
 
     inventory.put(Node("gpu-3", host="192.0.2.13"), replace=False)

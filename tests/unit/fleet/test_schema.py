@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rbee.config.paths import Paths
 from rbee.fleet.assets import Assets
 from rbee.fleet.inventory import Inventory
 from rbee.fleet.schema import FLEET, check
@@ -16,7 +17,8 @@ def problems(folder: Path, place: str, text: str) -> list[str]:
     file = folder / place
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
-    return [str(problem).removeprefix(f"{folder}/") for problem in check(Inventory(folder), Assets.find())]
+    inventory = Inventory(folder, Paths(folder / "home"))
+    return [str(problem).removeprefix(f"{folder}/") for problem in check(inventory, Assets.find())]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_the_example_is_right(tmp_path: Path) -> None:
     """The inventory to copy passes its own check."""
     assets = Assets.find()
 
-    assert check(Inventory(assets.example_inventory), assets) == []
+    assert check(Inventory(assets.example_inventory, Paths(tmp_path)), assets) == []
 
 
 def test_every_fleet_wide_variable_is_explained() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rbee.config.paths import Paths
 from rbee.contracts.devices import Backend
 from rbee.fleet.inventory import Inventory, Node
 from rbee.fleet.report import HostReport
@@ -43,7 +44,7 @@ def test_a_trial_has_the_machine_and_the_groups_and_changes_nothing(tmp_path: Pa
     (tmp_path / "hosts.yml").write_text(HOSTS)
     (tmp_path / "group_vars" / "all").mkdir(parents=True)
     (tmp_path / "group_vars" / "all" / "rbee.yml").write_text("rbee_repo_url: https://example.org/rbee.git\n")
-    inventory = Inventory(tmp_path)
+    inventory = Inventory(tmp_path, Paths(tmp_path.parent / "home"))
 
     with trial(inventory, Node("h2", host="10.0.0.2")) as copy:
         node = copy.require("h2")
