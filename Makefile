@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test behaviours check format bench chaos lock rig rig-down clean
+.PHONY: help setup demo test behaviours check format bench chaos hostile lock rig rig-down clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -37,6 +37,9 @@ bench: setup ## measure against the peers, print a table, write .bench/latest.js
 
 chaos: setup ## kill daemons at random moments, under load, and print what it did to them; KILLS=200 SEED=7
 	@$(BIN)/python -m tests.chaos --kills $(or $(KILLS),200) $(if $(SEED),--seed $(SEED))
+
+hostile: setup ## attack a queen as a client can, beside an honest client, and print what each attack got; MINUTES=60
+	@$(BIN)/python -m tests.hostile --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 lock: setup ## resolve the versions of all packages anew; ARGS="--upgrade" takes the newest
 	@$(BIN)/python -m tools.lock $(ARGS)
