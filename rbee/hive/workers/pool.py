@@ -343,7 +343,7 @@ class WorkerPool:
         fields: dict[str, Any] = {"worker_id": gone.worker_id, "reason": reason}
         if gone.error is not None:
             device = (worker.spec.backend, worker.spec.device)
-            self._quarantines.record_crash(worker.spec.model_ref, device, gone.error.code, reason)
+            self._quarantines.record_crash(worker.spec.model_ref, device, gone.error.code, reason, gone.clients)
             fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
         metrics.HIVE_ENDS.add(1, "no" if gone.crashed else "yes")
         if not worker.served:
