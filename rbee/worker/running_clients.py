@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.contracts.ids import CLIENT_HEADER, MAX_CLIENT_CHARS
 from rbee.daemonkit import tickets
+from rbee.daemonkit.auth import TICKET
 from rbee.daemonkit.dialects import COMPAT_ROUTES
 
 _HEADER: Final = CLIENT_HEADER.lower().encode()
@@ -56,7 +57,9 @@ class RunningClients:
 
 def _client(scope: Scope) -> str:
     """Return the id that the queen gave the request's client, in a header or in its ticket; empty if it gave none."""
+    if scope["state"]["client"] == TICKET:  # the headers are the client's own, which could name another one
+        return tickets.client(scope["query_string"])
     for name, value in scope["headers"]:
         if name == _HEADER:
             return str(value.decode("latin-1"))[:MAX_CLIENT_CHARS]
-    return tickets.client(scope["query_string"])
+    return ""

@@ -8,12 +8,15 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from rbee.daemonkit import tickets
+from rbee.daemonkit.auth import OPERATOR, TICKET
 from rbee.worker.running_clients import RunningClients
 
 
 def scope(client: str | None = None, *, path: str = "/v1/inference", query: bytes = b"") -> Scope:
     headers = [] if client is None else [(b"x-rbee-client", client.encode())]
-    return {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": query}
+    caller = TICKET if query else OPERATOR
+    request = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": query}
+    return {**request, "state": {"client": caller}}
 
 
 def told_for(*scopes: Scope) -> list[list[str]]:
@@ -58,10 +61,12 @@ def test_requests_without_a_client_are_those_of_one_unknown() -> None:
 
 
 def test_a_redirected_request_names_its_client_in_the_ticket() -> None:
-    """In direct mode no queen adds a header: the id is in what it signed."""
+    """In direct mode the id is in what the queen signed, whatever the client's own headers say."""
     ticket = tickets.issue("key", "/v1/chat/completions", now=0, client="5f0c1d2e")
+    query = f"ticket={ticket}".encode()
 
-    assert told_for(scope(path="/v1/chat/completions", query=f"ticket={ticket}".encode())) == [["5f0c1d2e"]]
+    assert told_for(scope(path="/v1/chat/completions", query=query)) == [["5f0c1d2e"]]
+    assert told_for(scope("somebody-else", path="/v1/chat/completions", query=query)) == [["5f0c1d2e"]]
 
 
 def test_other_routes_are_nobodys() -> None:
