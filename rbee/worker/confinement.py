@@ -6,11 +6,12 @@ process, and nobody to talk to but the hive's callback and those who connect.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,8 @@ _SYSTEM: Final = (
     *("/proc", "/sys"),
 )
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+# Of cards, of boards with one memory for both, and of Linux below Windows.
+_GPU_DEVICES: Final = ("nvidia*", "nvhost*", "nvmap", "dri", "dxg")
 _GPU_SYSTEM: Final = ("/etc/nvidia", "/run/nvidia-persistenced", "/run/nvidia-fabricmanager", "/run/nvidia-topologyd")
 
 
@@ -96,8 +99,11 @@ def rules_for(settings: WorkerSettings, around: Surroundings) -> Rules:
 def _surroundings(environ: Mapping[str, str], *, on_gpu: bool) -> Surroundings:
     prefixes = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix}
     libraries = environ.get("LD_LIBRARY_PATH", "").split(":")
-    gpu: Iterable[Path] = [*Path("/dev").glob("nvidia*"), Path("/dev/dri")] if on_gpu else ()
+    gpu = [path for name in _GPU_DEVICES for path in Path("/dev").glob(name)] if on_gpu else []
     cache = environ.get("CUDA_CACHE_PATH") or str(Path.home() / ".nv" / "ComputeCache")
+    if on_gpu:
+        with contextlib.suppress(OSError):  # the driver would make it, and may not any more
+            Path(cache).mkdir(mode=0o700, parents=True, exist_ok=True)
     return Surroundings(
         python=tuple(sorted(prefixes | {entry for entry in sys.path if entry})),
         libraries=tuple(entry for entry in libraries if entry),
