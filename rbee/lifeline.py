@@ -110,8 +110,13 @@ class OwnerLink:
         self._lock = threading.Lock()
         self._orders: dict[str, Any] = {}
         self._ordered = threading.Event()
-        if sock is not None:
-            threading.Thread(target=self._listen, args=(sock,), name="lifeline", daemon=True).start()
+        self._listener: threading.Thread | None = None
+
+    def listen(self) -> None:
+        """Notice the owner's end from now on, in a thread."""
+        if self._sock is not None and self._listener is None:
+            self._listener = threading.Thread(target=self._listen, args=(self._sock,), name="lifeline", daemon=True)
+            self._listener.start()
 
     @property
     def owned(self) -> bool:
@@ -130,8 +135,10 @@ class OwnerLink:
 
         Exits where there is no owner who could give any.
         """
-        if self._sock is not None:
+        if self._listener is not None:
             self._ordered.wait()
+        elif self._sock is not None:
+            self._receive_orders(self._sock)
         orders = self._orders
         if not orders:
             sys.exit(f"{ORDERED} is for a program that starts this one as its child; see --help")
@@ -143,20 +150,32 @@ class OwnerLink:
         return list(orders["argv"])
 
     def _listen(self, sock: socket.socket) -> None:
-        """Receive the orders, if any, until the owner's end closes; then exit."""
+        """Receive the orders, if none came yet, then nothing until the owner's end closes; then exit."""
+        if not self._ordered.is_set():
+            self._receive_orders(sock)
+        with contextlib.suppress(OSError):
+            while sock.recv(65536):
+                pass
+        os._exit(1)
+
+    def _receive_orders(self, sock: socket.socket) -> None:
+        """Wait for the one line that an owner may send; exit where it closes its end instead."""
         buffer = b""
         with contextlib.suppress(OSError):
             while data := sock.recv(65536):
-                if not self._ordered.is_set():
-                    buffer += data
-                    if buffer.endswith(b"\n"):
-                        self._orders = _parse(buffer) or {}
-                        self._ordered.set()
+                buffer += data
+                if buffer.endswith(b"\n"):
+                    self._orders = _parse(buffer) or {}
+                    self._ordered.set()
+                    return
         os._exit(1)
 
 
-def attach() -> OwnerLink:
+def attach(*, listen: bool = True) -> OwnerLink:
     """Bind the lifetime of this process to its owner's, if the environment names a lifeline.
+
+    Without *listen* no thread is started on Linux, where the kernel ends the process with its owner: for a process that
+    restricts itself first, which has to be done before there are threads. Then call `listen`.
 
     Call it first in `main`, before anything slow. When the owner dies, this process exits at once, without clean-up.
     The variable is removed from the environment, so that children do not use it.
@@ -170,7 +189,10 @@ def attach() -> OwnerLink:
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return OwnerLink(socket.socket(fileno=fd))
+    link = OwnerLink(socket.socket(fileno=fd))
+    if listen or sys.platform != "linux":
+        link.listen()
+    return link
 
 
 def _line(message: dict[str, Any]) -> bytes:

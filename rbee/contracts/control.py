@@ -47,6 +47,7 @@ class WorkerGone(BaseModel):
     """A worker that has exited; `reason` is for people, `log_tail` holds the last lines of its log.
 
     `error` is the error that the worker reported itself, if it could (a model that failed to load).
+    `clients` are the ids, as queens gave them, of those whose requests ran when it crashed, or had run last.
     """
 
     kind: Literal["worker_gone"] = "worker_gone"
@@ -54,6 +55,7 @@ class WorkerGone(BaseModel):
     reason: str
     crashed: bool = False
     log_tail: list[str] = Field(default_factory=list)
+    clients: list[str] = Field(default_factory=list)
     error: ErrorDetail | None = None
 
 

@@ -212,7 +212,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         500, _SERVER, "Install it on that machine: pip install 'rbee[worker]', or rbee-keeper hive install --node NODE"
     ),
     ErrorCode.WORKER_CRASHED: ErrorSpec(
-        500, _SERVER, "Try again, or read the worker's log: rbee-keeper logs --node NODE"
+        500, _SERVER, "Read the worker's log before trying again: rbee-keeper logs --node NODE"
     ),
     ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; the stalled worker is being replaced."),
     ErrorCode.MODEL_INVALID: ErrorSpec(

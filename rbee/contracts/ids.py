@@ -12,6 +12,8 @@ CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SSE_DONE: Final = "[DONE]"
 ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the name by which the client asked for the model
 DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds left for a request
+CLIENT_HEADER: Final = "X-Rbee-Client"  # from the queen to a worker: whose request it is, by an opaque id
+MAX_CLIENT_CHARS: Final = 64
 
 
 def new_id(prefix: str) -> str:

@@ -99,9 +99,10 @@ class HiveList(BaseModel):
 
 
 class NodeQuarantine(Quarantine):
-    """A quarantine and its node."""
+    """A quarantine and its node; with `client`, a model that is kept from that client only, on all nodes."""
 
     node: str = ""
+    client: str | None = None
 
 
 class WorkerList(BaseModel):

@@ -31,6 +31,7 @@ def create_app(
     lifespan: Lifespan | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     fast_paths: Mapping[str, ASGIApp] | None = None,
+    around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
 ) -> ASGIApp:
     """Build the application.
 
@@ -39,6 +40,7 @@ def create_app(
         daemon: the object that the routes depend on, as `app.state.daemon`.
         fast_paths: by path, the application that handles POST requests without FastAPI; the routers describe these
             paths too.
+        around: wraps the application that requests reach once they are authenticated.
     """
     app = FastAPI(
         title=title,
@@ -56,7 +58,9 @@ def create_app(
         app.include_router(router)
     app.openapi = lambda: _describe(app, authenticator)  # type: ignore[method-assign]
     errors.install(app)
-    return RequestMiddleware(app, authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths)
+    return RequestMiddleware(
+        around(app), authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths
+    )
 
 
 def _operation_id(route: APIRoute) -> str:

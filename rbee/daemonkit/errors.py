@@ -30,6 +30,9 @@ def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+    if error.code in (ErrorCode.WORKER_CRASHED, ErrorCode.WORKER_STALLED):
+        # Clients made by OpenAI and Anthropic send a request that failed with 500 again: here to the next worker.
+        headers["X-Should-Retry"] = "false"
     return JSONResponse(error.body(request_id), status_code=error.http_status, headers=headers)
 
 

@@ -18,12 +18,25 @@ from rbee.errors import RbeeError
 
 LIFE_S: Final = 30
 PARAMETER: Final = "ticket"
+_PARTS_WITH_CLIENT: Final = 4
 
 
-def issue(key: str, path: str, *, now: float) -> str:
-    """Return a ticket for one request to *path* of the daemon with *key*. *now* is in seconds since the epoch."""
-    terms = f"{int(now) + LIFE_S}-{secrets.token_hex(12)}"
+def issue(key: str, path: str, *, now: float, client: str = "") -> str:
+    """Return a ticket for one request to *path* of the daemon with *key*.
+
+    Args:
+        now: seconds since the epoch.
+        client: an id of letters and digits of whose request it is; the daemon reads it with `client`.
+    """
+    terms = f"{int(now) + LIFE_S}-{secrets.token_hex(12)}" + (f"-{client}" if client else "")
     return f"{terms}-{_signature(key, path, terms)}"
+
+
+def client(query: bytes) -> str:
+    """Return whose request it is, from the query of a ticket that was redeemed; empty without one."""
+    given = parse_qs(query.decode("latin-1")).get(PARAMETER) if query else None
+    parts = given[0].split("-") if given else []
+    return parts[2] if len(parts) == _PARTS_WITH_CLIENT else ""
 
 
 class Tickets:

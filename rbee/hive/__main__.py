@@ -89,7 +89,7 @@ def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> N
     for folder in (paths.home, paths.run, paths.logs, paths.models):
         paths.make(folder)
     key = api_key(settings, paths)
-    redactor = logs.configure("rbee-hive", level=settings.log_level, secrets=(key,))
+    redactor = logs.configure("rbee-hive", level=settings.log_level, secrets=(key, *_database_secrets(settings)))
     lock = HomeLock(paths, "rbee-hive", LOCK_PATIENCE_S)
     if settings.models_db is None:
         check_database_file(paths.home / "models.db")
@@ -98,6 +98,12 @@ def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> N
     hive = Hive(settings, paths, port=port, on_key=redactor.add)
     server.serve(create_app(hive, key, f"{settings.host}:{port}"), sock, lambda: hive.drain, owner)
     lock.release()
+
+
+def _database_secrets(settings: HiveSettings) -> set[str]:
+    from rbee.observe.redaction import secrets_in_url
+
+    return set() if settings.models_db is None else secrets_in_url(settings.models_db.get_secret_value())
 
 
 def api_key(settings: HiveSettings, paths: Paths) -> str:

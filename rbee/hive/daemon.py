@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 
-from rbee import __version__
+from rbee import __version__, landlock
 from rbee.config.paths import Paths
 from rbee.contracts.control import Closing, DevicesChanged, Hello, ModelsChanged, QuarantineChanged
 from rbee.contracts.hives import ShutdownReceipt
@@ -26,6 +27,7 @@ from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.quarantines import Quarantines
 from rbee.hive.settings import HiveSettings
+from rbee.hive.workers.control_groups import ControlGroups
 from rbee.hive.workers.memory_reclaim import ReclaimChecker
 from rbee.hive.workers.pool import WorkerPool
 from rbee.hive.workers.spawner import WorkerSpawner
@@ -72,6 +74,7 @@ class Hive:
                 catalog=self.catalog,
                 callback_url=callback_url(settings.host, port),
                 on_key=on_key,
+                groups=ControlGroups.open(),
             ),
             settings.policy(),
             reclaim=ReclaimChecker(self.devices, settings.detect_timeout_s),
@@ -86,6 +89,8 @@ class Hive:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Run from before the first request to after the last."""
+        if sys.platform == "linux" and not landlock.abi_version():
+            log.warning("workers are not confined: the kernel has no Landlock, or it is switched off")
         async with self._background as background:
             background.start(self.workers.run(), name="workers")
             background.start(self._open_catalog(), name="catalog")

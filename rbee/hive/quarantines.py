@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from rbee.contracts.devices import Backend
@@ -45,10 +45,12 @@ class Quarantines:
         self._wall_clock = wall_clock
         self._published: set[tuple[str | None, Place | None]] = set()
 
-    def record_crash(self, model: str, place: Place, code: ErrorCode, reason: str) -> None:
-        """Record the end of a worker that nobody requested."""
+    def record_crash(
+        self, model: str, place: Place, code: ErrorCode, reason: str, clients: Collection[str] = ()
+    ) -> None:
+        """Record the end of a worker that nobody requested; *clients* are those whose requests ran."""
         if code in CRASHES:
-            self._ledger.record_crash(Crash(model, place, reason), self._clock())
+            self._ledger.record_crash(Crash(model, place, reason, frozenset(clients)), self._clock())
             self.publish()
 
     def record_success(self, model: str, place: Place) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import platform
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
+from rbee import landlock
 from rbee.config.credentials import api_key_file
 from rbee.errors import RbeeError
 from rbee.keeper.installer import PROGRAMS
@@ -47,6 +49,7 @@ def run_checks(settings: Settings) -> list[Finding]:
         _home(settings),
         _disk(settings),
         _key(settings),
+        *_confinement(),
         Finding("config", Verdict.OK, str(settings.file.path or "none; the defaults apply")),
         _queen(settings),
     ]
@@ -99,6 +102,17 @@ def _key(settings: Settings) -> Finding:
     except RbeeError as error:
         return Finding("api key", Verdict.PROBLEM, error.message, error.hint)
     return Finding("api key", Verdict.OK, str(file) if file.exists() else "from the environment")
+
+
+def _confinement() -> Iterator[Finding]:
+    if sys.platform != "linux":
+        return
+    version = landlock.abi_version()
+    if version:
+        yield Finding("confinement", Verdict.OK, f"workers read nothing but their model (Landlock {version})")
+    else:
+        advice = "Workers can read what the hive can. Use Linux 5.13 or newer, with landlock among its modules (lsm=)."
+        yield Finding("confinement", Verdict.NOTE, "the kernel has no Landlock", advice)
 
 
 def _queen(settings: Settings) -> Finding:

@@ -57,12 +57,16 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
     from rbee.daemonkit.home_lock import HomeLock
     from rbee.daemonkit.sockets import bind
     from rbee.observe import logs
+    from rbee.observe.redaction import secrets_in_url
     from rbee.queen.settings import PROGRAM
 
     for folder in (paths.home, paths.run, paths.logs):
         paths.make(folder)
     key = ensure_api_key(paths, os.environ, settings.api_key_file)
-    redactor = logs.configure(PROGRAM.name, level=settings.log_level, secrets=(key,))
+    secret = settings.database_url
+    database = secret.get_secret_value() if secret is not None else None
+    known = (key, *secrets_in_url(database or ""))
+    redactor = logs.configure(PROGRAM.name, level=settings.log_level, secrets=known)
     lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.restored_socket(settings.host, settings.port) or bind(settings.host, settings.port)
     launcher = _launcher(paths, ephemeral=owner.owned) if settings.local_hive else None
@@ -83,10 +87,11 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
         local = LocalHive(
             launcher, launched, port=settings.local_hive_port, start_timeout_s=settings.hive_start_timeout_s
         )
-    secret = settings.database_url
-    store = NodeStore(secret.get_secret_value() if secret is not None else None, paths)
+    store = NodeStore(database, paths)
     asyncio.run(store.open())
-    queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add)
+    queen = Queen(
+        settings, paths, store, local, key=key, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add
+    )
     address = f"{settings.host}:{sock.getsockname()[1]}"
     serve(create_app(queen, key, address), sock, lambda: queen.drain, owner, successor=systemd.store_socket(sock))
     lock.release()

@@ -19,6 +19,7 @@ from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.drain import Drain
 from rbee.errors import RbeeError
 from rbee.net import host_port
+from rbee.queen.client_ids import ClientIds
 from rbee.queen.client_keys import ClientKeys
 from rbee.queen.fleet.control_channels import ControlChannels
 from rbee.queen.fleet.node_store import HiveKeys, NodeStore
@@ -41,6 +42,7 @@ class Queen:
 
     Args:
         local: the local hive, launched or not; None where it has none.
+        key: its own API key, from which the ids of clients are derived.
         aliases: short names for model references.
         ephemeral: whether it ends with the keeper that spawned it.
         on_key: called with every key that must not be logged.
@@ -54,6 +56,7 @@ class Queen:
         store: NodeStore,
         local: LocalHive | None,
         *,
+        key: str,
         aliases: Mapping[str, str],
         ephemeral: bool,
         on_key: Callable[[str], None],
@@ -63,6 +66,7 @@ class Queen:
         self.local = local
         self.ephemeral = ephemeral
         self.started_unix = now()
+        self.client_ids = ClientIds(key)
         self.client_keys = ClientKeys(paths)
         self.client_keys.load()
         self._store = store
@@ -89,7 +93,7 @@ class Queen:
             queue_timeout_s=settings.queue_timeout_s,
         )
         self.tasks = TaskRegistry(
-            QueenServices(scheduler, self.fleet, self.pool, background, settings.no_token_timeout_s),
+            QueenServices(scheduler, self.fleet, self.pool, background, self.client_ids, settings.no_token_timeout_s),
             aliases=aliases,
             max_tasks=settings.max_tasks,
             max_tasks_per_client=settings.max_tasks_per_client,

@@ -16,7 +16,7 @@ GIL_SWITCH_S: Final = 0.0002
 
 def main() -> NoReturn:
     """Run one worker. Exit codes: 0 ended as asked, 1 failed, 78 wrong configuration."""
-    owner = lifeline.attach()
+    owner = lifeline.attach(listen=False)
     # Until the server runs: the collector would scan everything that is being imported, again and again.
     gc.disable()
     sys.setswitchinterval(GIL_SWITCH_S)
@@ -27,12 +27,15 @@ def main() -> NoReturn:
     from rbee.daemonkit.cli import Program, fail
     from rbee.errors import RbeeError
     from rbee.observe import logs
+    from rbee.worker.confinement import confine
     from rbee.worker.engine.thread import EngineThread
     from rbee.worker.settings import WorkerSettings
 
     program = Program("llm-worker-rbee", WorkerSettings, description="Serve one model on one device.")
     settings = program.parse(sys.argv[1:], os.environ, owner)
     logs.configure(settings.worker_id, level=settings.log_level, secrets=(settings.key,))
+    confine(settings)  # while there is one thread
+    owner.listen()
     thread = EngineThread(settings.engine, settings.engine_options())
     from rbee.worker.app import run
 

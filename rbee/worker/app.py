@@ -22,6 +22,7 @@ from rbee.worker.compat import routes as compat_routes
 from rbee.worker.dependencies import Worker
 from rbee.worker.engine.thread import EngineThread
 from rbee.worker.ready_report import report_ready
+from rbee.worker.running_clients import RunningClients
 from rbee.worker.service import WorkerService
 from rbee.worker.settings import WorkerSettings
 
@@ -62,6 +63,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
         authenticator=authenticator,
         routers=[routes.router, compat_routes.router],
         max_body_bytes=MAX_BODY_BYTES,
+        around=lambda app: RunningClients(app, owner.tell),
     )
 
     def begin() -> None:

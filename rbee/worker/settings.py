@@ -55,6 +55,9 @@ class WorkerSettings(LayeredSettings):
     )
     api_key: SecretStr | None = Field(default=None, description="bearer key required by this worker")
     callback_url: str | None = Field(default=None, description="URL that receives the report that the port is bound")
+    confine: bool = Field(
+        default=True, description="take from the process what its work does not need (Linux: Landlock)"
+    )
     engine: Literal["llama", "fake"] = Field(default="llama", description="inference engine; fake is for tests")
     fake: dict[str, Any] = Field(default_factory=dict, description="behaviour of the fake engine")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum level to log")

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -54,6 +55,21 @@ def test_a_download_streams_its_progress(start_hive: StartHive, hub: Hub, tmp_pa
     details = hive.get("/v1/models/show", model=reference)
     assert (details["vocabulary_size"], details["layers"], details["quantization"]) == (28, 4, "Q4_1")
     assert hive.get(f"/v1/models/{details['id']}") == details
+
+
+def test_a_signature_is_in_no_error_and_no_log(start_hive: StartHive, tmp_path: Path) -> None:
+    """What an address is signed with is shown by nobody, also where its download fails."""
+    hive = start_hive()
+    signed = "https://127.0.0.1:1/x.gguf?X-Amz-Signature=deadbeef&Expires=1"
+
+    hive.http.post("/v1/models/download", json={"model": signed})
+    events = repr(list(hive.stream("/v1/models/download/progress", model=signed)))
+    shown = hive.http.get("/v1/models/show", params={"model": signed}).text
+    removed = hive.http.delete(f"/v1/models/{quote(signed, safe='')}").text
+
+    assert "x.gguf?masked=" in events
+    for text in (events, shown, removed, *(log.read_text() for log in tmp_path.rglob("*.log"))):
+        assert "deadbeef" not in text
 
 
 @pytest.mark.B37

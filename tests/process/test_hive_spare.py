@@ -40,13 +40,13 @@ def spares(hive: HiveProcess) -> list[psutil.Process]:
 
 
 def idle_spare(hive: HiveProcess, *, other_than: int = 0) -> psutil.Process:
-    """Wait for a spare that has imported everything; its main thread then sleeps."""
+    """Wait for a spare that has imported everything: it then has one thread, so that it can give up rights."""
 
     def found() -> psutil.Process | None:
         listed = {row["pid"] for row in hive.workers()}
         for spare in spares(hive):
             imported = "libllama" in Path(f"/proc/{spare.pid}/maps").read_text(encoding="ascii", errors="replace")
-            if spare.pid not in listed and spare.pid != other_than and imported and spare.num_threads() == 2:
+            if spare.pid not in listed and spare.pid != other_than and imported and spare.num_threads() == 1:
                 return spare
         return None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.gguf_files import write_gguf
@@ -46,12 +47,11 @@ def none_left(queen: QueenProcess) -> None:
     ("fake", "hive", "code"),
     [
         ({"load_fails": "exit"}, {}, "WORKER_START_FAILED"),
-        ({"exit_after": 0}, {}, "WORKER_CRASHED"),
         ({"load_hangs_at": 0.5}, {"loading_timeout_s": 1}, "LOADING_TIMEOUT"),
     ],
-    ids=["crashes while loading", "crashes at the first token", "hangs while loading"],
+    ids=["crashes while loading", "hangs while loading"],
 )
-def test_a_model_that_ends_every_worker_is_quarantined_after_three(
+def test_a_model_that_does_not_load_is_quarantined_after_three(
     machine: Machine, fake: dict[str, Any], hive: dict[str, Any], code: str
 ) -> None:
     """Three ends in a row are told as they are; then the model is refused at once, with the reason and the way out."""
@@ -78,7 +78,7 @@ def test_a_model_that_ends_every_worker_is_quarantined_after_three(
 
 def test_a_quarantine_is_lifted_by_hand_and_by_proof(machine: Machine) -> None:
     """Starting a worker by hand tries once more: a crash puts the quarantine back, an answered request ends it."""
-    machine.fake(exit_after=0)
+    machine.fake(load_fails="exit")
     queen = QueenProcess(machine)
     for _ in range(3):
         failed(queen)
@@ -86,9 +86,7 @@ def test_a_quarantine_is_lifted_by_hand_and_by_proof(machine: Machine) -> None:
     eventually(lambda: quarantined(queen), within=5, because="the model is quarantined")
     start = ("rbee-keeper", "worker", "start", "--node", "localhost", "--model", queen.model)
 
-    assert machine.run(*start).code == 0
-    assert not quarantined(queen)
-    assert failed(queen)["code"] == "WORKER_CRASHED"
+    assert "QUARANTINED" not in machine.run(*start).stderr
     eventually(lambda: quarantined(queen), within=5, because="one more crash is enough")
     machine.tables["worker"]["fake"] = {}
     none_left(queen)
@@ -97,17 +95,17 @@ def test_a_quarantine_is_lifted_by_hand_and_by_proof(machine: Machine) -> None:
 
     worker_id = queen.worker()["worker_id"]
     queen.post("/v2/workers/shutdown", {"worker_id": worker_id})
-    machine.fake(exit_after=0)
+    machine.fake(load_fails="exit")
     machine.environ()
     for _ in range(2):
-        assert failed(queen)["code"] == "WORKER_CRASHED"
+        assert failed(queen)["code"] == "WORKER_START_FAILED"
         none_left(queen)
     assert not quarantined(queen)
 
 
 def test_a_quarantine_ends_by_itself(machine: Machine) -> None:
     """After its time a model is tried again without anybody's doing."""
-    machine.fake(exit_after=0)
+    machine.fake(load_fails="exit")
     machine.configure("hive", quarantine_s=4)
     queen = QueenProcess(machine)
     for _ in range(3):
@@ -123,12 +121,12 @@ def test_a_quarantine_ends_by_itself(machine: Machine) -> None:
 
 def test_a_device_on_which_everything_crashes_is_quarantined(machine: Machine) -> None:
     """Where several models crash the device is kept out of use, and the models are not blamed."""
-    machine.fake(exit_after=0)
+    machine.fake(load_fails="exit")
     queen = QueenProcess(machine)
     other = f"file://{write_gguf(machine.root / 'other.gguf', name='other')}"
 
     for model in (queen.model, other, queen.model):
-        assert failed(queen, model=model)["code"] == "WORKER_CRASHED"
+        assert failed(queen, model=model)["code"] == "WORKER_START_FAILED"
         none_left(queen)
     (row,) = eventually(lambda: quarantined(queen), within=5, because="the device is quarantined")
 
@@ -140,7 +138,7 @@ def test_a_device_on_which_everything_crashes_is_quarantined(machine: Machine) -
 
 
 def test_a_worker_that_hangs_in_decode_is_replaced_until_that_is_no_use(machine: Machine) -> None:
-    """A request without a token ends as WORKER_STALLED; its worker is replaced, but not for ever."""
+    """A request without a token ends as WORKER_STALLED; its worker is replaced, until its client is refused."""
     machine.fake(hang_after=0)
     machine.configure("hive", stall_timeout_s=1, health_interval_s=1)
     queen = QueenProcess(machine)
@@ -149,10 +147,62 @@ def test_a_worker_that_hangs_in_decode_is_replaced_until_that_is_no_use(machine:
         error = failed(queen)
         assert error["code"] in ("WORKER_STALLED", "WORKER_CRASHED"), error
         assert "no token" in error["message"]
-    (row,) = eventually(lambda: quarantined(queen), within=10, because="the model is quarantined")
+    (row,) = eventually(lambda: quarantined(queen), within=10, because="the model is kept from its client")
 
+    assert row["client"] == "operator"
     assert "has had no token" in row["reason"]
+    assert failed(queen)["code"] == "QUARANTINED"
+
+
+def test_a_request_that_ended_a_worker_is_not_given_to_another(machine: Machine) -> None:
+    """A request that was sent to a worker which then crashed ends with WORKER_CRASHED, and starts no other worker."""
+    machine.fake(dies_of="poison")
+    queen = QueenProcess(machine)
+    assert ended_well(queen.task())  # its connection is kept, and the next request goes out on it
+
+    error = failed(queen, prompt="poison")
     none_left(queen)
+
+    assert error["code"] == "WORKER_CRASHED"
+    assert "not retried" in error["hint"]
+    assert machine.log("rbee-hive.log").count('"worker started"') == 1
+
+
+def test_a_client_that_ends_workers_is_kept_from_the_model_and_nobody_else_is(machine: Machine) -> None:
+    """After three crashes under one client, direct ones too, it is refused for that model; others go on."""
+    machine.fake(dies_of="poison")
+    machine.tables["models"]["bee"] = f"file://{machine.root / 'model.gguf'}"
+    queen = QueenProcess(machine)
+    eve, alice = (
+        {"Authorization": f"Bearer {queen.post('/v2/keys/add', {'name': name})['key']}"} for name in ("eve", "alice")
+    )
+
+    def ask(client: dict[str, str], text: str, **headers: str) -> httpx.Response:
+        body = {"model": "bee", "max_tokens": 3, "messages": [{"role": "user", "content": text}]}
+        return queen.http.post("/v1/chat/completions", json=body, headers={**client, **headers})
+
+    for number in range(3):
+        assert ask(alice, "hi").status_code == 200
+        if number:
+            crashed = ask(eve, "poison")
+            assert crashed.json()["error"]["code"] == "WORKER_CRASHED"
+            assert crashed.headers["x-should-retry"] == "false"
+        else:
+            sent = ask(eve, "poison", **{"X-Rbee-Direct": "true"})
+            with pytest.raises(httpx.TransportError):
+                httpx.post(sent.headers["location"], content=sent.request.content, trust_env=False)
+        none_left(queen)
+    refused = ask(eve, "hi")
+
+    assert refused.json()["error"]["code"] == "QUARANTINED"
+    assert "for this client" in refused.json()["error"]["message"]
+    assert ask(alice, "hi").status_code == 200
+    assert ask(eve, "hi").json()["error"]["code"] == "QUARANTINED"
+    assert [(row["client"], row["model_ref"]) for row in quarantined(queen)] == [("eve", queen.model)]
+    assert "client eve: " in machine.run("rbee-keeper", "worker", "list").stderr
+    start = ("rbee-keeper", "worker", "start", "--node", "localhost", "--model", queen.model)
+    assert machine.run(*start).code == 0
+    assert ask(eve, "hi").status_code == 200
 
 
 def test_a_worker_that_eats_memory_is_ended_in_words(machine: Machine) -> None:

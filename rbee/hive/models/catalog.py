@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
+from rbee.contracts.references import shown_reference
 from rbee.errors import RbeeError
 from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
@@ -86,12 +87,13 @@ class Catalog:
         return await self._run(lambda: self._find(reference))
 
     async def get(self, name: str) -> CatalogEntry:
-        """Return a model by id or canonical reference. Raises RbeeError MODEL_NOT_FOUND."""
+        """Return a model by id or reference. Raises RbeeError MODEL_NOT_FOUND."""
+        shown = shown_reference(name)
         for entry in await self.all():
-            if name in (entry.id, entry.reference):
+            if shown in (entry.id, entry.reference):
                 return entry
         raise RbeeError(
-            ErrorCode.MODEL_NOT_FOUND, f"There is no model '{name}' in the catalog.", details={"model": name}
+            ErrorCode.MODEL_NOT_FOUND, f"There is no model '{shown}' in the catalog.", details={"model": shown}
         )
 
     async def put(self, entry: CatalogEntry) -> None:

@@ -13,6 +13,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
 from rbee.errors import RbeeError
 from rbee.hive.memory import LoadedModel
+from rbee.observe.redaction import Redactor, secrets_in_url
 
 _METADATA: Final = sa.MetaData()
 MODELS: Final = sa.Table(
@@ -51,8 +52,10 @@ class CatalogTable:
     """The rows of one database. Every method raises RbeeError STATE_CORRUPT where the database is not usable."""
 
     def __init__(self, url: str) -> None:
-        self._name = sa.make_url(url).render_as_string(hide_password=True)
+        self._redactor = Redactor(secrets_in_url(url))
+        self._name = "at models_db"
         with self._explained():
+            self._name = self._redactor.clean(sa.make_url(url).render_as_string(hide_password=True))
             self._engine = sa.create_engine(url)
             _METADATA.create_all(self._engine)
 
@@ -108,17 +111,19 @@ class CatalogTable:
         except DatabaseError as error:
             raise RbeeError(
                 ErrorCode.STATE_CORRUPT,
-                f"The model catalog {self._name} cannot be used: {error.orig}.",
+                f"The model catalog {self._name} cannot be used: {self._redactor.clean(str(error.orig))}.",
                 details={"database": self._name},
                 hint="Move the file away, or name another with models_db; the models themselves stay, "
                 "and are cataloged again when they are used.",
             ) from error
-        except SQLAlchemyError as error:
+        # ValueError and ImportError: a URL whose port is no number, or whose driver is not installed.
+        except (SQLAlchemyError, ValueError, ImportError) as error:
             raise RbeeError(
                 ErrorCode.STATE_CORRUPT,
-                f"The model catalog {self._name} cannot be opened: {error}.",
+                # Not the words of an error about the URL: they may quote a part of it, and with it of the password.
+                f"The model catalog {self._name} cannot be opened ({type(error).__name__}).",
                 details={"database": self._name},
-                hint="Correct the setting models_db of the hive.",
+                hint="Correct the setting models_db of the hive: a URL such as sqlite:////path/models.db.",
             ) from error
 
 

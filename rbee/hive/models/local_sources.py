@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.references import is_masked
 from rbee.errors import RbeeError
 from rbee.hive.models.reference import FileRef, PackageRef, UrlRef
 from rbee.hive.models.remote import RemoteFile
@@ -51,7 +52,18 @@ def locate_package(ref: PackageRef) -> Path:
 
 
 def plan_url(ref: UrlRef) -> list[RemoteFile]:
-    """Return the one file of an address, in a folder of the host, its name kept apart from others by a digest."""
+    """Return the one file of an address, in a folder of the host, its name kept apart from others by a digest.
+
+    Raises RbeeError MODEL_NOT_FOUND for an address without its query, as lists show it.
+    """
+    if is_masked(ref.url):
+        raise RbeeError(
+            ErrorCode.MODEL_NOT_FOUND,
+            f"{ref.canonical} is not here, and cannot be fetched again: the query of its address is not kept.",
+            details={"model": ref.canonical},
+            hint="Name the whole address again.",
+            param="model",
+        )
     parts = urlsplit(ref.url)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(parts.path).rsplit("/", 1)[-1]).lstrip(".") or "model"
     stem = name.removesuffix(".gguf")[-100:]

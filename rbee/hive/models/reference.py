@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import Provider
+from rbee.contracts.references import shown_reference
 from rbee.errors import RbeeError
 
 ACCEPTED_FORMS: Final = (
@@ -63,14 +64,15 @@ class FileRef:
 class UrlRef:
     """A file that any web server has."""
 
-    url: str
+    url: str = field(repr=False)
     sha256: str | None = None
     provider: Provider = Provider.HTTPS
 
     @property
     def canonical(self) -> str:
-        """Return the canonical spelling of this reference."""
-        return f"{self.url}#sha256={self.sha256}" if self.sha256 else self.url
+        """Return the canonical spelling of this reference; it does not hold the query, which may be a secret."""
+        shown = shown_reference(self.url)
+        return f"{shown}#sha256={self.sha256}" if self.sha256 else shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def _parse_url(text: str) -> UrlRef:
     if not parts.hostname or " " in text or port == 0:
         raise _invalid(text, "the address names no host")
     if parts.username is not None or parts.password is not None:
-        raise _invalid("https://...", "an address with a user name or password in it would end up in logs")
+        raise _invalid(text, "an address with a user name or password in it would end up in logs")
     if parts.path in ("", "/"):
         raise _invalid(text, "the address names no file")
     key, _, digest = parts.fragment.partition("=")
@@ -165,7 +167,8 @@ def _relative_path(text: str, path: str) -> str:
 
 
 def _invalid(text: str, reason: str) -> RbeeError:
-    shown = text if len(text) <= 200 else text[:200] + "..."
+    shown = shown_reference(text)
+    shown = shown if len(shown) <= 200 else shown[:200] + "..."
     return RbeeError(
         ErrorCode.INVALID_MODEL_REF,
         f"'{shown}' is not a model reference: {reason}. Accepted: {'; '.join(ACCEPTED_FORMS)}.",

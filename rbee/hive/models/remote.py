@@ -21,7 +21,7 @@ MAX_RETRY_AFTER_S: Final = 300.0
 class RemoteFile:
     """One file to download into `path`, relative to the models folder; size and sha256 where they are known before."""
 
-    url: str
+    url: str = field(repr=False)
     path: str
     size: int | None = None
     sha256: str | None = None

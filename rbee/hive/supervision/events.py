@@ -71,11 +71,12 @@ class StopAsked:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """A worker's process has ended."""
+    """A worker's process has ended; `cause` is why, where the kernel says so."""
 
     worker_id: str
     at: float
     exit_code: int
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,8 @@ class Supervision:
         how = f"by signal {-event.exit_code}" if event.exit_code < 0 else f"with exit code {event.exit_code}"
         doing = {"starting": "before its port was bound", "loading": "while loading its model"}.get(status.phase, "")
         code = ErrorCode.WORKER_CRASHED if status.phase == "serving" else ErrorCode.WORKER_START_FAILED
-        return [RemoveWorker(status.worker_id, f"its process ended {how} {doing}".rstrip(), code)]
+        reason = f"its process ended {how} {doing}".rstrip() + (f": {event.cause}" if event.cause else "")
+        return [RemoveWorker(status.worker_id, reason, code)]
 
     def _tick(self, at: float) -> list[Instruction]:
         steps = [step for status in self._all() for step in self._tick_worker(status, at)]

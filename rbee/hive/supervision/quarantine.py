@@ -1,8 +1,11 @@
 """Decide which models and devices are quarantined, because every worker on them crashed.
 
 Pure: time comes in as `at` (seconds of any steady clock).
-A model is quarantined after three crashes in a row, wherever they were. A device is quarantined after three in a row
-that more than one model had; the crashes there then do not count against those models.
+A model is quarantined after three crashes in a row, wherever they were, that no single client can have caused: three
+loads, or crashes while requests ran that took at least three clients to explain, each being explained by a client
+whose request ran. So a client that ends workers, however often, takes the model from nobody.
+A device is quarantined after such crashes of more than one model; the crashes there then do not count against those
+models.
 A request that was answered resets the counts of its model and its device.
 When a quarantine is over, or lifted, one more try is allowed: a crash renews it at once.
 
@@ -11,6 +14,7 @@ Invariants: what is quarantined has crashed at least three times since its last 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -19,15 +23,20 @@ from rbee.contracts.devices import Backend
 Place = tuple[Backend, int]
 """A device by backend and index."""
 TRIES: Final = 3
+_KEPT: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """A worker that ended without being stopped, or was killed because it was stuck."""
+    """A worker that ended without being stopped, or was killed because it was stuck.
+
+    `clients` are those whose requests ran, by opaque ids; without any it was a load.
+    """
 
     model: str
     place: Place
     reason: str
+    clients: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +52,15 @@ class Record:
         """Return the models that crashed."""
         return {crash.model for crash in self.crashes}
 
+    @property
+    def conclusive(self) -> bool:
+        """Return whether the crashes are more than one or two clients can have caused."""
+        loads = sum(not crash.clients for crash in self.crashes)
+        return loads >= TRIES or not _explained_by_two([crash.clients for crash in self.crashes if crash.clients])
+
     def with_crash(self, crash: Crash) -> Record:
-        """Return the record with one crash more; only the last few are kept, all are counted."""
-        return replace(self, crashes=(*self.crashes[-7:], crash), count=self.count + 1)
+        """Return the record with one crash more; only the last ones are kept, all are counted."""
+        return replace(self, crashes=(*self.crashes[1 - _KEPT :], crash), count=self.count + 1)
 
     def explained(self) -> str:
         """Return the reason, as a part of a sentence."""
@@ -64,13 +79,13 @@ class QuarantineLedger:
     def record_crash(self, crash: Crash, at: float) -> None:
         """Count a crash, and quarantine its device or model where the limit is reached."""
         place = self.places.get(crash.place, Record()).with_crash(crash)
-        if place.count >= TRIES and len(place.models) > 1:
+        if place.conclusive and len(place.models) > 1:
             self.places[crash.place] = replace(place, until=at + self.duration_s)
             self._discard_crashes_on(crash.place)
             return
         self.places[crash.place] = place
         model = self.models.get(crash.model, Record()).with_crash(crash)
-        self.models[crash.model] = replace(model, until=at + self.duration_s) if model.count >= TRIES else model
+        self.models[crash.model] = replace(model, until=at + self.duration_s) if model.conclusive else model
 
     def record_success(self, model: str, place: Place) -> None:
         """Reset the counts of *model* and *place*, whose worker has answered a request."""
@@ -106,3 +121,14 @@ class QuarantineLedger:
         for model, record in list(self.models.items()):
             if all(crash.place == place for crash in record.crashes):
                 del self.models[model]
+
+
+def _explained_by_two(crashes: Sequence[frozenset[str]]) -> bool:
+    """Return whether two clients suffice so that at each of *crashes* a request of one of them ran."""
+    if not crashes:
+        return True
+    for suspect in crashes[0]:
+        others = [clients for clients in crashes if suspect not in clients]
+        if not others or frozenset.intersection(*others):
+            return True
+    return False

@@ -16,6 +16,7 @@ from rbee.contracts.workers import SpawnRequest, WorkerInfo, WorkerStopReceipt
 from rbee.errors import RbeeError
 from rbee.hive.memory import LoadedModel
 from rbee.hive.supervision import WorkerStatus
+from rbee.hive.workers.last_words import last_words
 from rbee.hive.workers.memory_reclaim import ReclaimResult, StoppedWorker
 from rbee.hive.workers.process import WorkerProcess, WorkerSpec
 from rbee.observe import metrics
@@ -34,7 +35,7 @@ class ManagedWorker:
 
     `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start.
     `device_bytes` is the GPU memory that it reported, `peak_bytes` the most memory that it was seen to take;
-    `served` is true once its model was loaded.
+    `served` is true once its model was loaded; `clients` are those whose requests run, or ran last, by opaque ids.
     """
 
     spec: WorkerSpec
@@ -50,6 +51,7 @@ class ManagedWorker:
     peak_bytes: int = 0
     free_before: int | None = None
     served: bool = False
+    clients: tuple[str, ...] = ()
     killed: bool = False
     stopping: bool = False
     port_retries: int = 0
@@ -140,7 +142,7 @@ class ManagedWorker:
         worker_id = self.spec.worker_id
         if code is None:
             return WorkerGone(worker_id=worker_id, reason=reason)
-        tail = self.process.log_tail()
+        tail = last_words(self.process.log_tail())
         error = self.error or RbeeError(
             code,
             f"Worker {worker_id} is gone: {reason}.",
@@ -151,5 +153,6 @@ class ManagedWorker:
             reason=reason,
             crashed=True,
             log_tail=tail,
+            clients=list(self.clients),
             error=ErrorBody.model_validate(error.body()).error,
         )

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import Final
 
+from rbee.contracts.ids import MAX_CLIENT_CHARS
 from rbee.contracts.workers import WorkerState
 from rbee.errors import RbeeError
 from rbee.hive.models.catalog import Catalog
@@ -16,6 +18,7 @@ from rbee.hive.workers.managed_worker import ManagedWorker
 from rbee.hive.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
+_MAX_CLIENTS: Final = 1024
 
 
 class WorkerMonitor:
@@ -47,6 +50,8 @@ class WorkerMonitor:
         while (message := await process.read_message()) is not None:
             if "error" in message:
                 worker.error = RbeeError.from_body(message) or worker.error
+            elif "clients" in message:
+                worker.clients = _names(message["clients"])
             elif "port" in message:
                 self._dispatch(Bound(worker_id, time.monotonic()))
             elif message.get("state") in set(WorkerState):
@@ -108,6 +113,11 @@ class WorkerMonitor:
         worker.count_load(before, after)
         if before.phase == "serving" and after is not None and after.slots_available > before.slots_available:
             self._quarantines.record_success(worker.spec.model_ref, (worker.spec.backend, worker.spec.device))
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Return the ids of clients that a worker reports, as many as can have requests there."""
+    return tuple(str(name)[:MAX_CLIENT_CHARS] for name in value[:_MAX_CLIENTS]) if isinstance(value, list) else ()
 
 
 def _count(value: object) -> int:

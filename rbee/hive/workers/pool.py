@@ -139,7 +139,7 @@ class WorkerPool:
             )
             if self._supervision.draining:
                 raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and starts no workers.")
-            process = await self._spawner.launch(plan.spec)
+            process = await self._spawner.launch(plan.spec, plan.need_bytes)
             worker = ManagedWorker(plan.spec, request, plan.need_bytes, plan.loaded, process, time.time(), plan.remark)
             self._register(worker)
         access = self.get(plan.spec.worker_id)
@@ -314,8 +314,9 @@ class WorkerPool:
         # Its last report may still be on its way through the lifeline.
         await asyncio.wait({listening}, timeout=LAST_WORDS_S)
         listening.cancel()
+        cause = worker.process.release_group()
         if not await self._retry_on_another_port(worker):
-            self._dispatch(Exited(worker.spec.worker_id, time.monotonic(), code))
+            self._dispatch(Exited(worker.spec.worker_id, time.monotonic(), code, cause))
 
     async def _retry_on_another_port(self, worker: ManagedWorker) -> bool:
         """Start a worker again if another program took its port between the choice and the bind."""
@@ -326,7 +327,7 @@ class WorkerPool:
         before = worker.spec.port
         try:
             spec = replace(worker.spec, port=self._spawner.choose_port(self._ports).port)
-            worker.process = await self._spawner.launch(spec)
+            worker.process = await self._spawner.launch(spec, worker.need_bytes)
         except RbeeError as error:
             worker.error = error
             return False
@@ -343,7 +344,7 @@ class WorkerPool:
         fields: dict[str, Any] = {"worker_id": gone.worker_id, "reason": reason}
         if gone.error is not None:
             device = (worker.spec.backend, worker.spec.device)
-            self._quarantines.record_crash(worker.spec.model_ref, device, gone.error.code, reason)
+            self._quarantines.record_crash(worker.spec.model_ref, device, gone.error.code, reason, gone.clients)
             fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
         metrics.HIVE_ENDS.add(1, "no" if gone.crashed else "yes")
         if not worker.served:

@@ -18,6 +18,7 @@ from rbee.config.paths import storage_error
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.hive.workers.control_groups import ControlGroup
 from rbee.lifeline import Lifeline, LifelineReader
 from rbee.logfile import tail
 from rbee.net import host_port
@@ -101,7 +102,7 @@ def hive_mark(home: Path) -> str:
 
 
 class WorkerProcess:
-    """A running worker: its process, its lifeline, its log."""
+    """A running worker: its process, its lifeline, its log, its control group if it has one."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, line: Lifeline, lifeline: LifelineReader, log_path: Path
@@ -111,6 +112,7 @@ class WorkerProcess:
         self._lifeline = lifeline
         self.log_path = log_path
         self.pid = process.pid
+        self.group: ControlGroup | None = None
 
     @classmethod
     async def start(
@@ -180,6 +182,14 @@ class WorkerProcess:
         code = await self._process.wait()
         self._lifeline.close()
         return code
+
+    def release_group(self) -> str:
+        """Remove the control group of the ended process; return in words if the kernel ended it for its memory."""
+        if self.group is None:
+            return ""
+        cause = self.group.ran_out() or ""
+        self.group.remove()
+        return cause
 
     def terminate(self) -> None:
         """Send SIGTERM: the worker finishes its requests and ends."""

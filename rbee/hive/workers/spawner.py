@@ -22,13 +22,14 @@ from rbee.contracts.workers import SpawnRequest
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader, read_header
 from rbee.hive.devices.monitor import DeviceMonitor
-from rbee.hive.memory import LoadedModel, LoadOptions
+from rbee.hive.memory import LoadedModel, LoadOptions, memory_limit
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.reference import parse_reference
 from rbee.hive.preflight import PreflightResult, choose_device
 from rbee.hive.settings import HiveSettings
 from rbee.hive.workers import orphans
+from rbee.hive.workers.control_groups import ControlGroups
 from rbee.hive.workers.ports import PortChoice, choose_port
 from rbee.hive.workers.process import WorkerProcess, WorkerSpec, worker_program
 from rbee.hive.workers.spare import SpareWorker
@@ -62,6 +63,7 @@ class WorkerSpawner:
     Args:
         callback_url: where workers report that their port is bound.
         on_key: called with every worker's key, to keep it out of the logs.
+        groups: limits the memory of each worker.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class WorkerSpawner:
         catalog: Catalog,
         callback_url: str,
         on_key: Callable[[str], None],
+        groups: ControlGroups,
     ) -> None:
         self._settings = settings
         self._paths = paths
@@ -82,6 +85,7 @@ class WorkerSpawner:
         self._catalog = catalog
         self._callback_url = callback_url
         self._on_key = on_key
+        self._groups = groups
         self._spare = SpareWorker(paths.home, paths.logs / f"{SPARE_LOG}.log")
         self._wants_spare = settings.spare_worker and psutil.virtual_memory().total >= SPARE_MIN_MEMORY_BYTES
 
@@ -178,14 +182,19 @@ class WorkerSpawner:
         """Choose a port for a worker, none of *ports*."""
         return choose_port(self._settings.host, self._settings.first_worker_port, ports)
 
-    async def launch(self, spec: WorkerSpec) -> WorkerProcess:
-        """Start a worker's process. Raises RbeeError as `WorkerProcess.start` does."""
+    async def launch(self, spec: WorkerSpec, need_bytes: int) -> WorkerProcess:
+        """Start the process of a worker that is expected to take *need_bytes*.
+
+        Raises RbeeError as `WorkerProcess.start` does.
+        """
         program = worker_program(self._settings.worker_binary)
         self._paths.make(self._paths.logs)
         log_path = self._paths.logs / f"{spec.worker_id}.log"
-        return await self._spare.take(program, spec, log_path) or await WorkerProcess.start(
+        process = await self._spare.take(program, spec, log_path) or await WorkerProcess.start(
             program, spec.arguments(), env=spec.environment(), home=self._paths.home, log_path=log_path
         )
+        process.group = self._groups.admit(spec.worker_id, process.pid, memory_limit(need_bytes))
+        return process
 
     async def ensure_spare(self) -> None:
         """Keep a spare worker where the settings and the machine's memory allow one."""

@@ -125,7 +125,8 @@ def list_(flags: Flags, /, node: str | None) -> None:
     for row in quarantined:
         what = row.get("model_ref") or f"{row.get('backend')} device {row.get('device')}"
         until_s = max(int(float(row.get("until_unix", now)) - now), 0)
-        session.out.warn(f"{row.get('node')}: {what} is quarantined for another {until_s} s: {row.get('reason')}")
+        where = f"client {row['client']}" if row.get("client") else row.get("node")
+        session.out.warn(f"{where}: {what} is quarantined for another {until_s} s: {row.get('reason')}")
 
 
 @click.command(cls=KeeperGroup.command_class)

@@ -34,6 +34,7 @@ from rbee.contracts.devices import Detection
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import NodeInfo, NodeSpec, NodeStatus
 from rbee.errors import ConfigError, RbeeError
+from rbee.observe.redaction import Redactor, secrets_in_url
 
 R = TypeVar("R")
 
@@ -63,6 +64,7 @@ class NodeTable:
 
     def __init__(self, url: URL) -> None:
         self._url = url
+        self._redactor = Redactor(secrets_in_url(url.render_as_string(hide_password=False)))
         self._engine = create_engine(url)
         self._lock = threading.Lock()
         if self._engine.dialect.name == "sqlite":
@@ -73,7 +75,8 @@ class NodeTable:
         """Use the database at a URL. Raises ConfigError for one that SQLAlchemy does not understand."""
         try:
             return cls(make_url(database_url))
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        # ValueError: a port that is no number, which may be a part of a password with a colon.
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise ConfigError(
                 "database_url is not a URL that SQLAlchemy can open, such as sqlite:////path/beehives.db "
                 f"or postgresql+psycopg://user@host/name ({type(error).__name__})."
@@ -164,7 +167,7 @@ class NodeTable:
     def _corrupt(self, error: DatabaseError) -> RbeeError:
         return RbeeError(
             ErrorCode.STATE_CORRUPT,
-            f"The node registry {self._shown} cannot be read: {error.orig}.",
+            f"The node registry {self._shown} cannot be read: {self._redactor.clean(str(error.orig))}.",
             details={"file": self._shown},
             hint=f"Move it away ({self._shown}) and start again: an empty one is made, and nodes can be added anew.",
         )
@@ -175,7 +178,7 @@ class NodeTable:
             return self._corrupt(error)
         return RbeeError(
             ErrorCode.PERMISSION_DENIED,
-            f"The node registry {self._shown} cannot be opened: {error.orig}.",
+            f"The node registry {self._shown} cannot be opened: {self._redactor.clean(str(error.orig))}.",
             details={"file": self._shown},
         )
 
@@ -183,7 +186,7 @@ class NodeTable:
     def _shown(self) -> str:
         if self._url.get_backend_name() == "sqlite" and self._url.database:
             return self._url.database
-        return self._url.render_as_string(hide_password=True)
+        return self._redactor.clean(self._url.render_as_string(hide_password=True))
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

@@ -11,10 +11,13 @@ from typing import TypeVar
 
 from rbee import __version__
 from rbee.contracts.control import Hello, HiveMessage, WorkerGone
+from rbee.contracts.references import shown_reference
 from rbee.contracts.workers import WorkerInfo
 from rbee.queen.registry import Registry
+from rbee.queen.scheduling.client_blocks import Block, ClientBlocks
 from rbee.queen.scheduling.placement import Decision, Fleet, PlacementRequest, place
 from rbee.queen.scheduling.prefix_index import PrefixIndex
+from rbee.queen.scheduling.rejections import blocked
 
 T = TypeVar("T")
 
@@ -29,6 +32,7 @@ class FleetState:
         self._in_flight: Counter[str] = Counter()
         self._aliases: defaultdict[str, set[str]] = defaultdict(set)
         self._change = asyncio.Event()
+        self.client_blocks = ClientBlocks()
 
     def add_node(self, node: str, url: str) -> None:
         """Add a node."""
@@ -42,6 +46,8 @@ class FleetState:
 
     def apply(self, node: str, message: HiveMessage) -> None:
         """Apply a hive's message."""
+        if isinstance(message, WorkerGone):
+            self._record_crash(message)
         self.registry.apply(node, message, now=self._now())
         if isinstance(message, WorkerGone):
             self._prefix_index.forget(message.worker_id)
@@ -67,7 +73,11 @@ class FleetState:
 
     def place(self, request: PlacementRequest) -> Decision:
         """Choose where *request* runs, in the fleet as it is now."""
-        request = replace(request, aliases=frozenset(self._aliases[request.model]))
+        names = frozenset((shown_reference(request.model), *self._aliases[request.model]))
+        request = replace(request, aliases=names)
+        block = self.client_blocks.find((request.model, *request.aliases), request.client, self._now())
+        if block is not None:
+            return blocked(block, self._now())
         return place(Fleet(tuple(self.registry.hives()), __version__, self._in_flight, self._prefix_index), request)
 
     def record_prompt(self, worker: WorkerInfo, request: PlacementRequest) -> None:
@@ -90,6 +100,19 @@ class FleetState:
             if not self._in_flight[worker_id]:
                 del self._in_flight[worker_id]
             self._notify()
+
+    def blocks(self) -> list[Block]:
+        """List which clients are kept from which models now."""
+        return self.client_blocks.all(self._now())
+
+    def forgive(self, worker: WorkerInfo, client: str) -> None:
+        """Let the crashes of this worker's model so far not count against *client*."""
+        self.client_blocks.forgive(worker.model_ref, client, self._now())
+
+    def _record_crash(self, message: WorkerGone) -> None:
+        link = self.registry.worker(message.worker_id)
+        if link is not None and message.crashed:
+            self.client_blocks.record_crash(link.worker.model_ref, message.clients, message.reason, self._now())
 
     def _notify(self) -> None:
         """Wake all waiters once: they hold the old event, whoever waits next gets a new one."""

@@ -16,6 +16,7 @@ from rbee.contracts.control import WorkerChanged, WorkerGone
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, LoadingProgress
+from rbee.contracts.references import shown_reference
 from rbee.contracts.version import is_compatible
 from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerInfo
 from rbee.daemonkit.background import BackgroundTasks
@@ -58,7 +59,7 @@ class WorkerStarter:
             self._spawning[key] = SharedJob.start(
                 self._background,
                 lambda feed: self._find_or_spawn(feed, placement.model, site),
-                name=f"start of {placement.model} on {site.node}",
+                name=f"start of {shown_reference(placement.model)} on {site.node}",
                 on_end=lambda: self._spawning.pop(key),
             )
         return self._spawning[key]
@@ -82,6 +83,7 @@ class WorkerStarter:
             await self._preflight(feed, node)
             entry = await self._ensure_model(feed, node, request.model)
             update = {"model": entry.reference, "in_quarantine_too": True}
+            self._fleet.client_blocks.lift({request.model, entry.reference})
             return await self._spawn(feed, node, request.model_copy(update=update))
 
         return SharedJob.start(self._background, work, name=f"spawn on {node}")
@@ -91,7 +93,7 @@ class WorkerStarter:
         return SharedJob.start(
             self._background,
             lambda feed: self._ensure_model(feed, node, model),
-            name=f"download of {model} to {node}",
+            name=f"download of {shown_reference(model)} to {node}",
         )
 
     async def _find_or_spawn(self, feed: ProgressFeed, model: str, site: SpawnWorker) -> WorkerAccess:
@@ -144,7 +146,8 @@ class WorkerStarter:
         progress = await client.download(model, _retry_announcer(feed, node))
         known = progress.stage == "complete"
         if not known:
-            feed.narrate("rbee-hive", "download", f"hive {node}: {model} is not in the catalog, downloading it", "📥")
+            human = f"hive {node}: {shown_reference(model)} is not in the catalog, downloading it"
+            feed.narrate("rbee-hive", "download", human, "📥")
             async for progress in client.download_progress(model):
                 if progress.stage == "retrying":
                     of = f" {progress.attempt} of {progress.attempts}" if progress.attempt else ""
@@ -156,8 +159,8 @@ class WorkerStarter:
         if entry is None:
             raise RbeeError(
                 ErrorCode.INVALID_RESPONSE,
-                f"The hive on {node} reports that it has {model}, but sent no catalog entry for it.",
-                details={"node": node, "model": model},
+                f"The hive on {node} reports that it has {shown_reference(model)}, but sent no catalog entry for it.",
+                details={"node": node, "model": shown_reference(model)},
             )
         self._fleet.learn_alias(model, entry.reference)
         verb = "found in the catalog" if known else "downloaded and added to the catalog"
@@ -200,7 +203,8 @@ class WorkerStarter:
 
 def short(reference: str) -> str:
     """Return the part of a model reference that a person reads: the file's name, or what follows the provider."""
-    return reference.rsplit("/", 1)[-1] or reference
+    shown = shown_reference(reference)
+    return shown.rsplit("/", 1)[-1] or shown
 
 
 def _retry_announcer(feed: ProgressFeed, node: str) -> OnRetry:

@@ -39,7 +39,8 @@ async def crash_error(fleet: FleetState, worker: WorkerInfo, tokens: int, reason
         ErrorCode.WORKER_CRASHED,
         f"Worker {worker.worker_id} on {worker.node} broke off after {tokens} tokens: {why}.",
         details={**worker_details(worker), "tokens": tokens, "log_tail": gone.log_tail if gone else []},
-        hint=f"Try again; see the worker's log: rbee-keeper logs --node {worker.node}",
+        # It may be what ended the worker, and would then end the next one.
+        hint=f"The request is not retried; see the worker's log: rbee-keeper logs --node {worker.node}",
     )
 
 

@@ -42,12 +42,14 @@ class UpstreamPool:
     ) -> UpstreamConnection:
         """Send a request to the worker at *url*; return a connection whose answer's head is there.
 
-        A kept connection may have been closed meanwhile: then the request goes out once more on a new one.
+        A kept connection may have been closed meanwhile: then the request goes out once more on a new one, to the same
+        worker.
         Pass the connection to `release` afterwards, whatever became of it.
 
         Raises:
-            OSError, TimeoutError: the worker cannot be reached.
-            UpstreamError: it went away before it answered; UpstreamTimeout: it did not answer in time.
+            OSError, TimeoutError: the worker cannot be reached, and was not sent the request.
+            UpstreamError: it went away before it answered, and may have begun to run the request.
+            UpstreamTimeout: it did not answer in time.
         """
         address = _address(url)
         request = _request(
@@ -60,14 +62,19 @@ class UpstreamPool:
             headers={**trace.inject(), **(headers or {})},
         )
         kept = self._take(address)
-        if kept is not None:
+        if kept is None:
+            return await self._answered(await self._connect(address), request)
+        try:
+            return await self._answered(kept, request)
+        except UpstreamTimeout:
+            raise
+        except UpstreamError as broken:
             try:
-                return await self._answered(kept, request)
-            except UpstreamTimeout:
-                raise
-            except UpstreamError:
-                pass
-        return await self._answered(await self._connect(address), request)
+                upstream = await self._connect(address)
+            except (OSError, TimeoutError):
+                # The worker is gone, and may have had the request: it must not count as one that never got it.
+                raise broken from None
+        return await self._answered(upstream, request)
 
     def release(self, url: str, upstream: UpstreamConnection) -> None:
         """Take a connection back: kept if its answer came whole, else cut."""

@@ -65,9 +65,10 @@ class CompatEndpoint(Response):
         headers = dict(scope["headers"])
         request = await self._parse_request(scope["path"], await read_body(receive), headers)
         if redirect.is_requested(headers):
-            link = redirect.find_worker(queen, request, (scope.get("client") or ("",))[0])
+            client = scope["state"]["client"]
+            link = redirect.find_worker(queen, request, client, (scope.get("client") or ("",))[0])
             if link is not None:
-                await redirect.redirect(link, request.path, send)
+                await redirect.redirect(link, request.path, queen.client_ids.id(client), send)
                 return
         admission = queen.tasks.admit(request, scope["state"]["client"], draining=queen.drain.draining.is_set())
         connection = connection_of(scope)

@@ -24,13 +24,13 @@ def is_requested(headers: dict[bytes, bytes]) -> bool:
     return headers.get(HEADER, b"").lower() in _TRUE
 
 
-def find_worker(queen: Queen, request: CompatRequest, client_host: str) -> WorkerAccess | None:
-    """Return the worker to which a client at *client_host* may be redirected; None where the queen must relay.
+def find_worker(queen: Queen, request: CompatRequest, client: str, client_host: str) -> WorkerAccess | None:
+    """Return the worker to which *client*, at *client_host*, may be redirected; None where the queen must relay.
 
     That is so where a worker must be started, where all slots are taken or somebody waits for one, and where the worker
     listens only on its own machine and the client is on another one.
     """
-    placement = placement_request(request)
+    placement = placement_request(request, queen.client_ids.id(client))
     if queen.drain.draining.is_set() or queen.tasks.waiting or not queen.readiness.is_settled(placement):
         return None
     decision = queen.fleet.place(placement)
@@ -43,9 +43,9 @@ def find_worker(queen: Queen, request: CompatRequest, client_host: str) -> Worke
     return decision.link
 
 
-async def redirect(link: WorkerAccess, path: str, send: Send) -> None:
-    """Answer with the worker's address and a ticket for one request to it."""
-    ticket = tickets.issue(link.api_key, path, now=time.time())
+async def redirect(link: WorkerAccess, path: str, client_id: str, send: Send) -> None:
+    """Answer with the worker's address and a ticket for one request to it, by the client with this id."""
+    ticket = tickets.issue(link.api_key, path, now=time.time(), client=client_id)
     location = f"{link.worker.url}{path}?{urlencode({tickets.PARAMETER: ticket})}"
     headers = [(b"location", location.encode("ascii")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 307, "headers": headers})

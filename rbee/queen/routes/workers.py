@@ -14,6 +14,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
 from rbee.contracts.queen import (
     MaybeNodeQuery,
+    NodeQuarantine,
     SpawnTask,
     WorkerHealthList,
     WorkerHealthRow,
@@ -40,7 +41,17 @@ async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()
     """List the workers of the fleet, or of one node."""
     _check_node(queen, query.node)
     registry = queen.fleet.registry
-    return WorkerList(workers=registry.workers(query.node), quarantined=registry.quarantined(query.node))
+    blocked = [
+        NodeQuarantine(
+            client=queen.client_ids.name(block.client),
+            model_ref=block.model,
+            crashes=block.crashes,
+            reason=block.explained(),
+            until_unix=block.until,
+        )
+        for block in queen.fleet.blocks()
+    ]
+    return WorkerList(workers=registry.workers(query.node), quarantined=[*registry.quarantined(query.node), *blocked])
 
 
 @router.get("/health")

@@ -39,7 +39,7 @@ _TOLERANCE_DIVISOR = 2  # by a half of its slots a worker that has read the prom
 class PlacementRequest:
     """The model to run, and where if that matters. `model` is any spelling, `aliases` others that mean the same.
 
-    `prefix_hashes` are those of its prompt (`prefix_index`).
+    `prefix_hashes` are those of its prompt (`prefix_index`), `client` is the id of whose request it is.
     """
 
     model: str
@@ -48,6 +48,7 @@ class PlacementRequest:
     device: int | None = None
     aliases: frozenset[str] = frozenset()
     prefix_hashes: PrefixHashes = ()
+    client: str = ""
 
     def matches(self, reference: str) -> bool:
         """Return whether *reference* is the requested model."""

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 
 from rbee.contracts.devices import Backend, Device
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.references import shown_reference
 from rbee.contracts.workers import Quarantine
 from rbee.errors import RbeeError
 from rbee.queen.registry import Hive
+from rbee.queen.scheduling.client_blocks import Block
 
 _MB = 1024 * 1024  # as the hives count
 
@@ -48,6 +50,7 @@ class Refusal:
     message: str
     rejected: tuple[Rejection, ...] = ()
     model: str = ""
+    seconds_left: int | None = None
 
     def error(self) -> RbeeError:
         """Return the form that reaches the user: the details of the closest candidate, the reasons of all."""
@@ -62,7 +65,7 @@ class Refusal:
                 f"See the log (rbee-keeper logs --node {closest.node}); it is retried later; to retry now: "
                 f"rbee-keeper worker start --node {closest.node} --model {self.model}"
             )
-        return RbeeError(self.code, self.message, details=details, hint=hint)
+        return RbeeError(self.code, self.message, details=details, hint=hint, retry_after_s=self.seconds_left)
 
 
 def no_node(node: str | None) -> Refusal:
@@ -72,8 +75,16 @@ def no_node(node: str | None) -> Refusal:
     return Refusal(ErrorCode.NODE_NOT_FOUND, f"There is no node named {node}.")
 
 
+def blocked(block: Block, now: float) -> Refusal:
+    """Refuse because the client is kept from the model."""
+    left_s = max(int(block.until - now), 1)
+    message = f"{block.model} is quarantined for this client for another {left_s} s: {block.explained()}."
+    return Refusal(ErrorCode.QUARANTINED, message, model=block.model, seconds_left=left_s)
+
+
 def refused(model: str, rejected: Sequence[Rejection]) -> Refusal:
     """Refuse because every candidate was rejected."""
+    model = shown_reference(model)
     closest = min(rejected, key=lambda rejection: _CLOSENESS.index(rejection.code))
     if len(rejected) == 1:
         message = f"Node {closest.node} cannot run {model}: {closest.reason}."

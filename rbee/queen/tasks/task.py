@@ -19,11 +19,13 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
 from rbee.contracts.workers import WorkerInfo
+from rbee.daemonkit.auth import OPERATOR
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.errors import internal_error
 from rbee.daemonkit.http1 import ClientConnection, connection_of
 from rbee.errors import RbeeError
 from rbee.observe import metrics
+from rbee.queen.client_ids import ClientIds
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
@@ -44,6 +46,7 @@ class QueenServices:
     fleet: FleetState
     pool: UpstreamPool
     background: BackgroundTasks
+    client_ids: ClientIds
     no_token_timeout_s: float
 
 
@@ -60,7 +63,8 @@ class Task:
         self._services = services
         compat = isinstance(request, CompatRequest)
         options = request.options if isinstance(request, CompatRequest) else request
-        placement = placement_request(request)
+        self._client_id = services.client_ids.id(client)
+        placement = placement_request(request, self._client_id)
         services.scheduler.check_node(placement.node)
         # A client of a compatible interface gets its status when it is placed: nothing is sent to it before.
         self._decision = None if compat else services.scheduler.check(placement)
@@ -69,7 +73,7 @@ class Task:
             client=client,
             priority=options.priority,
             placement=placement,
-            upstream_request=build_upstream_request(request, self.id),
+            upstream_request=build_upstream_request(request, self.id, self._client_id),
             arrived=asyncio.get_running_loop().time(),
             deadline_s=options.deadline_s,
             # Clients of the compatible interfaces do not expect to retry: they are held.
@@ -183,6 +187,8 @@ class Task:
             metrics.QUEEN_TOKENS.add(observer.tokens)
             if not observer.ended:
                 await cancel_on_worker(services.pool, services.background, assignment.link, self.id)
+        if self.client == OPERATOR and observer.done:
+            services.fleet.forgive(worker, self._client_id)
         log.info(
             "task done",
             extra={"fields": {"task_id": self.id, "worker_id": worker.worker_id, "tokens": observer.tokens}},

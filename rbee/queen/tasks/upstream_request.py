@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.devices import Backend
-from rbee.contracts.ids import ROUTED_HEADER
+from rbee.contracts.ids import CLIENT_HEADER, ROUTED_HEADER
 from rbee.contracts.tasks import Deadline, Priority, TaskRequest
 from rbee.daemonkit.dialects import COMPAT_ROUTES, Dialect
 from rbee.queen.scheduling.placement import PlacementRequest
@@ -57,20 +57,26 @@ class UpstreamRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def placement_request(request: TaskRequest | CompatRequest) -> PlacementRequest:
-    """Return what placement is asked for *request*."""
+def placement_request(request: TaskRequest | CompatRequest, client_id: str) -> PlacementRequest:
+    """Return what placement is asked for *request* of the client with this id."""
     options: RoutingOptions | TaskRequest
     if isinstance(request, CompatRequest):
         options, hashes = request.options, request.prefix_hashes
     else:
         options, hashes = request, prefix_hashes(request.inference())
-    return PlacementRequest(request.model, options.node, options.backend, options.device, prefix_hashes=hashes)
+    return PlacementRequest(
+        request.model, options.node, options.backend, options.device, prefix_hashes=hashes, client=client_id
+    )
 
 
-def build_upstream_request(request: TaskRequest | CompatRequest, task_id: str) -> UpstreamRequest:
-    """Build what a worker is sent for *request*."""
+def build_upstream_request(request: TaskRequest | CompatRequest, task_id: str, client_id: str) -> UpstreamRequest:
+    """Build what a worker is sent for *request* of the client with this id."""
+    headers = {CLIENT_HEADER: client_id}
     if isinstance(request, TaskRequest):
-        return UpstreamRequest("/v1/inference", json.dumps({**request.inference(), "request_id": task_id}).encode())
+        body = json.dumps({**request.inference(), "request_id": task_id}).encode()
+        return UpstreamRequest("/v1/inference", body, headers=headers)
     # A header cannot carry every name; the worker only looks whether it is there.
     name = request.model.encode("ascii", "replace").decode()
-    return UpstreamRequest(request.path, request.body, DIALECTS[request.path], request.stream, {ROUTED_HEADER: name})
+    return UpstreamRequest(
+        request.path, request.body, DIALECTS[request.path], request.stream, {ROUTED_HEADER: name, **headers}
+    )

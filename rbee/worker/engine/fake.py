@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,7 +36,7 @@ class FakeOptions(BaseModel):
     does not accept the model, "exit" as a process that dies. `load_hangs_at` hangs at that share of the layers.
     After so many tokens, counted over all requests: `hang_after` never returns from a step, `fail_after` fails as an
     engine, `exit_after` dies as a process. `eats_mb` allocates that much more memory with each token. `rubbish`
-    generates bytes that are not text.
+    generates bytes that are not text. A prompt with the text `dies_of` ends the process while it is being read.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,7 +53,9 @@ class FakeOptions(BaseModel):
     fail_after: int | None = None
     exit_after: int | None = None
     eats_mb: int = Field(default=0, ge=0, description="memory to allocate with each token, never freed")
+    reads: str | None = Field(default=None, description="a file; it answers whether it could read it")
     rubbish: bool = False
+    dies_of: str | None = None
     recurrent: bool = Field(default=False, description="whether its cache cannot be truncated")
     embedding: int = Field(default=0, ge=0, description="length of its embeddings; 0 for a text model")
     ranks: bool = Field(default=False, description="it ranks documents by the words that they share with the query")
@@ -70,6 +73,8 @@ def load(options: EngineOptions, progress: LoadProgress) -> FakeEngine:
         raise ConfigError(f"fake.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     if behaviour.check_file:
         prefix.check_file(options.model_path)
+    if behaviour.reads is not None:
+        behaviour.text = _try_to_read(behaviour.reads)
     for layer in range(_LAYERS + 1):
         share = layer / _LAYERS
         if behaviour.load_hangs_at is not None and share >= behaviour.load_hangs_at:
@@ -97,6 +102,15 @@ def _failure(behaviour: FakeOptions, options: EngineOptions) -> RbeeError:
             ErrorCode.CUDA_DEVICE_FAILED, "The model is not on cuda device 0: only 12 of 32 layers were offloaded."
         )
     return prefix.invalid_model(options.model_path, "the fake engine is configured to refuse it")
+
+
+def _try_to_read(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        return type(error).__name__
+    return "readable"
 
 
 class FakeEngine:
@@ -135,6 +149,8 @@ class FakeEngine:
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Number the words; the same word has the same number."""
         del special
+        if self._behaviour.dies_of is not None and self._behaviour.dies_of in text:
+            os._exit(139)
         with self._lock:
             return [self._number(word) for word in re.findall(r"\s*\S+|\s+", text)]
 

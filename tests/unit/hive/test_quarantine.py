@@ -12,6 +12,15 @@ GPU, OTHER_GPU = (Backend.CUDA, 0), (Backend.CUDA, 1)
 BAR_S = 100.0
 
 
+def under(*crashes: str) -> QuarantineLedger:
+    """Record crashes of one model, each while requests of the clients ran that its letters name."""
+    made = QuarantineLedger(BAR_S)
+    for clients in crashes:
+        made.record_crash(Crash("a", GPU, "it ended by signal 11", frozenset(clients)), 0.0)
+        made.check_invariants()
+    return made
+
+
 def book(*crashes: tuple[str, Place], at: float = 0.0) -> QuarantineLedger:
     made = QuarantineLedger(BAR_S)
     for model, place in crashes:
@@ -31,6 +40,39 @@ def test_a_model_is_quarantined_after_three_crashes_with_the_reason() -> None:
         "3 workers crashed in a row, the last one because it ended by signal 11"
     )
     assert not third.quarantined_devices(0)
+
+
+def test_one_client_takes_a_model_from_nobody() -> None:
+    """However many workers end under the requests of one client, or two, the model stays in use for the others."""
+    assert not under(*["e"] * 20).quarantined_models(0)
+    assert not under("e", "f", "e", "f", "ef").quarantined_models(0)
+
+
+def test_those_who_only_share_the_workers_do_not_make_it_several_clients() -> None:
+    """Crashes that one client explains are that client's, whoever else was being answered at the time."""
+    assert not under("eab", "eab", "eab", "ecd").quarantined_models(0)
+
+
+def test_crashes_under_three_clients_quarantine_the_model() -> None:
+    """Three crashes that take three clients to explain are the model's fault."""
+    assert not under("a", "b").quarantined_models(0)
+    assert under("a", "b", "c").quarantined_models(0)
+    assert under("ab", "bc", "ca", "d", "e").quarantined_models(0)
+
+
+def test_loads_and_requests_are_counted_apart() -> None:
+    """Two loads that crash and a client that ends workers do not add up."""
+    assert not under("", "", "e", "e", "e").quarantined_models(0)
+    assert under("", "e", "", "").quarantined_models(0)
+
+
+def test_one_client_takes_a_device_from_nobody() -> None:
+    """A client that ends workers of several models puts no device out of use."""
+    made = QuarantineLedger(BAR_S)
+    for model in "abcabc":
+        made.record_crash(Crash(model, GPU, "x", frozenset("e")), 0.0)
+
+    assert not made.quarantined_devices(0)
 
 
 def test_an_answered_request_is_proof() -> None:
@@ -91,14 +133,22 @@ def test_a_quarantine_can_be_lifted() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("cpl"), st.sampled_from("abc"), st.sampled_from([GPU, OTHER_GPU])), max_size=40)
+    st.lists(
+        st.tuples(
+            st.sampled_from("cpl"),
+            st.sampled_from("abc"),
+            st.sampled_from([GPU, OTHER_GPU]),
+            st.frozensets(st.sampled_from("wxyz")),
+        ),
+        max_size=40,
+    )
 )
-def test_whatever_happens_the_book_agrees_with_itself(steps: list[tuple[str, str, Place]]) -> None:
+def test_whatever_happens_the_book_agrees_with_itself(steps: list[tuple[str, str, Place, frozenset[str]]]) -> None:
     """Nothing is barred that did not crash three times since it last proved itself."""
     made = QuarantineLedger(BAR_S)
-    for at, (what, model, place) in enumerate(steps):
+    for at, (what, model, place, clients) in enumerate(steps):
         if what == "c":
-            made.record_crash(Crash(model, place, "x"), at)
+            made.record_crash(Crash(model, place, "x", clients), at)
         elif what == "p":
             made.record_success(model, place)
             assert model not in made.quarantined_models(at)

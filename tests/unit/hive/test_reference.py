@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import Provider
 from rbee.errors import RbeeError
+from rbee.hive.models.local_sources import plan_url
 from rbee.hive.models.reference import ACCEPTED_FORMS, HubRef, UrlRef, parse_reference
 
 SHA = "a" * 64
@@ -99,10 +100,22 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         outcome: ErrorCode | None = None
         try:
             ref = parse_reference(candidate)
-            assert parse_reference(ref.canonical) == ref
+            assert parse_reference(ref.canonical).canonical == ref.canonical
         except RbeeError as error:
             outcome = error.code
         assert outcome in (None, ErrorCode.INVALID_MODEL_REF)
+
+
+def test_the_query_of_an_address_is_fetched_and_not_kept() -> None:
+    """A signed address is used whole once; its canonical form, which is listed and handed on, lacks the signature."""
+    ref = parse_reference("https://host/x.gguf?X-Amz-Signature=deadbeef")
+
+    assert isinstance(ref, UrlRef)
+    assert plan_url(ref)[0].url.endswith("?X-Amz-Signature=deadbeef")
+    for shown in (ref.canonical, repr(ref), repr(plan_url(ref)), plan_url(ref)[0].path):
+        assert "deadbeef" not in shown
+    with pytest.raises(RbeeError, match="cannot be fetched again"):
+        plan_url(UrlRef(ref.canonical))
 
 
 def test_parts_are_taken_apart() -> None:

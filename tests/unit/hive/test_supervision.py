@@ -218,6 +218,15 @@ def test_an_exit_nobody_asked_for_is_an_error(events: list[Event], code: ErrorCo
     assert state.workers == {}
 
 
+def test_what_the_kernel_ended_a_worker_for_is_its_reason() -> None:
+    """A worker that the kernel ended for its memory says so, not only by which signal."""
+    _, steps = serving(Exited(W, 3, -9, "it needed more than 3 MB"))
+
+    assert steps[-1] == [
+        RemoveWorker(W, "its process ended by signal 9: it needed more than 3 MB", ErrorCode.WORKER_CRASHED)
+    ]
+
+
 def test_a_worker_stopped_by_somebody_else_is_no_crash() -> None:
     """A worker that says it drains is let go, and killed if that takes too long."""
     _, steps = serving(reported(10, 4, WorkerState.DRAINING), Tick(41), Exited(W, 42, -9))

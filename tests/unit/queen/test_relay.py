@@ -165,6 +165,32 @@ def test_a_kept_connection_that_died_is_replaced() -> None:
     with_worker(script, scenario)
 
 
+def test_a_worker_that_died_of_a_request_on_a_kept_connection_was_sent_it() -> None:
+    """Where no new connection can be had, the request went out on the kept one: it must not be tried elsewhere."""
+    ending: list[Callable[[], None]] = []
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.number == 2:
+            ending[0]()
+            exchange.writer.close()
+            return
+        await exchange.write(HEAD)
+        await exchange.done(0)
+
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
+        ending.append(worker.stop_listening)
+        first = await post(pool, worker)
+        await relay(first, Client(), StreamObserver(), stall_s=5)
+        pool.release(worker.url, first)
+
+        with pytest.raises(UpstreamError):
+            await post(pool, worker)
+        with pytest.raises(OSError, match="Connect call failed"):
+            await post(pool, worker)
+
+    with_worker(script, scenario)
+
+
 def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
     """A connection cut in mid-stream is WORKER_CRASHED with the tokens that came, and no torn line is passed on."""
 

@@ -14,6 +14,7 @@ from rbee.daemonkit.auth import OPERATOR
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.http1 import ClientConnection
 from rbee.errors import RbeeError
+from rbee.queen.client_ids import ClientIds
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.progress import Event
 from rbee.queen.relay.pool import UpstreamPool
@@ -69,7 +70,9 @@ class Client:
 def registry_of(max_tasks: int = 10) -> TaskRegistry:
     """Make a registry whose tasks find no worker."""
     scheduler = cast("Scheduler", StuckScheduler())
-    services = QueenServices(scheduler, FleetState(lambda: 0.0), UpstreamPool(1, 1), BackgroundTasks(), 60)
+    services = QueenServices(
+        scheduler, FleetState(lambda: 0.0), UpstreamPool(1, 1), BackgroundTasks(), ClientIds("secret"), 60
+    )
     return TaskRegistry(services, aliases={}, max_tasks=max_tasks, max_tasks_per_client=None)
 
 

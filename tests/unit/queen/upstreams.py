@@ -51,6 +51,12 @@ class TinyWorker:
         self.open: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
         self.lost = asyncio.Event()
         self.url = ""
+        self.server: asyncio.Server | None = None
+
+    def stop_listening(self) -> None:
+        """Refuse further connections, as the port of a process that has ended does."""
+        assert self.server is not None
+        self.server.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer requests on one connection until it ends."""
@@ -77,6 +83,7 @@ async def tiny_worker(script: Script) -> AsyncIterator[TinyWorker]:
     """Serve *script* on a free port."""
     worker = TinyWorker(script)
     server = await asyncio.start_server(worker.serve, "127.0.0.1", 0)
+    worker.server = server
     worker.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield worker
