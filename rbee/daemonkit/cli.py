@@ -60,7 +60,10 @@ class Program(Generic[S]):
         )
         parser.add_argument("--version", action="version", version=f"{self.name} {__version__}")
         parser.add_argument(
-            "--check-config", type=Path, metavar="FILE", help="check FILE and exit: 0 if valid, 78 if not"
+            "--check-config",
+            type=Path,
+            metavar="FILE",
+            help="check FILE (- is standard input) and exit: 0 if valid, 78 if not",
         )
         parser.add_argument(
             "--print-config", action="store_true", help="print the settings with their sources, and exit"

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -16,6 +17,16 @@ from starlette.types import Send
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
+MAX_ERRORS: Final = 10
+"""Findings that an error names."""
+
+_MAX_BUILT: Final = 1000
+"""Findings of which each may become an object: pydantic builds all of them or none."""
+
+MAX_PATH_CHARS: Final = 256
+"""Characters of a path that are repeated, in an error or in a log."""
+
+_MAX_REASON_CHARS: Final = 500  # a reason may repeat what was given
 _FIELD: Final = re.compile(r"[a-z_][a-z0-9_]*|[0-9]+")
 _UNION_MEMBERS: Final = frozenset({"str", "int", "list", "dict", "literal"})
 _ROUTING: Final = {
@@ -57,12 +68,23 @@ def internal_error() -> RbeeError:
     return RbeeError(ErrorCode.INTERNAL, "An internal error occurred in rbee.")
 
 
+def invalid_body(error: ValidationError) -> RbeeError:
+    """Return the error for what pydantic found in a body; INVALID_REQUEST or INVALID_BACKEND."""
+    if error.error_count() > _MAX_BUILT:
+        return RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"The body has {error.error_count()} errors, too many to name one.",
+            details={"errors": []},
+        )
+    return validation_error(list(error.errors(include_url=False)))
+
+
 def validation_error(errors: list[Any]) -> RbeeError:
-    """Return the error for pydantic's findings: the first one is the message, all of them are in the details.
+    """Return the error for pydantic's findings: the first one is the message, the first ten are in the details.
 
     The code is INVALID_BACKEND where the first one is a backend that does not exist, else INVALID_REQUEST.
     """
-    found = [(_field(item), _reason(item)) for item in errors]
+    found = [(_field(item), _reason(item)) for item in errors[:MAX_ERRORS]]
     field, reason = found[0] if found else ("", "invalid")
     code, message = ErrorCode.INVALID_REQUEST, f"{field}: {reason}." if field else f"{reason}."
     if field == "backend" and errors[0]["type"] == "enum":
@@ -72,7 +94,7 @@ def validation_error(errors: list[Any]) -> RbeeError:
         code,
         message,
         param=field or None,
-        details={"errors": [{"field": name, "reason": why} for name, why in found[:20]]},
+        details={"errors": [{"field": name, "reason": why} for name, why in found]},
     )
 
 
@@ -107,9 +129,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, ClientDisconnect):
         return await _on_disconnect(request, error.__cause__)
     code = _ROUTING.get(error.status_code, ErrorCode.INVALID_REQUEST)
+    path = request.url.path[:MAX_PATH_CHARS]
     message = {
-        ErrorCode.ROUTE_NOT_FOUND: f"There is no route {request.url.path}.",
-        ErrorCode.METHOD_NOT_ALLOWED: f"{request.url.path} does not support {request.method}.",
+        ErrorCode.ROUTE_NOT_FOUND: f"There is no route {path}.",
+        ErrorCode.METHOD_NOT_ALLOWED: f"{path} does not support {request.method}.",
     }.get(code, str(error.detail))
     return error_response(RbeeError(code, message), request_id_of(request))
 
@@ -140,7 +163,7 @@ def _field(item: dict[str, Any]) -> str:
 
 
 def _reason(item: dict[str, Any]) -> str:
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = str(item["msg"])[:_MAX_REASON_CHARS].removeprefix("Value error, ")
     given = item.get("input")
     if isinstance(given, int | float | bool) or (isinstance(given, str) and len(given) <= 60):
         return f"{message} (got {given!r})"

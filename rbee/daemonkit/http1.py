@@ -1,7 +1,8 @@
-"""HTTP/1.1 with a limit on a request's head, our error body for invalid HTTP, and writes below ASGI."""
+"""HTTP/1.1 with limits on a request's head and its time, our error body for invalid HTTP, and writes below ASGI."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -10,28 +11,87 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from rbee.contracts.errors import ErrorCode
+from rbee.daemonkit.connections import SLOW_BODY, SLOW_HEAD, ConnectionLimits
 from rbee.errors import RbeeError
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 
+HEAD_LIMIT_S: Final = 10
+BODY_LIMIT_S: Final = 60
+
 _EXTENSION: Final = "rbee.connection"
-_REASONS: Final = {400: "Bad Request", 431: "Request Header Fields Too Large"}
+_REASONS: Final = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with a limit on the head, which uvicorn lacks, and with our error body."""
+    """uvicorn's protocol with limits that it lacks, and with our error body.
+
+    The time of a head and of a body is bounded by `sweep`, called once a second: a timer for each would cost every
+    request more than all else here.
+    """
 
     _head_bytes = 0
     _in_head = False
     _connections: tuple[ClientConnection, ...] = ()
+    _swept: tuple[RequestResponseCycle | None, bool] = (None, False)
+    _waited_s = 0
+
+    def __init__(self, *args: Any, limits: ConnectionLimits, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._limits = limits
+        self._authenticated = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, unless there are too many."""
+        super().connection_made(transport)
+        self._limits.opened(self, self.client[0] if self.client else "", len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Release the connection, and its keep-alive timer, which uvicorn keeps after a reset."""
         super().connection_lost(exc)
+        self._limits.settled(self)
         self._unset_keepalive_if_required()
         connections, self._connections = self._connections, ()
         for connection in connections:
             connection.mark_lost()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leave the connection to the other protocol."""
+        self._limits.settled(self)
+        super().handle_websocket_upgrade()
+
+    def mark_authenticated(self) -> None:
+        """Note that a request on this connection has shown a key."""
+        if not self._authenticated:
+            self._authenticated = True
+            self._limits.settled(self)
+
+    def drop(self) -> None:
+        """Close the connection without an answer."""
+        self.transport.close()
+
+    def sweep(self) -> None:
+        """Count a second of waiting for a head or a body, and close the connection where that takes too long."""
+        # uvicorn does not say that there is none before the first request.
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        in_body = cycle is not None and cycle.more_body
+        if self.timeout_keep_alive_task is not None or self._swept != (cycle, in_body):
+            # Between requests, where the keep-alive timer runs, or in another part of one than a second ago.
+            self._swept, self._waited_s = (cycle, in_body), 0
+            return
+        answering = cycle is not None and not cycle.response_complete
+        if self.flow.read_paused if in_body else answering:
+            return  # it is this side that takes its time
+        self._waited_s += 1
+        limit = BODY_LIMIT_S if in_body else HEAD_LIMIT_S
+        if self._waited_s >= limit and not self.transport.is_closing():
+            self._limits.note(SLOW_BODY if in_body else SLOW_HEAD)
+            if cycle is not None and in_body and cycle.response_started:
+                self.drop()
+                return
+            part = "body" if in_body else "head"
+            message = f"The {part} of the request did not arrive within {limit} s."
+            self._send_error(RbeeError(ErrorCode.REQUEST_TIMEOUT, message, hint="Send the whole request at once."))
 
     def data_received(self, data: bytes) -> None:
         """Parse *data*, and reject a head that is too large."""
@@ -58,7 +118,7 @@ class BoundedHttp(HttpToolsProtocol):
             connection = ClientConnection(self.cycle)
             # A pipelined request leaves the one before it unanswered, which stays in the list.
             self._connections = (*(before for before in self._connections if not before.answered), connection)
-            self.scope["extensions"] = {_EXTENSION: {"connection": connection}}
+            self.scope["extensions"] = {_EXTENSION: {"connection": connection, "protocol": self}}
 
     def send_400_response(self, msg: str) -> None:
         """Send the error for invalid HTTP, and close the connection."""
@@ -70,6 +130,9 @@ class BoundedHttp(HttpToolsProtocol):
             )
         else:
             error = RbeeError(ErrorCode.INVALID_REQUEST, msg, hint="Send HTTP/1.1.")
+        self._send_error(error)
+
+    def _send_error(self, error: RbeeError) -> None:
         body = json.dumps(error.body()).encode()
         head = (
             f"HTTP/1.1 {error.http_status} {_REASONS[error.http_status]}\r\ncontent-type: application/json\r\n"
@@ -151,3 +214,10 @@ class _HeadCoalescer:
 def connection_of(scope: Scope) -> ClientConnection:
     """Return the client connection of the request of *scope*, which `BoundedHttp` received."""
     return cast("ClientConnection", scope["extensions"][_EXTENSION]["connection"])
+
+
+def mark_authenticated(scope: Scope) -> None:
+    """Note that the request of *scope* has shown a key: its connection is no stranger's."""
+    extension = scope.get("extensions", {}).get(_EXTENSION)
+    if extension is not None:
+        extension["protocol"].mark_authenticated()

@@ -1,7 +1,8 @@
-"""Rotate the log files of daemons, so that they do not fill the disk.
+"""Rotate the logs of a daemon's children, so that they do not fill the disk.
 
-The process that writes one (a service manager, a spawner) holds it open for appending, so it is not renamed: its
-content is copied to a file with the suffix `.1`, and the file is truncated. Lines written between the two are lost.
+A child holds its log open for appending and may not be able to make another, so that file is not renamed: its content
+is copied to a file with the suffix `.1`, and the file is truncated. Lines written between the two are lost. What a
+child logs for strangers is bounded (`rbee.observe.throttle`), so that looking now and then is enough.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rbee.logfile import ROTATED_SUFFIX
 
 log = logging.getLogger(__name__)
 MB: Final = 1_000_000
-CHECK_INTERVAL_S: Final = 60.0
+CHECK_INTERVAL_S: Final = 5.0
 
 
 async def watch(folder: Path, pattern: str, *, max_mb: int, every_s: float = CHECK_INTERVAL_S) -> None:

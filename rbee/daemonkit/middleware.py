@@ -5,6 +5,8 @@ Pure ASGI, so that streams pass through unchanged.
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
 import time
 from collections.abc import Mapping
@@ -15,14 +17,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import REQUEST_ID_HEADER, new_id
 from rbee.daemonkit.auth import Authenticator
-from rbee.daemonkit.errors import error_response, internal_error
+from rbee.daemonkit.errors import MAX_PATH_CHARS, error_response, internal_error
+from rbee.daemonkit.http1 import mark_authenticated
 from rbee.errors import RbeeError
 from rbee.observe import logs, metrics, trace
+from rbee.observe.throttle import INTERVAL_S, LogThrottle
 
 log = logging.getLogger(__name__)
 _ID_HEADER = REQUEST_ID_HEADER.lower().encode()
 _TRACE_HEADER = trace.HEADER.encode()
 _CLIENT_LEFT = 499  # as ErrorCode.CANCELED
+_UNAUTHENTICATED = 401
 _QUIET = ("/health", "/v1/health", "/v1/ready")
 
 
@@ -46,6 +51,8 @@ class RequestMiddleware:
         self._fast_paths = fast_paths or {}
         self._authenticator = authenticator
         self._max_body_bytes = max_body_bytes
+        self._refusals = LogThrottle()
+        self._report_due = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request or WebSocket."""
@@ -87,7 +94,10 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            scope["state"]["client"] = self._authenticator.check(scope["path"], _key(headers), scope["query_string"])
+            client = self._authenticator.check(scope["path"], _key(headers), scope["query_string"])
+            scope["state"]["client"] = client
+            if client is not None:
+                mark_authenticated(scope)
             self._check_length(headers.get(b"content-length"))
             fast_path = self._fast_paths.get(scope["path"]) if scope["method"] == "POST" else None
             if fast_path is not None:
@@ -99,7 +109,7 @@ class RequestMiddleware:
         except RbeeError as error:
             await error_response(error, request_id)(scope, receive, send_out)
         except Exception:
-            log.exception("BUG: unhandled error", extra={"fields": {"path": scope["path"]}})
+            log.exception("BUG: unhandled error", extra={"fields": {"path": scope["path"][:MAX_PATH_CHARS]}})
             if not status:
                 await error_response(internal_error(), request_id)(scope, receive, send_out)
         finally:
@@ -135,14 +145,31 @@ class RequestMiddleware:
         route = _route(scope)
         metrics.HTTP_REQUESTS.add(1, method, route, str(status))
         metrics.HTTP_SECONDS.observe(seconds, route)
+        if status == _UNAUTHENTICATED and not self._refusals.admit():
+            self._report_later()
+            return
         level = logging.DEBUG if scope["path"] in _QUIET else logging.INFO
         fields: dict[str, Any] = {
             "method": method,
-            "path": scope["path"],
+            "path": scope["path"][:MAX_PATH_CHARS],
             "status": status,
             "ms": round(seconds * 1000, 1),
         }
         log.log(level, "request", extra={"fields": fields})
+
+    def _report_later(self) -> None:
+        """Log how many refusals were left out, once their interval is over."""
+        if not self._report_due:
+            self._report_due = True
+            # Not as a part of the request that happens to be refused now.
+            asyncio.get_running_loop().call_later(INTERVAL_S, self._report, context=contextvars.Context())
+
+    def _report(self) -> None:
+        self._report_due = False
+        left_out = self._refusals.take_left_out()
+        if left_out:
+            fields = {"status": _UNAUTHENTICATED, "left_out": left_out}
+            log.warning("more requests without a valid key", extra={"fields": fields})
 
 
 def _for_fastapi(scope: Scope) -> Scope:

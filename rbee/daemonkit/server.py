@@ -9,20 +9,25 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from rbee.daemonkit.connections import PER_ADDRESS, ConnectionLimits, raise_open_files
 from rbee.daemonkit.drain import Drain
 from rbee.daemonkit.http1 import BoundedHttp
 from rbee.daemonkit.systemd import notify
 from rbee.lifeline import OwnerLink
+from rbee.observe.throttle import LogThrottle
 
 log = logging.getLogger(__name__)
 GRACEFUL_CLOSE_S = 5
+_TICKS_A_SECOND: Final = 10
 _GC_THRESHOLD: Final = 10_000  # allocations minus deallocations
 
 
@@ -32,13 +37,21 @@ class Server(uvicorn.Server):
     A second signal stops it at once and aborts open requests.
 
     Args:
+        limits: those of the connections, which *config* has as well.
         successor: whether a signal leaves new connections to the next daemon, which gets the same listening socket.
     """
 
     def __init__(
-        self, config: uvicorn.Config, drain: Drain[Any], on_serving: Callable[[], None], *, successor: bool
+        self,
+        config: uvicorn.Config,
+        drain: Drain[Any],
+        on_serving: Callable[[], None],
+        *,
+        limits: ConnectionLimits,
+        successor: bool,
     ) -> None:
         super().__init__(config)
+        self._limits = limits
         self._drain = drain
         self._on_serving = on_serving
         self._successor = successor
@@ -64,6 +77,15 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look once a second for requests that come too slowly; return whether to stop."""
+        if counter % _TICKS_A_SECOND == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedHttp):
+                    connection.sweep()
+            self._limits.report(time.monotonic())
+        return await super().on_tick(counter)
 
     def _on_signal(self, number: int) -> None:
         self._signals += 1
@@ -99,6 +121,7 @@ def serve(
     *,
     then: Callable[[], None] | None = None,
     successor: bool = False,
+    max_connections_per_address: int = PER_ADDRESS,
 ) -> None:
     """Run until the drain is complete.
 
@@ -108,6 +131,7 @@ def serve(
         then: called after that.
         successor: whether systemd holds a copy of *sock* for the next daemon: from the first signal on, new
             connections are left to it instead of being rejected as draining.
+        max_connections_per_address: connections without an authenticated request so far.
     """
     port = sock.getsockname()[1]
 
@@ -118,12 +142,16 @@ def serve(
         if then is not None:
             then()
 
+    # A relayed stream takes two files: one for its client, one for its worker.
+    limits = ConnectionLimits(per_address=max_connections_per_address, total=raise_open_files() // 2)
+    _throttle_remarks()
+
     async def run() -> None:
         config = uvicorn.Config(
             app,
             log_config=None,
             access_log=False,
-            http=BoundedHttp,
+            http=cast("type[asyncio.Protocol]", partial(BoundedHttp, limits=limits)),
             server_header=False,
             date_header=False,
             # X-Forwarded-For is not trusted.
@@ -133,7 +161,8 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACEFUL_CLOSE_S,
         )
-        await Server(config, drain_of(), on_serving, successor=successor).serve(sockets=[sock])
+        server = Server(config, drain_of(), on_serving, limits=limits, successor=successor)
+        await server.serve(sockets=[sock])
 
     # What exists now lives as long as the daemon: no later collection needs to scan it. With the default threshold the
     # collector scanned the objects of running requests over and over, which took 8 % of the queen's time.
@@ -142,6 +171,14 @@ def serve(
     gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(run())
+
+
+def _throttle_remarks() -> None:
+    """Bound what uvicorn remarks on the requests of strangers: one line for each that is no HTTP."""
+    throttle = LogThrottle()
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: record.levelno != logging.WARNING or throttle.admit(),
+    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

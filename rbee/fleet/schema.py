@@ -22,6 +22,9 @@ from rbee.fleet.yaml_edit import Entry, YamlDocument
 FLEET: Final[Mapping[str, dict[str, Any]]] = {
     "rbee_repo_url": {"type": "str"},
     "rbee_repo_branch": {"type": "str"},
+    "rbee_git_version": {"type": "str"},
+    "rbee_git_verify": {"type": "bool"},
+    "rbee_git_signers": {"type": "list"},
     "rbee_models": {"type": "list"},
     "rbee_build_on": {"type": "str", "choices": ["controller", "host", "auto"]},
     "rbee_install_path": {"type": "path"},

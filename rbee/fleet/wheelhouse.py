@@ -88,8 +88,9 @@ def ensure(request: WheelhouseRequest) -> dict[str, Any]:
     """Return the archive for the request; build it if it is the first of its kind.
 
     Returns:
-        `archive` and `changed`; or `archive` empty and `build` with what the machine needs to build the llama.cpp
-        wheel itself: `kind`, `kit` (an archive), `flags` and `keep_in`, the folder to bring the wheel back to.
+        `archive`, its `sha256` and `changed`; or `archive` empty and `build` with what the machine needs to build the
+        llama.cpp wheel itself: `kind`, `kit` (an archive) with its `sha256`, `flags` and `keep_in`, the folder to bring
+        the wheel back to.
     """
     found = pins.read(request.constraints)
     wheel = None
@@ -97,7 +98,7 @@ def ensure(request: WheelhouseRequest) -> dict[str, Any]:
         target = BuildTarget.of_facts(found[LLAMA].version, request.machine, request.variant, request.toolkit)
         wheel = find_wheel(target)
         if wheel is None and llama_build.build_location(target, request.build_on) == "host":
-            return {"archive": "", "changed": True, "build": _build_on_host(request, target, found)}
+            return {"archive": "", "sha256": "", "changed": True, "build": _build_on_host(request, target, found)}
         if wheel is None:
             wheel = llama_build.build(target, found)
     direct = [*request.direct(), *TOOLS]
@@ -109,7 +110,7 @@ def ensure(request: WheelhouseRequest) -> dict[str, Any]:
     with file_lock(_lock(key)):
         if archive.exists():
             archive.touch()
-            return {"archive": str(archive), "changed": False, "build": None}
+            return {"archive": str(archive), "sha256": _sha256(archive), "changed": False, "build": None}
         with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
             files = Path(name) / "wheels"
             _download(request, files, [*direct, *([str(wheel)] if wheel else [])], found)
@@ -118,7 +119,7 @@ def ensure(request: WheelhouseRequest) -> dict[str, Any]:
             _check(files, found, wheel)
             _pack(files, Path(name) / "archive.tar").replace(archive)
         _delete_old_archives()
-    return {"archive": str(archive), "changed": True, "build": None}
+    return {"archive": str(archive), "sha256": _sha256(archive), "changed": True, "build": None}
 
 
 def platforms(machine: Mapping[str, Any]) -> list[str]:
@@ -179,8 +180,7 @@ def _check(files: Path, found: Mapping[str, Pin], wheel: Path | None) -> None:
     lines = []
     for file in sorted(files.glob("*.whl")):
         name, version = file.name.split("-")[:2]
-        with file.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        digest = _sha256(file)
         built_here = wheel is not None and file.name == wheel.name
         if not built_here and digest not in found[normalize(name)].hashes:
             raise RbeeError(
@@ -191,6 +191,11 @@ def _check(files: Path, found: Mapping[str, Pin], wheel: Path | None) -> None:
             )
         lines.append(f"{normalize(name)}=={version} --hash=sha256:{digest}\n")
     (files / "requirements.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _pack(files: Path, archive: Path) -> Path:
@@ -213,7 +218,13 @@ def _build_on_host(request: WheelhouseRequest, target: BuildTarget, found: Mappi
             llama_build.fetch_source(python, found[LLAMA], files)
             _pack(files, Path(name) / "kit.tar").replace(kit)
     keep_in = str(wheel_folder(target))
-    return {"kind": target.folder, "kit": str(kit), "flags": " ".join(target.flags), "keep_in": keep_in}
+    return {
+        "kind": target.folder,
+        "kit": str(kit),
+        "sha256": _sha256(kit),
+        "flags": " ".join(target.flags),
+        "keep_in": keep_in,
+    }
 
 
 def _digest(*parts: object) -> str:

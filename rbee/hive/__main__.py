@@ -80,23 +80,26 @@ def serve(argv: list[str], owner: lifeline.OwnerLink) -> None:
 def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> None:
     from rbee.daemonkit import server
     from rbee.daemonkit.home_lock import HomeLock
+    from rbee.daemonkit.own_files import configure_log, make_folders
     from rbee.daemonkit.sockets import bind
     from rbee.hive.app import create_app
     from rbee.hive.daemon import Hive
+    from rbee.hive.logs import HIVE_LOG
     from rbee.hive.models.catalog import check_database_file
-    from rbee.observe import logs
 
-    for folder in (paths.home, paths.run, paths.logs, paths.models):
-        paths.make(folder)
+    make_folders(paths, (paths.run, paths.logs, paths.models))
     key = api_key(settings, paths)
-    redactor = logs.configure("rbee-hive", level=settings.log_level, secrets=(key, *_database_secrets(settings)))
+    own_log, secrets = paths.logs / HIVE_LOG, (key, *_database_secrets(settings))
+    redactor = configure_log("rbee-hive", own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets)
     lock = HomeLock(paths, "rbee-hive", LOCK_PATIENCE_S)
     if settings.models_db is None:
         check_database_file(paths.home / "models.db")
     sock = bind(settings.host, settings.port)
     port = int(sock.getsockname()[1])
     hive = Hive(settings, paths, port=port, on_key=redactor.add)
-    server.serve(create_app(hive, key, f"{settings.host}:{port}"), sock, lambda: hive.drain, owner)
+    app = create_app(hive, key, f"{settings.host}:{port}")
+    most = settings.max_connections_per_address
+    server.serve(app, sock, lambda: hive.drain, owner, max_connections_per_address=most)
     lock.release()
 
 

@@ -8,14 +8,16 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from rbee.contracts.control import HEARTBEAT_INTERVAL_S, QUEEN_MESSAGE, SILENCE_LIMIT_S, Heartbeat, Hello, HiveMessage
+from rbee.daemonkit.json_body import JsonParser
+from rbee.errors import RbeeError
 
 log = logging.getLogger(__name__)
 # The channel of a queen that does not read is closed before its messages fill the memory.
 MAX_WAITING: Final = 10_000
+_parse_message = JsonParser(QUEEN_MESSAGE)
 _POLICY_VIOLATION: Final = 1008
 _GOING_AWAY: Final = 1001
 
@@ -95,12 +97,12 @@ class ControlChannels:
         while True:
             try:
                 text = await asyncio.wait_for(websocket.receive_text(), SILENCE_LIMIT_S)
-                QUEEN_MESSAGE.validate_json(text)
+                _parse_message(text.encode())
             except TimeoutError:
                 return f"silent for {SILENCE_LIMIT_S:g} s"
             except (WebSocketDisconnect, RuntimeError):
                 return "it closed the connection"
-            except (ValidationError, KeyError):
+            except (RbeeError, KeyError):
                 with contextlib.suppress(RuntimeError, OSError):
                     await websocket.close(_POLICY_VIOLATION, "invalid message")
                 return "it sent an invalid message"

@@ -96,7 +96,7 @@ class Hive:
             background.start(self._open_catalog(), name="catalog")
             background.start(self.devices.watch(), name="devices")
             background.start(
-                log_rotation.watch(self.paths.logs, "*.log", max_mb=self.settings.log_max_mb), name="log files"
+                log_rotation.watch(self.paths.logs, "worker-*.log", max_mb=self.settings.log_max_mb), name="log files"
             )
             yield
         await self.downloads.close()

@@ -63,6 +63,12 @@ class HiveSettings(LayeredSettings):
     download_stall_s: float = Field(default=60.0, gt=0, description="time without a byte that breaks a download")
     detect_timeout_s: float = Field(default=5.0, gt=0, description="time a GPU driver has to answer")
 
+    max_connections_per_address: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="connections of one address that have not shown a valid key yet; loopback has no such limit",
+    )
     log_max_mb: int = Field(
         default=32, ge=1, le=100_000, description="size in MB at which a log file is rotated; one old copy is kept"
     )

@@ -12,8 +12,10 @@ import logging
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Any, Final
 
+from rbee.observe.log_file import LogFile
 from rbee.observe.redaction import Redactor
 from rbee.observe.trace import trace_id
 
@@ -57,10 +59,20 @@ class LineFormatter(logging.Formatter):
         return self._redactor.clean(line + ("\n" + traceback_text if traceback_text else ""))
 
 
-def configure(daemon: str, *, level: str = "info", secrets: tuple[str, ...] = ()) -> Redactor:
-    """Configure one handler for all logging of this process; return the redactor, for keys created later."""
+def configure(
+    daemon: str,
+    *,
+    level: str = "info",
+    secrets: tuple[str, ...] = (),
+    file: Path | None = None,
+    max_bytes: int = 32_000_000,
+) -> Redactor:
+    """Configure one handler for all logging of this process; return the redactor, for keys created later.
+
+    With *file* it is written there and rotated, else to standard error. Raises OSError where it cannot be opened.
+    """
     redactor = Redactor(secrets)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if file is None else LogFile(file, max_bytes)
     handler.setFormatter(LineFormatter(daemon, redactor, as_json=not sys.stderr.isatty()))
     root = logging.getLogger()
     root.handlers[:] = [handler]

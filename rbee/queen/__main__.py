@@ -55,18 +55,17 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
     from rbee.daemonkit.home_lock import HomeLock
+    from rbee.daemonkit.own_files import configure_log, make_folders
     from rbee.daemonkit.sockets import bind
-    from rbee.observe import logs
     from rbee.observe.redaction import secrets_in_url
     from rbee.queen.settings import PROGRAM
 
-    for folder in (paths.home, paths.run, paths.logs):
-        paths.make(folder)
+    make_folders(paths, (paths.run, paths.logs))
     key = ensure_api_key(paths, os.environ, settings.api_key_file)
     secret = settings.database_url
     database = secret.get_secret_value() if secret is not None else None
-    known = (key, *secrets_in_url(database or ""))
-    redactor = logs.configure(PROGRAM.name, level=settings.log_level, secrets=known)
+    own_log, secrets = paths.logs / "queen-rbee.log", (key, *secrets_in_url(database or ""))
+    redactor = configure_log(PROGRAM.name, own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets)
     lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.restored_socket(settings.host, settings.port) or bind(settings.host, settings.port)
     launcher = _launcher(paths, ephemeral=owner.owned) if settings.local_hive else None
@@ -93,7 +92,14 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
         settings, paths, store, local, key=key, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add
     )
     address = f"{settings.host}:{sock.getsockname()[1]}"
-    serve(create_app(queen, key, address), sock, lambda: queen.drain, owner, successor=systemd.store_socket(sock))
+    serve(
+        create_app(queen, key, address),
+        sock,
+        lambda: queen.drain,
+        owner,
+        successor=systemd.store_socket(sock),
+        max_connections_per_address=settings.max_connections_per_address,
+    )
     lock.release()
 
 

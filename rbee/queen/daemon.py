@@ -14,7 +14,6 @@ from rbee.contracts.control import Hello
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import CascadeReceipt, NodeInfo, NodeSpec
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
-from rbee.daemonkit import log_rotation
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.drain import Drain
 from rbee.errors import RbeeError
@@ -73,7 +72,6 @@ class Queen:
         self._keys = HiveKeys(paths)
         self._on_key = on_key
         self._now = now
-        self._log_max_mb = settings.log_max_mb
         background = self.background = BackgroundTasks()
         self.fleet = FleetState(now)
         self.channels = ControlChannels(
@@ -115,9 +113,6 @@ class Queen:
     async def running(self) -> AsyncIterator[None]:
         """Open the channels and start the local hive; close at the end whatever is still open."""
         async with self.background:
-            self.background.start(
-                log_rotation.watch(self.paths.logs, "queen-rbee.log", max_mb=self._log_max_mb), name="log files"
-            )
             for node in await self._store.list():
                 await self._dial(node)
             if self.local is not None:

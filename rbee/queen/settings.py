@@ -58,6 +58,12 @@ class QueenSettings(LayeredSettings):
     max_tasks_per_client: int | None = Field(
         default=None, ge=1, le=100_000, description="tasks accepted of one client at the same time; default: no limit"
     )
+    max_connections_per_address: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="connections of one address that have not shown a valid key yet; loopback has no such limit",
+    )
     queue_timeout_s: float = Field(
         default=300.0,
         ge=1.0,

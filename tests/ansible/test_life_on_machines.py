@@ -14,6 +14,7 @@ import pytest
 from rbee import __version__
 from rbee.contracts.errors import ErrorCode
 from tests.ansible.machines import FIND, MODEL, Controller
+from tests.rig.host import Host
 from tests.rig.rig import Rig
 from tests.support.checkout import ROOT
 from tests.support.constant_load import ConstantLoad, ask
@@ -52,6 +53,9 @@ def test_bare_machines_become_hives(controller: Controller) -> None:
         assert health.code in (0, 127), health
         assert host.inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
         assert host.inside("stat", "-c", "%U %a", "/etc/rbee/credentials/hive-api-key").stdout.strip() == "root 600"
+        assert host.inside("stat", "-c", "%U:%G %a", "/etc/rbee/hive.toml").stdout.strip() == "root:rbee 640"
+        assert host.inside("stat", "-c", "%U:%G %a", "/var/lib/rbee").stdout.strip() == "rbee:rbee 700"
+        assert host.inside("stat", "-c", "%U %a", "/var/lib/rbee/logs/rbee-hive.log").stdout.strip() == "rbee 640"
     assert controller.play("check-fleet").report.succeeded
 
 
@@ -104,6 +108,78 @@ def test_logs_are_brought_to_the_operator(controller: Controller, tmp_path: Path
     assert result.report.succeeded, result.report
     for host in controller.rig:
         assert '"message": "serving"' in (tmp_path / host.name / "rbee-hive.log").read_text()
+
+
+def shadow(host: Host) -> str:
+    """Tell owner, mode and content of the file that the account would like to have."""
+    return host.inside("sh", "-c", "stat -c '%U:%G %a' /etc/shadow /etc && sha256sum /etc/shadow").stdout
+
+
+@pytest.mark.parametrize("folder", [False, True], ids=["a log", "the folder of the logs"])
+def test_the_account_cannot_lead_root_by_a_link(controller: Controller, tmp_path: Path, *, folder: bool) -> None:
+    """Neither a start of the units nor a run of the playbooks follows a link where the account may place one."""
+    host = controller.rig["h1"]
+    before = shadow(host)
+    as_account = ("runuser", "-u", "rbee", "--")
+    if folder:
+        host.inside(*as_account, "mv", "/var/lib/rbee/logs", "/var/lib/rbee/logs.kept")
+        host.inside(*as_account, "ln", "-s", "/etc", "/var/lib/rbee/logs")
+    else:
+        for name in ("rbee-hive", "queen-rbee"):
+            host.inside(*as_account, "ln", "-sf", "/etc/shadow", f"/var/lib/rbee/logs/{name}.log")
+
+    for unit in ("rbee-hive", "queen-rbee"):
+        host.inside("systemctl", "restart", unit, check=False)
+    controller.play("site", "h1")
+    controller.play("collect-logs", "h1", extra={"rbee_hive_logs_path": str(tmp_path)})
+
+    assert shadow(host) == before
+    assert "root:" not in "".join(file.read_text(errors="replace") for file in tmp_path.rglob("*.log"))
+    host.inside("sh", "-c", "cd /var/lib/rbee; rm -rf logs; [ -d logs.kept ] && mv logs.kept logs; true")
+    for unit in ("queen-rbee", "rbee-hive"):
+        host.inside("systemctl", "reset-failed", unit, check=False)
+    assert controller.play("site", "h1").report.succeeded
+
+
+def test_nothing_of_a_release_runs_as_root(controller: Controller) -> None:
+    """A commit that tells who builds it and who starts its programs is installed, and it was not root."""
+    host = controller.rig["h3"]
+    tell = "import os; open('/tmp/KIND-' + str(os.geteuid()), 'w').close()"
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    hook = "\n".join(
+        [
+            "from hatchling.builders.hooks.plugin.interface import BuildHookInterface",
+            tell.replace("KIND", "built"),
+            "class Hook(BuildHookInterface): pass",
+        ]
+    )
+    source, begin = (ROOT / HIVE).read_text(encoding="utf-8"), "    owner = lifeline.attach()\n"
+    assert begin in source
+    commit = controller.rig.repository.commit(
+        "spy",
+        {
+            "pyproject.toml": pyproject + "\n[tool.hatch.build.hooks.custom]\n",
+            "hatch_build.py": hook,
+            HIVE: source.replace(begin, f"{begin}    {tell.replace('KIND', 'ran')}\n", 1),
+        },
+    )
+
+    result = controller.play("deploy-hives", "h3", extra={"rbee_git_version": commit})
+
+    assert result.report.succeeded, result.report
+    account = host.inside("id", "-u", "rbee").stdout.strip()
+    assert sorted(host.inside("sh", "-c", "cd /tmp; ls -d built-* ran-*").stdout.split()) == [
+        f"built-{account}",
+        f"ran-{account}",
+    ]
+    current = host.inside("readlink", "/opt/rbee/current").stdout.strip()
+    assert commit[:12] in current
+    assert commit in host.read_file(f"/opt/rbee/{current}/release.json")
+    refused = controller.play("deploy-hives", "h3", extra={"rbee_git_version": commit, "rbee_git_verify": True}).report
+    error = refused.error()
+    assert error is not None
+    assert error.code is ErrorCode.REPOSITORY_UNAVAILABLE
+    assert controller.play("deploy-hives", "h3").report.succeeded
 
 
 def test_a_drained_hive_ends_and_comes_back(controller: Controller) -> None:

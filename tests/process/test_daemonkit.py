@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +22,7 @@ from rbee.client.blocking import BlockingClient
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.lifeline import Lifeline
+from rbee.observe.throttle import INTERVAL_S
 from tests.support.tiny_daemon import KEY
 from tests.support.waiting import eventually
 
@@ -239,3 +242,37 @@ def test_a_key_never_reaches_the_log(tiny: Tiny) -> None:
 
     eventually(lambda: "BUG" in tiny.log.read_text(), within=5, because="the bug is logged")
     assert KEY not in tiny.log.read_text()
+
+
+def test_strangers_write_little_into_the_log(tiny: Tiny) -> None:
+    """Hundreds of requests without a key, with long paths, are ten short lines in ten seconds."""
+    began = time.monotonic()
+    with httpx.Client(base_url=tiny.http.base_url, trust_env=False) as stranger:
+        for _ in range(300):
+            assert stranger.get("/" + "A" * 60_000).status_code == 401
+
+    lines = tiny.log.read_text().splitlines()
+    intervals = 1 + (time.monotonic() - began) / INTERVAL_S
+    assert 0 < sum('"status": 401' in line for line in lines) <= 11 * intervals
+    assert max(map(len, lines)) < 1000
+
+
+def test_half_sent_heads_keep_nobody_out(tiny: Tiny) -> None:
+    """While a stranger holds 1,100 connections a client is answered; they are cut off after ten seconds, and it is
+    logged.
+    """
+    port = tiny.http.base_url.port
+    assert port is not None
+    with contextlib.ExitStack() as held:
+        strangers = []
+        for _ in range(1100):
+            stranger = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            stranger.sendall(b"GET / HTTP/1.1\r\nHost:")
+            strangers.append(stranger)
+        began = time.monotonic()
+        assert tiny.http.post("/count", json={"count": 3}).status_code == 200
+        assert time.monotonic() - began < 2
+        strangers[-1].settimeout(15)
+        assert strangers[-1].recv(100).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began < 14
+    eventually(lambda: '"slow_heads"' in tiny.log.read_text(), within=15, because="the daemon logs what it closed")

@@ -36,7 +36,8 @@ def install(session: Session, node: str | None, *, check: bool, show_command: bo
 def upgrade(session: Session, node: str | None, *, branch: str | None, check: bool, show_command: bool) -> None:
     """Upgrade machines to the newest commit of their branch, or of *branch*, one machine first."""
     nodes = _ready(session, node, needs_repository=True)
-    extra = {"rbee_repo_branch": branch} if branch else {}
+    # Also where the inventory pins a version, which goes before its branch.
+    extra = {"rbee_repo_branch": branch, "rbee_git_version": branch} if branch else {}
     done = _run(session, "upgrade-fleet", nodes, extra, check=check, show_command=show_command)
     if done is None:
         return

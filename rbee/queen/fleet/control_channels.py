@@ -8,7 +8,6 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
@@ -17,6 +16,7 @@ from rbee.client.retry import CONNECT_TIMEOUT_S
 from rbee.contracts.control import HEARTBEAT_INTERVAL_S, HIVE_MESSAGE, SILENCE_LIMIT_S, Hello, Lease
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.background import BackgroundTasks
+from rbee.daemonkit.json_body import JsonParser
 from rbee.errors import RbeeError
 from rbee.queen.fleet.state import FleetState
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 5.0
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+_parse_message = JsonParser(HIVE_MESSAGE)
 
 OnReached = Callable[[str, Hello], Awaitable[None]]
 OnLost = Callable[[str, str], Awaitable[None]]
@@ -121,7 +123,7 @@ class ControlChannels:
                     await self._receive(node, socket)
                 reason = "its hive closed the channel"
             # ValueError: a name that no resolver accepts.
-            except (OSError, TimeoutError, WebSocketException, ValidationError, ValueError) as error:
+            except (OSError, TimeoutError, WebSocketException, RbeeError, ValueError) as error:
                 reason = _reason(error, url)
             hive = self._fleet.registry.hive(node)
             was_connected = hive is not None and hive.connected
@@ -151,8 +153,8 @@ class ControlChannels:
         try:
             while True:
                 async with asyncio.timeout(SILENCE_LIMIT_S):
-                    text = await socket.recv()
-                message = HIVE_MESSAGE.validate_json(text)
+                    body = await socket.recv(decode=False)
+                message = _parse_message(body)
                 self._fleet.apply(node, message)
                 if isinstance(message, Hello):
                     log.info("hive connected", extra={"fields": {"node": node, "workers": len(message.workers)}})
@@ -178,8 +180,8 @@ def _reason(error: Exception, url: str) -> str:
             return f"the hive at {url} does not accept the queen's key"
         case InvalidStatus(response=response):
             return f"{url} answered HTTP {response.status_code} to the control channel"
-        case ValidationError():
-            return f"{url} sent an invalid message on the control channel: {error.errors()[0]['msg']}"
+        case RbeeError():
+            return f"{url} sent an invalid message on the control channel: {error.message}"
         case OSError(strerror=str(text)):
             return f"{url}: {text.lower()}"
         case _:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any, Final
 
 from fastapi import APIRouter
+from pydantic_core import from_json
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -18,6 +18,7 @@ from rbee.daemonkit.body import read_body
 from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
 from rbee.daemonkit.http1 import connection_of
 from rbee.daemonkit.json_body import JsonBody, parse_as
+from rbee.daemonkit.json_limits import check_json
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
 from rbee.queen.fleet.model_names import SCHEMES, model_cards, resolve
@@ -77,9 +78,10 @@ class CompatEndpoint(Response):
 
     async def _parse_request(self, path: str, body: bytes, headers: dict[bytes, bytes]) -> CompatRequest:
         """Parse the few fields that matter here. Raises RbeeError INVALID_REQUEST or MODEL_NOT_FOUND."""
+        check_json(body)
         try:
-            fields = json.loads(body)
-        except (ValueError, RecursionError) as error:
+            fields = from_json(body)
+        except ValueError as error:
             raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
         name = fields.get("model") if isinstance(fields, dict) else None
         if not isinstance(name, str) or not 0 < len(name) <= MAX_MODEL_CHARS:

@@ -17,6 +17,7 @@ PrefixHashes = tuple[int, ...]
 BLOCK_CHARS: Final = 128
 MAX_HASHES: Final = 1024  # of a longer prompt only the beginning counts
 MAX_MATCHED_WORKERS: Final = 64  # workers to choose from; what the next ones have read is not worth looking it up
+_ITEMS_AT_ONCE: Final = 256
 # In the order in which a prompt is made of them; the names of every dialect.
 _FIELDS: Final = ("tools", "instructions", "system", "messages", "prompt", "input")
 
@@ -27,8 +28,7 @@ def prefix_hashes(fields: Mapping[str, Any]) -> PrefixHashes:
     for name in _FIELDS:
         value = fields.get(name)
         if value is not None:
-            # A list that grows at its end must go on, not differ at its bracket.
-            text += json.dumps(value)[:-1] if isinstance(value, list) else json.dumps(value)
+            text += _text_of_list(value) if isinstance(value, list) else json.dumps(value)
         if len(text) > BLOCK_CHARS * MAX_HASHES:
             break
     hashes = []
@@ -37,6 +37,21 @@ def prefix_hashes(fields: Mapping[str, Any]) -> PrefixHashes:
         hash_ = hash((hash_, text[end - BLOCK_CHARS : end]))
         hashes.append(hash_)
     return tuple(hashes)
+
+
+def _text_of_list(items: Sequence[Any]) -> str:
+    """Return the JSON of a list, as far as it counts: a million token ids would hold the event loop.
+
+    The closing bracket is left out: a list that grows at its end goes on where it was.
+    """
+    pieces: list[str] = []
+    length = 0
+    for start in range(0, len(items), _ITEMS_AT_ONCE):
+        pieces.append(json.dumps(items[start : start + _ITEMS_AT_ONCE])[1:-1])
+        length += len(pieces[-1])
+        if length > BLOCK_CHARS * MAX_HASHES:
+            break
+    return "[" + ", ".join(pieces)
 
 
 class PrefixIndex:

@@ -22,6 +22,10 @@ options:
     description: Source and build tools, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
     type: path
     required: true
+  sha256:
+    description: The SHA-256 of the kit, which is checked before anything of it is used.
+    type: str
+    required: true
   target:
     description: Folder for the wheel.
     type: path
@@ -40,11 +44,14 @@ def main():
     module = AnsibleModule(
         argument_spec={
             "kit": {"type": "path", "required": True},
+            "sha256": {"type": "str", "required": True},
             "target": {"type": "path", "required": True},
             "flags": {"type": "str", "required": True},
         }
     )
     kit, target = Path(module.params["kit"]), Path(module.params["target"])
+    if module.sha256(str(kit)) != module.params["sha256"]:
+        module.fail_json(msg=f"CHECKSUM_MISMATCH: {kit} is not the kit that the controller packed; it was not used.")
     work = target / "work"
     shutil.rmtree(str(target), ignore_errors=True)
     work.mkdir(parents=True)

@@ -3,13 +3,18 @@
 
 A release is a folder with an environment of its own; its manifest is written last, so that one that was interrupted
 (a full disk, a power cut) is known as such and made anew. What runs is not touched.
+
+Root unpacks and installs, which runs nothing of the release; before that, every file is checked by its hash. What is
+run of it, to build the checkout and to prove that it loads, runs as the account of the daemons.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -25,7 +30,7 @@ module: rbee_release
 short_description: Build a release of rbee
 description:
   - Makes C(releases/name) with an environment of its own, installs the packages of the archive and the checkout into
-    it, proves that it loads, and writes its manifest.
+    it, proves as the daemons' user that it loads, and writes its manifest.
 options:
   checkout:
     description: The clone, at the commit to install.
@@ -34,6 +39,14 @@ options:
   archive:
     description: The packages, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
     type: path
+    required: true
+  sha256:
+    description: The SHA-256 of the archive, which is checked before anything of it is used.
+    type: str
+    required: true
+  user:
+    description: The user of the daemons, as which the checkout is built and the release is tried.
+    type: str
     required: true
   releases:
     description: The folder of all releases.
@@ -60,6 +73,8 @@ UNITS = (
     "/etc/systemd/system/queen-rbee.service",
     "/Library/LaunchDaemons/org.rbee.hive.plist",
 )
+# The one package that constraints.txt pins by its source: its wheel was built, and the archive's hash holds it.
+BUILT = "llama-cpp-python"
 PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
 
 
@@ -73,6 +88,8 @@ def main():
         argument_spec={
             "checkout": {"type": "path", "required": True},
             "archive": {"type": "path", "required": True},
+            "sha256": {"type": "str", "required": True},
+            "user": {"type": "str", "required": True},
             "releases": {"type": "path", "required": True},
             "name": {"type": "str", "required": True},
             "wants": {"type": "dict", "required": True},
@@ -84,13 +101,19 @@ def main():
     releases, archive = Path(module.params["releases"]), Path(module.params["archive"])
     if module.check_mode:
         module.exit_json(changed=True, release=name)
+    if module.sha256(str(archive)) != module.params["sha256"]:
+        module.fail_json(
+            msg=f"CHECKSUM_MISMATCH: {archive} is not the archive that the controller packed; nothing of it was used."
+        )
+    # Readable by the account, whatever root's umask is.
+    os.umask(0o022)
     work = releases / ".work"
     shutil.rmtree(str(work), ignore_errors=True)
     release, moved = _free_name(releases, name)
     try:
         work.mkdir(parents=True)
-        _make(release, Path(module.params["checkout"]), archive, work)
-        _prove(release, wants["extras"])
+        _make(release, Path(module.params["checkout"]), archive, work, module.params["user"])
+        _prove(release, wants["extras"], module.params["user"])
         manifest = work / "release.json"
         manifest.write_text(json.dumps({"wants": wants}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         manifest.replace(release / "release.json")
@@ -120,9 +143,10 @@ def _free_name(releases, name):
     return release, number > 1
 
 
-def _make(release, checkout, archive, work):
+def _make(release, checkout, archive, work, user):
     with tarfile.open(str(archive)) as tar:
         tar.extractall(str(work), filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(str(work))  # noqa: S202
+    _check(work, (checkout / "constraints.txt").read_text(encoding="utf-8"))
     uv = _uv(work)
     env = dict(os.environ)
     env.update(UV_CACHE_DIR=str(work / "cache"), UV_PYTHON_DOWNLOADS="never", UV_OFFLINE="1", UV_NO_CONFIG="1")
@@ -130,12 +154,60 @@ def _make(release, checkout, archive, work):
     install = [uv, "pip", "install", "-q", "--python", release / "bin" / "python", "--no-deps", "--no-index"]
     install += ["--find-links", work]
     _run([*install, "--compile-bytecode", "--require-hashes", "-r", work / "requirements.txt"], env)
-    _run([*install, "--compile-bytecode", "--no-build-isolation", checkout], env)
+    _run([*install, "--compile-bytecode", _build(release, checkout, work, user)], env)
+
+
+def _check(work, constraints):
+    """Compare every wheel with the hashes that the commit pins: one of them is run as root to install the others."""
+    pinned = {}
+    for line in constraints.splitlines():
+        begun = re.match(r"([A-Za-z0-9._-]+)==", line)
+        if begun:
+            hashes = pinned.setdefault(_normal(begun.group(1)), set())
+        if line and not line.startswith("#"):
+            hashes.update(re.findall(r"--hash=sha256:([0-9a-f]{64})", line))
+    for wheel in sorted(work.glob("*.whl")):
+        name = _normal(wheel.name.split("-")[0])
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        if name != BUILT and digest not in pinned.get(name, ()):
+            raise StepError(f"{wheel.name} is not the file that constraints.txt of the commit pins; it was not used")
+
+
+def _normal(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _build(release, checkout, work, user):
+    """Build the wheel of the checkout as *user*, whose code it is that a build runs; return where it is for root."""
+    built = work / "built"
+    built.mkdir()
+    _own(built, user)
+    # Isolated: not from the folder it is in, nor from what the environment names.
+    _run(
+        [release / "bin" / "python", "-I", "-m", "hatchling", "build", "-t", "wheel", "-d", built],
+        user=user,
+        cwd=checkout,
+    )
+    names = [path.name for path in built.glob("*.whl")]
+    if len(names) != 1:
+        raise StepError(f"the build of {checkout} left {len(names)} wheels")
+    # The folder is the account's: a link there must not make root read another file.
+    source = os.open(str(built / names[0]), os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(source, "rb") as content:
+        (work / names[0]).write_bytes(content.read())
+    return work / names[0]
+
+
+def _own(folder, user):
+    if os.geteuid() == 0:
+        shutil.chown(str(folder), user)
 
 
 def _uv(work):
     """Take the program out of its wheel: it is needed before there is any environment."""
-    wheel = next(iter(work.glob("uv-*.whl")))
+    wheel = next(iter(work.glob("uv-*.whl")), None)
+    if wheel is None:
+        raise StepError("the archive has no uv, which makes the environment")
     with zipfile.ZipFile(str(wheel)) as content:
         member = next(name for name in content.namelist() if name.endswith("/scripts/uv"))
         target = work / "uv"
@@ -144,15 +216,21 @@ def _uv(work):
     return target
 
 
-def _prove(release, extras):
+def _prove(release, extras, user):
     """Load what native code there is and start each program: what fails here would fail as a daemon."""
     if "worker" in extras:
-        _run([release / "bin" / "python", "-c", "import llama_cpp"])
+        _run([release / "bin" / "python", "-c", "import llama_cpp"], user=user)
     for extra in extras:
-        _run([release / "bin" / PROGRAMS[extra], "--version"])
+        _run([release / "bin" / PROGRAMS[extra], "--version"], user=user)
 
 
-def _run(command, env=None):
+def _run(command, env=None, user=None, cwd=None):
+    """Run a step, as *user* and with nothing of root's environment if there is one and this is root."""
+    options = {}
+    if user is not None and os.geteuid() == 0:
+        account = pwd.getpwnam(user)
+        options = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent", "LANG": "C.UTF-8"}
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -160,8 +238,10 @@ def _run(command, env=None):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=env,
+            cwd=str(cwd or "/"),
             timeout=900,
             check=False,
+            **options,
         )
     except subprocess.TimeoutExpired as error:
         raise StepError(f"{command[0]} did not end within 15 minutes") from error

@@ -6,14 +6,16 @@ import asyncio
 import gc
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import pytest
 import uvicorn
 
-from rbee.daemonkit.http1 import BoundedHttp, connection_of
+from rbee.daemonkit.connections import ConnectionLimits
+from rbee.daemonkit.http1 import BODY_LIMIT_S, HEAD_LIMIT_S, BoundedHttp, connection_of, mark_authenticated
 from tests.support.waiting import eventually
 
 RESET = struct.pack("ii", 1, 0)
@@ -136,10 +138,114 @@ def test_who_asks_too_late_learns_at_once_that_the_client_left() -> None:
     asyncio.run(story())
 
 
+REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\n"
+SLOW_HEAD = b"GET / HTTP/1.1\r\nHost: be"
+SLOW_BODY = b"POST / HTTP/1.1\r\nHost: bees\r\nContent-Length: 9\r\n\r\nhal"
+
+
+async def _reads(_scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await _app(_scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("sent", "limit"),
+    [(b"", HEAD_LIMIT_S), (b"\r\n", HEAD_LIMIT_S), (SLOW_HEAD, HEAD_LIMIT_S), (SLOW_BODY, BODY_LIMIT_S)],
+    ids=["nothing", "an empty line", "half a head", "half a body"],
+)
+def test_a_request_that_comes_too_slowly_is_cut_off(sent: bytes, limit: int) -> None:
+    """A head has 10 s and a body 60 s; then the client is told so and the connection is closed, not before."""
+
+    async def story() -> None:
+        async with _serving(_reads) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            connection = await _one_connection(lambda kept: sent != SLOW_BODY or _has_request(kept))
+            for _ in range(limit - 1):
+                connection.sweep()
+            assert not connection.transport.is_closing()
+            connection.sweep()
+            connection.sweep()
+            assert connection.transport.is_closing()
+            assert (await reader.read()).startswith(REQUEST_TIMEOUT)
+            writer.close()
+
+    asyncio.run(story())
+
+
+def test_an_answer_that_takes_long_and_a_quiet_connection_are_not_cut_off() -> None:
+    """Who waits for an answer, and who keeps a connection for the next request, is not slow."""
+    go_on = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await go_on.wait()
+        await _reads(scope, receive, send)
+
+    async def story() -> None:
+        async with _serving(app) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUEST)
+            connection = await _one_connection(_has_request)
+            for _ in range(2 * BODY_LIMIT_S):
+                connection.sweep()
+            go_on.set()
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            for _ in range(2 * BODY_LIMIT_S):
+                connection.sweep()
+            writer.write(REQUEST)
+            assert (await reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    asyncio.run(story())
+
+
+def test_a_body_behind_a_refusal_is_cut_off_as_well() -> None:
+    """A client that was answered before its body was whole cannot hold the connection by sending on."""
+
+    async def story() -> None:
+        async with _serving(_app) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(SLOW_BODY)
+            await reader.readuntil(b"0\r\n\r\n")
+            writer.write(b"f")
+            connection = await _one_connection(lambda kept: kept.timeout_keep_alive_task is None)
+            for _ in range(BODY_LIMIT_S + 1):
+                connection.sweep()
+            assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(story())
+
+
+def test_connections_that_show_no_key_make_room_for_others() -> None:
+    """Where too many are open, the one that has waited longest goes; one that has shown a key stays."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        mark_authenticated(scope)
+        await _app(scope, receive, send)
+
+    async def story() -> None:
+        async with _serving(app, total=3) as port:
+            known_reader, known_writer = await asyncio.open_connection("127.0.0.1", port)
+            known_writer.write(REQUEST)
+            await known_reader.readuntil(b"0\r\n\r\n")
+            strangers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+            assert await asyncio.wait_for(strangers[0][0].read(), 10) == b""
+            known_writer.write(REQUEST)
+            assert (await known_reader.readuntil(b"0\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            for _, writer in [*strangers, (known_reader, known_writer)]:
+                writer.close()
+
+    asyncio.run(story())
+
+
 @asynccontextmanager
-async def _serving(app: Any) -> AsyncIterator[int]:
+async def _serving(app: Any, *, total: int = 1000) -> AsyncIterator[int]:
     """Serve *app* and give its port."""
-    config = uvicorn.Config(app, http=BoundedHttp, log_config=None, lifespan="off", timeout_keep_alive=3600, ws="none")
+    limits = ConnectionLimits(per_address=256, total=total)
+    http = cast("type[asyncio.Protocol]", partial(BoundedHttp, limits=limits))
+    config = uvicorn.Config(app, http=http, log_config=None, lifespan="off", timeout_keep_alive=3600, ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.create_task(server.serve(sockets=[listening]))
@@ -151,3 +257,20 @@ async def _serving(app: Any) -> AsyncIterator[int]:
 def _kept() -> list[BoundedHttp]:
     gc.collect()
     return [kept for kept in gc.get_objects() if isinstance(kept, BoundedHttp)]
+
+
+def _has_request(kept: BoundedHttp) -> bool:
+    cycle: object = kept.cycle
+    return cycle is not None
+
+
+async def _one_connection(is_ready: Callable[[BoundedHttp], bool]) -> BoundedHttp:
+    """Wait for the server's end of the one connection."""
+    found: list[BoundedHttp] = []
+
+    def look() -> bool:
+        found[:] = [kept for kept in _kept() if is_ready(kept)]
+        return len(found) == 1
+
+    await asyncio.to_thread(eventually, look, within=10, because="the connection is there")
+    return found[0]

@@ -23,6 +23,8 @@ REQUEST = b"GET /bees HTTP/1.1\r\nHost: bees\r\n\r\n"
 
 # Methods that are overridden, or called: their parameters, and whether they are coroutines.
 METHODS = {
+    "HttpToolsProtocol.connection_made": (["transport"], False),
+    "HttpToolsProtocol.handle_websocket_upgrade": ([], False),
     "HttpToolsProtocol.connection_lost": (["exc"], False),
     "HttpToolsProtocol.data_received": (["data"], False),
     "HttpToolsProtocol.on_headers_complete": ([], False),
@@ -31,12 +33,16 @@ METHODS = {
     "HttpToolsProtocol.shutdown": ([], False),
     "HttpToolsProtocol._unset_keepalive_if_required": ([], False),
     "Server.capture_signals": ([], False),
+    "Server.on_tick": (["counter"], True),
     "Server.serve": (["sockets"], True),
     "Server.startup": (["sockets"], True),
 }
 # Attributes of a connection on which a request has come, and of a server: their types.
 ATTRIBUTES = {
     "protocol.cycle": RequestResponseCycle,
+    "protocol.connections": set,
+    "protocol.flow": FlowControl,
+    "protocol.flow.read_paused": bool,
     "protocol.headers": list,
     "protocol.scope": dict,
     "protocol.transport": asyncio.Transport,
@@ -46,7 +52,9 @@ ATTRIBUTES = {
     "cycle.flow": FlowControl,
     "cycle.flow.write_paused": bool,
     "cycle.message_event": asyncio.Event,
+    "cycle.more_body": bool,
     "cycle.response_complete": bool,
+    "cycle.response_started": bool,
     "cycle.scope": dict,
     "cycle.transport": asyncio.Transport,
     "server.config": Config,
@@ -141,6 +149,12 @@ def test_an_option_is_still_known(name: str) -> None:
 def test_signals_are_caught_in_a_context() -> None:
     """`Server.capture_signals` returns a context manager, which a daemon replaces by its own."""
     assert isinstance(uvicorn.Server(Config(_app)).capture_signals(), AbstractContextManager)
+
+
+def test_a_connection_knows_its_client_and_its_timer(insides: SimpleNamespace) -> None:
+    """The address of a client and the timer of an idle connection are there, None where there is none."""
+    assert insides.protocol.client is None
+    assert insides.protocol.timeout_keep_alive_task is None
 
 
 def test_a_cycle_has_the_scope_of_its_connection(insides: SimpleNamespace) -> None:
