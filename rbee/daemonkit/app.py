@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from rbee import __version__
 from rbee.contracts.error_body import ErrorBody
@@ -31,6 +31,7 @@ def create_app(
     lifespan: Lifespan | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     fast_paths: Mapping[str, ASGIApp] | None = None,
+    on_end: Callable[[Scope, int], None] | None = None,
 ) -> ASGIApp:
     """Build the application.
 
@@ -39,6 +40,7 @@ def create_app(
         daemon: the object that the routes depend on, as `app.state.daemon`.
         fast_paths: by path, the application that handles POST requests without FastAPI; the routers describe these
             paths too.
+        on_end: called with the scope and the status of every request at its end (`RequestMiddleware`).
     """
     app = FastAPI(
         title=title,
@@ -56,7 +58,9 @@ def create_app(
         app.include_router(router)
     app.openapi = lambda: _describe(app, authenticator)  # type: ignore[method-assign]
     errors.install(app)
-    return RequestMiddleware(app, authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths)
+    return RequestMiddleware(
+        app, authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths, on_end=on_end
+    )
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -15,6 +15,8 @@ from rbee import lifeline
 
 if TYPE_CHECKING:
     from rbee.config.paths import Paths
+    from rbee.queen.database import Database
+    from rbee.queen.keys.store import ClientKeys
     from rbee.queen.local_hive.prestart import PrestartedHive
     from rbee.queen.local_hive.process import HiveLauncher, HiveProcess
     from rbee.queen.settings import QueenSettings
@@ -75,7 +77,8 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
     from rbee.daemonkit.server import serve
     from rbee.queen.app import create_app
     from rbee.queen.daemon import Queen
-    from rbee.queen.fleet.node_store import NodeStore
+    from rbee.queen.database import Database
+    from rbee.queen.keys.store import ClientKeys
     from rbee.queen.local_hive.supervisor import LocalHive
 
     local = None
@@ -84,12 +87,21 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
             launcher, launched, port=settings.local_hive_port, start_timeout_s=settings.hive_start_timeout_s
         )
     secret = settings.database_url
-    store = NodeStore(secret.get_secret_value() if secret is not None else None, paths)
-    asyncio.run(store.open())
-    queen = Queen(settings, paths, store, local, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add)
+    database = Database(secret.get_secret_value() if secret is not None else None, paths)
+    client_keys = ClientKeys(database, paths)
+    asyncio.run(_open(database, client_keys))
+    queen = Queen(
+        settings, paths, database, client_keys, local, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add
+    )
     address = f"{settings.host}:{sock.getsockname()[1]}"
     serve(create_app(queen, key, address), sock, lambda: queen.drain, owner, successor=systemd.store_socket(sock))
     lock.release()
+
+
+async def _open(database: Database, client_keys: ClientKeys) -> None:
+    """Open the database if there is one, and read the keys in it."""
+    await database.open()
+    await client_keys.load()
 
 
 def _launcher(paths: Paths, *, ephemeral: bool) -> HiveLauncher:

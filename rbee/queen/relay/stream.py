@@ -15,8 +15,10 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
+from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import UpstreamConnection, UpstreamError
 from rbee.queen.relay.response_sink import ByteSink, ResponseSink
+from rbee.queen.relay.token_usage import TAIL_BYTES, body_usage, stream_usage, without_counts
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
@@ -59,6 +61,16 @@ class StreamObserver:
         self.terminator_seen = False
         self._markers = STREAM_MARKERS[dialect]
         self._rest = b""
+        # For the usage, which is at the beginning and at the end: chunks, looked into only afterwards.
+        self._first = self._before = self._last = b""
+        self._whole = False
+
+    @property
+    def usage(self) -> Usage:
+        """Return what the answer used so far."""
+        if self._whole:
+            return body_usage(self._last)
+        return stream_usage(self._first, self._before + self._last, self.tokens)
 
     @property
     def ended(self) -> bool:
@@ -75,6 +87,7 @@ class StreamObserver:
         else:
             self._rest = data[cut:]
             data = data[:cut]
+        self._before, self._last = self._last, data
         markers = self._markers
         self.tokens += data.count(markers.token)
         for marker in markers.done:
@@ -84,7 +97,15 @@ class StreamObserver:
             self.failed = True
         if self.done and (markers.last is None or markers.last in data):
             self.terminator_seen = True
+        if self.done or not self._first:
+            self._first = self._first or data
+            return without_counts(data)
         return data
+
+    def feed_whole(self, data: bytes) -> None:
+        """Observe a chunk of an answer that is no stream."""
+        self._whole = True
+        self._last = (self._last + data)[-TAIL_BYTES:]
 
     @property
     def held_bytes(self) -> int:
@@ -164,6 +185,7 @@ async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer:
     """
     try:
         while data := await upstream.read():
+            observer.feed_whole(data)
             await out.start()
             await out.send(data)
     except UpstreamError as error:

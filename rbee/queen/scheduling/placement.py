@@ -39,7 +39,8 @@ _TOLERANCE_DIVISOR = 2  # by a half of its slots a worker that has read the prom
 class PlacementRequest:
     """The model to run, and where if that matters. `model` is any spelling, `aliases` others that mean the same.
 
-    `prefix_hashes` are those of its prompt (`prefix_index`).
+    `prefix_hashes` are those of its prompt (`prefix_index`). Without `may_fetch` a worker is started only where the
+    model's file is.
     """
 
     model: str
@@ -48,6 +49,7 @@ class PlacementRequest:
     device: int | None = None
     aliases: frozenset[str] = frozenset()
     prefix_hashes: PrefixHashes = ()
+    may_fetch: bool = True
 
     def matches(self, reference: str) -> bool:
         """Return whether *reference* is the requested model."""
@@ -240,6 +242,9 @@ def _choose_spawn_site(
             rejected.append(rejections.insufficient_memory(hive, best, need))
             continue
         present = any(request.matches(entry.reference) and entry.problem is None for entry in hive.models)
+        if not present and not request.may_fetch:
+            rejected.append(rejections.model_missing(hive))
+            continue
         sites.append(
             ((not present, -best.free_bytes, hive.node), SpawnWorker(hive.node, backend, request.device, present))
         )

@@ -35,7 +35,7 @@ class RoutingOptions(BaseModel):
 class CompatRequest:
     """A request of an OpenAI- or Anthropic-compatible client; its body is for the worker to read.
 
-    `model` is a reference, `prefix_hashes` are those of its prompt.
+    `model` is a reference, `prefix_hashes` are those of its prompt. Without `may_fetch` the model must be there.
     """
 
     model: str
@@ -44,6 +44,7 @@ class CompatRequest:
     stream: bool
     prefix_hashes: PrefixHashes
     options: RoutingOptions
+    may_fetch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,16 @@ class UpstreamRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def placement_request(request: TaskRequest | CompatRequest) -> PlacementRequest:
-    """Return what placement is asked for *request*."""
+def placement_request(request: TaskRequest | CompatRequest, *, may_fetch: bool = True) -> PlacementRequest:
+    """Return what placement is asked for *request*; without *may_fetch* the model must be there already."""
     options: RoutingOptions | TaskRequest
     if isinstance(request, CompatRequest):
         options, hashes = request.options, request.prefix_hashes
     else:
         options, hashes = request, prefix_hashes(request.inference())
-    return PlacementRequest(request.model, options.node, options.backend, options.device, prefix_hashes=hashes)
+    return PlacementRequest(
+        request.model, options.node, options.backend, options.device, prefix_hashes=hashes, may_fetch=may_fetch
+    )
 
 
 def build_upstream_request(request: TaskRequest | CompatRequest, task_id: str) -> UpstreamRequest:
