@@ -29,7 +29,8 @@ class Right(StrEnum):
 class KeyName(BaseModel):
     """The name of a key: `POST /v2/keys/remove`."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Few queens need them, none at its start.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     name: KeyText
 

@@ -117,7 +117,7 @@ def _line(scope: Scope, who: str, status: int, error: RbeeError | None, left_out
     host = (scope.get("client") or ("",))[0]
     line: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
-        "who": who or "unknown",
+        "who": who or None,  # nobody: no key, or none that is known
         "from": host,
         "action": f"{scope['method']} {scope['path']}"[:MAX_TEXT],
         "what": state.get("what", {}),

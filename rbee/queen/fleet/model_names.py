@@ -82,6 +82,11 @@ def declared_names(aliases: Mapping[str, str], hives: Iterable[Hive], allowed: C
     return [*sorted(aliases), *listed]
 
 
+def name_cards(names: Iterable[str], *, created: int) -> list[ModelCard]:
+    """Return names in the form of a list of models."""
+    return [ModelCard(id=name, created=created) for name in names]
+
+
 def model_cards(aliases: Mapping[str, str], hives: Iterable[Hive], *, created: int) -> list[ModelCard]:
     """List the names that are taken: aliases, then what is in a catalog or served somewhere."""
     known = list(hives)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.keys import Right
-from rbee.contracts.models import ModelCard, ModelCards
+from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import read_body
 from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
@@ -21,7 +21,7 @@ from rbee.daemonkit.http1 import connection_of
 from rbee.daemonkit.json_body import JsonBody, parse_as
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.fleet.model_names import declared_names, model_cards
+from rbee.queen.fleet.model_names import declared_names, model_cards, name_cards
 from rbee.queen.keys.access import Client, check_placement, require
 from rbee.queen.routes import redirect
 from rbee.queen.routes.dependencies import ClientDep, QueenDep, client_of
@@ -50,8 +50,7 @@ async def models(queen: QueenDep, client: ClientDep) -> ModelCards:
     aliases, hives, created = queen.tasks.aliases, queen.fleet.registry.hives(), int(queen.started_unix)
     if client.operates and client.models is None:
         return ModelCards(data=model_cards(aliases, hives, created=created))
-    names = declared_names(aliases, hives, client.models)
-    return ModelCards(data=[ModelCard(id=name, created=created) for name in names])
+    return ModelCards(data=name_cards(declared_names(aliases, hives, client.models), created=created))
 
 
 class CompatEndpoint(Response):
