@@ -61,8 +61,9 @@ class StreamObserver:
         self.terminator_seen = False
         self._markers = STREAM_MARKERS[dialect]
         self._rest = b""
-        # For the usage, which is at the beginning and at the end: chunks, looked into only afterwards.
-        self._first = self._before = self._last = b""
+        # The counts are at the beginning and at the end: what is between is only passed on.
+        self._between = False
+        self._first = self._last = self._end = b""
         self._whole = False
 
     @property
@@ -70,7 +71,7 @@ class StreamObserver:
         """Return what the answer used so far."""
         if self._whole:
             return body_usage(self._last)
-        return stream_usage(self._first, self._before + self._last, self.tokens)
+        return stream_usage(self._first, self._end, self.tokens)
 
     @property
     def ended(self) -> bool:
@@ -87,25 +88,34 @@ class StreamObserver:
         else:
             self._rest = data[cut:]
             data = data[:cut]
-        self._before, self._last = self._last, data
         markers = self._markers
         self.tokens += data.count(markers.token)
         for marker in markers.done:
             if marker in data and _begins_line(data, marker):
-                self.done = True
+                self.done, self._between = True, False
         if markers.failed in data and _begins_line(data, markers.failed):
             self.failed = True
-        if self.done and (markers.last is None or markers.last in data):
-            self.terminator_seen = True
-        if self.done or not self._first:
-            self._first = self._first or data
-            return without_counts(data)
-        return data
+        if self._between:
+            self._last = data
+            return data
+        return self._feed_edge(data)
 
     def feed_whole(self, data: bytes) -> None:
         """Observe a chunk of an answer that is no stream."""
         self._whole = True
         self._last = (self._last + data)[-TAIL_BYTES:]
+
+    def _feed_edge(self, data: bytes) -> bytes:
+        """Observe the first lines of a stream, or the last ones; return them without the counts."""
+        self._first = self._first or data
+        if self.done:
+            last = self._markers.last
+            if last is None or last in data:
+                self.terminator_seen = True
+            # The counts come right before the end, which may have been torn off them on its way.
+            self._end = self._end or self._last + data
+        self._last, self._between = data, bool(self._first) and not self.done
+        return without_counts(data)
 
     @property
     def held_bytes(self) -> int:
