@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from rbee.errors import RbeeError
 if TYPE_CHECKING:
     from logging.handlers import RotatingFileHandler
 
+log = logging.getLogger(__name__)
 MAX_BYTES: Final = 10_000_000
 COPIES: Final = 5
 MAX_TEXT: Final = 256
@@ -96,6 +98,10 @@ class Audit:
         class PrivateFile(RotatingFileHandler):
             def _open(self) -> Any:
                 return open(self.baseFilename, self.mode, encoding=self.encoding, errors=self.errors, opener=_private)
+
+            def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+                reason = str(sys.exc_info()[1])
+                log.error("audit not written", extra={"fields": {"reason": reason, "line": record.msg}})
 
         return PrivateFile(
             self._path, maxBytes=MAX_BYTES, backupCount=COPIES, encoding="utf-8", errors="replace", delay=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 from rbee.contracts.errors import ErrorCode
@@ -12,6 +13,8 @@ from rbee.queen.daemon import Queen
 from rbee.queen.fleet.model_names import MOST_LISTED, SCHEMES, declared_names, resolve, resolve_declared
 from rbee.queen.keys.access import Client, check_model, require
 from rbee.queen.scheduling.placement import PlacementRequest
+
+log = logging.getLogger(__name__)
 
 
 class NamedModel(NamedTuple):
@@ -39,6 +42,8 @@ async def find_model(queen: Queen, client: Client, name: str) -> NamedModel:
     try:
         await _wait_for_models(queen, name)
     except RbeeError as error:
+        fields = {"client": client.name, "code": error.code.value, "reason": error.message}
+        log.warning("task refused", extra={"fields": fields})
         raise reduced_error(error) from error
     hives = queen.fleet.registry.hives()
     reference = resolve_declared(name, aliases, hives)

@@ -11,17 +11,17 @@ from tests.support.machine import Machine
 
 
 @pytest.fixture(name="keys")
-def _keys() -> dict[str, str]:
-    """Hold the keys that were given out, by client."""
+def keys_given_out() -> dict[str, str]:
+    """Hold the keys that were given out, by client; the name has no underscore, so that it is imported with all."""
     return {}
 
 
-@given(parsers.parse('a key for the client "{name}"'))
+@given(parsers.re(r'a key for the client "(?P<name>\w+)"'))
 def has_key(machine: Machine, keys: dict[str, str], name: str) -> None:
     add_key(machine, keys, name, "")
 
 
-@given(parsers.parse('a key for the client "{name}" with "{options}"'))
+@given(parsers.re(r'a key for the client "(?P<name>\w+)" with "(?P<options>[^"]+)"'))
 def has_key_with(machine: Machine, keys: dict[str, str], name: str, options: str) -> None:
     add_key(machine, keys, name, options)
 
@@ -39,7 +39,7 @@ def chat(machine: Machine, key: str, model: str, **headers: str) -> httpx.Respon
     return httpx.post(url, json=body, headers=sent, timeout=60, trust_env=False)
 
 
-@when(parsers.parse('the client "{name}" chats with "{model}"'), target_fixture="response")
+@when(parsers.re(r'the client "(?P<name>\w+)" chats with "(?P<model>[^"]+)"'), target_fixture="response")
 def chats(machine: Machine, keys: dict[str, str], name: str, model: str) -> httpx.Response:
     return chat(machine, keys[name], model)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.queen.audit import REFUSALS_A_MINUTE, RefusalLimit, subject
+from rbee.queen.audit import REFUSALS_A_MINUTE, Audit, RefusalLimit, subject
 from rbee.queen.fleet.model_names import declared_names, resolve_declared
 from rbee.queen.keys.access import ADMIN, Client, check_limits, check_model, check_priority
 from rbee.queen.keys.usage import Usage
@@ -189,3 +191,32 @@ def test_the_audit_notes_what_it_is_about_and_no_secret() -> None:
     assert subject(body, {}) == {"name": "attic", "model": "https://h/m?...", "hives": ["a", "..."]}
     assert subject(b"[1]", {"node": "x" * 500}) == {"node": "x" * 256}
     assert subject(b"no JSON", {}) == {}
+
+
+def test_an_audit_that_cannot_be_written_is_in_the_log_and_fails_no_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was done is kept there, with the reason; links are not followed."""
+    (tmp_path / "audit.log").symlink_to(tmp_path / "elsewhere")
+    audit = Audit(tmp_path / "audit.log", inference=lambda _: False, now=lambda: NOON)
+    state = {"client": "operator", "operates": True, "what": {"name": "eve"}}
+
+    audit.note({"method": "POST", "path": "/v2/keys/add", "state": state, "client": ("10.0.0.7", 1)}, 201)
+
+    (record,) = caplog.records
+    assert record.message == "audit not written"
+    assert "eve" in record.fields["line"]  # type: ignore[attr-defined]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_reading_and_inference_are_no_actions(tmp_path: Path) -> None:
+    """The audit is about what changes something, and about refusals; its file begins with the first of them."""
+    audit = Audit(tmp_path / "audit.log", inference=lambda path: path == "/v1/chat", now=lambda: NOON)
+    state = {"client": "operator", "operates": True}
+
+    for method, path in (("GET", "/v2/keys/list"), ("HEAD", "/metrics"), ("POST", "/v1/chat")):
+        audit.note({"method": method, "path": path, "state": dict(state), "client": None}, 200)
+    assert not (tmp_path / "audit.log").exists()
+
+    audit.note({"method": "DELETE", "path": "/v2/models", "state": dict(state), "client": None}, 204)
+    assert (tmp_path / "audit.log").stat().st_mode & 0o777 == 0o600
