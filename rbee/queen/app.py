@@ -28,10 +28,13 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
     for module in _OPERATORS:
         operators.include_router(module.router)
 
+    audit = Audit(queen.paths.logs / "audit.log", inference=_is_inference)
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with queen.running():
             yield
+        audit.close()
 
     return create_base(
         "queen-rbee",
@@ -46,7 +49,7 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
         routers=[*(module.router for module in _CLIENTS), operators],
         lifespan=lifespan,
         fast_paths=compat.endpoints(queen),
-        on_end=Audit(queen.paths.logs / "audit.log", inference=_is_inference).note,
+        on_end=audit.note,
     )
 
 

@@ -88,6 +88,11 @@ class Audit:
         if left_out is not None:
             self._write(_line(scope, who, status, error, left_out, self._now()))
 
+    def close(self) -> None:
+        """Close the file, if anything was written."""
+        if "_file" in self.__dict__:
+            self._file.close()
+
     def _write(self, line: dict[str, Any]) -> None:
         self._file.handle(logging.makeLogRecord({"msg": json.dumps(line, ensure_ascii=False)}))
 

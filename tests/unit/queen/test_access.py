@@ -219,4 +219,5 @@ def test_reading_and_inference_are_no_actions(tmp_path: Path) -> None:
     assert not (tmp_path / "audit.log").exists()
 
     audit.note({"method": "DELETE", "path": "/v2/models", "state": dict(state), "client": None}, 204)
+    audit.close()
     assert (tmp_path / "audit.log").stat().st_mode & 0o777 == 0o600
