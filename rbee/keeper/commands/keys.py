@@ -20,8 +20,8 @@ def _number(low: int, high: int) -> Callable[[click.Context, click.Parameter, st
     def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
         if value is None or value.lower() in _NONE:
             return value and "none"
-        number: click.ParamType = click.IntRange(low, high)
-        return number.convert(value, param, ctx)
+        kind: Any = click.IntRange(low, high)
+        return kind.convert(value, param, ctx)
 
     return parse
 

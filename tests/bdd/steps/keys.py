@@ -32,7 +32,7 @@ def add_key(machine: Machine, keys: dict[str, str], name: str, options: str) -> 
     keys[name] = made.stdout.strip()
 
 
-def chat(machine: Machine, key: str, model: str, **headers: str) -> httpx.Response:
+def chat_with_key(machine: Machine, key: str, model: str, **headers: str) -> httpx.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "Bees?"}], "max_tokens": 5}
     sent = {"Authorization": f"Bearer {key}"} | {f"X-Rbee-{name}": value for name, value in headers.items()}
     url = f"{queen_of(machine).url}/v1/chat/completions"
@@ -41,7 +41,7 @@ def chat(machine: Machine, key: str, model: str, **headers: str) -> httpx.Respon
 
 @when(parsers.re(r'the client "(?P<name>\w+)" chats with "(?P<model>[^"]+)"'), target_fixture="response")
 def chats(machine: Machine, keys: dict[str, str], name: str, model: str) -> httpx.Response:
-    return chat(machine, keys[name], model)
+    return chat_with_key(machine, keys[name], model)
 
 
 @when(
@@ -51,7 +51,7 @@ def chats(machine: Machine, keys: dict[str, str], name: str, model: str) -> http
 def chats_somewhere(
     machine: Machine, keys: dict[str, str], name: str, model: str, what: str, value: str
 ) -> httpx.Response:
-    return chat(machine, keys[name], model, **{what.capitalize(): value})
+    return chat_with_key(machine, keys[name], model, **{what.capitalize(): value})
 
 
 @then("the client is answered")

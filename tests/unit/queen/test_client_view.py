@@ -13,6 +13,7 @@ from rbee.contracts.queen import Progress
 from rbee.contracts.tasks import Narration, TaskPlaced
 from rbee.errors import RbeeError
 from rbee.queen.client_view import reduced_error, reduced_event
+from rbee.queen.progress import Event
 
 SECRETS = ("/var/lib/secret", "10.0.0.7", "attic", "worker-3f9c")
 OWN = {
@@ -62,7 +63,7 @@ def test_busy_keeps_its_numbers_and_when_to_come_back() -> None:
 def test_progress_shows_how_far_and_not_from_where() -> None:
     """Bytes and layers pass; paths, reasons, nodes and workers do not."""
     text = " ".join(SECRETS)
-    events = [
+    events: list[Event] = [
         Progress(download=DownloadProgress(stage="retrying", bytes_downloaded=5, local_path=text, reason=text)),
         TaskPlaced(task_id="t", node="attic", worker_id="worker-3f9c", backend=Backend.CPU, device=0, warm=True),
         *(Narration(actor="rbee-hive", action=action, human=text) for action in ("download", "retry", "spawn", "new")),
