@@ -51,13 +51,17 @@ class QueenClient:
         """Remove a node from the registry."""
         self._daemon.json("POST", "/v2/registry/beehives/remove", body={"node_name": node})
 
-    def add_key(self, name: str) -> Json:
-        """Create a key for a client (`ClientKey`)."""
-        return self._object("POST", "/v2/keys/add", body={"name": name})
+    def add_key(self, spec: Json) -> Json:
+        """Create a key for a client (`KeySpec`, `KeyCreated`)."""
+        return self._object("POST", "/v2/keys/add", body=spec)
 
-    def clients(self) -> list[Json]:
-        """Return the clients that have a key (`ClientName`)."""
-        return self._list("/v2/keys/list", "clients")
+    def change_key(self, change: Json) -> Json:
+        """Change what a client's key allows (`KeyChange`, `KeyInfo`)."""
+        return self._object("POST", "/v2/keys/set", body=change)
+
+    def keys(self) -> list[Json]:
+        """Return the keys of clients (`KeyInfo`)."""
+        return self._list("/v2/keys/list", "keys")
 
     def remove_key(self, name: str) -> None:
         """Revoke a client's key."""

@@ -21,6 +21,8 @@ class ErrorCode(StrEnum):
     MISSING_API_KEY = "MISSING_API_KEY"
     INVALID_API_KEY = "INVALID_API_KEY"
     MODEL_ACCESS_DENIED = "MODEL_ACCESS_DENIED"
+    FORBIDDEN = "FORBIDDEN"
+    TOO_MANY_REQUESTS = "TOO_MANY_REQUESTS"
     NODE_NOT_FOUND = "NODE_NOT_FOUND"
     MODEL_NOT_FOUND = "MODEL_NOT_FOUND"
     WORKER_NOT_FOUND = "WORKER_NOT_FOUND"
@@ -119,6 +121,12 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.MODEL_ACCESS_DENIED: ErrorSpec(
         403, "permission_error", "Accept the model's terms on its hub page, then set HF_TOKEN for the hive."
+    ),
+    ErrorCode.FORBIDDEN: ErrorSpec(
+        403, "permission_error", "Ask the operator for a key that may do this: rbee-keeper keys set NAME --help"
+    ),
+    ErrorCode.TOO_MANY_REQUESTS: ErrorSpec(
+        429, "rate_limit_error", "Wait as long as Retry-After says, or ask the operator for a higher limit.", 1
     ),
     ErrorCode.NODE_NOT_FOUND: ErrorSpec(
         404, _NOT_FOUND, "Add it: rbee-keeper config set-ssh --node NAME --host ADDRESS --user USER"

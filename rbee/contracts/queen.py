@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.hives import HiveInfo, LogsQuery, NodeInfo, NodeText
-from rbee.contracts.ids import CLIENT_NAME, LOCALHOST_NODE
+from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress, ModelText
 from rbee.contracts.workers import Quarantine, SpawnRequest, WorkerHealth, WorkerInfo
 
@@ -47,27 +47,6 @@ class BeehiveList(BaseModel):
     """`GET /v2/registry/beehives/list`."""
 
     beehives: list[NodeInfo]
-
-
-class ClientName(BaseModel):
-    """The name of a client: `POST /v2/keys/add` and `/remove`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str = Field(pattern=CLIENT_NAME)
-
-
-class ClientKey(BaseModel):
-    """The response to `POST /v2/keys/add`, the only one that contains the key."""
-
-    name: str
-    key: str
-
-
-class ClientList(BaseModel):
-    """`GET /v2/keys/list`: the clients that have a key."""
-
-    clients: list[ClientName]
 
 
 class NodeQuery(BaseModel):

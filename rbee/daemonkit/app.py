@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from rbee import __version__
 from rbee.contracts.error_body import ErrorBody
@@ -32,6 +32,7 @@ def create_app(
     max_body_bytes: int = MAX_BODY_BYTES,
     fast_paths: Mapping[str, ASGIApp] | None = None,
     around: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+    on_end: Callable[[Scope, int], None] | None = None,
 ) -> ASGIApp:
     """Build the application.
 
@@ -41,6 +42,7 @@ def create_app(
         fast_paths: by path, the application that handles POST requests without FastAPI; the routers describe these
             paths too.
         around: wraps the application that requests reach once they are authenticated.
+        on_end: called with the scope and the status of every request at its end (`RequestMiddleware`).
     """
     app = FastAPI(
         title=title,
@@ -59,7 +61,7 @@ def create_app(
     app.openapi = lambda: _describe(app, authenticator)  # type: ignore[method-assign]
     errors.install(app)
     return RequestMiddleware(
-        around(app), authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths
+        around(app), authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths, on_end=on_end
     )
 
 

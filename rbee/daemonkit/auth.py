@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.tickets import Tickets
 from rbee.errors import RbeeError
 
-OPERATOR = "operator"
-"""The identity of a request with the daemon's own key."""
 
-TICKET = "ticket"
-"""The identity of a request with a ticket."""
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sends a request, by the name of the key."""
 
-KeyCheck = Callable[[str, str], str | None]
+    name: str
+
+
+OPERATOR: Final = Caller("operator")
+"""The caller with the daemon's own key."""
+
+TICKET: Final = Caller("ticket")
+"""The caller with a ticket."""
+
+ANONYMOUS: Final = Caller("")
+"""Anybody, on an open path."""
+
+KeyLookup = Callable[[str, str], Caller | None]
 
 
 class Authenticator:
@@ -25,7 +38,9 @@ class Authenticator:
         daemon: its name and address, for messages.
         key: the key that opens every route.
         open_paths: paths that need no key (health).
-        client_key_lookup: (path, key) -> the client that may call the path with this key, or None.
+        operator: the caller that has *key*.
+        client_key_lookup: (path, key) -> the client that may call the path with this key, or None. It raises RbeeError
+            for a key that is known and not valid any more.
         tickets: accepts single requests without a key.
     """
 
@@ -35,22 +50,24 @@ class Authenticator:
         key: str,
         *,
         open_paths: Collection[str],
-        client_key_lookup: KeyCheck | None = None,
+        operator: Caller = OPERATOR,
+        client_key_lookup: KeyLookup | None = None,
         tickets: Tickets | None = None,
     ) -> None:
         self._daemon = daemon
         self._key = key.encode()
         self.open_paths = frozenset(open_paths)
+        self._operator = operator
         self._client_key_lookup = client_key_lookup
         self._tickets = tickets
 
-    def check(self, path: str, authorization: bytes | None, query: bytes = b"") -> str | None:
-        """Return the identity of the caller, None for an open path.
+    def check(self, path: str, authorization: bytes | None, query: bytes = b"") -> Caller:
+        """Return the caller.
 
         Raises RbeeError MISSING_API_KEY or INVALID_API_KEY.
         """
         if path in self.open_paths:
-            return None
+            return ANONYMOUS
         # Before the key: a redirected client may send the queen's key along.
         if query and self._tickets is not None and self._tickets.redeem(path, query):
             return TICKET
@@ -59,8 +76,8 @@ class Authenticator:
             raise RbeeError(ErrorCode.MISSING_API_KEY, f"{self._daemon} requires an API key, and the request has none.")
         key = key.strip()
         if hmac.compare_digest(key, self._key):
-            return OPERATOR
-        owner = self._client_key_lookup(path, key.decode("latin-1")) if self._client_key_lookup is not None else None
-        if owner is not None:
-            return owner
+            return self._operator
+        caller = self._client_key_lookup(path, key.decode("latin-1")) if self._client_key_lookup is not None else None
+        if caller is not None:
+            return caller
         raise RbeeError(ErrorCode.INVALID_API_KEY, f"{self._daemon} does not accept this API key.")

@@ -67,7 +67,14 @@ COMPAT_ROUTES: Final = (
 )
 
 # The types that Anthropic's clients distinguish; all others are `api_error`.
-_ANTHROPIC_TYPES = {400: "invalid_request_error", 404: "not_found_error", 503: "overloaded_error"}
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 
 
 def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -> bytes:

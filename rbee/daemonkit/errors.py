@@ -100,6 +100,7 @@ def validation_error(errors: list[Any]) -> RbeeError:
 
 async def _on_rbee_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RbeeError)
+    request.scope["state"]["error"] = error
     return error_response(error, request_id_of(request))
 
 

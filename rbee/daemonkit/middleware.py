@@ -9,14 +9,14 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import REQUEST_ID_HEADER, new_id
-from rbee.daemonkit.auth import Authenticator
+from rbee.daemonkit.auth import ANONYMOUS, Authenticator
 from rbee.daemonkit.errors import MAX_PATH_CHARS, error_response, internal_error
 from rbee.daemonkit.http1 import mark_authenticated
 from rbee.errors import RbeeError
@@ -37,6 +37,8 @@ class RequestMiddleware:
     Args:
         fast_paths: by path, the application that handles POST requests: without FastAPI's routing and dependencies,
             which cost more than a short response itself.
+        on_end: called with the scope and the status of every request at its end; its state has the `caller`, and the
+            `error` that it was answered with.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class RequestMiddleware:
         authenticator: Authenticator,
         max_body_bytes: int,
         fast_paths: Mapping[str, ASGIApp] | None = None,
+        on_end: Callable[[Scope, int], None] | None = None,
     ) -> None:
         self._app = app
+        self._on_end = on_end
         self._fast_paths = fast_paths or {}
         self._authenticator = authenticator
         self._max_body_bytes = max_body_bytes
@@ -94,9 +98,9 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            client = self._authenticator.check(scope["path"], _key(headers), scope["query_string"])
-            scope["state"]["client"] = client
-            if client is not None:
+            caller = self._authenticator.check(scope["path"], _key(headers), scope["query_string"])
+            scope["state"]["caller"], scope["state"]["client"] = caller, caller.name
+            if caller is not ANONYMOUS:
                 mark_authenticated(scope)
             self._check_length(headers.get(b"content-length"))
             fast_path = self._fast_paths.get(scope["path"]) if scope["method"] == "POST" else None
@@ -107,6 +111,7 @@ class RequestMiddleware:
                 routed = _for_fastapi(scope)
                 await self._app(routed, self._bounded(receive), send_out)
         except RbeeError as error:
+            scope["state"]["error"] = error
             await error_response(error, request_id)(scope, receive, send_out)
         except Exception:
             log.exception("BUG: unhandled error", extra={"fields": {"path": scope["path"][:MAX_PATH_CHARS]}})
@@ -115,6 +120,8 @@ class RequestMiddleware:
         finally:
             # Without a status the client left before there was one.
             self._log(routed, scope["method"], status or _CLIENT_LEFT, time.perf_counter() - began)
+            if self._on_end is not None:
+                self._on_end(scope, status or _CLIENT_LEFT)
 
     def _check_length(self, text: bytes | None) -> None:
         if text is not None and text.isdigit() and int(text) > self._max_body_bytes:
@@ -155,6 +162,9 @@ class RequestMiddleware:
             "status": status,
             "ms": round(seconds * 1000, 1),
         }
+        client = scope["state"].get("client")
+        if client:
+            fields["client"] = client
         log.log(level, "request", extra={"fields": fields})
 
     def _report_later(self) -> None:

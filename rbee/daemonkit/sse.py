@@ -60,8 +60,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the generator ends, the client disconnects, or *until* is set."""
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        request_id = scope.get("state", {}).get("request_id")
-        sending = asyncio.ensure_future(self._send_all(send, request_id))
+        sending = asyncio.ensure_future(self._send_all(send, scope.get("state", {})))
         leaving = asyncio.ensure_future(wait_for_disconnect(receive))
         waits: set[asyncio.Future[Any]] = {sending, leaving}
         if self._until is not None:
@@ -81,7 +80,8 @@ class EventStream(Response):
         if sending.done() and not sending.cancelled():
             sending.result()
 
-    async def _send_all(self, send: Send, request_id: str | None) -> None:
+    async def _send_all(self, send: Send, state: dict[str, Any]) -> None:
+        request_id = state.get("request_id")
         iterator = self._events.__aiter__()
         pending: asyncio.Future[bytes] | None = None
         try:
@@ -97,6 +97,7 @@ class EventStream(Response):
                         return
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         except RbeeError as error:
+            state["error"] = error
             await send({"type": "http.response.body", "body": encode_error(error, request_id), "more_body": True})
         except asyncio.CancelledError:
             if pending is not None:

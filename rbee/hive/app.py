@@ -9,11 +9,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from rbee.daemonkit.app import create_app as create_base
-from rbee.daemonkit.auth import Authenticator
+from rbee.daemonkit.auth import Authenticator, Caller
 from rbee.hive.daemon import Hive
 from rbee.hive.routes import admin, backends, control, logs, models, workers
 
 READY_PATH = "/v1/workers/ready"
+_WORKER = Caller("worker")
 
 
 def create_app(hive: Hive, key: str, address: str) -> ASGIApp:
@@ -22,7 +23,7 @@ def create_app(hive: Hive, key: str, address: str) -> ASGIApp:
         f"the hive at {address}",
         key,
         open_paths=["/v1/health"],
-        client_key_lookup=lambda path, given: "worker" if path == READY_PATH and hive.workers.has_key(given) else None,
+        client_key_lookup=lambda path, given: _WORKER if path == READY_PATH and hive.workers.has_key(given) else None,
     )
 
     @asynccontextmanager

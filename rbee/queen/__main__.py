@@ -15,6 +15,8 @@ from rbee import lifeline
 
 if TYPE_CHECKING:
     from rbee.config.paths import Paths
+    from rbee.queen.database import Database
+    from rbee.queen.keys.store import ClientKeys
     from rbee.queen.local_hive.prestart import PrestartedHive
     from rbee.queen.local_hive.process import HiveLauncher, HiveProcess
     from rbee.queen.settings import QueenSettings
@@ -78,7 +80,8 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
     from rbee.daemonkit.server import serve
     from rbee.queen.app import create_app
     from rbee.queen.daemon import Queen
-    from rbee.queen.fleet.node_store import NodeStore
+    from rbee.queen.database import Database
+    from rbee.queen.keys.store import ClientKeys
     from rbee.queen.local_hive.supervisor import LocalHive
 
     local = None
@@ -86,10 +89,19 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
         local = LocalHive(
             launcher, launched, port=settings.local_hive_port, start_timeout_s=settings.hive_start_timeout_s
         )
-    store = NodeStore(database, paths)
-    asyncio.run(store.open())
+    store = Database(database, paths)
+    client_keys = ClientKeys(store, paths)
+    asyncio.run(_open(store, client_keys))
     queen = Queen(
-        settings, paths, store, local, key=key, aliases=_aliases(), ephemeral=owner.owned, on_key=redactor.add
+        settings,
+        paths,
+        store,
+        client_keys,
+        local,
+        key=key,
+        aliases=_aliases(),
+        ephemeral=owner.owned,
+        on_key=redactor.add,
     )
     address = f"{settings.host}:{sock.getsockname()[1]}"
     serve(
@@ -101,6 +113,12 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
         max_connections_per_address=settings.max_connections_per_address,
     )
     lock.release()
+
+
+async def _open(database: Database, client_keys: ClientKeys) -> None:
+    """Open the database if there is one, and read the keys in it."""
+    await database.open()
+    await client_keys.load()
 
 
 def _launcher(paths: Paths, *, ephemeral: bool) -> HiveLauncher:

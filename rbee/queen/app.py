@@ -1,35 +1,57 @@
-"""Build the queen's application: its routes behind its key."""
+"""Build the queen's application: its routes behind its keys."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Authenticator
+from rbee.queen.audit import Audit
 from rbee.queen.daemon import Queen
-from rbee.queen.routes import admin, compat, hives, keys, logs, models, nodes, tasks, workers
+from rbee.queen.keys.access import ADMIN
+from rbee.queen.routes import admin, compat, health, hives, keys, logs, models, nodes, tasks, workers
+from rbee.queen.routes.dependencies import require_operator
+from rbee.queen.tasks.upstream_request import DIALECTS
+
+# What a key that may only infer opens; everything else is the operator's.
+_CLIENTS = (health, tasks, compat)
+_OPERATORS = (admin, nodes, hives, workers, models, keys, logs)
 
 
 def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
     """Return the application to serve. *address* is for messages."""
-    modules = (admin, nodes, hives, workers, models, tasks, keys, logs, compat)
+    operators = APIRouter(dependencies=[Depends(require_operator)])
+    for module in _OPERATORS:
+        operators.include_router(module.router)
+
+    audit = Audit(queen.paths.logs / "audit.log", inference=_is_inference)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         async with queen.running():
             yield
+        audit.close()
 
     return create_base(
         "queen-rbee",
         queen,
         authenticator=Authenticator(
-            f"the queen at {address}", key, open_paths=["/health"], client_key_lookup=queen.client_keys.owner
+            f"the queen at {address}",
+            key,
+            open_paths=["/health"],
+            operator=ADMIN,
+            client_key_lookup=queen.client_keys.find,
         ),
-        routers=[module.router for module in modules],
+        routers=[*(module.router for module in _CLIENTS), operators],
         lifespan=lifespan,
         fast_paths=compat.endpoints(queen),
+        on_end=audit.note,
     )
+
+
+def _is_inference(path: str) -> bool:
+    return path in DIALECTS or path == "/v2/tasks" or path.startswith("/v2/tasks/")

@@ -19,12 +19,13 @@ from rbee.daemonkit.drain import Drain
 from rbee.errors import RbeeError
 from rbee.net import host_port
 from rbee.queen.client_ids import ClientIds
-from rbee.queen.client_keys import ClientKeys
+from rbee.queen.database import Database
 from rbee.queen.fleet.control_channels import ControlChannels
 from rbee.queen.fleet.node_store import HiveKeys, NodeStore
 from rbee.queen.fleet.readiness import Readiness
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.fleet.worker_start import WorkerStarter
+from rbee.queen.keys.store import ClientKeys
 from rbee.queen.local_hive.supervisor import LocalHive
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.settings import QueenSettings
@@ -40,6 +41,8 @@ class Queen:
     """The parts of the queen, for its routes.
 
     Args:
+        database: open, if there is one.
+        client_keys: loaded.
         local: the local hive, launched or not; None where it has none.
         key: its own API key, from which the ids of clients are derived.
         aliases: short names for model references.
@@ -52,7 +55,8 @@ class Queen:
         self,
         settings: QueenSettings,
         paths: Paths,
-        store: NodeStore,
+        database: Database,
+        client_keys: ClientKeys,
         local: LocalHive | None,
         *,
         key: str,
@@ -66,9 +70,9 @@ class Queen:
         self.ephemeral = ephemeral
         self.started_unix = now()
         self.client_ids = ClientIds(key)
-        self.client_keys = ClientKeys(paths)
-        self.client_keys.load()
-        self._store = store
+        self.client_keys = client_keys
+        self._database = database
+        self._store = NodeStore(database)
         self._keys = HiveKeys(paths)
         self._on_key = on_key
         self._now = now
@@ -91,7 +95,17 @@ class Queen:
             queue_timeout_s=settings.queue_timeout_s,
         )
         self.tasks = TaskRegistry(
-            QueenServices(scheduler, self.fleet, self.pool, background, self.client_ids, settings.no_token_timeout_s),
+            QueenServices(
+                scheduler,
+                self.fleet,
+                self.pool,
+                background,
+                self.client_ids,
+                settings.no_token_timeout_s,
+                record=client_keys.record,
+                tokens_today=client_keys.tokens_today,
+                now=now,
+            ),
             aliases=aliases,
             max_tasks=settings.max_tasks,
             max_tasks_per_client=settings.max_tasks_per_client,
@@ -113,6 +127,7 @@ class Queen:
     async def running(self) -> AsyncIterator[None]:
         """Open the channels and start the local hive; close at the end whatever is still open."""
         async with self.background:
+            self.background.start(self.client_keys.keep_writing(), name="usage")
             for node in await self._store.list():
                 await self._dial(node)
             if self.local is not None:
@@ -124,7 +139,8 @@ class Queen:
             finally:
                 await self.channels.close_all()
                 self.pool.close()
-                await self._store.close()
+                await self.client_keys.write(last=True)
+                await self._database.close()
 
     async def end(self, *, when_idle: bool, hives: list[str] | None = None) -> CascadeReceipt:
         """End the queen and everything that it owns; *when_idle* lets running tasks take as long as they need.

@@ -28,7 +28,7 @@ class QueenSettings(LayeredSettings):
         default=None, description="file with the key that opens the queen; default secrets/api-key in the home"
     )
     database_url: SecretStr | None = Field(
-        default=None, description="SQLAlchemy URL of the node registry; default beehives.db in the home"
+        default=None, description="SQLAlchemy URL of the database; default beehives.db in the home"
     )
     local_hive: bool = Field(default=True, description="run a hive on this machine as the node 'localhost'")
     local_hive_port: int = Field(

@@ -306,7 +306,7 @@ def test_figures_count_what_was_done(machine: Machine) -> None:
 
     assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="200"} 2.0' in metrics
     assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="400"} 1.0' in metrics
-    assert 'rbee_queen_tasks_total{outcome="done"} 2.0' in metrics
-    assert 'rbee_queen_tasks_total{outcome="INVALID_REQUEST"} 1.0' in metrics
+    assert 'rbee_queen_tasks_total{client="operator",outcome="done"} 2.0' in metrics
+    assert 'rbee_queen_tasks_total{client="operator",outcome="INVALID_REQUEST"} 1.0' in metrics
     assert 'rbee_queen_placements_total{decision="spawn"} 1.0' in metrics
     assert 'rbee_queen_placements_total{decision="warm"} 2.0' in metrics

@@ -61,7 +61,7 @@ def test_openais_client_follows_without_showing_the_worker_its_key(machine: Mach
         chunks = list(client.chat.completions.create(model="bee", messages=HELLO, max_tokens=5, stream=True))
 
     assert chunks[-1].choices[0].finish_reason == "length"
-    assert 'rbee_queen_tasks_total{outcome="done"} 1.0' in queen.http.get("/metrics").text
+    assert 'rbee_queen_tasks_total{client="operator",outcome="done"} 1.0' in queen.http.get("/metrics").text
 
 
 def test_what_needs_the_queen_is_relayed(machine: Machine) -> None:

@@ -52,7 +52,7 @@ def test_fifty_requests_from_cold_make_one_load_and_are_all_answered(machine: Ma
 @contextmanager
 def slot_taken(queen: QueenProcess) -> Iterator[None]:
     """Have the only slot taken until everybody waits in the queue."""
-    first = queen.aside(max_tokens=4000)
+    first = queen.aside(max_tokens=4000, node=None)
     first.tokens(1)
     yield
     queen.http.delete(f"/v2/tasks/{first.saw('task')['task_id']}")
@@ -87,8 +87,8 @@ def test_a_client_with_many_requests_does_not_hold_up_another(machine: Machine) 
     queen = QueenProcess(machine)
     many, few = client_of(queen, "many"), client_of(queen, "few")
     with slot_taken(queen):
-        asides = {f"many {number}": in_line(queen, headers=many) for number in range(5)}
-        asides["few"] = in_line(queen, headers=few)
+        asides = {f"many {number}": in_line(queen, headers=many, node=None) for number in range(5)}
+        asides["few"] = in_line(queen, headers=few, node=None)
 
     assert all(ended_well(aside.ended()) for aside in asides.values())
 
@@ -123,9 +123,9 @@ def test_a_full_queue_refuses_at_once(machine: Machine) -> None:
     eventually(lambda: queen.get("/v2/status")["tasks_running"] == 2, within=20, because="both are taken in")
 
     of_client = queen.http.post("/v2/tasks", json=queen.request_body())
-    third = queen.aside(max_tokens=3, deadline_s=60, headers=other)
+    third = queen.aside(max_tokens=3, deadline_s=60, headers=other, node=None)
     eventually(lambda: queen.get("/v2/status")["tasks_running"] == 3, within=20, because="the other's is taken in")
-    of_all = queen.http.post("/v2/tasks", json=queen.request_body(), headers=client_of(queen, "third"))
+    of_all = queen.http.post("/v2/tasks", json=queen.request_body(node=None), headers=other)
 
     for refused, limit in ((of_client, "max_tasks_per_client"), (of_all, "max_tasks")):
         assert refused.status_code == 503
@@ -144,12 +144,15 @@ def test_a_clients_key_opens_tokens_and_nothing_else(machine: Machine) -> None:
     with httpx.Client(base_url=queen.http.base_url, headers=alice, trust_env=False) as http:
         assert http.get("/v1/models").status_code == 200
         for method, path in (("POST", "/v1/admin/shutdown"), ("GET", "/v2/keys/list"), ("GET", "/v2/workers/list")):
-            assert http.request(method, path).json()["error"]["code"] == "INVALID_API_KEY"
+            refused = http.request(method, path)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "FORBIDDEN")
+            assert "'operate'" in refused.json()["error"]["message"]
+        assert http.get("/v2/nothing").json()["error"]["code"] == "ROUTE_NOT_FOUND"
         operators = queen.aside(max_tokens=5)
         task = operators.saw("task")["task_id"]
         assert http.delete(f"/v2/tasks/{task}").status_code == 204
         assert ended_well(operators.ended())
-        assert queen.get("/v2/keys/list") == {"clients": [{"name": "alice"}]}
+        assert [key["name"] for key in queen.get("/v2/keys/list")["keys"]] == ["alice"]
         assert queen.http.post("/v2/keys/remove", json={"name": "alice"}).status_code == 204
         assert http.get("/v1/models").json()["error"]["code"] == "INVALID_API_KEY"
 

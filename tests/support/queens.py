@@ -86,6 +86,14 @@ class QueenProcess:
         """Run a task in a thread."""
         return Aside(self, fields, headers)
 
+    def client(self, name: str, **fields: Any) -> httpx.Client:
+        """Make a key for a client, and an HTTP client that sends it."""
+        key = self.post("/v2/keys/add", {"name": name, **fields})["key"]
+        headers = {"Authorization": f"Bearer {key}"}
+        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+        _clients.append(client)
+        return client
+
     def workers(self) -> list[dict[str, Any]]:
         """List the workers."""
         rows: list[dict[str, Any]] = self.get("/v2/workers/list")["workers"]

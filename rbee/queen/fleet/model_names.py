@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -50,6 +50,43 @@ def resolve(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str
     )
 
 
+def resolve_declared(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str | None:
+    """Return the reference that a client means by *name*, None for a name of nothing that is there.
+
+    It is an alias or what that stands for, or a model that is in a catalog or served, by its reference or by the name
+    of its file. No other reference is one here, whatever it looks like: a client makes no machine fetch what its
+    operator has not declared.
+    """
+    known = list(hives)
+    if name in aliases:
+        return aliases[name]
+    if name in aliases.values():
+        return name
+    references = _references(known)
+    if name in references:
+        return name
+    matching = [reference for reference, files in references.items() if name in files]
+    return matching[0] if len(matching) == 1 else None
+
+
+def declared_names(aliases: Mapping[str, str], hives: Iterable[Hive], allowed: Collection[str] | None) -> list[str]:
+    """List the names by which a client may ask; *allowed* are those that its key is limited to, None for no limit.
+
+    What has a path or a query in its reference is listed by the name of its file.
+    """
+    known = list(hives)
+    if allowed is not None:
+        return sorted(name for name in allowed if resolve_declared(name, aliases, known) is not None)
+    names = {_public_name(reference, files) for reference, files in _references(known).items()}
+    listed = sorted(name for name in names - set(aliases) if resolve_declared(name, aliases, known) is not None)
+    return [*sorted(aliases), *listed]
+
+
+def name_cards(names: Iterable[str], *, created: int) -> list[ModelCard]:
+    """Return names in the form of a list of models."""
+    return [ModelCard(id=name, created=created) for name in names]
+
+
 def model_cards(aliases: Mapping[str, str], hives: Iterable[Hive], *, created: int) -> list[ModelCard]:
     """List the names that are taken: aliases, then what is in a catalog or served somewhere."""
     known = list(hives)
@@ -74,6 +111,13 @@ def _references(hives: Iterable[Hive]) -> dict[str, set[str]]:
             reference = link.worker.model_ref
             found.setdefault(reference, set()).update(_file_names(reference.partition("#")[0].rpartition(":")[2]))
     return found
+
+
+def _public_name(reference: str, files: Collection[str]) -> str:
+    """Return the name of a model that tells nothing of the machine, or of the account, that it comes from."""
+    if reference.startswith("file:") or "?" in reference:
+        return min(files, key=len, default=reference)
+    return reference
 
 
 def _file_names(path: str) -> set[str]:

@@ -15,8 +15,10 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
+from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import UpstreamConnection, UpstreamError
 from rbee.queen.relay.response_sink import ByteSink, ResponseSink
+from rbee.queen.relay.token_usage import TAIL_BYTES, body_usage, stream_usage, without_counts
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
@@ -59,6 +61,17 @@ class StreamObserver:
         self.terminator_seen = False
         self._markers = STREAM_MARKERS[dialect]
         self._rest = b""
+        # The counts are at the beginning and at the end: what is between is only passed on.
+        self._between = False
+        self._first = self._last = self._end = b""
+        self._whole = False
+
+    @property
+    def usage(self) -> Usage:
+        """Return what the answer used so far."""
+        if self._whole:
+            return body_usage(self._last)
+        return stream_usage(self._first, self._end, self.tokens)
 
     @property
     def ended(self) -> bool:
@@ -79,12 +92,30 @@ class StreamObserver:
         self.tokens += data.count(markers.token)
         for marker in markers.done:
             if marker in data and _begins_line(data, marker):
-                self.done = True
+                self.done, self._between = True, False
         if markers.failed in data and _begins_line(data, markers.failed):
             self.failed = True
-        if self.done and (markers.last is None or markers.last in data):
-            self.terminator_seen = True
-        return data
+        if self._between:
+            self._last = data
+            return data
+        return self._feed_edge(data)
+
+    def feed_whole(self, data: bytes) -> None:
+        """Observe a chunk of an answer that is no stream."""
+        self._whole = True
+        self._last = (self._last + data)[-TAIL_BYTES:]
+
+    def _feed_edge(self, data: bytes) -> bytes:
+        """Observe the first lines of a stream, or the last ones; return them without the counts."""
+        self._first = self._first or data
+        if self.done:
+            last = self._markers.last
+            if last is None or last in data:
+                self.terminator_seen = True
+            # The counts come right before the end, which may have been torn off them on its way.
+            self._end = self._end or self._last + data
+        self._last, self._between = data, bool(self._first) and not self.done
+        return without_counts(data)
 
     @property
     def held_bytes(self) -> int:
@@ -164,6 +195,7 @@ async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer:
     """
     try:
         while data := await upstream.read():
+            observer.feed_whole(data)
             await out.start()
             await out.send(data)
     except UpstreamError as error:

@@ -1,4 +1,4 @@
-"""The queen itself: health, status, metrics, shutdown."""
+"""The queen itself: status, metrics, shutdown."""
 
 from __future__ import annotations
 
@@ -9,18 +9,12 @@ from starlette.responses import PlainTextResponse, Response
 
 from rbee import __version__
 from rbee.contracts.hives import CascadeReceipt
-from rbee.contracts.queen import QueenHealth, QueenShutdown, QueenStatus
+from rbee.contracts.queen import QueenShutdown, QueenStatus
 from rbee.daemonkit.json_body import JsonBody
 from rbee.queen.metrics import render_metrics
 from rbee.queen.routes.dependencies import QueenDep
 
 router = APIRouter()
-
-
-@router.get("/health")
-async def health() -> QueenHealth:
-    """Return that the queen runs, and its version."""
-    return QueenHealth(version=__version__)
 
 
 @router.get("/v2/status")

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
+from rbee.contracts.keys import Right
 from rbee.contracts.models import ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import read_body
@@ -21,10 +22,11 @@ from rbee.daemonkit.json_body import JsonBody, parse_as
 from rbee.daemonkit.json_limits import check_json
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.fleet.model_names import SCHEMES, model_cards, resolve
+from rbee.queen.fleet.model_names import declared_names, model_cards, name_cards
+from rbee.queen.keys.access import Client, check_placement, require
 from rbee.queen.routes import redirect
-from rbee.queen.routes.dependencies import QueenDep
-from rbee.queen.scheduling.placement import PlacementRequest
+from rbee.queen.routes.dependencies import ClientDep, QueenDep, client_of
+from rbee.queen.routes.model_access import find_model
 from rbee.queen.scheduling.prefix_index import prefix_hashes
 from rbee.queen.tasks.sinks import CompatSink
 from rbee.queen.tasks.task import answer
@@ -38,15 +40,18 @@ _HEADERS: Final = {
     "priority": b"x-rbee-priority",
     "deadline_s": DEADLINE_HEADER.lower().encode(),
 }
+_PLACES: Final = ("node", "backend", "device")
 _NO_OPTIONS: Final = RoutingOptions()
 
 
 @router.get("/v1/models")
-async def models(queen: QueenDep) -> ModelCards:
-    """List the models by the names that requests may use: aliases, and what is in a catalog or served somewhere."""
+async def models(queen: QueenDep, client: ClientDep) -> ModelCards:
+    """List the models that the caller may use: aliases, and what is in a catalog or served somewhere."""
     await queen.readiness.wait_for_catalogs()
-    hives = queen.fleet.registry.hives()
-    return ModelCards(data=model_cards(queen.tasks.aliases, hives, created=int(queen.started_unix)))
+    aliases, hives, created = queen.tasks.aliases, queen.fleet.registry.hives(), int(queen.started_unix)
+    if client.operates and client.models is None:
+        return ModelCards(data=model_cards(aliases, hives, created=created))
+    return ModelCards(data=name_cards(declared_names(aliases, hives, client.models), created=created))
 
 
 class CompatEndpoint(Response):
@@ -63,21 +68,26 @@ class CompatEndpoint(Response):
         """Answer one request."""
         queen, clock = self._queen, asyncio.get_running_loop().time
         began = clock()
-        headers = dict(scope["headers"])
-        request = await self._parse_request(scope["path"], await read_body(receive), headers)
-        if redirect.is_requested(headers):
-            client = scope["state"]["client"]
-            link = redirect.find_worker(queen, request, client, (scope.get("client") or ("",))[0])
+        headers, client = dict(scope["headers"]), client_of(scope)
+        require(client, Right.INFER, "running inference")
+        request = await self._parse_request(client, scope["path"], await read_body(receive), headers)
+        # What a limited key uses must be counted, and so be relayed.
+        if redirect.is_requested(headers) and not client.limited:
+            link = redirect.find_worker(queen, request, client.name, (scope.get("client") or ("",))[0])
             if link is not None:
-                await redirect.redirect(link, request.path, queen.client_ids.id(client), send)
+                redirect.count(queen, client, link)
+                await redirect.redirect(link, request.path, queen.client_ids.id(client.name), send)
                 return
-        admission = queen.tasks.admit(request, scope["state"]["client"], draining=queen.drain.draining.is_set())
+        draining = queen.drain.draining.is_set()
+        admission = queen.tasks.admit(request, client, draining=draining, may_fetch=request.may_fetch)
         connection = connection_of(scope)
         sink = CompatSink(send, connection, DIALECTS[request.path], stream=request.stream, now=began, clock=clock)
         await answer(admission, sink, connection, scope["state"]["request_id"])
 
-    async def _parse_request(self, path: str, body: bytes, headers: dict[bytes, bytes]) -> CompatRequest:
-        """Parse the few fields that matter here. Raises RbeeError INVALID_REQUEST or MODEL_NOT_FOUND."""
+    async def _parse_request(
+        self, client: Client, path: str, body: bytes, headers: dict[bytes, bytes]
+    ) -> CompatRequest:
+        """Parse the few fields that matter here. Raises RbeeError INVALID_REQUEST, FORBIDDEN or MODEL_NOT_FOUND."""
         check_json(body)
         try:
             fields = from_json(body)
@@ -90,22 +100,19 @@ class CompatEndpoint(Response):
                 f"'model' is required: a string of 1 to {MAX_MODEL_CHARS} characters.",
                 param="model",
             )
+        options = _routing_options(headers)
+        if options is not _NO_OPTIONS and not client.operates:
+            check_placement(client, [field for field in _PLACES if getattr(options, field) is not None])
+        model = await find_model(self._queen, client, name)
         return CompatRequest(
-            model=await self._reference(name),
+            model=model.reference,
             path=path,
             body=body,
             stream=fields.get("stream") is True,
             prefix_hashes=prefix_hashes(fields),
-            options=_routing_options(headers),
+            options=options,
+            may_fetch=model.may_fetch,
         )
-
-    async def _reference(self, name: str) -> str:
-        """Resolve a name; for what may be the name of a file, wait until the hives have reported their models."""
-        queen = self._queen
-        if name not in queen.tasks.aliases and not name.startswith(SCHEMES):
-            await queen.readiness.ensure(PlacementRequest(name))
-            await queen.readiness.wait_for_catalogs()
-        return resolve(name, queen.tasks.aliases, queen.fleet.registry.hives())
 
 
 def endpoints(queen: Queen) -> dict[str, ASGIApp]:

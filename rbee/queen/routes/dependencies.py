@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import Depends, Request
+from starlette.types import Scope
 
+from rbee.contracts.keys import Right
+from rbee.queen import audit
 from rbee.queen.daemon import Queen
+from rbee.queen.keys.access import Client, require
 
 
 async def _queen(request: Request) -> Queen:
@@ -14,4 +18,26 @@ async def _queen(request: Request) -> Queen:
     return daemon
 
 
+def client_of(scope: Scope) -> Client:
+    """Return whose request it is."""
+    return cast("Client", scope["state"]["caller"])
+
+
+async def _client(request: Request) -> Client:
+    return client_of(request.scope)
+
+
+async def require_operator(request: Request) -> None:
+    """Refuse a client that may not operate, and note for the audit what the request is about.
+
+    Raises RbeeError FORBIDDEN.
+    """
+    state = request.scope["state"]
+    require(client_of(request.scope), Right.OPERATE, f"{request.method} {request.url.path}")
+    state["operates"] = True
+    if request.method != "GET":
+        state["what"] = audit.subject(await request.body(), request.query_params)
+
+
 QueenDep = Annotated[Queen, Depends(_queen)]
+ClientDep = Annotated[Client, Depends(_client)]

@@ -1,36 +1,36 @@
-"""Keys of clients: add, list, remove."""
+"""Keys of clients: add, change, list, remove."""
 
 from __future__ import annotations
-
-import asyncio
 
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from rbee.contracts.errors import ErrorCode
-from rbee.contracts.queen import ClientKey, ClientList, ClientName
+from rbee.contracts.keys import KeyChange, KeyCreated, KeyInfo, KeyList, KeyName, KeySpec
 from rbee.daemonkit.json_body import JsonBody
-from rbee.errors import RbeeError
 from rbee.queen.routes.dependencies import QueenDep
 
 router = APIRouter(prefix="/v2/keys")
 
 
 @router.post("/add", status_code=201)
-async def add(queen: QueenDep, body: JsonBody[ClientName]) -> ClientKey:
+async def add(queen: QueenDep, body: JsonBody[KeySpec]) -> KeyCreated:
     """Create a key for a client; it is shown only this once."""
-    return ClientKey(name=body.name, key=await asyncio.to_thread(queen.client_keys.add, body.name))
+    return KeyCreated(name=body.name, key=await queen.client_keys.add(body))
+
+
+@router.post("/set")
+async def change(queen: QueenDep, body: JsonBody[KeyChange]) -> KeyInfo:
+    """Change what a client's key allows, from its next request on."""
+    return await queen.client_keys.change(body)
 
 
 @router.get("/list")
-async def list_clients(queen: QueenDep) -> ClientList:
-    """List the clients that have a key."""
-    return ClientList(clients=[ClientName(name=name) for name in queen.client_keys.names()])
+async def list_keys(queen: QueenDep) -> KeyList:
+    """List the keys: what each allows, and what was used with it."""
+    return KeyList(keys=queen.client_keys.list())
 
 
 @router.post("/remove", status_code=204, response_class=Response)
-async def remove(queen: QueenDep, body: JsonBody[ClientName]) -> None:
+async def remove(queen: QueenDep, body: JsonBody[KeyName]) -> None:
     """Remove a client's key."""
-    if not await asyncio.to_thread(queen.client_keys.remove, body.name):
-        known = ", ".join(queen.client_keys.names()) or "none"
-        raise RbeeError(ErrorCode.KEY_NOT_FOUND, f"There is no key for {body.name}. Existing keys: {known}.")
+    await queen.client_keys.remove(body.name)

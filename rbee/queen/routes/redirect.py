@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Final
 from urllib.parse import urlencode, urlsplit
@@ -11,10 +12,14 @@ from starlette.types import Send
 from rbee.contracts.workers import WorkerAccess
 from rbee.daemonkit import tickets
 from rbee.daemonkit.sockets import is_loopback
+from rbee.observe import metrics
 from rbee.queen.daemon import Queen
+from rbee.queen.keys.access import Client
+from rbee.queen.keys.usage import Usage
 from rbee.queen.scheduling.placement import UseWorker
 from rbee.queen.tasks.upstream_request import CompatRequest, placement_request
 
+log = logging.getLogger(__name__)
 HEADER: Final = b"x-rbee-direct"
 _TRUE: Final = (b"true", b"1", b"yes")
 
@@ -41,6 +46,15 @@ def find_worker(queen: Queen, request: CompatRequest, client: str, client_host: 
         return None
     queen.fleet.record_prompt(worker, placement)
     return decision.link
+
+
+def count(queen: Queen, client: Client, link: WorkerAccess) -> None:
+    """Count a request that the worker answers itself; its tokens are known there only."""
+    worker = link.worker
+    metrics.QUEEN_TASKS.add(1, "direct", client.name)
+    queen.client_keys.record(client.name, worker.model_ref, Usage(1))
+    fields = {"client": client.name, "worker_id": worker.worker_id, "model": worker.model_ref}
+    log.info("task direct", extra={"fields": fields})
 
 
 async def redirect(link: WorkerAccess, path: str, client_id: str, send: Send) -> None:

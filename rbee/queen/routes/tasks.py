@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.requests import Request
 from starlette.responses import Response
 
+from rbee.contracts.keys import Right
 from rbee.contracts.tasks import TaskRequest
 from rbee.daemonkit.json_body import JsonBody
-from rbee.queen.routes.dependencies import QueenDep
+from rbee.queen.keys.access import check_model, check_placement, placement_fields, require
+from rbee.queen.routes.dependencies import ClientDep, QueenDep
+from rbee.queen.routes.model_access import NamedModel, find_model
 from rbee.queen.tasks.task import TaskStream
 
 router = APIRouter(prefix="/v2/tasks")
 
 
 @router.post("", status_code=200, response_class=TaskStream)
-async def run(queen: QueenDep, body: JsonBody[TaskRequest], request: Request) -> TaskStream:
+async def run(queen: QueenDep, client: ClientDep, body: JsonBody[TaskRequest]) -> TaskStream:
     """Run an inference somewhere in the fleet; the answer is a stream of events."""
-    named = body.model_copy(update={"model": queen.tasks.reference(body.model)})
-    return TaskStream(queen.tasks.admit(named, _client(request), draining=queen.drain.draining.is_set()))
+    require(client, Right.INFER, "running inference")
+    check_placement(client, placement_fields(body))
+    if client.operates:
+        # Any spelling of a reference is left to the hives, which know all of them.
+        check_model(client, body.model)
+        model = NamedModel(queen.tasks.reference(body.model), may_fetch=True)
+    else:
+        model = await find_model(queen, client, body.model)
+    named = body.model_copy(update={"model": model.reference})
+    return TaskStream(
+        queen.tasks.admit(named, client, draining=queen.drain.draining.is_set(), may_fetch=model.may_fetch)
+    )
 
 
 @router.delete("/{task_id}", status_code=204, response_class=Response)
-async def cancel(queen: QueenDep, task_id: str, request: Request) -> None:
+async def cancel(queen: QueenDep, client: ClientDep, task_id: str) -> None:
     """Cancel a task; one that has ended or does not exist is ignored."""
-    await queen.tasks.cancel(task_id, _client(request))
-
-
-def _client(request: Request) -> str:
-    """Return whose request it is: the operator's, or that of a client with a key of its own."""
-    return str(request.scope["state"]["client"])
+    await queen.tasks.cancel(task_id, client)

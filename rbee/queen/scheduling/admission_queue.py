@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -44,6 +44,16 @@ def check_capacity(load: QueueLoad, *, max_tasks: int, max_tasks_per_client: int
             details={"tasks": load.of_client, "max_tasks_per_client": max_tasks_per_client},
         )
     return None
+
+
+def client_to_displace(places: Mapping[str, int], client: str) -> str | None:
+    """Return whose place *client* gets where all are taken, None where nobody has too many.
+
+    It is the client with the most, if it has more than *client* will have: so the places are shared evenly between
+    those who want them, and no exchange is ever turned back.
+    """
+    most = max(places, key=lambda name: (places[name], name), default=None)
+    return most if most is not None and places[most] > places.get(client, 0) + 1 else None
 
 
 @dataclass(slots=True, eq=False)

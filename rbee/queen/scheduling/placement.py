@@ -39,7 +39,8 @@ _TOLERANCE_DIVISOR = 2  # by a half of its slots a worker that has read the prom
 class PlacementRequest:
     """The model to run, and where if that matters. `model` is any spelling, `aliases` others that mean the same.
 
-    `prefix_hashes` are those of its prompt (`prefix_index`), `client` is the id of whose request it is.
+    `prefix_hashes` are those of its prompt (`prefix_index`), `client` is the id of whose request it is. Without
+    `may_fetch` a worker is started only where the model's file is.
     """
 
     model: str
@@ -49,6 +50,7 @@ class PlacementRequest:
     aliases: frozenset[str] = frozenset()
     prefix_hashes: PrefixHashes = ()
     client: str = ""
+    may_fetch: bool = True
 
     def matches(self, reference: str) -> bool:
         """Return whether *reference* is the requested model."""
@@ -241,6 +243,9 @@ def _choose_spawn_site(
             rejected.append(rejections.insufficient_memory(hive, best, need))
             continue
         present = any(request.matches(entry.reference) and entry.problem is None for entry in hive.models)
+        if not present and not request.may_fetch:
+            rejected.append(rejections.model_missing(hive))
+            continue
         sites.append(
             ((not present, -best.free_bytes, hive.node), SpawnWorker(hive.node, backend, request.device, present))
         )

@@ -28,6 +28,7 @@ _CLOSENESS = (
     ErrorCode.INVALID_DEVICE,
     ErrorCode.GPU_NOT_AVAILABLE,
     ErrorCode.BACKEND_UNAVAILABLE,
+    ErrorCode.MODEL_NOT_FOUND,
     ErrorCode.CONNECTION_TIMEOUT,
 )
 
@@ -146,6 +147,11 @@ def quarantined(hive: Hive, quarantine: Quarantine) -> Rejection:
         f"{quarantine.what} is quarantined: {quarantine.reason}",
         {"crashes": quarantine.crashes, "reason": quarantine.reason, "until_unix": quarantine.until_unix},
     )
+
+
+def model_missing(hive: Hive) -> Rejection:
+    """Reject a node that does not have the model, for a request that may not have it fetched."""
+    return Rejection(hive.node, ErrorCode.MODEL_NOT_FOUND, "it does not have the model")
 
 
 def insufficient_memory(hive: Hive, device: Device, need_bytes: int) -> Rejection:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import TaskRequest
-from rbee.daemonkit.auth import OPERATOR
 from rbee.errors import RbeeError
-from rbee.queen.scheduling.admission_queue import QueueLoad, check_capacity
+from rbee.observe import metrics
+from rbee.queen.client_view import reduced_error
+from rbee.queen.keys.access import Client, check_limits
+from rbee.queen.scheduling.admission_queue import QueueLoad, check_capacity, client_to_displace
 from rbee.queen.tasks.task import QueenServices, Task
 from rbee.queen.tasks.upstream_request import CompatRequest
 
@@ -35,7 +37,9 @@ class TaskRegistry:
         self._services = services
         self._max_tasks = max_tasks
         self._max_tasks_per_client = max_tasks_per_client
-        self._of_client: Counter[str] = Counter()
+        # The places taken, by client; a task that lost its place to another client has none until its end.
+        self._places: Counter[str] = Counter()
+        self._placed: dict[str, Task] = {}
         self._tasks: dict[str, Task] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -52,40 +56,47 @@ class TaskRegistry:
         """Resolve an alias."""
         return self.aliases.get(model, model)
 
+    def of_client(self, client: str) -> int:
+        """Return how many tasks of *client* have not ended."""
+        return self._places[client]
+
     @contextlib.contextmanager
-    def admit(self, request: TaskRequest | CompatRequest, client: str, *, draining: bool) -> Iterator[Task]:
+    def admit(
+        self, request: TaskRequest | CompatRequest, client: Client, *, draining: bool, may_fetch: bool = True
+    ) -> Iterator[Task]:
         """Admit a task of *client* for as long as the context lasts.
 
-        Raises RbeeError: DRAINING, QUEUE_FULL, or why no node can run it as the fleet is now.
+        Args:
+            may_fetch: whether the model may be fetched where it is not.
+
+        Raises RbeeError: DRAINING, TOO_MANY_REQUESTS, QUEUE_FULL, or why no node can run it as the fleet is now.
         """
-        refused = check_capacity(
-            QueueLoad(len(self._tasks), self._of_client[client], draining),
-            max_tasks=self._max_tasks,
-            max_tasks_per_client=self._max_tasks_per_client,
-        )
-        if refused is not None:
-            raise refused
-        task = Task(request, self._services, client)
-        self._tasks[task.id] = task
-        self._of_client[client] += 1
+        try:
+            self._check(client, draining=draining)
+            task = Task(request, self._services, client, may_fetch=may_fetch)
+        except RbeeError as error:
+            fields = {"client": client.name, "code": error.code.value, "reason": error.message}
+            log.warning("task refused", extra={"fields": fields})
+            metrics.QUEEN_TASKS.add(1, error.code.value, client.name)
+            raise error if client.operates else reduced_error(error) from error
+        self._tasks[task.id] = self._placed[task.id] = task
+        self._places[client.name] += 1
         self._empty.clear()
         try:
             yield task
         finally:
             del self._tasks[task.id]
-            self._of_client[client] -= 1
-            if not self._of_client[client]:
-                del self._of_client[client]
+            self._free_place(task)
             if not self._tasks:
                 self._empty.set()
 
-    async def cancel(self, task_id: str, client: str) -> None:
+    async def cancel(self, task_id: str, client: Client) -> None:
         """Cancel a task and wait until its slot is free, 5 s at most; an unknown task is ignored.
 
-        Only the operator may cancel tasks of others; for anybody else these do not exist.
+        Only an operator may cancel tasks of others; for anybody else these do not exist.
         """
         task = self._tasks.get(task_id)
-        if task is None or client not in (task.client, OPERATOR):
+        if task is None or not (client.operates or client.name == task.client.name):
             return
         task.cancel(RbeeError(ErrorCode.CANCELED, f"Task {task_id} was canceled."))
         with contextlib.suppress(TimeoutError):
@@ -99,8 +110,50 @@ class TaskRegistry:
     async def abort_all(self) -> None:
         """Cancel the tasks that still run, and wait for their end."""
         for task in list(self._tasks.values()):
-            log.warning("task aborted", extra={"fields": {"task_id": task.id}})
+            log.warning("task aborted", extra={"fields": {"task_id": task.id, "client": task.client.name}})
             task.cancel(RbeeError(ErrorCode.DRAINING, "The queen is stopping and could not wait longer for this task."))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await self._empty.wait()
+
+    def _check(self, client: Client, *, draining: bool) -> None:
+        """Raise RbeeError if one more task of *client* is not admitted; where it helps, take a place from another."""
+        held = self._places[client.name]
+        if client.limited:
+            now, used = self._services.now(), self._services.tokens_today(client.name)
+            limited = check_limits(client, tasks=held, tokens_today=used, now=now)
+            if limited is not None:
+                raise limited
+        refused = check_capacity(
+            QueueLoad(len(self._placed), held, draining),
+            max_tasks=self._max_tasks,
+            max_tasks_per_client=self._max_tasks_per_client,
+        )
+        if refused is not None and (draining or len(self._placed) < self._max_tasks or not self._displace(client)):
+            raise refused
+
+    def _displace(self, client: Client) -> bool:
+        """End a task that still waits, of the client with the most, in favour of *client*; return whether there was."""
+        other = client_to_displace(self._places, client.name)
+        waiting = [task for task in self._placed.values() if task.client.name == other and task.waiting]
+        if not waiting:
+            return False
+        # The least urgent, of these the latest.
+        task = min(reversed(waiting), key=lambda one: one.priority)
+        self._free_place(task)
+        task.cancel(
+            RbeeError(
+                ErrorCode.QUEUE_FULL,
+                f"The queen has {self._max_tasks} tasks, its limit, most of them of this client; this one, which was "
+                "still waiting, has given its place to another client.",
+                details={"max_tasks": self._max_tasks},
+            )
+        )
+        return True
+
+    def _free_place(self, task: Task) -> None:
+        if self._placed.pop(task.id, None) is not None:
+            name = task.client.name
+            self._places[name] -= 1
+            if not self._places[name]:
+                del self._places[name]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -19,7 +19,6 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
 from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
 from rbee.contracts.workers import WorkerInfo
-from rbee.daemonkit.auth import OPERATOR
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.errors import internal_error
 from rbee.daemonkit.http1 import ClientConnection, connection_of
@@ -27,10 +26,13 @@ from rbee.errors import RbeeError
 from rbee.observe import metrics
 from rbee.queen.client_ids import ClientIds
 from rbee.queen.fleet.state import FleetState
+from rbee.queen.keys.access import Client, check_priority
+from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.relay.stream import StreamObserver, relay, relay_whole
+from rbee.queen.tasks.client_sink import ClientSink
 from rbee.queen.tasks.scheduler import Assignment, QueuedRequest, Scheduler
 from rbee.queen.tasks.sinks import TaskEventSink
 from rbee.queen.tasks.upstream_request import CompatRequest, build_upstream_request, placement_request
@@ -40,7 +42,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class QueenServices:
-    """What tasks work with. Times in seconds."""
+    """What tasks work with. Times in seconds, *now* since the epoch.
+
+    `record` counts what a client used of a model, `tokens_today` returns what it has used since midnight UTC.
+    """
 
     scheduler: Scheduler
     fleet: FleetState
@@ -48,30 +53,37 @@ class QueenServices:
     background: BackgroundTasks
     client_ids: ClientIds
     no_token_timeout_s: float
+    record: Callable[[str, str, Usage], None]
+    tokens_today: Callable[[str], int]
+    now: Callable[[], float]
 
 
 class Task:
     """One inference, from its admission to its last byte.
 
-    Raises RbeeError: why no node can run it as the fleet is now, where that can be said at once.
+    Raises RbeeError: FORBIDDEN for a priority that the client may not have, or why no node can run it as the fleet is
+    now, where that can be said at once.
     """
 
-    def __init__(self, request: TaskRequest | CompatRequest, services: QueenServices, client: str) -> None:
+    def __init__(
+        self, request: TaskRequest | CompatRequest, services: QueenServices, client: Client, *, may_fetch: bool
+    ) -> None:
         self.id = new_id("task")
         self.client = client
         self.ended = asyncio.Event()
         self._services = services
         compat = isinstance(request, CompatRequest)
         options = request.options if isinstance(request, CompatRequest) else request
-        self._client_id = services.client_ids.id(client)
-        placement = placement_request(request, self._client_id)
+        self._client_id = services.client_ids.id(client.name)
+        placement = placement_request(request, self._client_id, may_fetch=may_fetch)
+        priority = check_priority(client, options.priority if "priority" in options.model_fields_set else None)
         services.scheduler.check_node(placement.node)
         # A client of a compatible interface gets its status when it is placed: nothing is sent to it before.
         self._decision = None if compat else services.scheduler.check(placement)
         self._request = QueuedRequest(
             id=self.id,
-            client=client,
-            priority=options.priority,
+            client=client.name,
+            priority=priority,
             placement=placement,
             upstream_request=build_upstream_request(request, self.id, self._client_id),
             arrived=asyncio.get_running_loop().time(),
@@ -83,6 +95,16 @@ class Task:
         self._worker: WorkerInfo | None = None
         self._canceled = False
         self._cause: RbeeError | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Return whether it has no worker yet, and has not been canceled."""
+        return self._worker is None and not self._canceled
+
+    @property
+    def priority(self) -> int:
+        """Return its priority among the tasks that wait."""
+        return self._request.priority
 
     def cancel(self, cause: RbeeError | None) -> None:
         """End the task early; the first cause counts. The client is sent *cause*; None means that it has left."""
@@ -98,7 +120,7 @@ class Task:
         assert running is not None
         connection.on_disconnect(lambda: self.cancel(None))
         try:
-            await self._run(sink, request_id)
+            await self._run(sink if self.client.operates else ClientSink(sink), request_id)
         except asyncio.CancelledError:
             if not self._canceled:
                 raise
@@ -110,6 +132,9 @@ class Task:
 
     async def _run(self, sink: ResponseSink, request_id: str) -> None:
         deadline = self._start_deadline()
+        client = self.client.name
+        fields = {"task_id": self.id, "client": client}
+        log.debug("task accepted", extra={"fields": {**fields, "model": self._request.placement.model}})
         try:
             if self._canceled:
                 raise asyncio.CancelledError
@@ -118,22 +143,22 @@ class Task:
             self._worker = assignment.worker
             metrics.QUEEN_WAIT.observe(asyncio.get_running_loop().time() - self._request.arrived)
             await self._relay(assignment, sink)
-            metrics.QUEEN_TASKS.add(1, "done")
+            metrics.QUEEN_TASKS.add(1, "done", client)
         except RbeeError as error:
-            log.warning("task failed", extra={"fields": {"task_id": self.id, "code": error.code.value}})
-            metrics.QUEEN_TASKS.add(1, error.code.value)
+            log.warning("task failed", extra={"fields": {**fields, "code": error.code.value, "reason": error.message}})
+            metrics.QUEEN_TASKS.add(1, error.code.value, client)
             await sink.fail(error, request_id)
         except asyncio.CancelledError:
-            metrics.QUEEN_TASKS.add(1, (self._cause.code if self._cause else ErrorCode.CANCELED).value)
-            log.info("task canceled", extra={"fields": {"task_id": self.id}})
+            metrics.QUEEN_TASKS.add(1, (self._cause.code if self._cause else ErrorCode.CANCELED).value, client)
+            log.info("task canceled", extra={"fields": fields})
             if self._cause is None:
                 raise
             assert self._running is not None
             self._running.uncancel()
             await sink.fail(self._cause, request_id)
         except Exception:
-            metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value)
-            log.exception("BUG: a task failed")
+            metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value, client)
+            log.exception("BUG: a task failed", extra={"fields": fields})
             await sink.fail(internal_error(), request_id)
         finally:
             if deadline is not None:
@@ -184,14 +209,24 @@ class Task:
             raise
         finally:
             services.pool.release(worker.url, assignment.upstream)
-            metrics.QUEEN_TOKENS.add(observer.tokens)
+            usage = observer.usage
+            metrics.QUEEN_TOKENS.add(observer.tokens, self.client.name)
+            services.record(self.client.name, worker.model_ref, usage)
             if not observer.ended:
                 await cancel_on_worker(services.pool, services.background, assignment.link, self.id)
-        if self.client == OPERATOR and observer.done:
+        if self.client.operates and observer.done:
             services.fleet.forgive(worker, self._client_id)
         log.info(
             "task done",
-            extra={"fields": {"task_id": self.id, "worker_id": worker.worker_id, "tokens": observer.tokens}},
+            extra={
+                "fields": {
+                    "task_id": self.id,
+                    "client": self.client.name,
+                    "worker_id": worker.worker_id,
+                    "tokens": usage.answer_tokens,
+                    "prompt_tokens": usage.prompt_tokens,
+                }
+            },
         )
 
     @contextlib.asynccontextmanager

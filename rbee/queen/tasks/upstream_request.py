@@ -35,7 +35,7 @@ class RoutingOptions(BaseModel):
 class CompatRequest:
     """A request of an OpenAI- or Anthropic-compatible client; its body is for the worker to read.
 
-    `model` is a reference, `prefix_hashes` are those of its prompt.
+    `model` is a reference, `prefix_hashes` are those of its prompt. Without `may_fetch` the model must be there.
     """
 
     model: str
@@ -44,6 +44,7 @@ class CompatRequest:
     stream: bool
     prefix_hashes: PrefixHashes
     options: RoutingOptions
+    may_fetch: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,26 @@ class UpstreamRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def placement_request(request: TaskRequest | CompatRequest, client_id: str) -> PlacementRequest:
-    """Return what placement is asked for *request* of the client with this id."""
+def placement_request(
+    request: TaskRequest | CompatRequest, client_id: str, *, may_fetch: bool = True
+) -> PlacementRequest:
+    """Return what placement is asked for *request* of the client with this id.
+
+    Without *may_fetch* the model must be there already.
+    """
     options: RoutingOptions | TaskRequest
     if isinstance(request, CompatRequest):
         options, hashes = request.options, request.prefix_hashes
     else:
         options, hashes = request, prefix_hashes(request.inference())
     return PlacementRequest(
-        request.model, options.node, options.backend, options.device, prefix_hashes=hashes, client=client_id
+        request.model,
+        options.node,
+        options.backend,
+        options.device,
+        prefix_hashes=hashes,
+        client=client_id,
+        may_fetch=may_fetch,
     )
 
 

@@ -12,12 +12,13 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from rbee.contracts.ids import USAGE_COMMENT
 from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.disconnect import cancel_on_disconnect
 from rbee.daemonkit.errors import internal_error, send_error
-from rbee.daemonkit.sse import HEADERS, PING
+from rbee.daemonkit.sse import HEADERS, PING, comment
 from rbee.errors import RbeeError
-from rbee.worker.compat.answer import Answer, ResponseWriter
+from rbee.worker.compat.answer import Answer, ResponseWriter, Usage
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +47,17 @@ class StreamingAnswer(_CancelOnDisconnect):
     Args:
         dialect: how a stream reports that it failed.
         cancel: cancels the generations.
+        count: write the token counts in comments, for a queen, which counts for each of its clients.
     """
 
     def __init__(
-        self, answer: Answer, writer: ResponseWriter, dialect: Dialect, *, cancel: Callable[[], object]
+        self, answer: Answer, writer: ResponseWriter, dialect: Dialect, *, cancel: Callable[[], object], count: bool
     ) -> None:
         super().__init__("text/event-stream", cancel)
         self._answer = answer
         self._writer = writer
         self._dialect = dialect
+        self._count = count
 
     async def _send(self, request_id: str | None, send: Send) -> None:
         async def write(data: bytes, *, more: bool = True) -> None:
@@ -65,7 +68,8 @@ class StreamingAnswer(_CancelOnDisconnect):
                 await write(data or PING)
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await write(self._writer.start(self._answer.prompt_tokens))
+        prompt_tokens = self._answer.prompt_tokens
+        await write(self._counted(Usage(prompt_tokens, 0, 0)) + self._writer.start(prompt_tokens))
         count = len(self._answer.generations)
         try:
             if count == 1:
@@ -79,7 +83,11 @@ class StreamingAnswer(_CancelOnDisconnect):
             await write(encode_failure(self._dialect, internal_error(), request_id), more=False)
             raise
         else:
-            await write(self._writer.end(self._answer.usage), more=False)
+            usage = self._answer.usage
+            await write(self._counted(usage) + self._writer.end(usage), more=False)
+
+    def _counted(self, usage: Usage) -> bytes:
+        return comment(f"{USAGE_COMMENT} {usage.prompt} {usage.cached} {usage.answer}") if self._count else b""
 
 
 class JsonAnswer(_CancelOnDisconnect):

@@ -181,14 +181,14 @@ async def _respond(
         return writer.complete(await answer.outcomes(), answer.usage)
 
     if stream:
-        return StreamingAnswer(answer, writer, dialect, cancel=cancel)
+        return StreamingAnswer(answer, writer, dialect, cancel=cancel, count=ROUTED_HEADER in request.headers)
     return JsonAnswer(render, cancel=cancel, headers_first=ROUTED_HEADER in request.headers)
 
 
 def _check_model(service: WorkerService, request: Request, requested: str | None) -> None:
     """Refuse a name that is not this model's, unless the queen has resolved it already."""
     name = service.settings.name
-    resolved = ROUTED_HEADER in request.headers or request.scope["state"]["client"] == TICKET
+    resolved = ROUTED_HEADER in request.headers or request.scope["state"]["client"] == TICKET.name
     if requested is None or resolved or requested in _names(name):
         return
     raise RbeeError(

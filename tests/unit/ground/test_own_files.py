@@ -23,7 +23,7 @@ from rbee.daemonkit.own_files import configure_log, make_folders
 home, lines = Path(sys.argv[1]), int(sys.argv[2])
 paths = Paths(home)
 make_folders(paths, (paths.logs,))
-configure_log("bee", paths.logs / "bee.log", level="info", max_mb=1, key="a-key-of-the-daemon")
+configure_log("bee", paths.logs / "bee.log", level="info", max_mb=1, secrets=("a-key-of-the-daemon",))
 for number in range(lines):
     logging.getLogger("bee").info("line %d %s", number, "x" * 1000)
 os.write(2, b"from native code\\n")

@@ -14,6 +14,7 @@ from rbee.contracts.devices import Backend, Detection
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import NodeSpec, NodeStatus
 from rbee.errors import ConfigError, RbeeError
+from rbee.queen.database import Database
 from rbee.queen.fleet.node_store import HiveKeys, NodeStore
 from tests.unit.queen.fleet import device
 
@@ -38,12 +39,12 @@ def with_store(home: Path, work: Callable[[NodeStore], Awaitable[R]]) -> R:
     """Run *work* with a store in *home*, opened and closed around it."""
 
     async def run() -> R:
-        store = NodeStore(None, Paths(home))
+        database = Database(None, Paths(home))
         try:
-            await store.open()
-            return await work(store)
+            await database.open()
+            return await work(NodeStore(database))
         finally:
-            await store.close()
+            await database.close()
 
     return asyncio.run(run())
 
@@ -160,16 +161,16 @@ def test_another_database_is_chosen_by_url(tmp_path: Path) -> None:
     other = tmp_path / "other.db"
 
     async def run() -> None:
-        store = NodeStore(f"sqlite:///{other}", Paths(tmp_path))
-        await store.open()
-        await store.add(SPEC)
-        await store.close()
+        database = Database(f"sqlite:///{other}", Paths(tmp_path))
+        await database.open()
+        await NodeStore(database).add(SPEC)
+        await database.close()
 
     asyncio.run(run())
     assert other.exists()
     for nonsense in ("nonsense", "nosuchdatabase://host/name"):
         with pytest.raises(ConfigError, match="postgresql"):
-            asyncio.run(NodeStore(nonsense, Paths(tmp_path)).open())
+            asyncio.run(Database(nonsense, Paths(tmp_path)).open())
 
 
 def test_keys_of_hives_are_private_files(tmp_path: Path) -> None:

@@ -9,19 +9,23 @@ from typing import cast
 import pytest
 
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.keys import Right
 from rbee.contracts.tasks import TaskAccepted, TaskRequest
-from rbee.daemonkit.auth import OPERATOR
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.http1 import ClientConnection
 from rbee.errors import RbeeError
 from rbee.queen.client_ids import ClientIds
 from rbee.queen.fleet.state import FleetState
+from rbee.queen.keys.access import ADMIN
+from rbee.queen.keys.access import Client as KeyHolder
 from rbee.queen.progress import Event
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.tasks.registry import TaskRegistry
 from rbee.queen.tasks.scheduler import Scheduler
 from rbee.queen.tasks.task import QueenServices, answer
+
+BEE = KeyHolder("bee", frozenset(Right))
 
 
 class StuckScheduler:
@@ -51,6 +55,18 @@ class Client:
         self.accepted = asyncio.Event()
         self.task_id = ""
 
+    def write(self, _data: bytes) -> bool:
+        return True
+
+    async def send(self, data: bytes) -> None:
+        raise AssertionError(data)
+
+    async def comment(self, text: str) -> None:
+        raise AssertionError(text)
+
+    async def start(self) -> None:
+        raise AssertionError
+
     def on_disconnect(self, call: Callable[[], object] | None) -> None:
         self.leave = call
 
@@ -71,15 +87,29 @@ def registry_of(max_tasks: int = 10) -> TaskRegistry:
     """Make a registry whose tasks find no worker."""
     scheduler = cast("Scheduler", StuckScheduler())
     services = QueenServices(
-        scheduler, FleetState(lambda: 0.0), UpstreamPool(1, 1), BackgroundTasks(), ClientIds("secret"), 60
+        scheduler,
+        FleetState(lambda: 0.0),
+        UpstreamPool(1, 1),
+        BackgroundTasks(),
+        ClientIds("secret"),
+        60,
+        lambda *_: None,
+        lambda _: 0,
+        lambda: 0.0,
     )
     return TaskRegistry(services, aliases={}, max_tasks=max_tasks, max_tasks_per_client=None)
 
 
-async def run(registry: TaskRegistry, client: Client, end: Callable[[str], object], **options: float) -> None:
+async def run(
+    registry: TaskRegistry,
+    client: Client,
+    end: Callable[[str], object],
+    holder: KeyHolder = BEE,
+    **options: float,
+) -> None:
     """Run a task until *end*, called with its id, has ended it."""
     request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum", **options})
-    admission = registry.admit(request, "bee", draining=False)
+    admission = registry.admit(request, holder, draining=False)
     running = asyncio.ensure_future(
         answer(admission, cast("ResponseSink", client), cast("ClientConnection", client), "request-1")
     )
@@ -92,8 +122,8 @@ async def run(registry: TaskRegistry, client: Client, end: Callable[[str], objec
     assert len(registry) == 0
 
 
-@pytest.mark.parametrize("who", ["bee", OPERATOR])
-def test_a_deleted_task_ends_with_canceled(who: str) -> None:
+@pytest.mark.parametrize("who", [KeyHolder("bee"), ADMIN])
+def test_a_deleted_task_ends_with_canceled(who: KeyHolder) -> None:
     """Its own client and the operator may cancel it; the stream gets its end."""
 
     async def check() -> Client:
@@ -153,7 +183,7 @@ def test_the_first_cause_counts() -> None:
         client, registry = Client(), registry_of()
 
         async def end(task_id: str) -> None:
-            canceling = asyncio.ensure_future(registry.cancel(task_id, "bee"))
+            canceling = asyncio.ensure_future(registry.cancel(task_id, BEE))
             await asyncio.sleep(0)
             await registry.abort_all()
             await canceling
@@ -170,11 +200,77 @@ def test_a_task_too_many_is_not_admitted() -> None:
     async def check() -> None:
         registry = registry_of(max_tasks=1)
         request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum"})
-        with registry.admit(request, "bee", draining=False):
-            with pytest.raises(RbeeError) as caught, registry.admit(request, "bee", draining=False):
+        with registry.admit(request, BEE, draining=False):
+            with pytest.raises(RbeeError) as caught, registry.admit(request, BEE, draining=False):
                 pass
             assert caught.value.code is ErrorCode.QUEUE_FULL
-        with registry.admit(request, "bee", draining=False):
+        with registry.admit(request, BEE, draining=False):
             assert len(registry) == 1
+
+    asyncio.run(check())
+
+
+def test_a_client_is_told_of_a_failure_no_more_than_it_may_know() -> None:
+    """An operator reads what a task was waiting for; a client without that right reads that it took too long."""
+
+    async def check() -> Client:
+        client = Client()
+        await run(registry_of(), client, lambda _: None, KeyHolder("bee"), deadline_s=0.05)
+        return client
+
+    assert asyncio.run(check()).messages == ["The request exceeded its deadline."]
+
+
+def test_one_client_does_not_keep_all_places() -> None:
+    """Where all places are taken, a task of the client with the most gives its place to one of another client."""
+
+    async def check() -> list[Client]:
+        registry = registry_of(max_tasks=4)
+        request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum"})
+        clients: list[Client] = []
+        running: list[asyncio.Future[None]] = []
+
+        def ask(name: str) -> None:
+            client = Client()
+            admission = registry.admit(request, KeyHolder(name), draining=False)
+            clients.append(client)
+            running.append(
+                asyncio.ensure_future(
+                    answer(admission, cast("ResponseSink", client), cast("ClientConnection", client), "request")
+                )
+            )
+
+        for name in ("many", "many", "many", "many", "few", "few", "few"):
+            ask(name)
+            await clients[-1].accepted.wait() if len(clients) < 7 else await asyncio.wait(running[-1:], timeout=5)
+        assert isinstance(running[-1].exception(), RbeeError)
+        assert [registry.of_client(name) for name in ("many", "few")] == [2, 2]
+        await registry.abort_all()
+        await asyncio.gather(*running, return_exceptions=True)
+        return clients
+
+    clients = asyncio.run(check())
+
+    # The latest of those that waited longest in number; the third of the other client would only turn it around.
+    assert [client.failures[0] for client in clients[:6]] == [
+        *(ErrorCode.DRAINING, ErrorCode.DRAINING),
+        *(ErrorCode.QUEUE_FULL, ErrorCode.QUEUE_FULL),
+        *(ErrorCode.DRAINING, ErrorCode.DRAINING),
+    ]
+
+
+def test_a_key_has_as_many_tasks_at_once_as_it_may() -> None:
+    """One more is refused with 429, and an ended one makes room."""
+
+    async def check() -> None:
+        registry, limited = registry_of(), KeyHolder("bee", max_tasks=1)
+        request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum"})
+        with registry.admit(request, limited, draining=False):
+            with pytest.raises(RbeeError) as caught, registry.admit(request, limited, draining=False):
+                pass
+            assert caught.value.code is ErrorCode.TOO_MANY_REQUESTS
+            assert caught.value.retry_after_s
+        with registry.admit(request, limited, draining=False):
+            assert registry.of_client("bee") == 1
 
     asyncio.run(check())

@@ -1,0 +1,1 @@
+"""Who may use the queen, for what, and what each has used."""
