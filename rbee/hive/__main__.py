@@ -90,7 +90,9 @@ def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> N
     make_folders(paths, (paths.run, paths.logs, paths.models))
     key = api_key(settings, paths)
     own_log, secrets = paths.logs / HIVE_LOG, (key, *_database_secrets(settings))
-    redactor = configure_log("rbee-hive", own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets)
+    redactor = configure_log(
+        "rbee-hive", own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets
+    )
     lock = HomeLock(paths, "rbee-hive", LOCK_PATIENCE_S)
     if settings.models_db is None:
         check_database_file(paths.home / "models.db")

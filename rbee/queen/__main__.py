@@ -67,7 +67,9 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
     secret = settings.database_url
     database = secret.get_secret_value() if secret is not None else None
     own_log, secrets = paths.logs / "queen-rbee.log", (key, *secrets_in_url(database or ""))
-    redactor = configure_log(PROGRAM.name, own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets)
+    redactor = configure_log(
+        PROGRAM.name, own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets
+    )
     lock = HomeLock(paths, PROGRAM.name)
     sock = systemd.restored_socket(settings.host, settings.port) or bind(settings.host, settings.port)
     launcher = _launcher(paths, ephemeral=owner.owned) if settings.local_hive else None

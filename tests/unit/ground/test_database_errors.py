@@ -9,7 +9,7 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.hive.models.catalog_table import CatalogTable
-from rbee.queen.fleet.node_table import NodeTable
+from rbee.queen.sql import SqlDatabase
 
 URLS = [
     "postgresql+psycopg://rbee:s3cret:w0rd@db/x",
@@ -34,7 +34,7 @@ def test_no_error_of_the_catalog_shows_the_password(url: str) -> None:
 def test_no_error_of_the_registry_shows_the_password(url: str) -> None:
     """The same for the queen's database."""
     with pytest.raises(ConfigError) as raised:
-        NodeTable.at(url)
+        SqlDatabase.at(url)
 
     assert "database_url" in raised.value.message
     assert "s3cret" not in "".join(traceback.format_exception_only(raised.value))
