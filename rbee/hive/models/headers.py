@@ -21,6 +21,7 @@ from rbee.gguf.header import GgufHeader, Part, invalid_header, present_parts, re
 from rbee.lifeline import Lifeline
 
 LIMIT_S: Final = 30.0
+KILLED_S: Final = 1.0
 AT_ONCE: Final = 2
 REMEMBERED: Final = 16
 # Without site-packages, which reading needs nothing of and which take longer to find than a header to read.
@@ -91,6 +92,8 @@ class HeaderReader:
             if process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
+                with contextlib.suppress(TimeoutError):  # one that hangs in a dead disk is not waited for
+                    await asyncio.wait_for(process.communicate(), KILLED_S)
             line.close()
         if process.returncode:
             code = process.returncode

@@ -188,7 +188,7 @@ class Transfer:
 
     def _too_large(self, size: int | None) -> RbeeError:
         gb = 1024**3
-        has = f"has {size / gb:.1f} GB" if size is not None else f"has more than {self.max_bytes / gb:.1f} GB"
+        has = f"has {size / gb:.4g} GB" if size is not None else f"has more than {self.max_bytes / gb:.4g} GB"
         return RbeeError(
             ErrorCode.DOWNLOAD_FAILED,
             f"{self._shown} {has}, which is more than download_max_gb allows.",

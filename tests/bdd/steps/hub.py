@@ -82,7 +82,7 @@ def no_download(machine: Machine, seconds: int) -> None:
     def none() -> bool:
         result = machine.run("rbee-keeper", "models", "list", "--node", "localhost", "--json")
         assert result.code == 0, result
-        return result.json["downloads"] == []
+        return not result.json["downloads"]
 
     eventually(none, within=seconds, because="nobody waits for the download")
 
