@@ -53,6 +53,41 @@ Feature: A hive stores models
     Then both exit codes are 0
     And the hub sent the file once
 
+  @B98
+  Scenario: A download that nobody waits for any more ends, and the next one continues it
+    Given the hub sends 1 MiB per second
+    And the hive goes on with a download for 1 second when nobody waits for it
+    And a running queen
+    When the operator starts "rbee-keeper infer --node localhost --model hf:bees/tiny-GGUF --prompt hello"
+    And some of the model was received
+    And the operator presses Ctrl-C
+    Then no download runs within 15 seconds
+    When the operator runs "rbee-keeper models pull --node localhost hf:bees/tiny-GGUF"
+    Then the exit code is 0
+    And the hub sent the rest only
+    And the file of the model is identical to the hub's
+
+  @B98
+  Scenario: An operator cancels a download, and whoever waits for it is told
+    Given the hub sends 1 MiB per second
+    And a running queen
+    When the operator starts "rbee-keeper models pull --node localhost hf:bees/tiny-GGUF"
+    And some of the model was received
+    And another operator runs "rbee-keeper models cancel --node localhost hf:bees/tiny-GGUF"
+    Then the exit code is 0
+    And it ends with code 1 within 10 seconds
+    And the keeper says "CANCELED"
+    And the keeper says "an operator canceled it"
+
+  @B98
+  Scenario: A small file that claims much is refused by the name of the field
+    Given bee is a small file with a long text for its number of heads
+    And a running queen
+    When the operator runs "rbee-keeper models pull --node localhost bee"
+    Then the exit code is 1
+    And the keeper says "MODEL_INVALID"
+    And the keeper says "llama.attention.head_count_kv"
+
   @B18
   Scenario: A model whose file is missing on the disk is marked in the list
     Given a running queen

@@ -9,8 +9,8 @@ from rbee.client.base import WAITING_TIMEOUT, AsyncDaemonClient, OnRetry
 from rbee.client.events import read_events
 from rbee.client.retry import GRACEFUL_STOP_S
 from rbee.contracts.hives import HiveHealth, ShutdownReceipt
-from rbee.contracts.models import CatalogEntry, DownloadProgress, ModelDetails
-from rbee.contracts.queen import LogLine
+from rbee.contracts.models import DownloadProgress, ModelDetails
+from rbee.contracts.queen import LogLine, ModelList
 from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerStopReceipt
 
 
@@ -44,10 +44,13 @@ class HiveClient:
             async for event in read_events(response):
                 yield DownloadProgress.model_validate(event.data)
 
-    async def models(self) -> list[CatalogEntry]:
-        """Return the catalog."""
-        answer = await self._daemon.json("GET", "/v1/models/list")
-        return [CatalogEntry.model_validate(row) for row in answer["models"]]
+    async def cancel_download(self, model: str) -> None:
+        """Cancel a download; return when it has ended."""
+        await self._daemon.json("DELETE", "/v1/models/download", params={"model": model})
+
+    async def models(self) -> ModelList:
+        """Return the catalog, and the downloads that run."""
+        return ModelList.model_validate(await self._daemon.json("GET", "/v1/models/list"))
 
     async def model(self, model_id: str) -> ModelDetails:
         """Return one model by id or reference."""

@@ -91,9 +91,17 @@ class QueenClient:
         """Stop a worker (`WorkerStopReceipt`)."""
         return self._object("POST", "/v2/workers/shutdown", body={"worker_id": worker_id}, timeout_s=None)
 
-    def models(self, node: str) -> list[Json]:
-        """Return a node's catalog (`CatalogEntry`)."""
-        return self._list("/v2/models/list", "models", {"node": node})
+    def models_and_downloads(self, node: str) -> tuple[list[Json], list[Json]]:
+        """Return a node's catalog (`CatalogEntry`), and the downloads that run there (`RunningDownload`)."""
+        answer = self._object("GET", "/v2/models/list", params={"node": node})
+        rows, downloads = answer.get("models"), answer.get("downloads", [])
+        if not isinstance(rows, list) or not isinstance(downloads, list):
+            raise self._invalid_response("/v2/models/list")
+        return rows, downloads
+
+    def cancel_download(self, node: str, model: str) -> None:
+        """Cancel a download on a node; return when it has ended."""
+        self._daemon.json("DELETE", "/v2/models/download", params={"node": node, "model": model})
 
     def model(self, node: str, model: str) -> Json:
         """Return one model (`ModelDetails`), by id or reference."""

@@ -62,11 +62,14 @@ class DownloadRequest(BaseModel):
 
 
 class ModelQuery(BaseModel):
-    """`GET /v1/models/show` and `/v1/models/download/progress` of a hive: which model."""
+    """`GET /v1/models/show`, `/v1/models/download/progress` and `DELETE /v1/models/download` of a hive: which model."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: ModelText
+
+
+DownloadStage = Literal["queued", "downloading", "retrying", "verifying", "complete"]
 
 
 class DownloadProgress(BaseModel):
@@ -76,7 +79,7 @@ class DownloadProgress(BaseModel):
     the model's catalog row).
     """
 
-    stage: Literal["queued", "downloading", "retrying", "verifying", "complete"]
+    stage: DownloadStage
     bytes_downloaded: int = 0
     bytes_total: int | None = None
     speed_mbps: float = 0.0
@@ -86,6 +89,16 @@ class DownloadProgress(BaseModel):
     attempt: int | None = None
     attempts: int | None = None
     reason: str | None = None
+
+
+class RunningDownload(BaseModel):
+    """A download that has not ended, in the list of a hive's models; `reference` is canonical."""
+
+    reference: str
+    stage: DownloadStage
+    bytes_downloaded: int = 0
+    bytes_total: int | None = None
+    speed_mbps: float = 0.0
 
 
 class LoadingProgress(BaseModel):

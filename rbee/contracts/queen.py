@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.hives import HiveInfo, LogsQuery, NodeInfo, NodeText
 from rbee.contracts.ids import LOCALHOST_NODE
-from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress, ModelText
+from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress, ModelText, RunningDownload
 from rbee.contracts.workers import Quarantine, SpawnRequest, WorkerHealth, WorkerInfo
 
 
@@ -143,9 +143,10 @@ class NodeModel(BaseModel):
 
 
 class ModelList(BaseModel):
-    """`GET /v2/models/list?node=`, and `GET /v1/models/list` of a hive."""
+    """`GET /v2/models/list?node=`, and `GET /v1/models/list` of a hive: the catalog, and what is being downloaded."""
 
     models: list[CatalogEntry]
+    downloads: list[RunningDownload] = Field(default_factory=list)
 
 
 class Progress(BaseModel):

@@ -25,6 +25,7 @@ from rbee.hive.control import ControlChannels
 from rbee.hive.devices.monitor import DeviceMonitor
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.headers import HeaderReader
 from rbee.hive.quarantines import Quarantines
 from rbee.hive.settings import HiveSettings
 from rbee.hive.workers.control_groups import ControlGroups
@@ -36,6 +37,7 @@ from rbee.net import host_port
 log = logging.getLogger(__name__)
 CATALOG_WITHIN_S = 0.5
 CATALOG_AFTER_SPAWN_S = 0.6  # a small model has given its first token by then
+SWEEP_INTERVAL_S = 86_400.0
 _LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not listened on
 
 
@@ -61,7 +63,10 @@ class Hive:
             settings.detect_timeout_s, lambda found: self.channels.publish(DevicesChanged(detection=found))
         )
         self.catalog = Catalog(database_url(settings, paths), self._models_changed)
-        self.downloads = Downloads(self.catalog, paths.models, stall_s=settings.download_stall_s, chance=random.random)
+        self.headers = HeaderReader()
+        self.downloads = Downloads(
+            self.catalog, paths.models, settings.download_limits(), headers=self.headers, chance=random.random
+        )
         self.quarantines = Quarantines(
             settings.quarantine_s, lambda listed: self.channels.publish(QuarantineChanged(quarantined=listed))
         )
@@ -72,6 +77,7 @@ class Hive:
                 devices=self.devices,
                 downloads=self.downloads,
                 catalog=self.catalog,
+                headers=self.headers,
                 callback_url=callback_url(settings.host, port),
                 on_key=on_key,
                 groups=ControlGroups.open(),
@@ -93,7 +99,7 @@ class Hive:
             log.warning("workers are not confined: the kernel has no Landlock, or it is switched off")
         async with self._background as background:
             background.start(self.workers.run(), name="workers")
-            background.start(self._open_catalog(), name="catalog")
+            background.start(self._keep_models(), name="models on disk")
             background.start(self.devices.watch(), name="devices")
             background.start(
                 log_rotation.watch(self.paths.logs, "worker-*.log", max_mb=self.settings.log_max_mb), name="log files"
@@ -127,6 +133,16 @@ class Hive:
             workers=self.workers.all(),
             quarantined=self.quarantines.listed(),
         )
+
+    async def _keep_models(self) -> None:
+        """Open the catalog; then remove, now and once a day, what unfinished downloads left."""
+        await self._open_catalog()
+        while True:
+            try:
+                await self.downloads.sweep()
+            except OSError as error:
+                log.error("the folder of models cannot be swept", extra={"fields": {"reason": str(error)}})
+            await asyncio.sleep(SWEEP_INTERVAL_S)
 
     async def _open_catalog(self) -> None:
         """Open the catalog, but not while the first worker starts, which needs the processor more.

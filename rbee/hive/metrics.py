@@ -34,7 +34,7 @@ async def render_metrics(hive: Hive) -> tuple[bytes, str]:
             metrics.HIVE_WORKERS: workers,
             metrics.HIVE_SLOTS: slots,
             metrics.HIVE_MEMORY: memory,
-            metrics.HIVE_DOWNLOADING: hive.downloads.running,
+            metrics.HIVE_DOWNLOADING: len(hive.downloads.running),
             metrics.HIVE_QUARANTINED: kept_out,
             metrics.HIVE_QUEENS: hive.channels.connected,
         },

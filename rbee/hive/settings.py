@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from rbee.config.layering import LayeredSettings
 from rbee.contracts import engine
 from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.hive.models.addresses import AllowedSources
+from rbee.hive.models.disk_space import DiskSpace
+from rbee.hive.models.limits import GB, DownloadLimits
 from rbee.hive.supervision import Policy
+
+
+def _entries(value: object) -> object:
+    """Split a list that is written as one text, with commas."""
+    return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
 
 
 class HiveSettings(LayeredSettings):
@@ -61,6 +69,21 @@ class HiveSettings(LayeredSettings):
         default=600.0, gt=0, description="time for which a model or device on which every worker crashes is not used"
     )
     download_stall_s: float = Field(default=60.0, gt=0, description="time without a byte that breaks a download")
+    download_max_gb: float = Field(default=1024.0, gt=0, description="size in GB that a model may have at most")
+    download_grace_s: float = Field(
+        default=30.0, ge=0, description="time for which a download goes on that nobody waits for"
+    )
+    download_keep_days: float = Field(
+        default=7.0, ge=0, description="days for which the part of an unfinished download is kept"
+    )
+    disk_reserve_gb: float = Field(
+        default=2.0, ge=0, description="GB of the disk that downloads leave free, at most 5 % of it"
+    )
+    allow_private_sources: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_entries)] = Field(
+        default=(),
+        description="hosts and networks with private addresses from which models may be downloaded, "
+        "such as mirror.lan, 10.1.0.0/16",
+    )
     detect_timeout_s: float = Field(default=5.0, gt=0, description="time a GPU driver has to answer")
 
     max_connections_per_address: int = Field(
@@ -75,6 +98,7 @@ class HiveSettings(LayeredSettings):
 
     @model_validator(mode="after")
     def _possible(self) -> HiveSettings:
+        AllowedSources.parse(self.allow_private_sources)
         if reason := engine.conflict(self.cache_type, flash_attention=self.flash_attention):
             raise ValueError(reason)
         return self
@@ -90,4 +114,15 @@ class HiveSettings(LayeredSettings):
             graceful_s=self.stop_timeout_s,
             fence_s=self.fence_after_s,
             on_queen_lost=self.on_queen_lost,
+        )
+
+    def download_limits(self) -> DownloadLimits:
+        """Return the part that downloads need."""
+        return DownloadLimits(
+            stall_s=self.download_stall_s,
+            max_bytes=int(self.download_max_gb * GB),
+            space=DiskSpace(int(self.disk_reserve_gb * GB)),
+            allowed=AllowedSources.parse(self.allow_private_sources),
+            grace_s=self.download_grace_s,
+            keep_s=self.download_keep_days * 86_400,
         )

@@ -19,7 +19,7 @@ COMMANDS = {
     "daemon": Entry(_AT + "daemon:daemon", "Start, stop and show the queen of this machine."),
     "worker": Entry(_AT + "worker:worker", "Start, stop, list and check workers."),
     "workers": Entry(_AT + "worker:workers", "List, check and shut down workers (an alias of worker)."),
-    "models": Entry(_AT + "models:models", "Pull, list, show and remove models on a node."),
+    "models": Entry(_AT + "models:models", "Pull, list, show and remove models on a node, and cancel downloads."),
     "keys": Entry(_AT + "keys:keys", "Manage the API keys of clients."),
     "hive": Entry(_AT + "hive:hive", "Install, upgrade, start, stop and remove hives on machines."),
     "setup": Entry(_AT + "setup:setup", "Add, list, install and remove machines (an alias of config and hive)."),

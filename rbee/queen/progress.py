@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, Generic, TypeVar
 
 from rbee.contracts.models import DownloadProgress, LoadingProgress
@@ -45,10 +46,25 @@ class ProgressFeed:
     """
 
     def __init__(self) -> None:
+        self.unwanted = asyncio.Event()
+        """Set while nobody waits any more; not before somebody has."""
+        self._waiting = 0
         self._history: list[Event] = []
         self._progress: Progress | None = None
         self._subscribers: set[_Subscriber] = set()
         self._over = False
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Count somebody who waits."""
+        self._waiting += 1
+        self.unwanted.clear()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            if self._waiting == 0:
+                self.unwanted.set()
 
     def narrate(self, actor: str, action: str, human: str, emoji: str = "") -> None:
         """Add a line of narration."""
@@ -113,7 +129,8 @@ class _Subscriber:
 class SharedJob(Generic[R]):
     """Work that any number of clients may wait for, done once (what Go calls singleflight).
 
-    It belongs to the queen: clients that leave do not end it.
+    It belongs to the queen: clients that leave do not end it. Work that is for those who wait only looks at
+    `ProgressFeed.unwanted`.
     """
 
     def __init__(self, feed: ProgressFeed) -> None:
@@ -136,13 +153,16 @@ class SharedJob(Generic[R]):
         background.start(job._run(work, on_end), name=name)
         return job
 
-    def events(self) -> AsyncIterator[Event]:
-        """Yield the progress from the first event to the last."""
-        return self._feed.subscribe()
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Yield the progress from the first event to the last; close it to stop waiting."""
+        with self._feed.awaited():
+            async for event in self._feed.subscribe():
+                yield event
 
     async def result(self) -> R:
         """Wait for the result. Raises the RbeeError that the work ended with."""
-        return await asyncio.shield(self._result)
+        with self._feed.awaited():
+            return await asyncio.shield(self._result)
 
     async def _run(self, work: Callable[[ProgressFeed], Awaitable[R]], on_end: Callable[[], object] | None) -> None:
         try:

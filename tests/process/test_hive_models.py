@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import random
 import subprocess
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -277,3 +279,45 @@ def test_what_is_no_model_is_refused_at_once(start_hive: StartHive, tmp_path: Pa
     hive = start_hive()
 
     assert hive.refused("/v1/models/download", {"model": f"file://{path}"})["code"] == code
+
+
+def test_a_download_is_listed_and_canceled(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """A download that runs is in the list; DELETE ends it for its followers, twice is fine, and its part stays."""
+    hub.fail(REPO, FILE, Slow(MIB))
+    hive = start_hive(env=hub.environ(tmp_path))
+    reference = f"hf:{REPO}"
+    part = tmp_path / "home" / "models" / "hf" / REPO / f"{FILE}.part"
+    hive.post("/v1/models/download", {"model": reference})
+    events: list[tuple[str, Any]] = []
+    follower = threading.Thread(
+        target=hive.stream, args=("/v1/models/download/progress", events), kwargs={"model": reference}
+    )
+    follower.start()
+    eventually(partial(_has_grown, part, 1), within=20, because="some of it is there")
+
+    (row,) = hive.get("/v1/models/list")["downloads"]
+    answers = [hive.http.delete("/v1/models/download", params={"model": reference}).status_code for _ in range(2)]
+    follower.join(10)
+
+    assert (row["reference"], row["bytes_total"]) == (reference, len((tmp_path / "hub.gguf").read_bytes()))
+    assert answers == [204, 204]
+    assert events[-1][0] == "error"
+    assert events[-1][1]["error"]["code"] == "CANCELED"
+    assert hive.get("/v1/models/list")["downloads"] == []
+    assert part.exists()
+    unknown = hive.http.delete("/v1/models/download", params={"model": "hf:bees/none"})
+    assert unknown.json()["error"]["code"] == "MODEL_NOT_FOUND"
+
+
+def test_a_download_ends_when_its_follower_has_left(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """A download goes on for a while after its last follower has disconnected, and then ends."""
+    hub.fail(REPO, FILE, Slow(MIB // 4))
+    hive = start_hive(env=hub.environ(tmp_path), download_grace_s=0.5)
+    hive.post("/v1/models/download", {"model": f"hf:{REPO}"})
+    with hive.http.stream("GET", "/v1/models/download/progress", params={"model": f"hf:{REPO}"}) as response:
+        lines = response.iter_lines()
+        eventually(lambda: "downloading" in next(lines), within=10, because="it is on its way")
+        assert hive.get("/v1/models/list")["downloads"] != []
+
+    eventually(lambda: hive.get("/v1/models/list")["downloads"] == [], within=8, because="nobody follows it any more")
+    assert len(hub.downloads(REPO, FILE)) <= 1

@@ -354,7 +354,7 @@ def test_what_cannot_be_is_refused_before_a_worker_starts(
 ) -> None:
     """Preflight refuses with its own code, and no process is started."""
     # The header claims a cache of many terabytes, so that no machine has the memory.
-    path = write_gguf(tmp_path / "vast.gguf", layers=4_000_000, embedding=4096)
+    path = write_gguf(tmp_path / "vast.gguf", layers=4096, embedding=4096)
     hive = start_hive(env={"LD_LIBRARY_PATH": ""})
 
     error = hive.refused("/v1/workers/spawn", {"model": f"file://{path}", **fields})

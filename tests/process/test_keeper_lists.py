@@ -167,6 +167,21 @@ def test_models_list_show_and_rm(queen: StandInQueen) -> None:
     assert "SmolLM2" in queen.requests("DELETE", "/v2/models")[0].path
 
 
+def test_models_list_and_cancel_of_a_download(queen: StandInQueen) -> None:
+    """`models list` shows the downloads that run, with the share that is there; `models cancel` ends one by name."""
+    row = {"reference": "hf:a/b", "stage": "downloading", "bytes_downloaded": 20, "bytes_total": 100}
+    queen.answer("GET", "/v2/models/list", {"models": [MODEL], "downloads": [row]})
+    queen.answer("DELETE", "/v2/models/download", None)
+
+    listed, data = rbee("models", "list"), rbee("models", "list", "--json")
+    canceled = rbee("models", "cancel", "hf:a/b", "--json")
+
+    assert "downloading 20 %" in listed.stdout
+    assert data.json["downloads"] == [row]
+    assert canceled.json == {"node": "localhost", "canceled": "hf:a/b"}
+    assert "hf%3Aa%2Fb" in queen.requests("DELETE", "/v2/models/download")[0].path
+
+
 @pytest.mark.B62
 def test_logs_are_followed_until_ctrl_c(queen: StandInQueen, tmp_path: Path) -> None:
     """Each line says whose it is; Ctrl-C ends it with 130 and no traceback."""

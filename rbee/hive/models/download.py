@@ -1,65 +1,134 @@
-"""Track the progress of one download for its followers, and its outcome for the metrics."""
+"""Track one download: its progress for those who follow it, whether anybody does, and its outcome for the metrics."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import logging
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 
+log = logging.getLogger(__name__)
 _SMOOTHING: Final = 0.3
 
 
 class Download:
-    """One download: its latest progress, and the task that runs it."""
+    """One download: its latest progress, the task that runs it, and who waits for it.
 
-    def __init__(self, reference: str, clock: Callable[[], float], waits: list[float]) -> None:
+    Args:
+        grace_s: how long it goes on after the last who waited for it has left.
+    """
+
+    def __init__(self, reference: str, clock: Callable[[], float], waits: list[float], *, grace_s: float) -> None:
         self.reference = reference
         self.waits = waits
         self.progress = DownloadProgress(stage="queued")
-        self.task: asyncio.Task[CatalogEntry] | None = None
         self.retries = 0
+        self._task: asyncio.Task[CatalogEntry] | None = None
         self._clock = clock
         self._changed = asyncio.Event()
         self._counted: tuple[float, int] | None = None
+        self._grace_s = grace_s
+        self._waiting = 0
+        self._abandonment: asyncio.TimerHandle | None = None
+        self._canceled: RbeeError | None = None
+
+    def begin(self, work: Coroutine[Any, Any, CatalogEntry]) -> None:
+        """Start *work*, which nobody waits for yet."""
+        self._task = asyncio.ensure_future(work)
+        # A failure that nobody waits for is logged, and stays in `outcome`.
+        self._task.add_done_callback(self._ended)
+        self._expect_interest()
+
+    @property
+    def running(self) -> bool:
+        """Return whether it has not ended."""
+        return self._task is not None and not self._task.done()
+
+    @property
+    def canceled(self) -> bool:
+        """Return whether somebody canceled it, or nobody wanted it any more."""
+        return self._canceled is not None
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Count somebody who waits for this download; the last who leaves takes it along, after a grace."""
+        self._waiting += 1
+        if self._abandonment is not None:
+            self._abandonment.cancel()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+            self._expect_interest()
+
+    async def settled(self, timeout_s: float | None) -> bool:
+        """Wait for the end, *timeout_s* seconds at most; return whether it has ended."""
+        assert self._task is not None
+        with self.awaited():
+            await asyncio.wait({self._task}, timeout=timeout_s)
+        return self._task.done()
 
     async def result(self) -> CatalogEntry:
-        """Wait for the end; cancelling the wait does not stop the download. Raises RbeeError if it failed."""
-        assert self.task is not None
-        await asyncio.wait({self.task})
+        """Wait for the end; who cancels the wait only leaves. Raises RbeeError if it failed or was canceled."""
+        await self.settled(None)
         return self.outcome()
 
     def outcome(self) -> CatalogEntry:
-        """Return the result of a download that has ended. Raises RbeeError if it failed or the hive stopped it."""
-        assert self.task is not None
-        if self.task.cancelled():
-            raise RbeeError(
+        """Return the result of a download that has ended. Raises RbeeError if it failed, or was canceled or stopped."""
+        assert self._task is not None
+        if self._task.cancelled():
+            raise self._canceled or RbeeError(
                 ErrorCode.DRAINING,
                 f"The hive is stopping; the download of {self.reference} continues when it is requested again.",
             )
-        return self.task.result()
+        return self._task.result()
 
-    async def watch(self) -> AsyncIterator[DownloadProgress]:
-        """Yield the progress now and whenever it changes, up to `complete`. Raises RbeeError if it fails."""
-        assert self.task is not None
+    def cancel(self, reason: str) -> None:
+        """Stop it, because of *reason*; what was received is kept for a later download of the same."""
+        if not self.running or self._canceled is not None:
+            return
+        self._canceled = RbeeError(
+            ErrorCode.CANCELED,
+            f"The download of {self.reference} was canceled: {reason}.",
+            details={"model": self.reference},
+            hint="What was received is kept for a while; the same download, started again, continues there.",
+        )
+        log.info("download canceled", extra={"fields": {"model": self.reference, "reason": reason}})
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop it because the hive stops."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def ended(self) -> None:
+        """Wait until it has ended, however that was."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    async def watch(self) -> AsyncGenerator[DownloadProgress, None]:
+        """Yield the progress now and whenever it changes, up to `complete`. Raises RbeeError as `outcome` does."""
+        assert self._task is not None
         shown: DownloadProgress | None = None
-        while True:
-            changed = self._changed
-            if self.progress is not shown:
-                shown = self.progress
-                yield shown
-            elif self.task.done():
-                self.outcome()
-                return
-            else:
-                waiting = asyncio.ensure_future(changed.wait())
-                await asyncio.wait({waiting, self.task}, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+        with self.awaited():
+            while True:
+                changed = self._changed
+                if self.progress is not shown:
+                    shown = self.progress
+                    yield shown
+                elif self._task.done():
+                    self.outcome()
+                    return
+                else:
+                    waiting = asyncio.ensure_future(changed.wait())
+                    await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                    waiting.cancel()
 
     def show(self, progress: DownloadProgress) -> None:
         """Set the progress and wake the watchers."""
@@ -84,6 +153,23 @@ class Download:
         self._counted = None
         base = {"bytes_downloaded": self.progress.bytes_downloaded, "bytes_total": self.progress.bytes_total}
         self.show(DownloadProgress.model_validate({**base, **change}))
+
+    def _expect_interest(self) -> None:
+        """Cancel the download after the grace, unless somebody waits for it by then."""
+        if self._waiting == 0 and self.running:
+            loop = asyncio.get_running_loop()
+            self._abandonment = loop.call_later(self._grace_s, self.cancel, "nobody waits for it any more")
+
+    def _ended(self, task: asyncio.Task[CatalogEntry]) -> None:
+        if self._abandonment is not None:
+            self._abandonment.cancel()
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, RbeeError):
+            log.error("download failed", extra={"fields": {"code": error.code.value, "reason": error.message}})
+        elif error is not None:
+            log.error("BUG: a download died", exc_info=error)
 
 
 @contextmanager

@@ -13,30 +13,47 @@ import threading
 from rbee import __version__
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.hive.models.addresses import AllowedSources
 from rbee.hive.models.file_selection import choose_files
 from rbee.hive.models.reference import HubRef
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile, http_error
+from rbee.hive.models.source_guard import SourceGuard, too_many_redirects, with_hub
 
 METADATA_TIMEOUT_S = 10.0
+PUBLIC_HUB = "https://huggingface.co"
 _importing = threading.Lock()
+_guarded = threading.Event()
 
 
-async def plan(ref: HubRef) -> list[RemoteFile]:
+async def plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
     """Return the files that *ref* means, as the hub lists them.
 
-    `HF_ENDPOINT` and `HF_TOKEN` are honoured. Raises RbeeError (MODEL_NOT_FOUND, MODEL_ACCESS_DENIED) or
-    BrokenTransferError.
+    `HF_ENDPOINT` and `HF_TOKEN` are honoured; the token goes to the hub's own host only. Raises RbeeError
+    (MODEL_NOT_FOUND, MODEL_ACCESS_DENIED, DOWNLOAD_FAILED where the hub leads elsewhere) or BrokenTransferError.
     """
-    return await asyncio.to_thread(_plan, ref)
+    return await asyncio.to_thread(_plan, ref, allowed)
 
 
-def _plan(ref: HubRef) -> list[RemoteFile]:
+def _plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
     with _importing:
         import httpx2
-        from huggingface_hub import HfApi, get_token, hf_hub_url
+        from huggingface_hub import HfApi, get_token, hf_hub_url, is_offline_mode, set_client_factory
         from huggingface_hub.errors import HfHubHTTPError
 
+        from rbee.hive.models import hub_transport
+
+        if not _guarded.is_set():
+            set_client_factory(hub_transport.new_client)
+            _guarded.set()
+
+    if is_offline_mode():
+        raise RbeeError(
+            ErrorCode.DOWNLOAD_FAILED,
+            f"hf:{ref.repo} cannot be looked up: HF_HUB_OFFLINE is set for the hive.",
+            hint="Unset it, or use a model that is in the catalog.",
+        )
     endpoint = os.environ.get("HF_ENDPOINT") or None
+    hub_transport.current_guard.set(SourceGuard(with_hub(allowed), endpoint or PUBLIC_HUB))
     token = get_token()
     try:
         api = HfApi(endpoint=endpoint, token=token, library_name="rbee", library_version=__version__)
@@ -44,7 +61,9 @@ def _plan(ref: HubRef) -> list[RemoteFile]:
     except HfHubHTTPError as error:
         response = error.response
         raise http_error(response.status_code, f"hf:{ref.repo}", response.headers.get("Retry-After")) from error
-    except (httpx2.TransportError, OSError) as error:
+    except httpx2.TooManyRedirects as error:
+        raise too_many_redirects(endpoint or PUBLIC_HUB) from error
+    except (httpx2.RequestError, OSError) as error:
         raise BrokenTransferError(f"the hub could not be reached: {str(error) or type(error).__name__}") from error
     files = {file.rfilename: file for file in info.siblings or []}
     headers = {"User-Agent": f"rbee/{__version__}"}

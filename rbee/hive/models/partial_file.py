@@ -7,20 +7,17 @@ renamed to the target only when it is whole, checked and on the disk. Bytes are 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any, Final
 
 from rbee.config.atomic_write import atomic_write
-from rbee.config.paths import storage_error
-from rbee.contracts.errors import ErrorCode
-from rbee.errors import RbeeError
 
 SYNC_BYTES: Final = 8 * 1024 * 1024
+PART: Final = ".part"
+NOTE: Final = ".part.json"
 
 
 class PartialFile:
@@ -28,8 +25,8 @@ class PartialFile:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self._part = target.with_name(target.name + ".part")
-        self._note = target.with_name(target.name + ".part.json")
+        self._part = target.with_name(target.name + PART)
+        self._note = target.with_name(target.name + NOTE)
         self._unsynced = 0
 
     def size(self) -> int:
@@ -104,6 +101,11 @@ class PartialFile:
         self._part.unlink(missing_ok=True)
         self._note.unlink(missing_ok=True)
 
+    def discard_unless_resumable(self) -> None:
+        """Remove what is there if nothing says which version it belongs to: no later download could continue it."""
+        if self.version() is None:
+            self.discard()
+
 
 def boot_id() -> str:
     """Return the id of this boot of the machine; empty where the system has none."""
@@ -117,29 +119,3 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal. Blocking."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """Raise RbeeError DISK_FULL unless *needed* more bytes fit where *folder* lies."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise _disk_full(folder, needed, free)
-
-
-def _disk_full(folder: Path, needed: int, free: int) -> RbeeError:
-    mib = 1024 * 1024
-    return RbeeError(
-        ErrorCode.DISK_FULL,
-        f"The download needs {-(-needed // mib)} MB in {folder}, and {free // mib} MB are free.",
-        details={"path": str(folder), "required_bytes": needed, "available_bytes": free},
-    )
-
-
-def disk_error(error: OSError, target: Path, needed: int = 0) -> RbeeError:
-    """Return the error for a write that failed; *needed* is how many bytes were still to come."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return _disk_full(target.parent, needed, shutil.disk_usage(target.parent).free)
-    return storage_error(error, target)

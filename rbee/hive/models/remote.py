@@ -64,7 +64,7 @@ def parse_retry_after(retry_after: str | None) -> float | None:
         return None
     try:
         seconds = float(int(retry_after))
-    except ValueError:
+    except (ValueError, OverflowError):
         try:
             seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
         except (ValueError, OverflowError):

@@ -1,134 +1,232 @@
-"""Download one file over HTTP: one attempt, which continues where the last one stopped."""
+"""Download one file over HTTP: one attempt, which continues where the last one stopped, within limits."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, ParamSpec, TypeVar
 
 from rbee.client.web import httpx
+from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.partial_file import PartialFile, check_space, disk_error
+from rbee.gguf.reader import MAGIC
+from rbee.hive.models.disk_space import DiskSpace
+from rbee.hive.models.guarded_transport import GuardedTransport
+from rbee.hive.models.partial_file import PartialFile
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile, http_error
+from rbee.hive.models.source_guard import MAX_REDIRECTS, SourceGuard, too_many_redirects
 from rbee.observe import metrics
 
 CONNECT_TIMEOUT_S: Final = 5.0
 WRITE_BYTES: Final = 1024 * 1024
 WRITE_INTERVAL_S: Final = 0.2
+_DIGITS: Final = re.compile(r"[0-9]{1,18}\Z")
 OnBytes = Callable[[int, int | None], None]
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
-def new_client(stall_s: float) -> httpx.AsyncClient:
-    """Build the HTTP client of a download; *stall_s* without a byte ends an attempt."""
-    timeout = httpx.Timeout(connect=CONNECT_TIMEOUT_S, read=stall_s, write=stall_s, pool=None)
-    return httpx.AsyncClient(follow_redirects=True, timeout=timeout, headers={"Accept-Encoding": "identity"})
+def new_client(guard: SourceGuard, stall_s: float) -> httpx.AsyncClient:
+    """Build the HTTP client of a download; *stall_s* without a byte ends an attempt.
 
-
-async def fetch(client: httpx.AsyncClient, file: RemoteFile, partial: PartialFile, on_bytes: OnBytes) -> None:
-    """Download what *partial* still lacks of *file*.
-
-    Args:
-        on_bytes: called with the bytes there are and the bytes in all, where that is known.
-
-    Raises:
-        BrokenTransferError: a retry may succeed.
-        RbeeError: a retry will not; DISK_FULL, MODEL_ACCESS_DENIED, MODEL_NOT_FOUND...
+    httpx sends the authorization of a request along a redirect only to the same host.
     """
-    have = await asyncio.to_thread(partial.recover)
-    version = await asyncio.to_thread(partial.version) if have else None
-    if have and (version is None or (file.sha256 is not None and version != file.sha256)):
-        have = 0
-    if have and have == file.size:
-        return
-    headers = dict(file.headers)
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if file.sha256 is None and version is not None:
-            headers["If-Range"] = version
+    return httpx.AsyncClient(
+        transport=GuardedTransport(guard),
+        follow_redirects=True,
+        max_redirects=MAX_REDIRECTS,
+        timeout=httpx.Timeout(connect=CONNECT_TIMEOUT_S, read=stall_s, write=stall_s, pool=None),
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What an attempt works on.
+
+    Attributes:
+        max_bytes: the most that the file may have.
+        on_bytes: called with the bytes there are and the bytes in all, where that is known.
+    """
+
+    file: RemoteFile
+    partial: PartialFile
+    space: DiskSpace
+    max_bytes: int
+    on_bytes: OnBytes
+
+    async def run(self, client: httpx.AsyncClient) -> None:
+        """Download what the partial file still lacks.
+
+        Raises:
+            BrokenTransferError: a retry may succeed.
+            RbeeError: a retry will not; DISK_FULL, MODEL_ACCESS_DENIED, MODEL_NOT_FOUND, MODEL_INVALID,
+                DOWNLOAD_FAILED for a source or a size that is not allowed.
+        """
+        file, partial = self.file, self.partial
+        if (file.size or 0) > self.max_bytes:
+            raise self._too_large(file.size)
+        have = await asyncio.to_thread(partial.recover)
+        version = await asyncio.to_thread(partial.version) if have else None
+        if have and (version is None or (file.sha256 is not None and version != file.sha256)):
+            have = 0
+        if have and have == file.size:
+            return
+        headers = dict(file.headers)
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if file.sha256 is None and version is not None:
+                headers["If-Range"] = version
+        try:
+            async with client.stream("GET", file.url, headers=headers) as response:
+                await self._receive(response, have)
+        except httpx.TimeoutException as error:
+            what = "connection" if isinstance(error, httpx.ConnectTimeout) else "byte"
+            limit = client.timeout.connect if what == "connection" else client.timeout.read
+            raise BrokenTransferError(f"no {what} for {limit:g} s") from error
+        except httpx.TooManyRedirects as error:
+            raise too_many_redirects(file.url) from error
+        except (httpx.TransportError, UnicodeError) as error:  # the latter for a redirect to an impossible name
+            raise BrokenTransferError(str(error) or type(error).__name__) from error
+
+    async def _receive(self, response: httpx.Response, have: int) -> None:
+        file, partial = self.file, self.partial
+        if response.status_code == 416 and have:
+            await asyncio.to_thread(partial.discard)
+            raise BrokenTransferError("the server's file is shorter than the part that is here; starting over")
+        if response.status_code not in (200, 206):
+            raise self._failure(response)
+        total = file.size
+        if response.status_code == 206:
+            start, total = _content_range(response, total)
+            if start != have:
+                raise BrokenTransferError(f"the server continued at byte {start} instead of {have}")
+        else:
+            total = _number(response.headers.get("Content-Length", ""), total)
+            have = 0
+        if file.size is not None and total is not None and total != file.size:
+            raise BrokenTransferError(f"the server offers {total} bytes, the file has {file.size}")
+        if (total or 0) > self.max_bytes:
+            await asyncio.to_thread(partial.discard)
+            raise self._too_large(total)
+        await asyncio.to_thread(self.space.check, partial.target.parent, (total or 0) - have)
+        self.on_bytes(have, total)
+        try:
+            if have == 0:
+                await asyncio.to_thread(partial.begin, file.sha256 or _version(response))
+            have = await self._write_all(response, have, total)
+        except OSError as error:
+            raise self.space.error(error, partial.target, (total or 0) - partial.size()) from error
+        except _UnusableError as error:
+            await asyncio.to_thread(partial.discard)
+            raise error.reason from error
+        if total is not None and have < total:
+            raise BrokenTransferError(f"the connection ended after {have} of {total} bytes")
+
+    async def _write_all(self, response: httpx.Response, have: int, total: int | None) -> int:
+        pending = bytearray()
+        written_at = time.monotonic()
+        try:
+            async for chunk in response.aiter_raw():
+                pending += chunk
+                self._check(have, pending, total)
+                now = time.monotonic()
+                if len(pending) >= WRITE_BYTES or now - written_at >= WRITE_INTERVAL_S:
+                    data, written_at = bytes(pending), now
+                    pending.clear()
+                    await _finished_even_if_canceled(self._append, data, have, total)
+                    have += len(data)
+                    self.on_bytes(have, total)
+        except _UnusableError:
+            pending.clear()
+            raise
+        finally:
+            # Also when the connection breaks or the hive stops: what was received is kept for the next attempt.
+            if pending:
+                self._append(bytes(pending), have, total)
+                have += len(pending)
+                self.on_bytes(have, total)
+        return have
+
+    def _check(self, have: int, pending: bytearray, total: int | None) -> None:
+        """Raise _UnusableError as soon as it is plain that no model comes of this."""
+        if have == 0 and not pending.startswith(MAGIC[: len(pending)]):
+            raise _UnusableError(
+                RbeeError(ErrorCode.MODEL_INVALID, f"{self._shown} is not a GGUF file: it begins with other bytes.")
+            )
+        received = have + len(pending)
+        if total is not None and received > total:
+            raise _UnusableError(
+                RbeeError(
+                    ErrorCode.DOWNLOAD_FAILED,
+                    f"{self._shown} is longer than the {total} bytes that were announced; it was removed.",
+                    details={"announced_bytes": total, "reason": "size"},
+                    hint="Its server is broken or hostile; use another source.",
+                )
+            )
+        if received > self.max_bytes:
+            raise _UnusableError(self._too_large(None))
+
+    def _append(self, data: bytes, have: int, total: int | None) -> None:
+        folder = self.partial.target.parent
+        if not self.space.fits(folder, len(data)):
+            full = self.space.full(folder, len(data) if total is None else total - have)
+            # Nobody knows whether a file of unknown length will ever fit.
+            raise _UnusableError(full) if total is None else full
+        self.partial.append(data)
+        metrics.HIVE_DOWNLOADED.add(len(data))
+
+    @property
+    def _shown(self) -> str:
+        return str(httpx.URL(self.file.url).copy_with(query=None))
+
+    def _failure(self, response: httpx.Response) -> RbeeError | BrokenTransferError:
+        return http_error(response.status_code, self._shown, response.headers.get("Retry-After"))
+
+    def _too_large(self, size: int | None) -> RbeeError:
+        gb = 1024**3
+        has = f"has {size / gb:.4g} GB" if size is not None else f"has more than {self.max_bytes / gb:.4g} GB"
+        return RbeeError(
+            ErrorCode.DOWNLOAD_FAILED,
+            f"{self._shown} {has}, which is more than download_max_gb allows.",
+            details={"max_bytes": self.max_bytes, "announced_bytes": size, "reason": "size"},
+            hint="If the model really is that large, raise download_max_gb of the hive.",
+        )
+
+
+class _UnusableError(Exception):
+    """Raised when what was received is of no use and is to be removed; `reason` is the error to report."""
+
+    def __init__(self, reason: RbeeError) -> None:
+        super().__init__(reason.message)
+        self.reason = reason
+
+
+async def _finished_even_if_canceled(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run blocking work in a thread; whoever cancels this waits for its end, and may then touch the same file."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
     try:
-        async with client.stream("GET", file.url, headers=headers) as response:
-            await _receive(response, file, partial, have, on_bytes)
-    except httpx.TimeoutException as error:
-        what = "connection" if isinstance(error, httpx.ConnectTimeout) else "byte"
-        limit = client.timeout.connect if what == "connection" else client.timeout.read
-        raise BrokenTransferError(f"no {what} for {limit:g} s") from error
-    except (httpx.TransportError, httpx.TooManyRedirects) as error:
-        raise BrokenTransferError(str(error) or type(error).__name__) from error
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
-async def _receive(
-    response: httpx.Response, file: RemoteFile, partial: PartialFile, have: int, on_bytes: OnBytes
-) -> None:
-    if response.status_code == 416 and have:
-        await asyncio.to_thread(partial.discard)
-        raise BrokenTransferError("the server's file is shorter than the part that is here; starting over")
-    if response.status_code not in (200, 206):
-        raise _failure(response, file)
-    total = file.size
-    if response.status_code == 206:
-        start, total = _content_range(response, total)
-        if start != have:
-            raise BrokenTransferError(f"the server continued at byte {start} instead of {have}")
-    else:
-        length = response.headers.get("Content-Length")
-        total = int(length) if length is not None and length.isdigit() else total
-        have = 0
-    if file.size is not None and total is not None and total != file.size:
-        raise BrokenTransferError(f"the server offers {total} bytes, the file has {file.size}")
-    check_space(partial.target.parent, (total or 0) - have)
-    on_bytes(have, total)
-    try:
-        if have == 0:
-            await asyncio.to_thread(partial.begin, file.sha256 or _version(response))
-        have = await _write_all(response, partial, have, total, on_bytes)
-    except OSError as error:
-        raise disk_error(error, partial.target, (total or 0) - partial.size()) from error
-    if total is not None and have < total:
-        raise BrokenTransferError(f"the connection ended after {have} of {total} bytes")
-
-
-async def _write_all(
-    response: httpx.Response, partial: PartialFile, have: int, total: int | None, on_bytes: OnBytes
-) -> int:
-    pending = bytearray()
-    written_at = time.monotonic()
-    try:
-        async for chunk in response.aiter_raw():
-            pending += chunk
-            now = time.monotonic()
-            if len(pending) >= WRITE_BYTES or now - written_at >= WRITE_INTERVAL_S:
-                data, written_at = bytes(pending), now
-                pending.clear()
-                await asyncio.to_thread(partial.append, data)
-                metrics.HIVE_DOWNLOADED.add(len(data))
-                have += len(data)
-                on_bytes(have, total)
-    finally:
-        # Also when the connection breaks or the hive stops: what was received is kept for the next attempt.
-        if pending:
-            partial.append(bytes(pending))
-            metrics.HIVE_DOWNLOADED.add(len(pending))
-            have += len(pending)
-            on_bytes(have, total)
-    return have
-
-
-def _failure(response: httpx.Response, file: RemoteFile) -> RbeeError | BrokenTransferError:
-    shown = httpx.URL(file.url).copy_with(query=None)
-    return http_error(response.status_code, str(shown), response.headers.get("Retry-After"))
-
-
-def _content_range(response: httpx.Response, total: int | None) -> tuple[int, int | None]:
+def _content_range(response: httpx.Response, total: int | None) -> tuple[int | None, int | None]:
     """Read `bytes 400-999/1000`."""
     span, _, length = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-    start = span.partition("-")[0]
-    return int(start) if start.isdigit() else -1, int(length) if length.isdigit() else total
+    return _number(span.partition("-")[0], None), _number(length, total)
+
+
+def _number(text: str, otherwise: int | None) -> int | None:
+    return int(text) if _DIGITS.match(text) else otherwise
 
 
 def _version(response: httpx.Response) -> str | None:
+    """Return what names the version of the file; None for what could not be sent back."""
     etag: str | None = response.headers.get("ETag")
-    if etag is not None and not etag.startswith("W/"):
-        return etag
-    modified: str | None = response.headers.get("Last-Modified")
-    return modified
+    version = etag if etag is not None and not etag.startswith("W/") else response.headers.get("Last-Modified")
+    return version if version is not None and version.isascii() and version.isprintable() else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from rbee.contracts.queen import ModelList
 from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
-from rbee.gguf.header import read_header
+from rbee.hive.daemon import Hive
 from rbee.hive.models.download import Download
 from rbee.hive.models.reference import parse_reference
 from rbee.hive.routes.dependencies import HiveDep
@@ -28,14 +28,15 @@ PROMPT_S = 0.3
 
 @router.post("/download")
 async def download(hive: HiveDep, body: JsonBody[DownloadRequest]) -> DownloadProgress:
-    """Start to ensure a model; answered at once, with `complete` if it is here."""
+    """Start to ensure a model; answered at once, with `complete` if it is here.
+
+    A download that nobody follows ends after `download_grace_s`.
+    """
     hive.drain.check()
     ref = parse_reference(body.model)
     started = hive.downloads.start(ref)
-    assert started.task is not None
     in_place = ref.provider in (Provider.FILE, Provider.PACKAGE)
-    await asyncio.wait({started.task}, timeout=None if in_place else PROMPT_S)
-    if started.task.done():
+    if await started.settled(None if in_place else PROMPT_S):
         started.outcome()
     return started.progress
 
@@ -47,22 +48,28 @@ async def progress(hive: HiveDep, query: Annotated[ModelQuery, Query()]) -> Even
     return EventStream(_events(followed), until=hive.drain.closed)
 
 
+@router.delete("/download", status_code=204, response_class=Response)
+async def cancel(hive: HiveDep, query: Annotated[ModelQuery, Query()]) -> None:
+    """Cancel a download, whoever follows it; what was received is kept for the next one of the same model."""
+    await hive.downloads.cancel(parse_reference(query.model).canonical)
+
+
 @router.get("/list")
 async def list_models(hive: HiveDep) -> ModelList:
-    """List the catalog, each model with what is wrong with its file now."""
-    return ModelList(models=await hive.catalog.all())
+    """List the catalog, each model with what is wrong with its file now, and the downloads that run."""
+    return ModelList(models=await hive.catalog.all(), downloads=hive.downloads.listed())
 
 
 @router.get("/show")
 async def show(hive: HiveDep, query: Annotated[ModelQuery, Query()]) -> ModelDetails:
     """Show a model of the catalog with what its GGUF header says."""
-    return await _details(await hive.catalog.get(query.model))
+    return await _details(hive, await hive.catalog.get(query.model))
 
 
 @router.get("/{model_id}")
 async def show_by_id(hive: HiveDep, model_id: str) -> ModelDetails:
     """Show a model of the catalog by its id."""
-    return await _details(await hive.catalog.get(model_id))
+    return await _details(hive, await hive.catalog.get(model_id))
 
 
 @router.delete("/{model:path}", status_code=204, response_class=Response)
@@ -80,16 +87,17 @@ async def remove(hive: HiveDep, model: str) -> None:
 
 
 async def _events(followed: Download) -> AsyncIterator[bytes]:
-    async for step in followed.watch():
-        yield encode(step)
+    async with aclosing(followed.watch()) as steps:  # who leaves stops waiting at once
+        async for step in steps:
+            yield encode(step)
     yield DONE
 
 
-async def _details(entry: CatalogEntry) -> ModelDetails:
+async def _details(hive: Hive, entry: CatalogEntry) -> ModelDetails:
     known = entry.model_dump()
     if entry.problem is not None:
         return ModelDetails(**known)
-    header = await asyncio.to_thread(read_header, Path(entry.local_path))
+    header = await hive.headers.read(Path(entry.local_path))
     return ModelDetails(
         **known,
         vocabulary_size=header.vocabulary_size,

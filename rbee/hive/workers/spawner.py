@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import platform
 from collections.abc import Callable, Collection, Mapping
@@ -20,11 +19,12 @@ from rbee.contracts.ids import new_id
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import SpawnRequest
 from rbee.errors import RbeeError
-from rbee.gguf.header import GgufHeader, read_header
+from rbee.gguf.header import GgufHeader
 from rbee.hive.devices.monitor import DeviceMonitor
 from rbee.hive.memory import LoadedModel, LoadOptions, memory_limit
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.reference import parse_reference
 from rbee.hive.preflight import PreflightResult, choose_device
 from rbee.hive.settings import HiveSettings
@@ -74,6 +74,7 @@ class WorkerSpawner:
         devices: DeviceMonitor,
         downloads: Downloads,
         catalog: Catalog,
+        headers: HeaderReader,
         callback_url: str,
         on_key: Callable[[str], None],
         groups: ControlGroups,
@@ -83,6 +84,7 @@ class WorkerSpawner:
         self._devices = devices
         self._downloads = downloads
         self._catalog = catalog
+        self._headers = headers
         self._callback_url = callback_url
         self._on_key = on_key
         self._groups = groups
@@ -97,7 +99,7 @@ class WorkerSpawner:
         """
         worker_program(self._settings.worker_binary)
         entry = await self._downloads.ensure(parse_reference(reference))
-        return LocalModel(entry, await asyncio.to_thread(read_header, Path(entry.local_path)))
+        return LocalModel(entry, await self._headers.read(Path(entry.local_path)))
 
     async def plan(
         self,

@@ -1,6 +1,8 @@
-"""`models pull`, `list`, `show` and `rm`: the model catalog of a node."""
+"""`models pull`, `cancel`, `list`, `show` and `rm`: the model catalog of a node."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -12,7 +14,7 @@ _model = click.argument("model", metavar="MODEL")
 
 @click.group(cls=KeeperGroup)
 def models() -> None:
-    """Pull, list, show and remove models on a node.
+    """Pull, list, show and remove models on a node, and cancel downloads.
 
     A running queen is used. Where none runs, one is started for this command and stopped afterwards.
     """
@@ -25,7 +27,8 @@ def models() -> None:
 def pull(flags: Flags, /, node: str, model: str) -> None:
     """Download MODEL to a node.
 
-    MODEL is a reference or an alias. A model that is there already is not downloaded again.
+    MODEL is a reference or an alias. A model that is there already is not downloaded again. Ctrl-C ends the download
+    unless somebody else waits for it; what was received is kept for a week, and the next pull continues there.
     """
     from rbee.keeper.model_names import resolve
     from rbee.keeper.queen.lifecycle import queen_for
@@ -48,11 +51,35 @@ def pull(flags: Flags, /, node: str, model: str) -> None:
         session.out.text(str(row.get("local_path") or reference))
 
 
+@models.command()
+@_node
+@_model
+@click.pass_obj
+def cancel(flags: Flags, /, node: str, model: str) -> None:
+    """Cancel the download of MODEL to a node.
+
+    MODEL is a reference or an alias. Whoever waits for the download is told. What was received is kept for a week, and
+    the next pull continues there.
+    """
+    from rbee.keeper.model_names import resolve
+    from rbee.keeper.queen.lifecycle import queen_for
+    from rbee.keeper.session import Session
+
+    session = Session(flags, node=node)
+    reference = resolve(model, session.settings.aliases)
+    with queen_for(session) as queen:
+        queen.client.cancel_download(node, reference)
+    if flags.json:
+        session.out.data({"node": node, "canceled": reference})
+    else:
+        session.out.text(f"Canceled the download of {reference} to {node}")
+
+
 @models.command("list")
 @_node
 @click.pass_obj
 def list_(flags: Flags, /, node: str) -> None:
-    """List the models of a node."""
+    """List the models of a node, and the downloads that run there."""
     from time import time
 
     from rbee.keeper.model_names import display_name
@@ -62,9 +89,9 @@ def list_(flags: Flags, /, node: str) -> None:
 
     session = Session(flags, node=node)
     with queen_for(session) as queen:
-        rows = queen.client.models(node)
+        rows, downloads = queen.client.models_and_downloads(node)
     if flags.json:
-        session.out.data({"models": rows})
+        session.out.data({"models": rows, "downloads": downloads})
         return
     now = time()
     session.out.table(
@@ -79,7 +106,8 @@ def list_(flags: Flags, /, node: str) -> None:
                 ago_text(row.get("downloaded_at_unix"), now),
             ]
             for row in rows
-        ],
+        ]
+        + [[display_name(str(row["reference"]), session.settings.aliases), *_download_cells(row)] for row in downloads],
         empty=f"No models on {node}. To download one: rbee-keeper models pull --node {node} demo",
     )
 
@@ -128,6 +156,15 @@ def rm(flags: Flags, /, node: str, model: str) -> None:
         session.out.data({"node": node, "removed": reference})
     else:
         session.out.text(f"Removed {reference} from {node}")
+
+
+def _download_cells(row: dict[str, Any]) -> list[str]:
+    """Return size, quantization, context and time of a model that is still being downloaded."""
+    from rbee.keeper.ui.output import size_text
+
+    done, total = int(row.get("bytes_downloaded") or 0), row.get("bytes_total")
+    percent = f" {100 * done // total} %" if total else ""
+    return [size_text(total) if total else "-", "-", "-", f"{row['stage']}{percent}"]
 
 
 def _label(key: str) -> str:

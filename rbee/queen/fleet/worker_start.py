@@ -1,6 +1,7 @@
 """Start workers: fetch the model, spawn the process, and follow the load to its end, once for all who wait.
 
-Fifty requests from cold are one download and one load; a client that leaves ends neither.
+Fifty requests from cold are one download and one load. A client that leaves ends neither; when the last one has left,
+its hive gives the download up, and keeps what it has for the next.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rbee.client.worker import WorkerClient
 from rbee.contracts.control import WorkerChanged, WorkerGone
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.models import CatalogEntry, LoadingProgress
+from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress
 from rbee.contracts.references import shown_reference
 from rbee.contracts.version import is_compatible
 from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerInfo
@@ -148,13 +149,7 @@ class WorkerStarter:
         if not known:
             human = f"hive {node}: {shown_reference(model)} is not in the catalog, downloading it"
             feed.narrate("rbee-hive", "download", human, "📥")
-            async for progress in client.download_progress(model):
-                if progress.stage == "retrying":
-                    of = f" {progress.attempt} of {progress.attempts}" if progress.attempt else ""
-                    reason = progress.reason or "retrying"
-                    feed.narrate("rbee-hive", "retry", f"hive {node}: download attempt{of}: {reason}", "🔁")
-                else:
-                    feed.download(progress)
+            progress = await self._follow_download(feed, node, model) or progress
         entry = progress.entry
         if entry is None:
             raise RbeeError(
@@ -167,6 +162,40 @@ class WorkerStarter:
         human = f"hive {node}: {short(entry.reference)} {verb} ({entry.size_bytes / 1e6:.0f} MB)"
         feed.narrate("rbee-hive", "catalog", human, "📚")
         return entry
+
+    async def _follow_download(self, feed: ProgressFeed, node: str, model: str) -> DownloadProgress | None:
+        """Publish the progress of a download, and return the last of it.
+
+        Raises RbeeError: the hive's own, or CANCELED once nobody waits, upon which the hive will see that itself.
+        """
+        client = self._channels.client(node)
+
+        async def follow() -> DownloadProgress | None:
+            progress = None
+            async for progress in client.download_progress(model):
+                if progress.stage == "retrying":
+                    of = f" {progress.attempt} of {progress.attempts}" if progress.attempt else ""
+                    reason = progress.reason or "retrying"
+                    feed.narrate("rbee-hive", "retry", f"hive {node}: download attempt{of}: {reason}", "🔁")
+                else:
+                    feed.download(progress)
+            return progress
+
+        while True:
+            following = asyncio.ensure_future(follow())
+            unwanted = asyncio.ensure_future(feed.unwanted.wait())
+            try:
+                await asyncio.wait({following, unwanted}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                ended = following.done()
+                following.cancel()
+                unwanted.cancel()
+                await asyncio.gather(following, unwanted, return_exceptions=True)
+            if ended:
+                return following.result()
+            if feed.unwanted.is_set():  # else somebody has come meanwhile
+                raise RbeeError(ErrorCode.CANCELED, f"Nobody waits for the download of {model} to {node} any more.")
+            await client.download(model)
 
     async def _spawn(self, feed: ProgressFeed, node: str, request: SpawnRequest) -> WorkerAccess:
         link = await self._channels.client(node).spawn(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -22,9 +23,9 @@ router = APIRouter(prefix="/v2/models")
 
 @router.get("/list")
 async def list_models(queen: QueenDep, query: Annotated[NodeQuery, Query()]) -> ModelList:
-    """List a node's catalog."""
+    """List a node's catalog, and the downloads that run there."""
     await queen.readiness.ensure_node(query.node)
-    return ModelList(models=await queen.channels.client(query.node).models())
+    return await queen.channels.client(query.node).models()
 
 
 @router.get("/show")
@@ -50,12 +51,20 @@ async def download(queen: QueenDep, body: JsonBody[NodeModel]) -> EventStream:
     return EventStream(_download_events(queen, body), until=queen.drain.closed)
 
 
+@router.delete("/download", status_code=204, response_class=Response)
+async def cancel(queen: QueenDep, query: Annotated[NodeModel, Query()]) -> None:
+    """Cancel a download on a node, for everybody who waits for it; what was received is kept for the next one."""
+    await queen.readiness.ensure_node(query.node)
+    await queen.channels.client(query.node).cancel_download(queen.tasks.reference(query.model))
+
+
 async def _download_events(queen: Queen, request: NodeModel) -> AsyncIterator[bytes]:
     model = queen.tasks.reference(request.model)
     async for event in queen.readiness.events(PlacementRequest(model, request.node)):
         yield encode_event(event)
     job = queen.starter.ensure_model(request.node, model)
-    async for event in job.events():
-        yield encode_event(event)
+    async with aclosing(job.events()) as events:
+        async for event in events:
+            yield encode_event(event)
     await job.result()
     yield DONE

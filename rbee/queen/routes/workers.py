@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -86,8 +87,9 @@ async def _spawn_events(queen: Queen, request: SpawnTask) -> AsyncIterator[bytes
         yield encode_event(event)
     spawn_request = SpawnRequest.model_validate(request.model_dump(exclude={"node"}) | {"model": model})
     start = queen.starter.start_requested(request.node, spawn_request)
-    async for event in start.events():
-        yield encode_event(event)
+    async with aclosing(start.events()) as events:
+        async for event in events:
+            yield encode_event(event)
     yield encode(WorkerSpawned(worker=(await start.result()).worker))
     yield DONE
 

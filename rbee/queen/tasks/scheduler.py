@@ -326,8 +326,9 @@ async def _wait_until_first(entry: QueueEntry) -> None:
 
 
 async def _follow(job: SharedJob[WorkerAccess], sink: ResponseSink) -> WorkerAccess:
-    async for event in job.events():
-        await sink.emit(event)
+    async with contextlib.aclosing(job.events()) as events:
+        async for event in events:
+            await sink.emit(event)
     return await job.result()
 
 

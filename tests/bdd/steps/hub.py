@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 from pytest_bdd import given, parsers, then, when
@@ -10,6 +11,7 @@ from tests.support.commands import Result
 from tests.support.gguf_files import write_gguf
 from tests.support.hub import Hub, Reset, Slow
 from tests.support.machine import Machine
+from tests.support.waiting import eventually
 
 REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
 MIB = 1024 * 1024
@@ -32,6 +34,24 @@ def hub_is_slow(hub: Hub, rate: int) -> None:
     hub.fail(REPO, FILE, Slow(bytes_per_s=rate * MIB))
 
 
+@given(parsers.parse("the hive goes on with a download for {seconds:d} second when nobody waits for it"))
+def short_grace(machine: Machine, seconds: int) -> None:
+    machine.configure("hive", download_grace_s=seconds)
+
+
+@given("bee is a small file with a long text for its number of heads")
+def hostile_bee(machine: Machine) -> None:
+    path = write_gguf(machine.root / "sound.gguf", size=64)
+    key, sound = b"llama.attention.head_count_kv", struct.pack("<II", 4, 4)
+    text = b"x" * 1000
+    content = path.read_bytes()
+    assert content.count(key + sound) == 1
+    (machine.root / "hostile.gguf").write_bytes(
+        content.replace(key + sound, key + struct.pack("<IQ", 8, len(text)) + text)
+    )
+    machine.configure("models", bee=f"file://{machine.root / 'hostile.gguf'}")
+
+
 @given("the hub's model was pulled")
 def pulled(machine: Machine) -> None:
     result = machine.run("rbee-keeper", "models", "pull", "--node", "localhost", f"hf:{REPO}")
@@ -49,6 +69,27 @@ def cataloged(machine: Machine) -> dict[str, object]:
 @when("the file of the model is deleted")
 def deleted(machine: Machine) -> None:
     Path(str(cataloged(machine)["local_path"])).unlink()
+
+
+@when("some of the model was received")
+def some_received(machine: Machine) -> None:
+    part = machine.home / "models" / "hf" / REPO / f"{FILE}.part"
+    eventually(lambda: part.exists() and part.stat().st_size > 0, within=20, because="a part of the file is there")
+
+
+@then(parsers.parse("no download runs within {seconds:d} seconds"))
+def no_download(machine: Machine, seconds: int) -> None:
+    def none() -> bool:
+        result = machine.run("rbee-keeper", "models", "list", "--node", "localhost", "--json")
+        assert result.code == 0, result
+        return not result.json["downloads"]
+
+    eventually(none, within=seconds, because="nobody waits for the download")
+
+
+@then("the hub sent the rest only")
+def sent_rest(hub: Hub) -> None:
+    assert any(span not in (None, "bytes=0-") for span in hub.ranges(REPO, FILE))
 
 
 @then("the file of the model is identical to the hub's")

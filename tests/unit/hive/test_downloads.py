@@ -7,7 +7,7 @@ import errno
 import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -17,6 +17,8 @@ from rbee.errors import RbeeError
 from rbee.hive.models import partial_file
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.headers import HeaderReader
+from rbee.hive.models.limits import DownloadLimits
 from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef, parse_reference
 from tests.support.faults import Cut, Reset, Stall, Status, Truncated, WrongBytes
 from tests.support.gguf_files import write_gguf
@@ -41,13 +43,14 @@ def _hub(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield hub
 
 
-def within(home: Path, work: Callable[[Downloads, Catalog], Awaitable[T]], *, stall_s: float = 5) -> T:
+def within(home: Path, work: Callable[[Downloads, Catalog], Awaitable[T]], *, stall_s: float = 5, **limited: Any) -> T:
     """Do something with the downloads of a home; the delays of retries are a hundredth of what they are."""
     home.mkdir(exist_ok=True)
 
     async def whole() -> T:
         catalog = Catalog(f"sqlite:///{home / 'models.db'}", lambda: None)
-        downloads = Downloads(catalog, home / "models", stall_s=stall_s, chance=lambda: -0.49)
+        limits = DownloadLimits(stall_s, **limited)
+        downloads = Downloads(catalog, home / "models", limits, headers=HeaderReader(), chance=lambda: -0.49)
         try:
             return await work(downloads, catalog)
         finally:
@@ -57,13 +60,17 @@ def within(home: Path, work: Callable[[Downloads, Catalog], Awaitable[T]], *, st
     return asyncio.run(whole())
 
 
-def fetched(home: Path, ref: HubRef | FileRef | UrlRef | PackageRef = REF, *, stall_s: float = 5) -> CatalogEntry:
-    return within(home, lambda downloads, _: downloads.ensure(ref), stall_s=stall_s)
+def fetched(
+    home: Path, ref: HubRef | FileRef | UrlRef | PackageRef = REF, *, stall_s: float = 5, **limited: Any
+) -> CatalogEntry:
+    return within(home, lambda downloads, _: downloads.ensure(ref), stall_s=stall_s, **limited)
 
 
-def failure(home: Path, ref: HubRef | FileRef | UrlRef | PackageRef = REF, *, stall_s: float = 5) -> RbeeError:
+def failure(
+    home: Path, ref: HubRef | FileRef | UrlRef | PackageRef = REF, *, stall_s: float = 5, **limited: Any
+) -> RbeeError:
     with pytest.raises(RbeeError) as caught:
-        fetched(home, ref, stall_s=stall_s)
+        fetched(home, ref, stall_s=stall_s, **limited)
     return caught.value
 
 
