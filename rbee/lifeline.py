@@ -166,11 +166,16 @@ def attach() -> OwnerLink:
         return OwnerLink(None)
     fd = int(text)
     fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    die_with_parent()
+    return OwnerLink(socket.socket(fileno=fd))
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that spawned it ends; nothing where it is not Linux."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    return OwnerLink(socket.socket(fileno=fd))
 
 
 def _line(message: dict[str, Any]) -> bytes:
