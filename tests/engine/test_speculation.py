@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from rbee.worker.text.json_schema_gbnf import from_schema
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.tasks import Sampling
@@ -16,7 +17,6 @@ from rbee.worker.engine.protocol import EngineOptions
 from rbee.worker.generation import Event, Finished, Generation, TextWithLogprobs, TokenLogprob
 from rbee.worker.scheduling.batcher import Batcher, Delivery
 from rbee.worker.scheduling.slots import StepPlan
-from rbee.worker.text.json_schema_gbnf import from_schema
 from rbee.worker.text.sampling import build_chain
 from rbee.worker.text.template import ChatTemplate
 from tests.support.models import smollm2_path
