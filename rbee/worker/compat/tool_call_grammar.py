@@ -21,6 +21,7 @@ MAX_FREE_CHARS: Final = 400_000  # of a grammar that nobody asked for
 _HEADER: Final = "%llguidance {}"
 _TEXT: Final = r"TEXT: /(.|\n)*/"
 _SPACE: Final = '" "?'
+_COMMA: Final = f'"," {_SPACE}'
 SpecialToken = Callable[[str], int | None]
 """Returns the token that a text names, None if there is none."""
 
@@ -33,15 +34,14 @@ def call_grammar(
     Raises RbeeError INVALID_REQUEST for a tool whose schema is beyond the bounds.
     """
     rules = [_arguments(tool, number, strict=bool(tool["function"].get("strict"))) for number, tool in enumerate(tools)]
-    more = _more(parallel=parallel)
     opening, closing = _mark(form.opening, special_token), _mark(form.closing, special_token)
     if form.listed:
-        start = f'{opening} "[" one ("," {_SPACE} one){more} "]"'
+        start = f'{opening} "[" one{_more(_COMMA, "one", parallel=parallel)} "]"'
     elif form.within:
         start = "one"
     else:
         whole = f'{opening} "\\n" one "\\n" {closing}'
-        start = f'{whole} ("\\n" {whole}){more}'
+        start = whole + _more('"\\n"', whole, parallel=parallel)
     return _constraint([f"start: {start}", _one_of(form, tools)], rules, required=True)
 
 
@@ -61,7 +61,7 @@ def free_grammar(
     else:
         calls = "call* TEXT" if parallel and not form.listed else "call | TEXT"
         if form.listed:
-            call = f'{_SPACE} "[" {_SPACE} one ("," {_SPACE} one){_more(parallel=parallel)} "]"'
+            call = f'{_SPACE} "[" {_SPACE} one{_more(_COMMA, "one", parallel=parallel)} "]"'
         else:
             call = f'"\\n"? {_SPACE} one "\\n"? {_mark(form.closing, special_token)}'
         token = special_token(form.opening)
@@ -102,8 +102,9 @@ def _pattern(text: str) -> str:
     return re.escape(text).replace("/", r"\/").replace(r"\ ", " ")
 
 
-def _more(*, parallel: bool) -> str:
-    return f"{{0,{MAX_CALLS - 1}}}" if parallel else "{0,0}"
+def _more(separator: str, following: str, *, parallel: bool) -> str:
+    """Return what may come after the first call."""
+    return f" ({separator} {following}){{0,{MAX_CALLS - 1}}}" if parallel else ""
 
 
 def _mark(text: str, special_token: SpecialToken) -> str:

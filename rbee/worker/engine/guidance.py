@@ -71,7 +71,8 @@ class Vocabulary:
             if lib.llama_vocab_is_eog(vocab, token):
                 ends.append(token)
         tokenize = ctypes.cast(lib._lib.llama_tokenize, ctypes.c_void_p).value  # noqa: SLF001
-        self.size = size
+        self._size = size
+        self._ends = frozenset(ends)
         self._tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]
             tokens=tokens, vocab_ptr=vocab, tokenize_fptr=tokenize, eos_token=ends
         )
@@ -83,27 +84,29 @@ class Vocabulary:
         matcher = LLMatcher(self._tokenizer, lark, log_level=0, limits=_limits())
         if matcher.is_error():
             raise ValueError(_plain(matcher.get_error()))
-        return CompiledGrammar(matcher, self.size)
+        return CompiledGrammar(matcher, self._size, self._ends)
 
 
 class CompiledGrammar:
     """A grammar that answers can be held to, each from its beginning."""
 
-    def __init__(self, matcher: Any, size: int) -> None:
+    def __init__(self, matcher: Any, size: int, ends: frozenset[int]) -> None:
         self._matcher = matcher
         self._size = size
+        self._ends = ends
 
     def begin(self) -> GrammarState:
         """Return the state of a new answer."""
-        return GrammarState(self._matcher.deep_copy(), self._size)
+        return GrammarState(self._matcher.deep_copy(), self._size, self._ends)
 
 
 class GrammarState:
     """How far an answer has come."""
 
-    def __init__(self, matcher: Any, size: int) -> None:
+    def __init__(self, matcher: Any, size: int, ends: frozenset[int]) -> None:
         self._matcher = matcher
         self._size = size
+        self._ends = ends
         self._mask: Any = None
 
     @property
@@ -113,7 +116,10 @@ class GrammarState:
 
     def accept(self, token: int) -> bool:
         """Take *token* as the next if the grammar allows it; return whether it does."""
-        return bool(self._matcher.try_consume_tokens([token]))
+        matcher = self._matcher
+        if matcher.is_stopped() and not matcher.is_error():  # nothing fits any more but the end, which it does not take
+            return token in self._ends
+        return bool(matcher.try_consume_tokens([token]))
 
     def allowed(self) -> Any:
         """Return which tokens may be next, an array of as many bools as there are tokens; None if it has failed."""
