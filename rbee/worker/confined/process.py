@@ -61,7 +61,7 @@ class ConfinedProcess:
                 raise OverrunError("it ended the process that ran it") from None
             finally:
                 if "result" not in answer and "error" not in answer:  # cancelled, too: its answer would still come
-                    self._kill()
+                    await self._kill()
         if "exhausted" in answer:
             raise OverrunError(f"it took more than {MEMORY_LIMIT_BYTES // _MB} MB")
         error = RbeeError.from_body(answer)
@@ -72,7 +72,7 @@ class ConfinedProcess:
     async def close(self) -> None:
         """End the process."""
         async with self._lock:
-            self._kill()
+            await self._kill()
 
     async def _running(self) -> asyncio.subprocess.Process:
         process = self._process
@@ -95,14 +95,16 @@ class ConfinedProcess:
                 raise OverrunError("the process that would run it does not start") from None
             finally:
                 if not started:
-                    self._kill()
+                    await self._kill()
         return process
 
-    def _kill(self) -> None:
+    async def _kill(self) -> None:
         process, self._process = self._process, None
-        if process is not None and process.returncode is None:
+        if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
+            with contextlib.suppress(ConnectionError):
+                await process.communicate()
 
 
 async def _exchange(process: asyncio.subprocess.Process, request: dict[str, Any]) -> dict[str, Any]:
