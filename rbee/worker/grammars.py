@@ -21,7 +21,7 @@ class GrammarCompiler:
 
     def __init__(self) -> None:
         self._checker = ConfinedProcess("rbee.worker.engine.guidance")
-        self._kept: OrderedDict[Constraint, Grammar] = OrderedDict()
+        self._kept: OrderedDict[Constraint, Grammar | None] = OrderedDict()  # None for what is answered without
         self._kept_chars = 0
 
     async def compile(self, constraint: Constraint, engine: Engine) -> Grammar | None:
@@ -29,17 +29,16 @@ class GrammarCompiler:
 
         Raises RbeeError INVALID_REQUEST, which names the field and the reason.
         """
-        kept = self._kept.get(constraint)
-        if kept is not None:
+        if constraint in self._kept:
             self._kept.move_to_end(constraint)
-            return kept
+            return self._kept[constraint]
+        grammar: Grammar | None = None
         try:
             check_size(constraint)
             grammar = await self._compiled(constraint, engine)
         except RbeeError as error:
             if constraint.required or error.code is not ErrorCode.INVALID_REQUEST:
                 raise
-            return None
         self._keep(constraint, grammar)
         return grammar
 
@@ -64,7 +63,7 @@ class GrammarCompiler:
         except TimeoutError:
             raise _invalid(constraint, constraint.param, f"it took more than {TIME_LIMIT_S:g} s") from None
 
-    def _keep(self, constraint: Constraint, grammar: Grammar) -> None:
+    def _keep(self, constraint: Constraint, grammar: Grammar | None) -> None:
         if constraint in self._kept:
             return
         self._kept[constraint] = grammar

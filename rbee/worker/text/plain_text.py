@@ -1,4 +1,4 @@
-"""Keep what a client wrote from being read as the marks by which a model tells turns apart. Pure.
+"""Keep what a client wrote from being read as the marks by which a model tells turns apart.
 
 A mark is the text of a control token. Where a client's text holds one, a character is put into it that nobody can
 guess, the template renders that, and the rendered text is cut: at the marks, which are the template's own now, and
