@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from bench.cold import cold
+from bench.constrained import constrained
 from bench.decisions import placement
 from bench.host_build import host_build
 from bench.load import Round, measure
@@ -106,6 +107,7 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "streams-many": lambda rounds: streams(rounds, 8, 16),
     "long-prompt": long_prompt,
     "speculation": speculation,
+    "constrained": constrained,
     "relay": relays,
     "relay-memory": relay_memory,
     "queue-full": queue_full,

@@ -185,14 +185,19 @@ def attach(*, listen: bool = True) -> OwnerLink:
         return OwnerLink(None)
     fd = int(text)
     fcntl.fcntl(fd, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
     link = OwnerLink(socket.socket(fileno=fd))
     if listen or sys.platform != "linux":
         link.listen()
     return link
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that spawned it ends; nothing where it is not Linux."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _line(message: dict[str, Any]) -> bytes:

@@ -13,9 +13,10 @@ from rbee.contracts.workers import SlotInfo
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 from rbee.worker.embedding_job import EmbeddingJob
-from rbee.worker.engine.protocol import Engine
+from rbee.worker.engine.protocol import Engine, Grammar
 from rbee.worker.generation import Finished, Generation
 from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.grammars import GrammarCompiler
 from rbee.worker.scheduling.batcher import Batcher, Delivery, EmbeddingInput
 from rbee.worker.settings import WorkerSettings
 from rbee.worker.text.prompts import PromptTokenizer
@@ -53,6 +54,7 @@ class ActiveRequests:
         self._idle.set()
         self._idle_since = clock()
         self._batcher: Batcher | None = None
+        self._grammars = GrammarCompiler()
 
     def set_batcher(self, batcher: Batcher) -> None:
         """Start to offer the slots of *batcher*."""
@@ -106,7 +108,11 @@ class ActiveRequests:
         engine, tokenizer = self._require_engine()
         require_text_model(engine, self._settings.name)
         self._check_free(request_id, len(requests))
-        requests = await check(requests, engine)
+        check(requests, engine)
+        first = requests[0]
+        if first.logprobs is not None:
+            await asyncio.to_thread(__import__, "numpy")  # otherwise the engine's thread would import it
+        grammar = None if first.constraint is None else await self._grammars.compile(first.constraint, engine)
         prompts: dict[int, list[int]] = {}
         for request in requests:
             if id(request.source) not in prompts:
@@ -118,7 +124,9 @@ class ActiveRequests:
         for number, request in enumerate(requests):
             tokens = prompts[id(request.source)]
             name = request_id if not number else f"{request_id}{_PART}{number}"
-            generation = self._submit(request, tokens, name, engine, begun_at=begun_at, after=first_of.get(id(tokens)))
+            generation = self._submit(
+                request, tokens, name, engine, grammar=grammar, begun_at=begun_at, after=first_of.get(id(tokens))
+            )
             first_of.setdefault(id(tokens), generation)
             generations.append(generation)
         if deadline_s is not None:
@@ -135,7 +143,7 @@ class ActiveRequests:
         """
         engine, tokenizer = self._require_engine()
         require_pooling(engine, self._settings.name, pairs=texts[0].query is not None)
-        await check(texts, engine)
+        check(texts, engine)
         items = [EmbeddingInput(await tokenizer.tokenize(text)) for text in texts]
         self._require_engine()
         self._check_free(request_id, 1)
@@ -178,6 +186,10 @@ class ActiveRequests:
             log.warning("request cancelled: the drain timed out", extra={"fields": {"request_id": request_id}})
             self.cancel(request_id)
 
+    async def close(self) -> None:
+        """End the process that checks grammars."""
+        await self._grammars.close()
+
     async def wait_until_idle(self, seconds: float) -> None:
         """Wait until nothing runs any more, for *seconds* at most."""
         try:
@@ -199,6 +211,7 @@ class ActiveRequests:
         request_id: str,
         engine: Engine,
         *,
+        grammar: Grammar | None,
         begun_at: float,
         after: Generation | None,
     ) -> Generation:
@@ -210,7 +223,7 @@ class ActiveRequests:
             request_id,
             tokens,
             limit=room if request.limit is None else min(request.limit, room),
-            chain=build_chain(request.sampling, seed, bias=request.bias, grammar=request.grammar),
+            chain=build_chain(request.sampling, seed, bias=request.bias, grammar=grammar),
             seed=seed,
             stops=request.sampling.stop,
             logprobs=request.logprobs,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,8 +50,6 @@ class EngineLoop:
                 speculate=self._draft_tokens(result),
             )
             self.post(self.on_loaded, result, batcher, tokenizer)
-            with contextlib.suppress(RbeeError):  # reported to each request that needs the template
-                tokenizer.template()
             batcher.run()
             result.close()
         except RbeeError as error:

@@ -9,6 +9,7 @@ from typing import Any
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import InferenceRequest, Sampling
 from rbee.errors import RbeeError
+from rbee.worker.text.constraint import Constraint
 
 TemplateMessage = Mapping[str, Any]
 """One message of a conversation as chat templates take it: `role`, `content`, and what else a template reads."""
@@ -18,15 +19,15 @@ TemplateMessage = Mapping[str, Any]
 class GenerationRequest:
     """One generation.
 
-    Exactly one of `messages` (for the chat template), `text` (taken as it is) and `tokens` is set.
+    Exactly one of `messages` (for the chat template), `text` (taken as it is) and `tokens` is set. Names of control
+    tokens in `text` count as such, because who writes a raw prompt writes its marks too, unless it is `plain`.
 
     Args:
         query: what a reranking model compares the text with.
         limit: maximum of new tokens; None goes on to the end of the context.
         logprobs: return the log probability of each token, with those of so many of the likeliest; None for none.
         bias: what is added to the logit of a token, by the token's id.
-        grammar: GBNF that the text must match.
-        grammar_required: the client asked for the grammar; otherwise one that the engine cannot use is dropped.
+        constraint: what the text must match.
         markers: names of special tokens that are shown, because they begin a tool call.
         param: the request's field that the prompt came from, for error messages.
     """
@@ -35,14 +36,14 @@ class GenerationRequest:
     messages: tuple[TemplateMessage, ...] | None = None
     text: str | None = None
     tokens: tuple[int, ...] | None = None
+    plain: bool = False
     query: str | None = None
     tools: tuple[Mapping[str, Any], ...] = ()
     limit: int | None = None
     seed: int | None = None
     logprobs: int | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
-    grammar: str | None = None
-    grammar_required: bool = True
+    constraint: Constraint | None = None
     markers: tuple[str, ...] = ()
     param: str = "messages"
 

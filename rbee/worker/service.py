@@ -7,6 +7,7 @@ the event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -64,6 +65,7 @@ class WorkerService:
         self._batcher: Batcher | None = None
         self._tokenizer: PromptTokenizer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._preparing: asyncio.Future[None] | None = None
         self._thread = thread
 
     # --- the event loop's side ---------------------------------------------------------------------------------
@@ -123,6 +125,9 @@ class WorkerService:
             self._set_state(WorkerState.STOPPING)
         if self._batcher is not None:
             self._batcher.stop()
+        if self._tokenizer is not None:
+            await self._tokenizer.close()
+        await self.requests.close()
         await asyncio.to_thread(self._thread.join, CANCEL_WAIT_S)
 
     @property
@@ -159,6 +164,7 @@ class WorkerService:
         )
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
+        self._preparing = asyncio.ensure_future(_prepare(tokenizer))
 
     def _on_failure(self, error: RbeeError, unfinished: list[Generation]) -> None:
         """Report the error to the owner and to all who wait, and end."""
@@ -178,3 +184,9 @@ class WorkerService:
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(call, *arguments)
+
+
+async def _prepare(tokenizer: PromptTokenizer) -> None:
+    """Compile the chat template before the first request; an error is reported to each request that needs it."""
+    with contextlib.suppress(RbeeError):
+        await tokenizer.template()

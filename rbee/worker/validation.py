@@ -1,10 +1,8 @@
-"""Refuse before anything is computed what a worker cannot do: too few slots, unknown tokens, invalid grammars."""
+"""Refuse before anything is computed what a worker cannot do: too few slots, unknown tokens. Pure."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -13,14 +11,13 @@ from rbee.worker.generation_request import GenerationRequest
 from rbee.worker.settings import WorkerSettings
 
 
-async def check(requests: Sequence[GenerationRequest], engine: Engine) -> Sequence[GenerationRequest]:
-    """Check the generations of one request, which differ in prompt and seed only, and return them.
+def check(requests: Sequence[GenerationRequest], engine: Engine) -> None:
+    """Check the generations of one request, which differ in prompt and seed only.
 
-    Raises RbeeError INVALID_REQUEST if one is invalid. An invalid grammar that is not required is dropped instead.
+    Raises RbeeError INVALID_REQUEST for a token that the model does not have.
     """
-    first = requests[0]
     vocabulary = engine.facts.vocabulary
-    for token in first.bias:
+    for token in requests[0].bias:
         if not 0 <= token < vocabulary:
             raise RbeeError(
                 ErrorCode.INVALID_REQUEST,
@@ -28,15 +25,6 @@ async def check(requests: Sequence[GenerationRequest], engine: Engine) -> Sequen
                 param="logit_bias",
             )
     check_tokens(requests, engine)
-    if first.logprobs is not None:
-        await asyncio.to_thread(__import__, "numpy")  # otherwise the engine's thread would import it
-    if first.grammar is not None:
-        reason = await asyncio.to_thread(engine.grammar_error, first.grammar)
-        if reason is not None and first.grammar_required:
-            raise RbeeError(ErrorCode.INVALID_REQUEST, f"The grammar is invalid: {reason}.", param="grammar")
-        if reason is not None:
-            return [replace(request, grammar=None) for request in requests]
-    return requests
 
 
 def check_tokens(requests: Sequence[GenerationRequest], engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""What the grammars of schemas let through, with llama.cpp itself as the judge."""
+"""What the grammars of schemas and calls let through, with llguidance itself as the judge."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from rbee.errors import RbeeError
 from rbee.worker.compat.tool_call_grammar import call_grammar, free_grammar
 from rbee.worker.compat.tools import FORMS
+from rbee.worker.engine.guidance import Vocabulary, handle
 from rbee.worker.engine.llama import Llama
-from rbee.worker.engine.llama_sampler import SlotSampler
-from rbee.worker.text.json_schema_gbnf import any_object, from_schema
-from rbee.worker.text.sampling import SamplerChain, Stage
+from rbee.worker.engine.llama_text import tokenize
+from rbee.worker.text.constraint import Constraint, gbnf, json_answer
 from tests.support.models import smollm2_path
 
 pytestmark = pytest.mark.engine
@@ -38,31 +39,25 @@ TOOL = {"function": {"name": "weather", "parameters": {"type": "object", "proper
 
 
 class Judge:
-    """Tell whether a grammar lets a text through, whole."""
+    """Tell whether a constraint lets a text through, whole."""
 
     def __init__(self, llama: Llama, model: Any) -> None:
         self._lib = llama.lib
         self._vocab = llama.lib.llama_model_get_vocab(model)
+        self._vocabulary = Vocabulary(self._lib, self._vocab, self._lib.llama_vocab_n_tokens(self._vocab))
 
-    def lets_through(self, grammar: str, text: str) -> bool:
-        chain = SamplerChain(((Stage.GREEDY, ()),), grammar=grammar)
-        sampler = SlotSampler(self._lib, self._vocab, self._lib.llama_vocab_n_tokens(self._vocab), chain, ())
-        assert sampler.grammar is not None, grammar
-        try:
-            for token in [*self._tokens(text), self._lib.llama_vocab_eos(self._vocab)]:
-                if not sampler._allowed(token):
-                    return False
-                self._lib.llama_sampler_accept(sampler.grammar, token)
-        finally:
-            sampler.free()
-        return True
+    def lets_through(self, constraint: Constraint, text: str) -> bool:
+        state = self._vocabulary.compile(handle(json.loads(json.dumps(constraint.message())))).begin()
+        tokens = tokenize(self._lib, self._vocab, text, ends=False, special=False)
+        return all(state.accept(token) for token in [*tokens, self._lib.llama_vocab_eos(self._vocab)])
 
-    def _tokens(self, text: str) -> list[int]:
-        import ctypes
 
-        data, room = text.encode(), (ctypes.c_int32 * 1000)()
-        count = self._lib.llama_tokenize(self._vocab, data, len(data), room, 1000, False, False)
-        return list(room[:count])
+def from_schema(schema: dict[str, Any], *, strict: bool = False) -> Constraint:
+    return json_answer(schema, strict=strict)
+
+
+def no_token(_text: str) -> None:
+    """The vocabulary of the model has no token for the marks of calls."""
 
 
 @pytest.fixture(scope="module", name="judge")
@@ -122,8 +117,8 @@ def test_what_does_not_fit_is_stopped(judge: Judge, schema: dict[str, Any], text
 
 def test_any_object_is_an_object(judge: Judge) -> None:
     """The grammar of JSON objects lets objects through and nothing else."""
-    assert judge.lets_through(any_object(), '{"a": [1, "b", {}]}')
-    assert not judge.lets_through(any_object(), "[1]")
+    assert judge.lets_through(json_answer(None, strict=False), '{"a": [1, "b", {}]}')
+    assert not judge.lets_through(json_answer(None, strict=False), "[1]")
 
 
 def test_a_forced_call_is_a_call(judge: Judge) -> None:
@@ -131,8 +126,8 @@ def test_a_forced_call_is_a_call(judge: Judge) -> None:
     hermes = FORMS[0]
     call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
-    one = call_grammar(hermes, [TOOL], parallel=False)
-    more = call_grammar(hermes, [TOOL], parallel=True)
+    one = call_grammar(hermes, [TOOL], parallel=False, special_token=no_token)
+    more = call_grammar(hermes, [TOOL], parallel=True, special_token=no_token)
 
     assert judge.lets_through(one, call)
     assert not judge.lets_through(one, f"{call}\n{call}")
@@ -166,7 +161,7 @@ LLAMA_CALL = '{"name": "weather", "parameters": {"city": "Paris"}}'
 def test_text_is_free_where_no_call_has_begun(judge: Judge, form: Any, text: str) -> None:
     """Any text passes, and calls that fit do, before and after other text."""
     form = FORMS[form] if isinstance(form, int) else form
-    grammar = free_grammar(form, [TOOL], parallel=True)
+    grammar = free_grammar(form, [TOOL], parallel=True, special_token=no_token)
 
     assert grammar is not None
     assert judge.lets_through(grammar, text)
@@ -188,7 +183,7 @@ def test_text_is_free_where_no_call_has_begun(judge: Judge, form: Any, text: str
 )
 def test_a_call_that_has_begun_is_held_to_its_tool(judge: Judge, form: int, text: str) -> None:
     """Once a call has begun only a tool that there is passes, with arguments that fit, and the call must be ended."""
-    grammar = free_grammar(FORMS[form], [TOOL], parallel=True)
+    grammar = free_grammar(FORMS[form], [TOOL], parallel=True, special_token=no_token)
 
     assert grammar is not None
     assert not judge.lets_through(grammar, text)
@@ -196,7 +191,7 @@ def test_a_call_that_has_begun_is_held_to_its_tool(judge: Judge, form: int, text
 
 def test_where_one_call_is_wished_the_answer_ends_with_it(judge: Judge) -> None:
     """Without parallel calls nothing follows the first, before which text is free."""
-    grammar = free_grammar(FORMS[0], [TOOL], parallel=False)
+    grammar = free_grammar(FORMS[0], [TOOL], parallel=False, special_token=no_token)
 
     assert grammar is not None
     assert judge.lets_through(grammar, f"So: {HERMES_CALL}")
@@ -205,9 +200,84 @@ def test_where_one_call_is_wished_the_answer_ends_with_it(judge: Judge) -> None:
 
 def test_a_tool_without_a_grammar_takes_any_object(judge: Judge) -> None:
     """A schema that cannot be a grammar holds no other tool up, and its own calls are still whole."""
-    circle = {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}}}}
-    grammar = free_grammar(FORMS[0], [TOOL, {"function": {"name": "time", "parameters": circle}}], parallel=False)
+    broken = {"type": "object", "properties": {"at": {"type": "bee"}}}
+    time = {"function": {"name": "time", "parameters": broken}}
+    grammar = free_grammar(FORMS[0], [TOOL, time], parallel=False, special_token=no_token)
 
     assert grammar is not None
     assert judge.lets_through(grammar, HERMES_CALL.replace("weather", "time").replace("city", "anything"))
     assert not judge.lets_through(grammar, HERMES_CALL.replace("city", "anything"))
+
+
+LIST: dict[str, Any] = {
+    "$ref": "#/$defs/node",
+    "$defs": {
+        "node": {
+            "type": "object",
+            "properties": {"value": {"type": "integer", "minimum": 1}, "next": {"$ref": "#/$defs/node"}},
+            "required": ["value"],
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        (LIST, '{"value": 1, "next": {"value": 2}}', '{"value": 1, "next": {"value": 0}}'),
+        ({"type": "string", "pattern": "^[a-c]+$"}, '"abc"', '"abd"'),
+        ({"type": "integer", "minimum": 3, "maximum": 5}, "4", "6"),
+        ({"type": "string", "format": "date"}, '"2026-11-28"', '"soon"'),
+    ],
+)
+def test_bounds_patterns_formats_and_recursion_are_held(
+    judge: Judge, schema: dict[str, Any], right: str, wrong: str
+) -> None:
+    """What a schema says of values is held, strictly asked for or not, and so is one that refers to itself."""
+    for strict in (True, False):
+        assert judge.lets_through(from_schema(schema, strict=strict), right)
+        assert not judge.lets_through(from_schema(schema, strict=strict), wrong)
+
+
+def test_what_cannot_be_held_is_left_to_the_model_unless_strictly_asked_for(judge: Judge) -> None:
+    """A key that no grammar holds is named where it must hold, and else left out, alone."""
+    schema = {"type": "string", "pattern": "^(?=a).*$", "maxLength": 3}
+
+    with pytest.raises(RbeeError, match="look-ahead"):
+        judge.lets_through(from_schema(schema, strict=True), '"b"')
+    assert judge.lets_through(from_schema(schema), '"b"')
+    assert not judge.lets_through(from_schema(schema), '"more"')
+
+
+def test_a_doubling_schema_is_an_ordinary_one(judge: Judge) -> None:
+    """A schema that doubles at each of 40 levels is compiled like any other, and holds what it says."""
+    levels: dict[str, Any] = {
+        f"d{level}": {"allOf": [{"$ref": f"#/$defs/d{level + 1}"}, {"$ref": f"#/$defs/d{level + 1}"}]}
+        for level in range(40)
+    }
+    levels["d40"] = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}
+    schema = {"allOf": [{"$ref": "#/$defs/d0"}], "$defs": levels}
+
+    assert judge.lets_through(from_schema(schema), '{"a": true}')
+    assert not judge.lets_through(from_schema(schema), '{"a": true, "b": 1}')
+
+
+def test_a_grammar_of_a_client_is_held(judge: Judge) -> None:
+    """A grammar in llama.cpp's form lets through what it describes."""
+    grammar = gbnf('root ::= "bee" ("s" | number)\nnumber ::= " " [0-9]{1,2}')
+
+    assert judge.lets_through(grammar, "bees")
+    assert judge.lets_through(grammar, "bee 42")
+    assert not judge.lets_through(grammar, "bee 421")
+
+
+def test_a_mark_that_is_a_token_may_be_written_as_one(judge: Judge) -> None:
+    """Where the vocabulary has the mark of calls as a token, the token begins a call as its letters do."""
+    token = 5
+    grammar = free_grammar(FORMS[0], [TOOL], parallel=True, special_token={FORMS[0].opening: token}.get)
+
+    assert grammar is not None
+    state = judge._vocabulary.compile(handle(grammar.message())).begin()
+    rest = tokenize(judge._lib, judge._vocab, HERMES_CALL.removeprefix("<tool_call>"), ends=False, special=False)
+    assert all(state.accept(one) for one in [token, *rest])
+    assert judge.lets_through(grammar, HERMES_CALL)

@@ -11,12 +11,13 @@ import pytest
 from rbee.contracts.devices import Backend
 from rbee.contracts.tasks import Sampling
 from rbee.worker.engine import llama_load
+from rbee.worker.engine.guidance import handle
 from rbee.worker.engine.llama_engine import LlamaEngine
-from rbee.worker.engine.protocol import EngineOptions
+from rbee.worker.engine.protocol import EngineOptions, Grammar
 from rbee.worker.generation import Event, Finished, Generation, TextWithLogprobs, TokenLogprob
 from rbee.worker.scheduling.batcher import Batcher, Delivery
 from rbee.worker.scheduling.slots import StepPlan
-from rbee.worker.text.json_schema_gbnf import from_schema
+from rbee.worker.text.constraint import json_answer
 from rbee.worker.text.sampling import build_chain
 from rbee.worker.text.template import ChatTemplate
 from tests.support.models import smollm2_path
@@ -89,7 +90,7 @@ def run(
     *,
     speculate: int,
     limit: int = 50,
-    grammar: str | None = None,
+    grammar: Grammar | None = None,
     stops: Sequence[str] = (),
 ) -> tuple[list[Answer], int]:
     """Answer questions at once, from empty caches; give the answers and the number of steps."""
@@ -196,7 +197,7 @@ def test_a_grammar_is_obeyed_and_advances_with_what_is_written_only(engine: Llam
         "maxItems": 6,
     }
     question = 'Write a JSON array of six objects like {"name": "bee"}, {"name": "bee"}, {"name": "bee"}.'
-    grammar = from_schema(schema)
+    grammar = engine.compile_grammar(handle(json_answer(schema, strict=False).message()))
 
     (plain,), _ = run(engine, [question], speculate=0, grammar=grammar, limit=150)
     (drafted,), _ = run(engine, [question], speculate=MOST_DRAFTED, grammar=grammar, limit=150)

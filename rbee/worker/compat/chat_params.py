@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
-from rbee.worker.compat.tool_call_grammar import call_grammar, free_grammar
+from rbee.worker.compat.tool_call_grammar import SpecialToken, call_grammar, free_grammar
 from rbee.worker.compat.tools import ToolCallFormat, detect_format
 from rbee.worker.generation_request import GenerationRequest, TemplateMessage
-from rbee.worker.text.json_schema_gbnf import any_object, from_schema
+from rbee.worker.text.constraint import gbnf, json_answer
+from rbee.worker.text.prompts import ChatTemplate
 from rbee.worker.text.sampling import MAX_SEED
-
-if TYPE_CHECKING:
-    from rbee.worker.text.template import ChatTemplate
 
 NO_PENALTY: Final = 1.0  # clients of these interfaces expect no penalty unless they set one
 
@@ -79,32 +77,36 @@ def replicate(request: GenerationRequest, count: int) -> list[GenerationRequest]
 
 
 def generation_requests(
-    params: ChatParams, template: Callable[[], ChatTemplate]
+    params: ChatParams, template: ChatTemplate | None, special_token: SpecialToken
 ) -> tuple[list[GenerationRequest], ToolCallFormat | None]:
     """Return the generations of a chat, and the format of the tool calls to look for in them.
+
+    Only a chat with tools needs the template.
 
     Raises RbeeError INVALID_REQUEST for parameters that contradict each other or that the model does not support.
     """
     call_format = None
-    sampling, grammar, tools, response_format = params.sampling, params.grammar, params.tools, params.response_format
+    sampling, tools, response_format = params.sampling, params.tools, params.response_format
+    constraint = None if params.grammar is None else gbnf(params.grammar)
     if response_format is not None:
-        if grammar is not None:
+        if constraint is not None:
             raise _conflict("grammar", "response_format")
-        schema = response_format.schema
-        grammar = any_object() if schema is None else from_schema(schema, strict=response_format.strict)
+        constraint = json_answer(response_format.schema, strict=response_format.strict)
     if tools:
-        compiled = template()
-        call_format = detect_format(compiled.source, compiled.names)
+        assert template is not None
+        call_format = detect_format(template.source, template.names)
         if params.tool_choice == "none":
             call_format, tools = None, ()
         elif params.tool_choice != "auto":
-            if grammar is not None:
+            if constraint is not None:
                 raise _conflict("tool_choice", "response_format or grammar")
-            grammar = call_grammar(call_format, _chosen(params), parallel=params.parallel)
-        elif grammar is not None:
+            constraint = call_grammar(
+                call_format, _chosen(params), parallel=params.parallel, special_token=special_token
+            )
+        elif constraint is not None:
             call_format, tools = None, ()
         else:
-            grammar = free_grammar(call_format, tools, parallel=params.parallel)
+            constraint = free_grammar(call_format, tools, parallel=params.parallel, special_token=special_token)
             if not params.parallel and call_format.closing:
                 sampling = sampling.model_copy(update={"stop": [*sampling.stop, call_format.closing]})
     elif params.tool_choice not in ("none", "auto"):
@@ -117,8 +119,7 @@ def generation_requests(
         seed=params.seed,
         logprobs=params.logprobs,
         bias=params.bias,
-        grammar=grammar,
-        grammar_required=not (call_format is not None and params.tool_choice == "auto"),
+        constraint=constraint,
         markers=(call_format.opening,) if call_format is not None and not call_format.within else (),
     )
     return replicate(request, params.choices), call_format

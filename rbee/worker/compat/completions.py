@@ -16,6 +16,7 @@ from rbee.worker.compat.chat_params import build_sampling, normalize_seed, repli
 from rbee.worker.compat.tool_call_parser import CallStart
 from rbee.worker.generation import TokenLogprob
 from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.text.constraint import gbnf
 
 _EVENT: Final = b"data: %b\n\n"
 DEFAULT_TOKENS: Final = 16  # OpenAI's documented default
@@ -53,7 +54,7 @@ def generation_requests(request: CompletionRequest) -> list[GenerationRequest]:
             seed=normalize_seed(request.seed),
             logprobs=request.logprobs,
             bias=parse_logit_bias(request.logit_bias),
-            grammar=request.grammar,
+            constraint=None if request.grammar is None else gbnf(request.grammar),
             param="prompt",
         )
         requests += replicate(generation, count)

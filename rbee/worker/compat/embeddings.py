@@ -27,7 +27,7 @@ def build_texts(request: EmbeddingRequest) -> list[GenerationRequest]:
         if not item:
             raise RbeeError(ErrorCode.INVALID_REQUEST, f"{param} is empty.", param=param)
         if isinstance(item, str):
-            requests.append(GenerationRequest(sampling, text=item, param=param))
+            requests.append(GenerationRequest(sampling, text=item, plain=True, param=param))
         else:
             requests.append(GenerationRequest(sampling, tokens=tuple(item), param=param))
     return requests

@@ -31,8 +31,10 @@ from rbee.worker.compat.http_responses import JsonAnswer, StreamingAnswer
 from rbee.worker.compat.tools import ToolCallFormat
 from rbee.worker.deadline import read_deadline
 from rbee.worker.dependencies import WorkerDep
+from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation_request import GenerationRequest
 from rbee.worker.service import WorkerService
+from rbee.worker.text.prompts import PromptTokenizer
 
 router = APIRouter()
 
@@ -108,8 +110,8 @@ async def answer_count_tokens(worker: WorkerDep, body: JsonBody[CountTokensReque
     """Count the tokens of a conversation, without evaluating it."""
     service = worker.service
     _check_model(service, request, body.model)
-    _, tokenizer = service.require_engine()
-    requests, _form = generation_requests(messages.to_chat_params(body), tokenizer.template)
+    engine, tokenizer = service.require_engine()
+    requests, _form = await _chat_requests(engine, tokenizer, messages.to_chat_params(body))
     return TokenCount(input_tokens=await tokenizer.count(requests[0]))
 
 
@@ -151,11 +153,20 @@ async def _respond_chat(
     *,
     stream: bool,
 ) -> Response:
-    _, tokenizer = service.require_engine()
-    requests, call_format = generation_requests(params, tokenizer.template)
+    requests, call_format = await _chat_requests(*service.require_engine(), params)
     return await _respond(
         service, request, requests, writer, dialect, stream=stream, each=len(requests), call_format=call_format
     )
+
+
+async def _chat_requests(
+    engine: Engine, tokenizer: PromptTokenizer, params: ChatParams
+) -> tuple[list[GenerationRequest], ToolCallFormat | None]:
+    """Return the generations of a chat; schemas, which may be long, are read off the event loop."""
+    template = await tokenizer.template() if params.tools else None
+    if params.tools or params.response_format is not None:
+        return await asyncio.to_thread(generation_requests, params, template, engine.special_token)
+    return generation_requests(params, template, engine.special_token)
 
 
 async def _respond(

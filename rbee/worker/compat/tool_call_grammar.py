@@ -1,153 +1,112 @@
-"""The grammars of calls: of an answer that must be calls, and of one that is free until a call begins. Pure."""
+"""The grammars of calls: of an answer that must be calls, and of one that is free until a call begins. Pure.
+
+They are Lark as llguidance reads it. A mark that the vocabulary has as a token of its own may be written as that token
+or letter by letter.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rbee.errors import RbeeError
 from rbee.worker.compat.tools import Tool, ToolCallFormat
-from rbee.worker.text.json_schema_gbnf import literal, rules_of_schema, together
+from rbee.worker.text.constraint import Constraint, SchemaRule, schema_choices
+from rbee.worker.text.json_schema import any_object
 
 MAX_CALLS: Final = 16
-MAX_FREE_CHARS: Final = 400_000  # of a grammar that nobody asked for: that much is compiled in under 10 ms
-_ANY: Final = r"[^\x00]*"
-_SPACE: Final = " \t\r\n"
-Rules = dict[str, str]
+MAX_FREE_CHARS: Final = 400_000  # of a grammar that nobody asked for
+_HEADER: Final = "%llguidance {}"
+_TEXT: Final = r"TEXT: /(.|\n)*/"
+_SPACE: Final = '" "?'
+_COMMA: Final = f'"," {_SPACE}'
+SpecialToken = Callable[[str], int | None]
+"""Returns the token that a text names, None if there is none."""
 
 
-def call_grammar(form: ToolCallFormat, tools: Sequence[Tool], *, parallel: bool) -> str:
+def call_grammar(
+    form: ToolCallFormat, tools: Sequence[Tool], *, parallel: bool, special_token: SpecialToken
+) -> Constraint:
     """Return the grammar of an answer that is a call of one of *tools*, or several, and nothing else.
 
-    Raises RbeeError INVALID_REQUEST for a tool whose schema has no grammar.
+    Raises RbeeError INVALID_REQUEST for a tool whose schema is beyond the bounds.
     """
-    rules: Rules = {}
-    bodies = []
-    for number, tool in enumerate(tools):
-        root = f"t{number}"
-        rules |= _arguments(tool, number, root, strict=bool(tool["function"].get("strict")))
-        bodies.append(_head(form, tool) + f' {root} "}}"')
-    more = _more(parallel=parallel)
+    rules = [_arguments(tool, number, strict=bool(tool["function"].get("strict"))) for number, tool in enumerate(tools)]
+    opening, closing = _mark(form.opening, special_token), _mark(form.closing, special_token)
     if form.listed:
-        root_rule = f'{literal(form.opening)} "[" one ("," ws one){more} "]"'
+        start = f'{opening} "[" one{_more(_COMMA, "one", parallel=parallel)} "]"'
     elif form.within:
-        root_rule = "one"
+        start = "one"
     else:
-        begin, end = literal(form.opening + "\n"), literal("\n" + form.closing)
-        root_rule = f'{begin} one {end} ("\\n" {begin} one {end}){more}'
-    return together({"root": root_rule, "one": " | ".join(bodies), **rules})
+        whole = f'{opening} "\\n" one "\\n" {closing}'
+        start = whole + _more('"\\n"', whole, parallel=parallel)
+    return _constraint([f"start: {start}", _one_of(form, tools)], rules, required=True)
 
 
-def free_grammar(form: ToolCallFormat, tools: Sequence[Tool], *, parallel: bool) -> str | None:
+def free_grammar(
+    form: ToolCallFormat, tools: Sequence[Tool], *, parallel: bool, special_token: SpecialToken
+) -> Constraint | None:
     """Return the grammar of any text in which a call, once begun, is one of *tools* with arguments that fit.
 
-    It is an ordinary grammar, which follows the free text letter by letter to see a call begin. A tool whose schema
-    has no grammar has any object as its arguments; None where the whole would be too large.
+    A tool whose schema cannot be held has any object as its arguments; None where the whole would be too large.
     """
-    rules: Rules = {}
-    size = 0
-    for number, tool in enumerate(tools):
-        root = f"t{number}"
-        try:
-            arguments = _arguments(tool, number, root, strict=False)
-        except RbeeError:
-            arguments = {root: "object"}
-        size += sum(map(len, arguments.values()))
-        if size > MAX_FREE_CHARS:
-            return None
-        rules |= arguments
+    rules = [_arguments_or_object(tool, number) for number, tool in enumerate(tools)]
     if form.within:
-        rules |= _answers(form, tools)
+        # That a call begins is only believed when a tool has been named: JSON may be an answer as well.
+        named = "|".join(re.escape(json.dumps(tool["function"]["name"])).replace("/", r"\/") for tool in tools)
+        text = rf'{_TEXT} & ~/[ \t\r\n]*\{{"name": ({named})(.|\n)*/'
+        lines = ["start: one | TEXT", text, _one_of(form, tools, before=r"[ \t\r\n]*")]
     else:
-        bodies = [_head(form, tool) + f' t{number} "}}"' for number, tool in enumerate(tools)]
-        rules["one"] = " | ".join(bodies)
+        calls = "call* TEXT" if parallel and not form.listed else "call | TEXT"
         if form.listed:
-            call = f'ws "[" ws one ("," ws one){_more(parallel=parallel)} "]"'
+            call = f'{_SPACE} "[" {_SPACE} one{_more(_COMMA, "one", parallel=parallel)} "]"'
         else:
-            call = f'"\\n"? ws one "\\n"? {literal(form.closing)}' + (" root" if parallel else "")
-        rules |= _texts(form.opening, call)
-    grammar = together(rules)
-    return grammar if len(grammar) <= MAX_FREE_CHARS else None
+            call = f'"\\n"? {_SPACE} one "\\n"? {_mark(form.closing, special_token)}'
+        token = special_token(form.opening)
+        opening = "mark" if token is None else f"(mark | TEXT <[{token}]>)"
+        mark = f"mark[lazy]: TEXT {json.dumps(form.opening)}"
+        lines = [f"start: {calls}", _TEXT, mark, f"call: {opening} {call}", _one_of(form, tools)]
+    constraint = _constraint(lines, rules, required=False)
+    return constraint if constraint.size <= MAX_FREE_CHARS else None
 
 
-def _arguments(tool: Tool, number: int, root: str, *, strict: bool) -> Rules:
+def _constraint(lines: Sequence[str], rules: Sequence[SchemaRule], *, required: bool) -> Constraint:
+    return Constraint("\n".join([_HEADER, *lines]), "tools", rules=tuple(rules), required=required)
+
+
+def _arguments(tool: Tool, number: int, *, strict: bool) -> SchemaRule:
+    param = f"tools.{number}.function.parameters"
     schema = tool["function"].get("parameters") or {"type": "object"}
-    return rules_of_schema(schema, strict=strict, param=f"tools.{number}.function.parameters", root=root)
+    return SchemaRule(f"t{number}", schema_choices(schema, strict=strict, param=param), param)
 
 
-def _head(form: ToolCallFormat, tool: Tool) -> str:
-    """Return the rule for a call up to its arguments."""
-    return literal(_named(tool) + _between(form))
+def _arguments_or_object(tool: Tool, number: int) -> SchemaRule:
+    param = f"tools.{number}.function.parameters"
+    try:
+        rule = _arguments(tool, number, strict=False)
+    except RbeeError:
+        return SchemaRule(f"t{number}", (any_object(),), param)
+    return SchemaRule(rule.name, (*rule.schemas, any_object()), param)
 
 
-def _named(tool: Tool) -> str:
-    return f'{{"name": {json.dumps(tool["function"]["name"])}'
+def _one_of(form: ToolCallFormat, tools: Sequence[Tool], *, before: str = "") -> str:
+    """Return the rule of one call, each of a tool; its head is one lexeme, which text cannot begin with."""
+    heads = [f'{{"name": {json.dumps(tool["function"]["name"])}, "{form.arguments}": ' for tool in tools]
+    bodies = [f'/{before}{_pattern(head)}/ t{number} "}}"' for number, head in enumerate(heads)]
+    return "one: " + " | ".join(bodies)
 
 
-def _between(form: ToolCallFormat) -> str:
-    return f', "{form.arguments}": '
+def _pattern(text: str) -> str:
+    return re.escape(text).replace("/", r"\/").replace(r"\ ", " ")
 
 
-def _more(*, parallel: bool) -> str:
-    return f"{{0,{MAX_CALLS - 1}}}" if parallel else "{0,0}"
+def _more(separator: str, following: str, *, parallel: bool) -> str:
+    """Return what may come after the first call."""
+    return f" ({separator} {following}){{0,{MAX_CALLS - 1}}}" if parallel else ""
 
 
-def _texts(mark: str, then: str) -> Rules:
-    """Return the rules of any text, in which *mark* is followed by *then*; the first is root.
-
-    One rule for each part of the mark that may have come: what follows leads to the longest part that has come then.
-    """
-    rules: Rules = {}
-    for come in range(len(mark)):
-        steps = {char: _longest(mark, mark[:come] + char) for char in dict.fromkeys(mark)}
-        ways = {char: then if part == len(mark) else _state(part) for char, part in steps.items() if part}
-        rules[_state(come)] = _choice(ways, _state(0))
-    return rules
-
-
-def _state(come: int) -> str:
-    return f"free{come}" if come else "root"
-
-
-def _longest(mark: str, text: str) -> int:
-    """Count the characters of the longest beginning of *mark* that *text* ends with."""
-    return next(length for length in range(min(len(mark), len(text)), -1, -1) if text.endswith(mark[:length]))
-
-
-def _answers(form: ToolCallFormat, tools: Sequence[Tool]) -> Rules:
-    """Return the rules of an answer that is a call from its first letter on, or any text.
-
-    That a call begins is only believed when a tool has been named: JSON may be an answer as well.
-    """
-    rules: Rules = {"any": _ANY}
-    calls = {_named(tool): f'{literal(_between(form))} t{number} "}}"' for number, tool in enumerate(tools)}
-    states = {"": 0}
-    for named in calls:
-        for length in range(1, len(named)):
-            states.setdefault(named[:length], len(states))
-    for come, number in states.items():
-        following = dict.fromkeys(named[len(come)] for named in calls if named.startswith(come))
-        ways = {char: calls.get(come + char) or _state(states[come + char]) for char in following}
-        if not come:
-            ways |= dict.fromkeys(_SPACE, _state(0))
-        rules[_state(number)] = _choice(ways, "any")
-    return rules
-
-
-def _choice(ways: Mapping[str, str], otherwise: str) -> str:
-    """Return the rule of a text that ends here, or goes on with one of the characters of *ways*, or with another."""
-    named = [f"{_one_of(char)} {way}" for char, way in ways.items()]
-    return "(" + " | ".join([*named, f"{_none_of(ways)} {otherwise}"]) + ")?"
-
-
-def _one_of(char: str) -> str:
-    return f"[{_code(char)}]"
-
-
-def _none_of(chars: Mapping[str, str]) -> str:
-    return f"[^{''.join(map(_code, chars))}]"
-
-
-def _code(char: str) -> str:
-    return f"\\x{ord(char):02X}"  # marks and the names of tools, as JSON, are ASCII
+def _mark(text: str, special_token: SpecialToken) -> str:
+    token = special_token(text) if text else None
+    return json.dumps(text) if token is None else f"({json.dumps(text)} | <[{token}]>)"

@@ -16,7 +16,15 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.gguf import prefix
-from rbee.worker.engine.protocol import EngineFailedError, EngineOptions, LoadProgress, Logprob, ModelFacts
+from rbee.worker.engine.protocol import (
+    NO_TOKEN,
+    EngineFailedError,
+    EngineOptions,
+    Grammar,
+    LoadProgress,
+    Logprob,
+    ModelFacts,
+)
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.sampling import SamplerChain
 
@@ -54,6 +62,7 @@ class FakeOptions(BaseModel):
     exit_after: int | None = None
     eats_mb: int = Field(default=0, ge=0, description="memory to allocate with each token, never freed")
     reads: str | None = Field(default=None, description="a file; it answers whether it could read it")
+    grammar_fails_after: int | None = Field(default=None, ge=0, description="tokens of an answer with a grammar")
     rubbish: bool = False
     dies_of: str | None = None
     recurrent: bool = Field(default=False, description="whether its cache cannot be truncated")
@@ -143,6 +152,7 @@ class FakeEngine:
         self._lock = threading.Lock()
         self._answer = self.tokenize(behaviour.text, special=False)
         self._given: dict[int, int] = {}
+        self._fails: dict[int, int | None] = {}
         self._total = 0
         self._interrupted = threading.Event()
 
@@ -170,9 +180,26 @@ class FakeEngine:
         del text
         return None
 
-    def grammar_error(self, grammar: str) -> str | None:
-        """Accept any grammar but an empty one, and apply none."""
-        return None if grammar.strip() else "it is empty"
+    def tokenize_parts(self, parts: Sequence[tuple[str, bool]], *, guard: str) -> list[int]:
+        """Number the words of all parts."""
+        return self.tokenize("".join(text for text, _ in parts).replace(guard, ""), special=False)
+
+    def control_text(self, token: int) -> str:
+        """Return "": there are no special tokens."""
+        del token
+        return ""
+
+    def load_vocabulary(self) -> None:
+        """Do nothing."""
+
+    def compile_grammar(self, grammar: str) -> Grammar:
+        """Accept any grammar, and apply none."""
+        return grammar
+
+    def grammar_failure(self, slot: int) -> str:
+        """Return why the grammar fails after so many tokens as configured."""
+        del slot
+        return "the fake engine is configured to fail its grammars"
 
     def is_end(self, token: int) -> bool:
         """Return whether the answer is over."""
@@ -180,8 +207,9 @@ class FakeEngine:
 
     def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
         """Start the answer anew."""
-        del chain, history
+        del history
         self._given[slot] = 0
+        self._fails[slot] = None if chain.grammar is None else self._behaviour.grammar_fails_after
 
     def clear_sampler(self, slot: int) -> None:
         """Forget the position in the answer."""
@@ -248,6 +276,8 @@ class FakeEngine:
         if behaviour.eats_mb:
             self._eaten.append(bytearray(os.urandom(4096) * (behaviour.eats_mb * 256)))
         given = self._given[slot]
+        if given == self._fails[slot]:
+            return NO_TOKEN
         if behaviour.length is not None and given >= behaviour.length:
             return _END
         self._given[slot] = given + 1

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rbee.worker.engine.guidance import CompiledGrammar, Vocabulary
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_logprobs import logprobs
-from rbee.worker.engine.llama_sampler import SlotSampler, compile_grammar
-from rbee.worker.engine.llama_text import relevance, tokenize, tokenize_pair
-from rbee.worker.engine.protocol import EngineFailedError, Logprob, ModelFacts
+from rbee.worker.engine.llama_sampler import SlotSampler
+from rbee.worker.engine.llama_text import ControlTexts, relevance, tokenize, tokenize_pair, tokenize_parts, with_ends
+from rbee.worker.engine.protocol import EngineFailedError, GrammarError, Logprob, ModelFacts
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.sampling import SamplerChain, Stage
 
@@ -44,6 +46,9 @@ class LlamaEngine:
         self._samplers: dict[int, SlotSampler] = {}
         self._chains: dict[int, Any] = {}  # slots without a grammar, sampled in one call each
         self._pieces: dict[int, bytes] = {}
+        self.control_text = ControlTexts(lib, self._vocab)
+        self._vocabulary: Vocabulary | None = None
+        self._vocabulary_lock = threading.Lock()
         self._buffer = ctypes.create_string_buffer(1024)
         recurrent = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
         self.can_copy = not recurrent and lib.llama_model_n_swa(model) == 0
@@ -61,7 +66,13 @@ class LlamaEngine:
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
         """Return the tokens of both, joined as the model's file states."""
-        return tokenize_pair(self._lib, self._model, self._vocab, query, document)
+        return tokenize_pair(self._lib, self._model, self._vocab, query, document, control_text=self.control_text)
+
+    def tokenize_parts(self, parts: Sequence[tuple[str, bool]], *, guard: str) -> list[int]:
+        """Return the tokens of parts; those at the ends are as `tokenize` has them."""
+        tokens = tokenize_parts(self._lib, self._vocab, parts, guard=guard, control_text=self.control_text)
+        begins = bool(parts) and parts[0] == (self.facts.begin_text, True)
+        return tokens if begins else with_ends(self._lib, self._vocab, tokens)
 
     def piece(self, token: int) -> bytes:
         """Return the bytes of a token, none for a special one."""
@@ -81,16 +92,25 @@ class LlamaEngine:
         count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, 2, False, _PARSE_SPECIAL)  # noqa: FBT003
         return int(tokens[0]) if count == 1 else None
 
-    def grammar_error(self, grammar: str) -> str | None:
-        """Compile a grammar and return the error, if any."""
-        if not grammar.strip():
-            return "it is empty"
-        self._llama.errors.clear()
-        sampler = compile_grammar(self._lib, self._vocab, grammar)
-        if sampler is not None:
-            self._lib.llama_sampler_free(sampler)
-            return None
-        return "; ".join(self._llama.errors) or "llama.cpp cannot parse it"
+    def load_vocabulary(self) -> None:
+        """Make llguidance's tokenizer, once."""
+        with self._vocabulary_lock:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary(self._lib, self._vocab, self.facts.vocabulary)
+
+    def compile_grammar(self, grammar: str) -> CompiledGrammar:
+        """Compile a grammar."""
+        self.load_vocabulary()
+        assert self._vocabulary is not None
+        try:
+            return self._vocabulary.compile(grammar)
+        except ValueError as error:
+            raise GrammarError(str(error)) from error
+
+    def grammar_failure(self, slot: int) -> str:
+        """Return why the slot's grammar has failed."""
+        grammar = self._samplers[slot].grammar
+        return "" if grammar is None else grammar.failure
 
     def is_end(self, token: int) -> bool:
         """Return whether *token* ends a generation."""
@@ -98,7 +118,7 @@ class LlamaEngine:
 
     def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
         """Build the slot's own sampler chain."""
-        sampler = SlotSampler(self._lib, self._vocab, self.facts.vocabulary, chain, history)
+        sampler = SlotSampler(self._lib, self.facts.vocabulary, chain, history)
         self._samplers[slot] = sampler
         if sampler.grammar is None:
             self._chains[slot] = sampler.chain

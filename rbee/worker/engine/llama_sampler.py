@@ -1,18 +1,15 @@
-"""The samplers of one slot: its chain of stages, and a grammar applied beside it."""
+"""The samplers of one slot: its chain of stages, and the grammar that the answer is held to."""
 
 from __future__ import annotations
 
-import ctypes
-import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rbee.worker.engine.guidance import CompiledGrammar
+from rbee.worker.engine.protocol import NO_TOKEN
 from rbee.worker.text.sampling import SamplerChain, Stage
 
 _MIN_KEEP: Final = 1  # a sampler that truncates leaves at least one token
-_ROOT: Final = b"root"
-_NOT_CHOSEN: Final = -1
-_UNSORTED: Final = False
 
 
 class SlotSampler:
@@ -23,58 +20,53 @@ class SlotSampler:
         history: the tokens before.
     """
 
-    def __init__(self, lib: Any, vocab: int, vocabulary: int, chain: SamplerChain, history: Sequence[int]) -> None:
+    def __init__(self, lib: Any, vocabulary: int, chain: SamplerChain, history: Sequence[int]) -> None:
         self._lib = lib
+        self._vocabulary = vocabulary
         self.chain = _new_chain(lib)
         for stage, numbers in chain.stages:
             lib.llama_sampler_chain_add(self.chain, _sampler(lib, vocabulary, chain, stage, numbers))
         if chain.history:
             for token in history[-chain.history :]:
                 lib.llama_sampler_accept(self.chain, token)
-        self.grammar = compile_grammar(lib, vocab, chain.grammar) if chain.grammar is not None else None
-        if self.grammar is not None:
-            self._one = lib.llama_token_data(0, 0.0, 0.0)
-            self._ones = lib.llama_token_data_array(ctypes.pointer(self._one), 1, _NOT_CHOSEN, _UNSORTED)
+        assert chain.grammar is None or isinstance(chain.grammar, CompiledGrammar)
+        self.grammar = None if chain.grammar is None else chain.grammar.begin()
 
     def sample_in_grammar(self, context: int, row: int) -> int:
         """Sample a token with the stages; only if the grammar forbids it, sample again among those that it allows.
 
-        To apply a grammar to the whole vocabulary takes as long as a step; to apply it to one token takes no time.
+        `NO_TOKEN` where the grammar has failed.
         """
         lib, grammar = self._lib, self.grammar
+        assert grammar is not None
         spare = lib.llama_sampler_clone(self.chain)
         token = int(lib.llama_sampler_sample(self.chain, context, row))
-        if self._allowed(token):
+        if grammar.accept(token):
             lib.llama_sampler_free(spare)
-            lib.llama_sampler_accept(grammar, token)
             return token
         lib.llama_sampler_free(self.chain)
         self.chain = spare
-        both = _new_chain(lib)
-        lib.llama_sampler_chain_add(both, grammar)
-        lib.llama_sampler_chain_add(both, spare)
-        token = int(lib.llama_sampler_sample(both, context, row))
-        lib.llama_sampler_chain_remove(both, 1)
-        lib.llama_sampler_chain_remove(both, 0)
-        lib.llama_sampler_free(both)
-        return token
+        return self._sample_allowed(context, row)
+
+    def _sample_allowed(self, context: int, row: int) -> int:
+        """Sample with the logits of what is forbidden at minus infinity, and give them back as they were."""
+        import numpy as np
+
+        lib, grammar = self._lib, self.grammar
+        assert grammar is not None
+        allowed = grammar.allowed()
+        if allowed is None:
+            return NO_TOKEN
+        logits = np.ctypeslib.as_array(lib.llama_get_logits_ith(context, row), shape=(self._vocabulary,))
+        before = logits.copy()
+        logits[~allowed] = -np.inf
+        token = int(lib.llama_sampler_sample(self.chain, context, row))
+        logits[:] = before
+        return token if grammar.accept(token) else NO_TOKEN
 
     def free(self) -> None:
         """Free the memory that llama.cpp holds."""
         self._lib.llama_sampler_free(self.chain)
-        if self.grammar is not None:
-            self._lib.llama_sampler_free(self.grammar)
-
-    def _allowed(self, token: int) -> bool:
-        self._one.id, self._one.logit = token, 1.0
-        self._ones.size, self._ones.selected, self._ones.sorted = 1, _NOT_CHOSEN, _UNSORTED
-        self._lib.llama_sampler_apply(self.grammar, ctypes.byref(self._ones))
-        return not math.isinf(self._one.logit)
-
-
-def compile_grammar(lib: Any, vocab: int, grammar: str) -> Any:
-    """Compile a grammar; return None if llama.cpp cannot."""
-    return lib.llama_sampler_init_grammar(vocab, grammar.encode(), _ROOT) or None
 
 
 def _new_chain(lib: Any) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.worker.text.plain_text import choose_guard, cut_at_marks, forged_marks, guarded_text
 
 _RANKING: Final = b"rerank"  # the name of the template in a model file
 _QUERY: Final = "{query}"
@@ -37,12 +38,78 @@ def tokenize(lib: Any, vocab: int, text: str, *, ends: bool, special: bool) -> l
     raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt cannot be tokenized.", param="prompt")
 
 
-def tokenize_pair(lib: Any, model: int, vocab: int, query: str, document: str) -> list[int]:
-    """Return the tokens of a pair: by the model's own template, else joined with its separator tokens."""
-    template = lib.llama_model_chat_template(model, _RANKING)
-    if template:
-        return tokenize(
-            lib, vocab, _fill(template.decode("utf-8", "replace"), query, document), ends=False, special=True
+class ControlTexts:
+    """The names of the tokens that tell turns apart, "" for all others; each is looked up once."""
+
+    def __init__(self, lib: Any, vocab: int) -> None:
+        self._lib = lib
+        self._vocab = vocab
+        self._known: dict[int, str] = {}
+
+    def __call__(self, token: int) -> str:
+        """Return the name of a token."""
+        known = self._known.get(token)
+        if known is None:
+            known = self._known[token] = self._look_up(token)
+        return known
+
+    def _look_up(self, token: int) -> str:
+        lib = self._lib
+        kind = lib.llama_vocab_get_attr(self._vocab, token)
+        if not kind & (lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN | lib.LLAMA_TOKEN_ATTR_USER_DEFINED):
+            return ""
+        text = bytes(lib.llama_vocab_get_text(self._vocab, token) or b"").decode("utf-8", "replace")
+        # Files differ in what they call a control token; what looks like one is no word of a text.
+        if kind & lib.LLAMA_TOKEN_ATTR_USER_DEFINED and not (text.startswith("<|") and text.endswith("|>")):
+            return ""
+        return text if len(text) > 1 else ""
+
+
+def with_ends(lib: Any, vocab: int, tokens: Sequence[int]) -> list[int]:
+    """Return *tokens* with those that the model expects at the beginning and the end of a text."""
+    begin = [lib.llama_vocab_bos(vocab)] if lib.llama_vocab_get_add_bos(vocab) else []
+    end = [lib.llama_vocab_eos(vocab)] if lib.llama_vocab_get_add_eos(vocab) else []
+    return [*begin, *tokens, *end]
+
+
+def tokenize_parts(
+    lib: Any, vocab: int, parts: Sequence[tuple[str, bool]], *, guard: str, control_text: Callable[[int], str]
+) -> list[int]:
+    """Return the tokens of parts, each with whether it is the name of a special token, without those at the ends.
+
+    llama.cpp takes some tokens for such even in plain text; where one comes out, the text is cut at *guard*.
+    """
+    tokens: list[int] = []
+    for text, special in parts:
+        if special:
+            tokens += tokenize(lib, vocab, text, ends=False, special=True)
+            continue
+        pieces = text.split(guard)
+        plain = tokenize(lib, vocab, "".join(pieces), ends=False, special=False)
+        if len(pieces) > 1 and any(map(control_text, plain)):
+            plain = [token for piece in pieces for token in tokenize(lib, vocab, piece, ends=False, special=False)]
+        tokens += plain
+    return tokens
+
+
+def tokenize_pair(
+    lib: Any, model: int, vocab: int, query: str, document: str, *, control_text: Callable[[int], str]
+) -> list[int]:
+    """Return the tokens of a pair: by the model's own template, else joined with its separator tokens.
+
+    What query and document say is plain text.
+    """
+    stated = lib.llama_model_chat_template(model, _RANKING)
+    if stated:
+        template = stated.decode("utf-8", "replace")
+        tokens = tokenize(lib, vocab, _fill(template, query, document), ends=False, special=True)
+        marks = {text for token in set(tokens) if (text := control_text(token))}
+        if not forged_marks(marks, (query, document)):
+            return tokens
+        guard = choose_guard((query, document, template))
+        inner = (guarded_text(text, marks, guard) for text in (query, document))
+        return tokenize_parts(
+            lib, vocab, cut_at_marks(_fill(template, *inner), marks), guard=guard, control_text=control_text
         )
     asked, read = (tokenize(lib, vocab, text, ends=False, special=False) for text in (query, document))
     begin = [lib.llama_vocab_bos(vocab)] if lib.llama_vocab_get_add_bos(vocab) else []

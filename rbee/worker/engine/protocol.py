@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from rbee.contracts.devices import Backend
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.sampling import SamplerChain
+
+NO_TOKEN: Final = -1
 
 LoadProgress = Callable[[float, int], bool]
 """Called with the loaded share, from 0 to 1, and the number of layers; returns False to stop the loading."""
@@ -72,6 +74,14 @@ class Logprob:
     logprob: float
 
 
+class Grammar(Protocol):
+    """A compiled grammar; the engine that compiled it knows more."""
+
+
+class GrammarError(Exception):
+    """Raised for a grammar that cannot be compiled; says why."""
+
+
 class EngineFailedError(Exception):
     """Raised when the engine cannot continue: its state is unknown and the worker must end."""
 
@@ -93,6 +103,15 @@ class Engine(Protocol):
         With *special*, names of special tokens count as such.
         """
 
+    def tokenize_parts(self, parts: Sequence[tuple[str, bool]], *, guard: str) -> list[int]:
+        """Return the tokens of a text that comes in parts, each with whether it is the name of a special token.
+
+        What is none is plain text whatever it says, and without *guard*. May be called from any thread.
+        """
+
+    def control_text(self, token: int) -> str:
+        """Return the name of a token that tells turns apart, "" for any other; may be called from any thread."""
+
     def tokenize_pair(self, query: str, document: str) -> list[int]:
         """Return the tokens of both in a reranking model's format; may be called from any thread."""
 
@@ -102,8 +121,14 @@ class Engine(Protocol):
     def special_token(self, text: str) -> int | None:
         """Return the special token that *text* names, None if there is none; may be called from any thread."""
 
-    def grammar_error(self, grammar: str) -> str | None:
-        """Return why a grammar is invalid, None if it is valid; may be called from any thread."""
+    def load_vocabulary(self) -> None:
+        """Do what `compile_grammar` needs once, up to a second of work; may be called from any thread."""
+
+    def compile_grammar(self, grammar: str) -> Grammar:
+        """Compile a grammar (Lark, as llguidance reads it); may be called from any thread but the event loop's.
+
+        Raises GrammarError for one that is invalid or too large.
+        """
 
     def is_end(self, token: int) -> bool:
         """Return whether *token* ends a generation."""
@@ -123,12 +148,19 @@ class Engine(Protocol):
     def step(self, plan: StepPlan) -> list[int] | None:
         """Evaluate one batch, drafts included, and sample a token for each of its outputs.
 
+        `NO_TOKEN` for a slot whose grammar has failed: `grammar_failure` says why, and the slot must be given up.
         None if `interrupt` came in between; the slots of the plan must then be cut back by `truncate`.
         Raises EngineFailedError.
         """
 
     def sample(self, slot: int, row: int) -> int:
-        """Sample from the row of a drafted token of the last step; the slot's sampler accepts the token."""
+        """Sample from the row of a drafted token of the last step; the slot's sampler accepts the token.
+
+        `NO_TOKEN` as in `step`.
+        """
+
+    def grammar_failure(self, slot: int) -> str:
+        """Return why the slot's grammar has failed."""
 
     def logprobs(self, row: int, token: int, most: int) -> list[Logprob]:
         """Return the log probability of *token* in an output of the last step, then those of the *most* likeliest.

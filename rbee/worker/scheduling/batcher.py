@@ -12,7 +12,7 @@ from typing import Final
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import FinishReason
 from rbee.errors import RbeeError
-from rbee.worker.engine.protocol import Engine, EngineFailedError
+from rbee.worker.engine.protocol import NO_TOKEN, Engine, EngineFailedError
 from rbee.worker.generation import Event, Finished, Generation, TextWithLogprobs, TokenLogprob
 from rbee.worker.scheduling.prefill_budget import PrefillBudget
 from rbee.worker.scheduling.slots import SlotTable, StepPlan
@@ -131,6 +131,9 @@ class Batcher:
             self._deliver(delivery)
 
     def _process_token(self, generation: Generation, row: int, token: int, delivery: Delivery) -> None:
+        if token == NO_TOKEN:
+            self._fail(generation, delivery)
+            return
         if generation.logprobs is not None and not self._engine.is_end(token):
             generation.pending_logprobs.append(self._token_logprob(row, token, generation.logprobs))
         self._append(generation, token, delivery)
@@ -239,13 +242,27 @@ class Batcher:
         rest = generation.detokenizer.finish()
         if rest:
             delivery.append((generation, _text_event(generation, rest)))
+        self._release(generation)
+        ending = Finished(reason, generation.generated, generation.cached_tokens, generation.detokenizer.stop)
+        delivery.append((generation, ending))
+
+    def _fail(self, generation: Generation, delivery: Delivery) -> None:
+        """End a generation whose grammar has failed; the others go on."""
+        error = RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"The grammar or schema of the answer failed after {generation.generated} tokens: "
+            f"{self._engine.grammar_failure(generation.slot)}.",
+            hint="Make the grammar less ambiguous, or the schema simpler.",
+        )
+        self._release(generation)
+        delivery.append((generation, error))
+
+    def _release(self, generation: Generation) -> None:
         del self._by_slot[generation.slot]
         if self._speculation is not None:
             self._speculation.end(generation.slot)
         self.table.release(generation.slot)
         self._engine.clear_sampler(generation.slot)
-        ending = Finished(reason, generation.generated, generation.cached_tokens, generation.detokenizer.stop)
-        delivery.append((generation, ending))
 
     def _token_logprob(self, row: int, token: int, most: int) -> TokenLogprob:
         own, *others = self._engine.logprobs(row, token, most)

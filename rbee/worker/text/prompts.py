@@ -3,43 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.worker.confined.process import ConfinedProcess, OverrunError
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation_request import GenerationRequest
-
-if TYPE_CHECKING:
-    from rbee.worker.text.template import ChatTemplate
+from rbee.worker.text.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
 
 SHORT_CHARS: Final = 8192  # up to here, a thread would cost more than it saves the event loop
+_ROUNDS: Final = 4  # marks that come to light only when others are broken
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """What is known of a model's chat template: its text, and the names of the variables that it looks at."""
+
+    source: str
+    names: frozenset[str]
 
 
 class PromptTokenizer:
-    """The tokenizer of one model; *template* is used instead of the model's own chat template."""
+    """The tokenizer of one model; *template* is used instead of the model's own chat template.
+
+    Only the event loop's thread may use it, after it was made in any.
+    """
 
     def __init__(self, engine: Engine, template: str | None = None) -> None:
         self._engine = engine
         self._source = template or engine.facts.chat_template
-        self._lock = threading.Lock()
+        self._renderer = ConfinedProcess("rbee.worker.text.template")
         self._template: ChatTemplate | None = None
+        self._guard = choose_guard([self._source or ""])
 
-    def template(self) -> ChatTemplate:
-        """Return the chat template, compiled at the first call; may be called from any thread.
+    async def template(self) -> ChatTemplate:
+        """Return the chat template, which is compiled at the first call.
 
         Raises RbeeError INVALID_REQUEST if there is none, MODEL_INVALID if it does not compile: raw prompts still work.
         """
-        with self._lock:
-            if self._template is None:
-                from rbee.worker.text.template import ChatTemplate, no_template  # jinja2 would delay the worker's start
+        if self._template is None:
+            if not self._source:
+                raise _no_template()
+            self._template = ChatTemplate(self._source, frozenset(await self._ask(self._guard)))
+        return self._template
 
-                facts = self._engine.facts
-                if not self._source:
-                    raise no_template()
-                self._template = ChatTemplate(self._source, begin=facts.begin_text, end=facts.end_text)
-            return self._template
+    async def close(self) -> None:
+        """End the process that renders."""
+        await self._renderer.close()
 
     async def tokenize(self, request: GenerationRequest) -> list[int]:
         """Return the tokens. Raises RbeeError INVALID_REQUEST if they leave no room for an answer."""
@@ -62,6 +75,8 @@ class PromptTokenizer:
         return len(await self._all_tokens(request))
 
     async def _all_tokens(self, request: GenerationRequest) -> list[int]:
+        if request.messages is not None:
+            return await self._chat_tokens(request)
         if request.size <= SHORT_CHARS:
             return self._tokens(request)
         return await asyncio.to_thread(self._tokens, request)
@@ -71,6 +86,67 @@ class PromptTokenizer:
             return list(request.tokens)
         if request.query is not None:
             return self._engine.tokenize_pair(request.query, request.text or "")
-        if request.text is not None:
-            return self._engine.tokenize(request.text, special=True)
-        return self._engine.tokenize(self.template().render(request.messages or (), tools=request.tools), special=True)
+        return self._engine.tokenize(request.text or "", special=not request.plain)
+
+    async def _chat_tokens(self, request: GenerationRequest) -> list[int]:
+        """Return the tokens of a conversation, in which only the template's own marks are control tokens.
+
+        Where no text of the client's holds one, the rendered text is tokenized as it is. Else it is rendered again with
+        those texts guarded, which may bring further marks to light.
+        """
+        texts = [*client_texts(request.messages), *client_texts(request.tools)]
+        marks: set[str] = set()
+        guard = self._guard
+        for _ in range(_ROUNDS):
+            rendered = await self._render(request, marks, guard)
+            tokens = await self._in_thread_if_long(rendered, lambda text: self._engine.tokenize(text, special=True))
+            found = {text for token in set(tokens) if (text := self._engine.control_text(token))}
+            forged = forged_marks(found, texts)
+            if forged <= marks:
+                return tokens if not marks else await self._in_thread_if_long(rendered, self._cut(found | marks, guard))
+            if not marks and any(guard in text for text in texts):
+                guard = choose_guard([*texts, self._source or ""])
+            marks |= forged
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            "The messages are full of the names of control tokens, more than can be told from the template's own.",
+            param=request.param,
+        )
+
+    def _cut(self, marks: set[str], guard: str) -> Callable[[str], list[int]]:
+        return lambda text: self._engine.tokenize_parts(cut_at_marks(text, marks), guard=guard)
+
+    async def _render(self, request: GenerationRequest, marks: set[str], guard: str) -> str:
+        messages, tools = request.messages or (), request.tools
+        if marks:
+            messages, tools = guarded(messages, marks, guard), guarded(tools, marks, guard)
+        if not self._source:
+            raise _no_template()
+        return str(await self._ask(guard, messages=list(messages), tools=list(tools)))
+
+    async def _ask(self, guard: str, **given: Any) -> Any:
+        facts = self._engine.facts
+        request = {"source": self._source, "begin": facts.begin_text, "end": facts.end_text, "guard": guard, **given}
+        try:
+            return await self._renderer.call(request)
+        except OverrunError as error:
+            raise RbeeError(
+                ErrorCode.MODEL_INVALID,
+                f"The model's chat template was stopped: {error}.",
+                hint="Give the worker another template (--chat-template-file), use another file of the model, "
+                "or send a raw prompt ('raw': true, --raw).",
+            ) from error
+
+    @staticmethod
+    async def _in_thread_if_long(text: str, tokenize: Callable[[str], list[int]]) -> list[int]:
+        return tokenize(text) if len(text) <= SHORT_CHARS else await asyncio.to_thread(tokenize, text)
+
+
+def _no_template() -> RbeeError:
+    """Build the error for a model without a chat template."""
+    return RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        "This model has no chat template, so it can only continue a raw prompt.",
+        hint="Send the prompt raw: 'raw': true, or --raw on the command line.",
+        param="raw",
+    )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rbee.contracts.tasks import Sampling
+    from rbee.worker.engine.protocol import Grammar
 
 PENALTY_WINDOW = 64  # tokens that the penalties look back
 MAX_SEED = 2**32 - 2  # the engine takes 2**32 - 1 for "random"
@@ -31,18 +32,18 @@ class Stage(StrEnum):
 class SamplerChain:
     """The stages in order, each with its parameters; `history` is how many earlier tokens they need.
 
-    `bias` is what the stage of that name adds to the logits of tokens. `grammar` is not a stage: it checks the whole
-    vocabulary, so an engine applies it only where the stages chose a token that it forbids.
+    `bias` is what the stage of that name adds to the logits of tokens. `grammar`, which the engine has compiled, is not
+    a stage: it checks the whole vocabulary, so an engine applies it only where the stages chose what it forbids.
     """
 
     stages: tuple[tuple[Stage, tuple[float, ...]], ...]
     history: int = 0
     bias: tuple[tuple[int, float], ...] = ()
-    grammar: str | None = None
+    grammar: Grammar | None = None
 
 
 def build_chain(
-    sampling: Sampling, seed: int, *, bias: Mapping[int, float] | None = None, grammar: str | None = None
+    sampling: Sampling, seed: int, *, bias: Mapping[int, float] | None = None, grammar: Grammar | None = None
 ) -> SamplerChain:
     """Build the chain. Stages without effect are left out; temperature 0 chooses the likeliest token.
 

@@ -1,22 +1,37 @@
-"""Render a conversation with the model's own chat template, which is foreign code, in a sandbox."""
+"""Render a conversation with the model's own chat template, which is foreign code, in a sandbox.
+
+The sandbox keeps the template from Python and files; what keeps it from time and memory is the confined process in
+which this module runs: `prompts` asks it.
+"""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from functools import lru_cache, partial
+from typing import Any, Final, NoReturn
 
 from jinja2 import TemplateError, meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.tasks import MAX_PROMPT_CHARS
 from rbee.errors import RbeeError
 
-MAX_TEMPLATE_CHARS = 200_000
-MAX_RENDERED_CHARS = 4 * MAX_PROMPT_CHARS
+MAX_TEMPLATE_CHARS: Final = 200_000
+MAX_RENDERED_CHARS: Final = 8_000_000  # four of the longest prompts
+
+
+def handle(request: dict[str, Any]) -> Any:
+    """Answer a request of `prompts`: the names that a template looks at or, with messages, what it renders.
+
+    Raises RbeeError as `ChatTemplate` does.
+    """
+    template = _compiled(request["source"], request["begin"], request["end"], request["guard"])
+    if "messages" not in request:
+        return sorted(template.names)
+    return template.render(request["messages"], tools=request["tools"])
 
 
 class _RefusedError(Exception):
@@ -32,11 +47,12 @@ class ChatTemplate:
         source: the template of the model file.
         begin: text of the begin-of-text token; the template or the tokenizer adds it.
         end: text of the end-of-text token.
+        guard: a character that comes out as it went in, whatever the template does with a text.
     """
 
-    def __init__(self, source: str, *, begin: str, end: str) -> None:
+    def __init__(self, source: str, *, begin: str, end: str, guard: str = "") -> None:
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = _tojson
+        environment.filters["tojson"] = partial(_tojson, guard)
         environment.globals.update(raise_exception=_refuse, strftime_now=_strftime_now)
         if len(source) > MAX_TEMPLATE_CHARS:
             raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template has {len(source)} characters.")
@@ -61,6 +77,8 @@ class ChatTemplate:
                 size += len(piece)
                 if size > MAX_RENDERED_CHARS:
                     raise _RefusedError(f"it gives more than {MAX_RENDERED_CHARS} characters")
+        except MemoryError:  # about the process, not the messages
+            raise
         # A template is foreign code: whatever it raises is about this model and these messages.
         except Exception as error:
             raise RbeeError(
@@ -72,14 +90,9 @@ class ChatTemplate:
         return "".join(text)
 
 
-def no_template() -> RbeeError:
-    """Build the error for a model without a chat template."""
-    return RbeeError(
-        ErrorCode.INVALID_REQUEST,
-        "This model has no chat template, so it can only continue a raw prompt.",
-        hint="Send the prompt raw: 'raw': true, or --raw on the command line.",
-        param="raw",
-    )
+@lru_cache(maxsize=2)
+def _compiled(source: str, begin: str, end: str, guard: str) -> ChatTemplate:
+    return ChatTemplate(source, begin=begin, end=end, guard=guard)
 
 
 def _refuse(message: object) -> NoReturn:
@@ -90,5 +103,6 @@ def _strftime_now(form: str) -> str:
     return time.strftime(form)
 
 
-def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:  # noqa: FBT001, FBT002
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+def _tojson(guard: str, value: Any, ensure_ascii: bool = False, indent: int | None = None, **_: Any) -> str:  # noqa: FBT001, FBT002
+    text = json.dumps(value, ensure_ascii=ensure_ascii, indent=indent)
+    return text.replace(json.dumps(guard)[1:-1], guard) if ensure_ascii and guard else text

@@ -1,8 +1,7 @@
-"""What is refused before it is begun, and what is let go instead."""
+"""What is refused before it is begun."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
@@ -15,24 +14,17 @@ from rbee.worker.engine.protocol import EngineOptions
 from rbee.worker.generation_request import GenerationRequest
 from rbee.worker.validation import check
 
-UNUSABLE = " "
 
-
-def checked(*requests: GenerationRequest) -> list[GenerationRequest]:
+@pytest.mark.parametrize(
+    "request_",
+    [
+        GenerationRequest(Sampling(), tokens=(2**31,), param="prompt"),
+        GenerationRequest(Sampling(), text="a", bias={2**31: 1.0}, param="logit_bias"),
+    ],
+)
+def test_a_token_that_the_model_lacks_is_refused(request_: GenerationRequest) -> None:
+    """A prompt or a bias with a token outside the vocabulary is INVALID_REQUEST."""
     engine = fake.load(EngineOptions(Path("fake.gguf"), Backend.CPU, 0, slots=2), lambda _share, _layers: True)
-    return list(asyncio.run(check(requests, engine)))
 
-
-def test_a_grammar_that_was_asked_for_must_be_usable() -> None:
-    """A grammar of the client's that the engine cannot use is refused."""
-    with pytest.raises(RbeeError, match="grammar"):
-        checked(GenerationRequest(Sampling(), text="a", grammar=UNUSABLE))
-
-
-def test_a_grammar_that_nobody_asked_for_is_left_out() -> None:
-    """A grammar that only tools brought along is no reason to refuse: every answer goes without it."""
-    requests = [
-        GenerationRequest(Sampling(), text="a", seed=seed, grammar=UNUSABLE, grammar_required=False) for seed in (1, 2)
-    ]
-
-    assert [(request.grammar, request.seed) for request in checked(*requests)] == [(None, 1), (None, 2)]
+    with pytest.raises(RbeeError, match="outside the vocabulary"):
+        check([request_], engine)
