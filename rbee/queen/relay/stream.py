@@ -7,6 +7,7 @@ never lands in the middle of a worker's event.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,6 +22,8 @@ from rbee.queen.relay.response_sink import ByteSink, ResponseSink
 from rbee.queen.relay.token_usage import TAIL_BYTES, body_usage, stream_usage, without_counts
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
+_ERROR_BODY: Final = b'{"error":'  # no answer of any dialect begins like that
+_MAX_ERROR_BYTES: Final = 65_536
 _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
 _DONE_MARK = f"data: {SSE_DONE}".encode()
 
@@ -191,16 +194,33 @@ class _Pump:
 async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer: StreamObserver) -> None:
     """Relay an answer that is no stream, from its first byte on.
 
-    Raises RbeeError WORKER_CRASHED where it broke off; where nothing had come, the client can still be told.
+    Raises RbeeError WORKER_CRASHED where it broke off, and the worker's own error where it could not finish; where
+    nothing had come, the client can still be told.
     """
+    first = True
     try:
         while data := await upstream.read():
+            if first and data.startswith(_ERROR_BODY):
+                raise await _error_of(upstream, data, observer)
+            first = False
             observer.feed_whole(data)
             await out.start()
             await out.send(data)
     except UpstreamError as error:
         raise _stream_broken(observer, str(error)) from error
     observer.done = True
+
+
+async def _error_of(upstream: UpstreamConnection, data: bytes, observer: StreamObserver) -> RbeeError:
+    """Read the rest of an error that came in place of an answer, whose head the worker had sent already."""
+    while len(data) < _MAX_ERROR_BYTES and (more := await upstream.read()):
+        data += more
+    observer.failed = True
+    try:
+        error = RbeeError.from_body(json.loads(data))
+    except ValueError:
+        error = None
+    return error or _stream_broken(observer, "the worker sent no answer")
 
 
 class StallGuard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
@@ -97,7 +98,7 @@ class JsonAnswer(_CancelOnDisconnect):
         render: returns the body.
         cancel: cancels the work.
         headers_first: send the headers before the work is done, for a queen that lets others wait in line until it
-            has them; the body of an answer that fails is then cut short, which the queen notices.
+            has them; the body of an answer that fails is then the error's, which the queen gives its client as one.
     """
 
     def __init__(
@@ -116,8 +117,11 @@ class JsonAnswer(_CancelOnDisconnect):
         except RbeeError as error:
             self._cancel()
             log.info("answer failed", extra={"fields": {"code": error.code.value, "reason": error.message}})
-            if not self._headers_first:
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if self._headers_first:
+                    whole = json.dumps(error.body(request_id)).encode()
+                    await send({"type": "http.response.body", "body": whole, "more_body": False})
+                else:
                     await send_error(error, request_id, send)
             return
         if not self._headers_first:
