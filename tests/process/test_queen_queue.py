@@ -119,6 +119,7 @@ def test_a_full_queue_refuses_at_once(machine: Machine) -> None:
     machine.fake(tokens_per_s=10)
     queen = QueenProcess(machine)
     other = client_of(queen, "other")
+    assert ended_well(queen.task())  # a client names the model only once it is there
     asides = [queen.aside(max_tokens=400, deadline_s=60) for _ in range(2)]
     eventually(lambda: queen.get("/v2/status")["tasks_running"] == 2, within=20, because="both are taken in")
 
