@@ -60,3 +60,18 @@ def test_every_program_can_be_loaded(name: str) -> None:
     (program,) = entry_points(group="console_scripts", name=name)
 
     assert callable(program.load())
+
+
+def test_every_promise_of_the_security_table_names_tests_that_exist() -> None:
+    """Each threat in SECURITY.md has a test file or a behaviour that holds it, and these are there."""
+    section = (ROOT / "SECURITY.md").read_text().partition("## What is promised")[2]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| ") and "`tests/" in line]
+    behaviours = (ROOT / "features" / "README.md").read_text()
+
+    assert len(rows) >= 19
+    for row in rows:
+        assert len(row) == 6, row
+        named = re.findall(r"`(tests/[a-z_/]+\.py)`", row[3])
+        assert named, row[1]
+        assert [path for path in named if not (ROOT / path).is_file()] == []
+        assert all(f"| {word} |" in behaviours for word in re.findall(r"\bB\d+\b", row[3]))
