@@ -12,6 +12,7 @@ import pytest
 from tests.bdd.steps.clients import *
 from tests.bdd.steps.daemons import *
 from tests.bdd.steps.faults import *
+from tests.bdd.steps.hostile import *
 from tests.bdd.steps.hub import *
 from tests.bdd.steps.keeper import *
 from tests.bdd.steps.keys import *
