@@ -260,6 +260,19 @@ def test_a_stream_that_is_cut_off_is_counted_too(machine: Machine) -> None:
     assert 5 < used < 100
 
 
+@pytest.mark.parametrize("stream", ["true", "yes", 1, 1.0, [True]])
+def test_whether_an_answer_is_a_stream_is_said_in_one_way(machine: Machine, stream: object) -> None:
+    """What a worker might take for true and the queen for false would be answered without being counted."""
+    queen = QueenProcess(machine)
+    alice = queen.client("alice", tokens_per_day=10_000)
+
+    response = alice.post(CHAT, json={"model": "bee", "messages": HELLO, "max_tokens": 5, "stream": stream})
+
+    assert refusal(response) == (400, "INVALID_REQUEST")
+    assert response.json()["error"]["param"] == "stream"
+    assert queen.workers() == []
+
+
 def test_direct_requests_are_counted_and_a_limited_key_is_relayed(machine: Machine) -> None:
     """A redirect is in log, metrics and usage with its client; what must be counted passes through the queen."""
     queen = QueenProcess(machine)
