@@ -43,6 +43,19 @@ def test_what_is_about_the_own_request_is_shown(name: str) -> None:
     assert reduced_error(error) is error
 
 
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_where_the_own_request_ran_is_not_shown(name: str) -> None:
+    """What a worker refuses in mid-answer is shown as it is, but for the worker and its node."""
+    details = {"limit": 16, "worker_id": "worker-3f9c", "node": "attic"}
+    error = RbeeError(ErrorCode(name), "grammar: too large.", param="grammar", details=details, retry_after_s=7)
+
+    shown = reduced_error(error)
+
+    assert (shown.details, shown.message, shown.param) == ({"limit": 16}, error.message, "grammar")
+    assert (shown.hint, shown.retry_after_s) == (error.hint, 7)
+    assert error.details == details  # for the queen's log
+
+
 def test_all_causes_for_a_file_look_the_same() -> None:
     """Whether a file is not there, no model, or closed cannot be told apart."""
     names = "DOWNLOAD_FAILED CHECKSUM_MISMATCH MODEL_INVALID MODEL_ACCESS_DENIED MODEL_NOT_FOUND INVALID_MODEL_REF"
