@@ -131,7 +131,8 @@ def test_a_client_uses_what_is_declared_and_of_that_what_its_list_allows(machine
 
     assert ask(alice, "other").status_code == 200
     assert ask(bob, "bee").status_code == 200
-    for name in ("other", queen.model, "nothing-of-that-name"):
+    assert ask(bob, queen.model).status_code == 200  # what its alias stands for, as the keeper sends it
+    for name in ("other", f"file://{other}", "nothing-of-that-name"):
         assert refusal(ask(bob, name)) == (403, "FORBIDDEN"), name
     assert refusal(ask(alice, "nothing-of-that-name")) == (404, "MODEL_NOT_FOUND")
     listed = [card["id"] for card in alice.get("/v1/models").json()["data"]]
