@@ -135,4 +135,6 @@ class Inference:
 def _where(placed: dict[str, Any]) -> str:
     start = "Reusing" if placed.get("warm") else "Using"
     device = f"{placed.get('backend')}:{placed.get('device')}"
-    return f"{start} worker {placed.get('worker_id')} on {placed.get('node')} ({device})"
+    if not placed.get("worker_id"):  # a client's key is not told where its request runs
+        return f"{start} a worker ({device})"
+    return f"{start} worker {placed['worker_id']} on {placed.get('node')} ({device})"

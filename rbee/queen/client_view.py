@@ -59,6 +59,7 @@ _MESSAGES: Final = {
 }
 _TRY_AGAIN: Final = "Try again; if that fails too, ask the operator of this service, and name the request_id."
 _NUMBERS: Final = ("slots_total", "slots_busy", "tokens")
+_PLACES: Final = ("worker_id", "node")
 
 _STEPS: Final = {
     "place": "the model is being loaded",
@@ -74,7 +75,16 @@ _STEPS: Final = {
 def reduced_error(error: RbeeError) -> RbeeError:
     """Return what a client is shown instead of *error*: the same where it is about its own request."""
     if error.code in _SHOWN:
-        return error
+        if not any(name in error.details for name in _PLACES):
+            return error
+        return RbeeError(
+            error.code,
+            error.message,
+            details={name: value for name, value in error.details.items() if name not in _PLACES},
+            hint=error.hint,
+            param=error.param,
+            retry_after_s=error.retry_after_s,
+        )
     if error.code in _FILE:
         return RbeeError(ErrorCode.DOWNLOAD_FAILED, "The model cannot be fetched.", hint=ASK_OPERATOR)
     details = {name: error.details[name] for name in _NUMBERS if isinstance(error.details.get(name), int)}

@@ -57,7 +57,7 @@ class RunningClients:
 
 def _client(scope: Scope) -> str:
     """Return the id that the queen gave the request's client, in a header or in its ticket; empty if it gave none."""
-    if scope["state"]["client"] == TICKET:  # the headers are the client's own, which could name another one
+    if scope["state"]["caller"] is TICKET:  # the headers are the client's own, which could name another one
         return tickets.client(scope["query_string"])
     for name, value in scope["headers"]:
         if name == _HEADER:

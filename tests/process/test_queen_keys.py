@@ -131,7 +131,8 @@ def test_a_client_uses_what_is_declared_and_of_that_what_its_list_allows(machine
 
     assert ask(alice, "other").status_code == 200
     assert ask(bob, "bee").status_code == 200
-    for name in ("other", queen.model, "nothing-of-that-name"):
+    assert ask(bob, queen.model).status_code == 200  # what its alias stands for, as the keeper sends it
+    for name in ("other", f"file://{other}", "nothing-of-that-name"):
         assert refusal(ask(bob, name)) == (403, "FORBIDDEN"), name
     assert refusal(ask(alice, "nothing-of-that-name")) == (404, "MODEL_NOT_FOUND")
     listed = [card["id"] for card in alice.get("/v1/models").json()["data"]]
@@ -258,6 +259,19 @@ def test_a_stream_that_is_cut_off_is_counted_too(machine: Machine) -> None:
 
     used = eventually(lambda: queen.get("/v2/keys/list")["keys"][0]["tokens_today"], within=10, because="counted")
     assert 5 < used < 100
+
+
+@pytest.mark.parametrize("stream", ["true", "yes", 1, 1.0, [True]])
+def test_whether_an_answer_is_a_stream_is_said_in_one_way(machine: Machine, stream: object) -> None:
+    """What a worker might take for true and the queen for false would be answered without being counted."""
+    queen = QueenProcess(machine)
+    alice = queen.client("alice", tokens_per_day=10_000)
+
+    response = alice.post(CHAT, json={"model": "bee", "messages": HELLO, "max_tokens": 5, "stream": stream})
+
+    assert refusal(response) == (400, "INVALID_REQUEST")
+    assert response.json()["error"]["param"] == "stream"
+    assert queen.workers() == []
 
 
 def test_direct_requests_are_counted_and_a_limited_key_is_relayed(machine: Machine) -> None:

@@ -6,7 +6,7 @@ backends are the operator's: naming one makes a machine fetch, read and run it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -55,12 +55,15 @@ def require(client: Client, right: Right, action: str) -> None:
         )
 
 
-def check_model(client: Client, name: str) -> None:
+def check_model(client: Client, name: str, aliases: Mapping[str, str]) -> None:
     """Raise RbeeError FORBIDDEN if *name* is none of the models that the key is limited to.
 
-    The answer is the same whether there is such a model or not.
+    What an alias stands for is the model that it names: the keeper sends that. The answer is the same whether there is
+    such a model or not.
     """
-    if client.models is not None and name not in client.models:
+    if client.models is None or name in client.models:
+        return
+    if all(aliases.get(allowed) != name for allowed in client.models):
         listed = ", ".join(sorted(client.models))
         raise RbeeError(
             ErrorCode.FORBIDDEN,

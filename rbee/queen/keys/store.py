@@ -70,7 +70,14 @@ class ClientKeys:
 
     async def add(self, spec: KeySpec) -> str:
         """Create a key and return it. Raises RbeeError INVALID_REQUEST for a taken name or an expiry in the past."""
-        if spec.name in self._keys or spec.name == ADMIN.name:
+        if spec.name == ADMIN.name:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"The name {spec.name} is that of the queen's own key.",
+                hint="Choose another name; a key that may do the same: rbee-keeper keys add NAME --may operate",
+                param="name",
+            )
+        if spec.name in self._keys:
             raise _taken(spec.name)
         if spec.expires_unix is not None and spec.expires_unix <= self._now():
             raise RbeeError(

@@ -100,6 +100,10 @@ class CompatEndpoint(Response):
                 f"'model' is required: a string of 1 to {MAX_MODEL_CHARS} characters.",
                 param="model",
             )
+        stream = fields.get("stream")
+        if stream is not None and not isinstance(stream, bool):
+            # The worker would read "true" and 1 as true, and how an answer is relayed and counted depends on it.
+            raise RbeeError(ErrorCode.INVALID_REQUEST, "'stream' must be true or false.", param="stream")
         options = _routing_options(headers)
         if options is not _NO_OPTIONS and not client.operates:
             check_placement(client, [field for field in _PLACES if getattr(options, field) is not None])
@@ -108,7 +112,7 @@ class CompatEndpoint(Response):
             model=model.reference,
             path=path,
             body=body,
-            stream=fields.get("stream") is True,
+            stream=stream is True,
             prefix_hashes=prefix_hashes(fields),
             options=options,
             may_fetch=model.may_fetch,

@@ -31,8 +31,8 @@ async def find_model(queen: Queen, client: Client, name: str) -> NamedModel:
 
     Raises RbeeError: FORBIDDEN, MODEL_NOT_FOUND, INVALID_REQUEST for the name of several files.
     """
-    check_model(client, name)
     aliases = queen.tasks.aliases
+    check_model(client, name, aliases)
     if name in aliases or name in aliases.values():
         return NamedModel(aliases.get(name, name), may_fetch=True)
     if client.operates:

@@ -23,7 +23,7 @@ async def run(queen: QueenDep, client: ClientDep, body: JsonBody[TaskRequest]) -
     check_placement(client, placement_fields(body))
     if client.operates:
         # Any spelling of a reference is left to the hives, which know all of them.
-        check_model(client, body.model)
+        check_model(client, body.model, queen.tasks.aliases)
         model = NamedModel(queen.tasks.reference(body.model), may_fetch=True)
     else:
         model = await find_model(queen, client, body.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rbee.contracts.tasks import Narration
 from rbee.errors import RbeeError
 from rbee.queen.client_view import reduced_error, reduced_event
 from rbee.queen.progress import Event
@@ -21,13 +22,14 @@ class ClientSink:
         self.start = sink.start
         self.end = sink.end
         self._sink = sink
-        self._last: Event | None = None
+        self._last: object = None
 
     async def emit(self, event: Event) -> None:
-        """Report what a client may see of the event; the same twice in a row is said once."""
+        """Report what a client may see of the event; what reads the same twice in a row is said once."""
         reduced = reduced_event(event)
-        if reduced is not None and reduced != self._last:
-            self._last = reduced
+        said = reduced.human if isinstance(reduced, Narration) else reduced
+        if reduced is not None and said != self._last:
+            self._last = said
             await self._sink.emit(reduced)
 
     async def fail(self, error: RbeeError, request_id: str | None) -> None:

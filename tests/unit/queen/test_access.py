@@ -81,15 +81,25 @@ def test_what_may_not_be_fetched_runs_only_where_it_is() -> None:
     assert isinstance(place(view, PlacementRequest("hf:bees/wax", node="n2")), SpawnWorker)
 
 
+def test_a_list_with_an_alias_holds_what_it_stands_for() -> None:
+    """The keeper sends the reference: it is the same model, and only that of an alias on the list."""
+    limited = Client("guest", models=frozenset({"bee"}))
+
+    check_model(limited, "hf:bees/bee", {"bee": "hf:bees/bee", "other": "hf:bees/wax"})
+
+    with pytest.raises(RbeeError):
+        check_model(limited, "hf:bees/wax", {"bee": "hf:bees/bee", "other": "hf:bees/wax"})
+
+
 def test_a_limited_list_answers_the_same_for_what_is_there_and_what_is_not() -> None:
     """Nobody finds out by asking which other models there are."""
     limited = Client("guest", models=frozenset({"bee"}))
-    check_model(limited, "bee")
-    check_model(GUEST, "anything")
+    check_model(limited, "bee", {})
+    check_model(GUEST, "anything", {})
     messages = set()
     for name in ("hf:bees/wax", "hf:bees/none"):
         with pytest.raises(RbeeError) as caught:
-            check_model(limited, name)
+            check_model(limited, name, {"bee": "hf:bees/bee", "other": "hf:bees/wax"})
         assert caught.value.code is ErrorCode.FORBIDDEN
         messages.add(caught.value.message.replace(name, ""))
     assert len(messages) == 1

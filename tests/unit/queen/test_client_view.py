@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import cast
 
 import pytest
 
@@ -14,6 +16,8 @@ from rbee.contracts.tasks import Narration, TaskPlaced
 from rbee.errors import RbeeError
 from rbee.queen.client_view import reduced_error, reduced_event
 from rbee.queen.progress import Event
+from rbee.queen.relay.response_sink import ResponseSink
+from rbee.queen.tasks.client_sink import ClientSink
 
 SECRETS = ("/var/lib/secret", "10.0.0.7", "attic", "worker-3f9c")
 OWN = {
@@ -41,6 +45,19 @@ def test_what_is_about_the_own_request_is_shown(name: str) -> None:
     error = RbeeError(ErrorCode(name), "max_tokens: too large.", param="max_tokens")
 
     assert reduced_error(error) is error
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_where_the_own_request_ran_is_not_shown(name: str) -> None:
+    """What a worker refuses in mid-answer is shown as it is, but for the worker and its node."""
+    details = {"limit": 16, "worker_id": "worker-3f9c", "node": "attic"}
+    error = RbeeError(ErrorCode(name), "grammar: too large.", param="grammar", details=details, retry_after_s=7)
+
+    shown = reduced_error(error)
+
+    assert (shown.details, shown.message, shown.param) == ({"limit": 16}, error.message, "grammar")
+    assert (shown.hint, shown.retry_after_s) == (error.hint, 7)
+    assert error.details == details  # for the queen's log
 
 
 def test_all_causes_for_a_file_look_the_same() -> None:
@@ -75,3 +92,26 @@ def test_progress_shows_how_far_and_not_from_where() -> None:
     assert shown[0].download is not None
     assert shown[0].download.bytes_downloaded == 5
     assert shown[-1] is None
+
+
+def test_what_reads_the_same_is_told_a_client_once() -> None:
+    """Several steps of the fleet are one for a client."""
+    told: list[Event] = []
+
+    class Sink:
+        write = send = comment = start = end = None
+
+        async def emit(self, event: Event) -> None:
+            told.append(event)
+
+    async def scenario() -> None:
+        sink = ClientSink(cast("ResponseSink", Sink()))
+        for action in ("place", "spawn", "load", "ready", "load"):
+            await sink.emit(Narration(actor="queen-rbee", action=action, human="attic", emoji="x"))
+
+    asyncio.run(scenario())
+    assert [event.human for event in told if isinstance(event, Narration)] == [
+        "the model is being loaded",
+        "the model is ready",
+        "the model is being loaded",
+    ]

@@ -128,6 +128,8 @@ def test_a_name_is_given_once(tmp_path: Path, name: str) -> None:
         with pytest.raises(RbeeError) as refused:
             await keys.add(KeySpec(name=name))
         assert refused.value.code is ErrorCode.INVALID_REQUEST
+        # Nobody can change or remove the operator's.
+        assert ("keys remove" in refused.value.hint) is (name == "alice")
 
     with_keys(tmp_path, work)
 

@@ -16,7 +16,7 @@ def scope(client: str | None = None, *, path: str = "/v1/inference", query: byte
     headers = [] if client is None else [(b"x-rbee-client", client.encode())]
     caller = TICKET if query else OPERATOR
     request = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": query}
-    return {**request, "state": {"client": caller}}
+    return {**request, "state": {"caller": caller, "client": caller.name}}
 
 
 def told_for(*scopes: Scope) -> list[list[str]]:
