@@ -13,7 +13,21 @@ from rbee.keeper.ui.times import date_text, parse_expiry
 F = TypeVar("F", bound=Callable[..., Any])
 _NONE: Final = ("none", "never", "any")
 
-_name = click.argument("name", metavar="NAME")
+
+def _checked_name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    import re
+
+    from rbee.contracts.ids import CLIENT_NAME
+
+    if not re.match(CLIENT_NAME, value):
+        raise click.BadParameter(
+            f"{value!r} cannot be the name of a client: use up to 63 letters, digits, dots, dashes and underscores, "
+            "the first a letter or digit."
+        )
+    return value
+
+
+_name = click.argument("name", metavar="NAME", callback=_checked_name)
 
 
 def _number(low: int, high: int) -> Callable[[click.Context, click.Parameter, str | None], Any]:
@@ -44,6 +58,7 @@ _OPTIONS: Final = (
         "--may",
         "rights",
         multiple=True,
+        callback=lambda _ctx, _param, value: tuple(dict.fromkeys(value)),
         type=click.Choice(["infer", "operate"]),
         help="What the key may do: 'infer' (the default) runs inference; 'operate' does all that you may: name model "
         "references, nodes and devices, start and stop workers, read logs, manage keys. Give it twice for both.",

@@ -59,3 +59,13 @@ def test_a_change_without_a_change_is_refused() -> None:
 
     assert ran.code == 2
     assert "--tasks" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["a b", "", "é", "x" * 64])
+def test_a_name_that_no_client_can_have_is_refused_in_words(queen: StandInQueen, name: str) -> None:
+    """The error names what a name may be made of, and nothing is asked of the queen."""
+    ran = rbee("keys", "add", name, env=queen.environ())
+
+    assert ran.code == 2
+    assert "letters, digits, dots, dashes and underscores" in ran.stderr
+    assert queen.requests("POST", "/v2/keys/add") == []
