@@ -29,6 +29,6 @@ Feature: A worker serves OpenAI's and Anthropic's clients
       | a thousand answers             | n               |
       | an empty grammar               | grammar         |
       | a tool                         | tools           |
-      | a schema that refers to itself | response_format |
+      | a schema that is nested deeply | response_format |
       | an unknown token               | logit_bias      |
       | an embedding                   | model           |

@@ -61,7 +61,7 @@ def test_a_download_streams_its_progress(start_hive: StartHive, hub: Hub, tmp_pa
 
 def test_a_signature_is_in_no_error_and_no_log(start_hive: StartHive, tmp_path: Path) -> None:
     """What an address is signed with is shown by nobody, also where its download fails."""
-    hive = start_hive()
+    hive = start_hive(allow_private_sources="127.0.0.1")
     signed = "https://127.0.0.1:1/x.gguf?X-Amz-Signature=deadbeef&Expires=1"
 
     hive.http.post("/v1/models/download", json={"model": signed})

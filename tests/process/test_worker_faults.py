@@ -195,7 +195,7 @@ def test_a_client_that_ends_workers_is_kept_from_the_model_and_nobody_else_is(ma
     refused = ask(eve, "hi")
 
     assert refused.json()["error"]["code"] == "QUARANTINED"
-    assert "for this client" in refused.json()["error"]["message"]
+    assert "to this key" in refused.json()["error"]["message"]
     assert ask(alice, "hi").status_code == 200
     assert ask(eve, "hi").json()["error"]["code"] == "QUARANTINED"
     assert [(row["client"], row["model_ref"]) for row in quarantined(queen)] == [("eve", queen.model)]

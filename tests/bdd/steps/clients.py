@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,15 +17,15 @@ from tests.support.machine import Machine
 from tests.support.waiting import eventually
 
 HELLO: Any = [{"role": "user", "content": "Name three kinds of bees."}]
-CIRCLE = {"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}}}}
+DEEP: Any = json.loads('{"items":' * 70 + "{}" + "}" * 70)
 TOOL: Any = {"type": "function", "function": {"name": "weather"}}
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "a thousand answers": {"n": 1000},
     "an empty grammar": {"extra_body": {"grammar": " "}},
     "a chat": {},
     "a tool": {"tools": [TOOL]},
-    "a schema that refers to itself": {
-        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CIRCLE}}
+    "a schema that is nested deeply": {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}
     },
     "an unknown token": {"logit_bias": {"9999999999": 1}},
 }

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import Callable
-from typing import cast
 
 import pytest
 from hypothesis import given
@@ -18,8 +16,7 @@ from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.queen.relay.connection import HIGH_WATER_BYTES, UpstreamConnection, UpstreamError, UpstreamTimeout
 from rbee.queen.relay.pool import UpstreamPool
-from rbee.queen.relay.response_sink import ResponseSink
-from rbee.queen.relay.stream import StreamObserver, relay, relay_whole
+from rbee.queen.relay.stream import StreamObserver, relay
 from tests.unit.queen.upstreams import HEAD, Exchange, Script, TinyWorker, tiny_worker
 
 GOOD = (
@@ -376,27 +373,5 @@ def test_a_worker_that_does_not_begin_to_answer_is_silent() -> None:
 
         with pytest.raises(UpstreamTimeout):
             await post(impatient, worker)
-
-    with_worker(script, scenario)
-
-
-def test_an_error_in_place_of_a_whole_answer_is_the_clients_error() -> None:
-    """A worker that sent its head early and could not finish sends the error as the body, in pieces or at once."""
-    body = json.dumps(RbeeError(ErrorCode.INVALID_REQUEST, "the grammar explodes", param="grammar").body()).encode()
-
-    async def script(exchange: Exchange) -> None:
-        await exchange.write(HEAD)
-        await exchange.chunk(body[:20])
-        await exchange.chunk(body[20:])
-        await exchange.write(b"0\r\n\r\n")
-
-    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
-        client, observer = Client(), StreamObserver()
-
-        with pytest.raises(RbeeError, match="the grammar explodes") as caught:
-            await relay_whole(await post(pool, worker), cast("ResponseSink", client), observer)
-
-        assert (caught.value.code, caught.value.param) == (ErrorCode.INVALID_REQUEST, "grammar")
-        assert (client.received, observer.failed) == (b"", True)
 
     with_worker(script, scenario)

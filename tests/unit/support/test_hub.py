@@ -9,8 +9,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from huggingface_hub import HfApi, errors
+from huggingface_hub import HfApi, errors, set_client_factory
+from huggingface_hub.utils._http import default_client_factory
 
+from rbee.hive.models import hub as listing
 from tests.support.hub import Cut, Hub, Reset, Slow, Status, Truncated, WrongBytes
 
 REPO = "bees/tiny-GGUF"
@@ -30,6 +32,13 @@ def _hub() -> Iterator[Hub]:
 @pytest.fixture(name="api")
 def _api(hub: Hub) -> HfApi:
     return HfApi(endpoint=hub.url, token=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_client() -> None:
+    """The client of a hive's listings, which a test before this may have left, reaches no hub but that of its hive."""
+    set_client_factory(default_client_factory)
+    listing._guarded.clear()
 
 
 @pytest.fixture(autouse=True)
