@@ -60,7 +60,7 @@ def _spawn(hive: HiveProcess) -> float:
 
 
 def _wait_for_spare(hive: HiveProcess) -> None:
-    """Wait until the hive has a spare that has imported everything: it holds llama.cpp's library and sleeps."""
+    """Wait until the hive has a spare that has imported everything: it holds llama.cpp's library, and no thread imports."""
     deadline = time.perf_counter() + SPARE_WITHIN_S
     while not any(_is_ready(child) for child in psutil.Process(hive.process.pid).children()):
         if time.perf_counter() > deadline:
@@ -72,6 +72,6 @@ def _wait_for_spare(hive: HiveProcess) -> None:
 def _is_ready(child: psutil.Process) -> bool:
     try:
         imported = any("libllama" in mapped.path for mapped in child.memory_maps())
-        return child.cmdline()[-1:] == [ORDERED] and imported and child.num_threads() == 2
+        return child.cmdline()[-1:] == [ORDERED] and imported and child.num_threads() == 1
     except psutil.Error:
         return False
