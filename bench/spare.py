@@ -60,7 +60,7 @@ def _spawn(hive: HiveProcess) -> float:
 
 
 def _wait_for_spare(hive: HiveProcess) -> None:
-    """Wait until the hive has a spare that has imported everything: it holds llama.cpp's library, and no thread imports."""
+    """Wait until the hive has a spare that has imported all: it holds llama.cpp's library, and no thread imports."""
     deadline = time.perf_counter() + SPARE_WITHIN_S
     while not any(_is_ready(child) for child in psutil.Process(hive.process.pid).children()):
         if time.perf_counter() > deadline:
