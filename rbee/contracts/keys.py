@@ -51,15 +51,8 @@ class KeySpec(KeyName):
     expires_unix: Unix | None = None
 
 
-class KeyChange(KeyName):
+class KeyChange(KeySpec):
     """A change of a key: `POST /v2/keys/set`. Only the fields that are there are changed; null removes a limit."""
-
-    rights: list[Right] = Field(default=[Right.INFER], min_length=1, max_length=len(Right))
-    models: ModelNames | None = None
-    max_priority: Priority = 0
-    max_tasks: Count | None = None
-    tokens_per_day: Count | None = None
-    expires_unix: Unix | None = None
 
 
 class KeyCreated(BaseModel):

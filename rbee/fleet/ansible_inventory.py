@@ -30,6 +30,7 @@ _WITHIN_S: Final = 120.0
 _MAX_SOURCES: Final = 5000
 _YAML_REASON: Final = re.compile(r"Failed to parse inventory with 'yaml' plugin: (.+?)(?:\n\n\[|\n\nFailed to|$)", re.S)
 _SECRET: Final = re.compile(r"api_key|pass|token|secret")
+_VOLATILE: Final = re.compile(r"\b(lookup|query|q|now)\(")  # what such a template gives may change without a file
 _PLUGIN: Final = re.compile(r"^\s*plugin\s*:", re.MULTILINE)
 
 
@@ -57,7 +58,10 @@ def read_hosts(source: Path, paths: Paths, resolve: Iterable[str]) -> dict[str, 
     cache = paths.home / "cache" / "inventory.json"
     if state is not None and (kept := _kept(cache, state)) is not None:
         return kept
-    hosts = _parse(_ask(source, paths))
+    listed = _ask(source, paths)
+    if _VOLATILE.search(listed):
+        state = None
+    hosts = _parse(json.loads(listed))
     templated = [host.name for host in hosts.values() if any(is_template(host.variables.get(key)) for key in wanted)]
     for name, values in _resolved(source, paths, templated, wanted).items():
         hosts[name].variables.update(values)
@@ -73,7 +77,8 @@ def is_template(value: object) -> bool:
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
-def _ask(source: Path, paths: Paths) -> dict[str, Any]:
+def _ask(source: Path, paths: Paths) -> str:
+    """Return the output of `ansible-inventory --list`."""
     program = find_program(PROGRAM)
     if program is None:
         raise RbeeError(
@@ -92,8 +97,7 @@ def _ask(source: Path, paths: Paths) -> dict[str, Any]:
         check=False,
     )
     if done.returncode == 0:
-        listed: dict[str, Any] = json.loads(done.stdout)
-        return listed
+        return done.stdout.decode()
     text = done.stderr.decode("utf-8", "replace")
     found = _YAML_REASON.search(text)
     reason = found[1].strip() if found and source.suffix != ".ini" else reason_in(text)

@@ -13,7 +13,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +21,7 @@ from starlette.types import Scope
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.observe.throttle import LogThrottle
 
 if TYPE_CHECKING:
     from logging.handlers import RotatingFileHandler
@@ -31,6 +31,7 @@ MAX_BYTES: Final = 10_000_000
 COPIES: Final = 5
 MAX_TEXT: Final = 256
 REFUSALS_A_MINUTE: Final = 20
+_MINUTE_S: Final = 60.0
 
 _REFUSALS: Final = (ErrorCode.MISSING_API_KEY, ErrorCode.INVALID_API_KEY, ErrorCode.FORBIDDEN)
 _READING: Final = ("GET", "HEAD", "OPTIONS")
@@ -40,23 +41,6 @@ _SUBJECTS: Final = (
     *("rights", "models", "max_priority", "max_tasks", "tokens_per_day", "expires_unix"),
 )
 _QUERY: Final = re.compile(r"\?[^\s'\"]*")
-
-
-@dataclass(slots=True)
-class RefusalLimit:
-    """How many refusals are written for each client, and together for all without a key. Pure."""
-
-    counts: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    def admit(self, who: str, now: float) -> int | None:
-        """Return None if this refusal is not to be written, else how many before it were not."""
-        minute = int(now // 60)
-        at, count = self.counts.get(who, (minute, 0))
-        left_out = 0
-        if at != minute:
-            left_out, count = max(0, count - REFUSALS_A_MINUTE), 0
-        self.counts[who] = minute, count + 1
-        return left_out if count < REFUSALS_A_MINUTE else None
 
 
 class Audit:
@@ -71,22 +55,27 @@ class Audit:
         self._path = path
         self._inference = inference
         self._now = now
-        self._limit = RefusalLimit()
+        # For each client, and one for all without a key.
+        self._refusals: dict[str, LogThrottle] = {}
 
     def note(self, scope: Scope, status: int) -> None:
         """Write down a request that has ended, if it was an action or was refused."""
         state: dict[str, Any] = scope["state"]
         error: RbeeError | None = state.get("error")
-        left_out: int | None = 0
+        left_out = 0
         if error is not None and error.code in _REFUSALS:
             who = state.get("client") or str(error.details.get("client", ""))
-            left_out = self._limit.admit(who, self._now())
+            throttle = self._refusals.get(who)
+            if throttle is None:
+                throttle = self._refusals[who] = LogThrottle(REFUSALS_A_MINUTE, _MINUTE_S, clock=self._now)
+            left_out = throttle.take_left_out()
+            if not throttle.admit():
+                return
         elif scope["method"] in _READING or self._inference(scope["path"]) or not state.get("operates"):
             return
         else:
             who = state["client"]
-        if left_out is not None:
-            self._write(_line(scope, who, status, error, left_out, self._now()))
+        self._write(_line(scope, who, status, error, left_out, self._now()))
 
     def close(self) -> None:
         """Close the file, if anything was written."""

@@ -197,9 +197,13 @@ def test_without_a_queen_workers_are_fenced(start_hive: StartHive, model: str) -
     hive = start_hive(fence_after_s=2)
     with hive.queen() as queen:
         worker = hive.spawn(model)["worker"]
-        for _ in range(6):
+        began = time.monotonic()
+
+        def renewed_for_longer() -> bool:
             queen.lease()
-            time.sleep(0.5)
+            return time.monotonic() - began > 3
+
+        eventually(renewed_for_longer, within=10, because="leases were renewed for longer than the fence")
         assert hive.workers()
 
     eventually(lambda: not hive.workers(), within=5, because="the fence stops the worker")

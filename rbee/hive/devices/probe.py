@@ -6,7 +6,6 @@ crashes becomes a fault in the detection. A machine without the driver's library
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes.util
 import json
@@ -18,8 +17,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from rbee.contracts.devices import Backend, Detection, Device
+from rbee.hive.child_process import run_child
 from rbee.hive.devices import cpu, metal, nvidia
-from rbee.lifeline import Lifeline
 
 PROBE_LIMIT_S = 5.0
 _UNREADABLE = "the NVIDIA probe gave no valid output"
@@ -69,40 +68,16 @@ async def holders(index: int, limit_s: float = PROBE_LIMIT_S) -> dict[int, int]:
 
 
 async def _ask_child(limit_s: float, *arguments: str) -> dict[str, Any]:
-    # A child that hangs in a driver must not outlive a hive that is killed meanwhile.
-    line = Lifeline()
     try:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rbee.hive.devices",
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, **line.env()},
-            pass_fds=(line.child_fd,),
-            start_new_session=True,
+        child = await run_child(
+            (sys.executable, "-m", "rbee.hive.devices", *arguments), env=os.environ, limit_s=limit_s
         )
-    except BaseException:
-        line.close()
-        raise
-    line.spawned()
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), limit_s)
     except TimeoutError as error:
         raise ProbeFaultError(f"the NVIDIA driver did not answer within {limit_s:g} s") from error
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-        line.close()
-    code = process.returncode or 0
-    if code != 0:
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        last = err.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
-        raise ProbeFaultError(f"the NVIDIA probe ended with {how}: {last[0]}")
-    return _read(out)
+    if child.code:
+        last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["it printed nothing"]
+        raise ProbeFaultError(f"the NVIDIA probe ended with {child.ending}: {last[0]}")
+    return _read(child.stdout)
 
 
 def _read(out: bytes) -> dict[str, Any]:

@@ -8,7 +8,6 @@ package): a cold start does not wait for another interpreter.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import sys
@@ -18,10 +17,9 @@ from typing import Any, Final
 import rbee
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader, Part, invalid_header, present_parts, read_header, unreadable
-from rbee.lifeline import Lifeline
+from rbee.hive.child_process import run_child
 
 LIMIT_S: Final = 30.0
-KILLED_S: Final = 1.0
 AT_ONCE: Final = 2
 REMEMBERED: Final = 16
 # Without site-packages, which reading needs nothing of and which take longer to find than a header to read.
@@ -68,38 +66,16 @@ class HeaderReader:
         return self._checked[parts]
 
     async def _ask_child(self, path: Path, parts: tuple[Part, ...]) -> dict[str, Any]:
-        line = Lifeline()
+        command = (sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *(str(part.path) for part in parts))
+        # Nothing of this process's environment, which holds its secrets, but what its interpreter may need.
+        env = {name: value for name, value in os.environ.items() if name == "LD_LIBRARY_PATH"}
         try:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-c", _PROGRAM, _ROOT, *(str(part.path) for part in parts)),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                # Nothing of this process's environment, which holds its secrets, but what its interpreter may need.
-                env={**line.env(), **{k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}},
-                pass_fds=(line.child_fd,),
-                start_new_session=True,
-            )
-        except BaseException:
-            line.close()
-            raise
-        line.spawned()
-        try:
-            out, _ = await asyncio.wait_for(process.communicate(), self._limit_s)
+            child = await run_child(command, env=env, limit_s=self._limit_s)
         except TimeoutError:
             raise _exceeded(path, f"was not done within {self._limit_s:g} s") from None
-        finally:
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                with contextlib.suppress(TimeoutError):  # one that hangs in a dead disk is not waited for
-                    await asyncio.wait_for(process.communicate(), KILLED_S)
-            line.close()
-        if process.returncode:
-            code = process.returncode
-            how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
-            raise _exceeded(path, how)
-        return dict(json.loads(out))
+        if child.code:
+            raise _exceeded(path, f"ended with {child.ending}")
+        return dict(json.loads(child.stdout))
 
 
 def _exceeded(path: Path, what: str) -> RbeeError:

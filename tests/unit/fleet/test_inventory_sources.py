@@ -179,9 +179,9 @@ def test_what_ansible_said_is_kept_until_a_file_changes(tmp_path: Path, monkeypa
     assert [node.name for node in inventory.nodes()] == ["h1"]
     asked: list[str] = []
 
-    def ask(source: Path, _paths: Paths) -> dict[str, object]:
+    def ask(source: Path, _paths: Paths) -> str:
         asked.append(str(source))
-        return {"_meta": {"hostvars": {}}}
+        return '{"_meta": {"hostvars": {}}}'
 
     monkeypatch.setattr("rbee.fleet.ansible_inventory._ask", ask)
 
@@ -193,6 +193,16 @@ def test_what_ansible_said_is_kept_until_a_file_changes(tmp_path: Path, monkeypa
     monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", "/x")
     inventory.nodes()
     assert len(asked) == 2
+
+
+def test_what_a_lookup_gives_is_asked_for_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template that reads the environment or a file elsewhere may change without a file of the inventory."""
+    text = hives("h1:\n  where: \"{{ lookup('env', 'RBEE_TEST_ADDRESS') }}\"\n  ansible_host: '{{ where }}'")
+    inventory = written(tmp_path, {"hosts.yml": text})
+
+    for address in ("10.0.0.1", "10.0.0.2"):
+        monkeypatch.setenv("RBEE_TEST_ADDRESS", address)
+        assert inventory.require("h1").host == address
 
 
 def test_a_secret_of_the_inventory_is_written_nowhere_else(tmp_path: Path) -> None:

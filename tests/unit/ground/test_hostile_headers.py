@@ -223,9 +223,9 @@ def test_a_large_header_costs_what_it_is_long(filler: tuple[bytes, int]) -> None
     piece, times = filler
     data = b"GGUF" + struct.pack("<IQQ", 3, 0, times + 1) + piece * times + text("general.name") + value(8, "n")
     tracemalloc.start()
-    began = time.monotonic()
+    began = time.process_time()
     assert outcome(data) == "refused"
-    took, peak = time.monotonic() - began, tracemalloc.get_traced_memory()[1]
+    took, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     assert peak < 2 * len(data) + MIB

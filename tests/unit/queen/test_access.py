@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.queen.audit import REFUSALS_A_MINUTE, Audit, RefusalLimit, subject
+from rbee.queen.audit import REFUSALS_A_MINUTE, Audit, subject
 from rbee.queen.fleet.model_names import declared_names, resolve_declared
 from rbee.queen.keys.access import ADMIN, Client, check_limits, check_model, check_priority
 from rbee.queen.keys.usage import Usage
@@ -183,15 +184,28 @@ def test_the_tokens_of_a_stream_are_in_comments_that_no_client_sees() -> None:
     assert without_counts(forged) == forged
 
 
-def test_refusals_are_written_so_often_and_no_more() -> None:
+def test_refusals_are_written_so_often_and_no_more(tmp_path: Path) -> None:
     """A flood is bounded for each client, and the next minute's first line says how many were left out."""
-    limit = RefusalLimit()
+    clock = [float(NOON)]
+    audit = Audit(tmp_path / "audit.log", inference=lambda _: False, now=lambda: clock[0])
 
-    written = [limit.admit("", NOON + second / 10) for second in range(100)]
-    assert written.count(0) == REFUSALS_A_MINUTE
-    assert limit.admit("eve", NOON) == 0
-    assert limit.admit("", NOON + 60) == 100 - REFUSALS_A_MINUTE
-    assert limit.admit("", NOON + 61) == 0
+    def refuse(client: str) -> None:
+        state = {"client": client, "error": RbeeError(ErrorCode.FORBIDDEN, "It needs the right 'operate'.")}
+        audit.note({"method": "GET", "path": "/v2/logs", "state": state, "client": None}, 403)
+
+    for second in range(100):
+        clock[0] = NOON + second / 10
+        refuse("")
+    refuse("eve")
+    clock[0] = NOON + 60
+    refuse("")
+    clock[0] = NOON + 61
+    refuse("")
+    audit.close()
+
+    lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    assert [line["who"] for line in lines] == [None] * REFUSALS_A_MINUTE + ["eve", None, None]
+    assert [line.get("left_out_before") for line in lines[-3:]] == [None, 100 - REFUSALS_A_MINUTE, None]
 
 
 def test_the_audit_notes_what_it_is_about_and_no_secret() -> None:
