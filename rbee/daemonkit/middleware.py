@@ -122,6 +122,9 @@ class RequestMiddleware:
             self._log(routed, scope["method"], status or _CLIENT_LEFT, time.perf_counter() - began)
             if self._on_end is not None:
                 self._on_end(scope, status or _CLIENT_LEFT)
+            # Its traceback holds the frames with the body, and these the state: a circle of megabytes that would wait
+            # for the garbage collector.
+            scope["state"].pop("error", None)
 
     def _check_length(self, text: bytes | None) -> None:
         if text is not None and text.isdigit() and int(text) > self._max_body_bytes:
