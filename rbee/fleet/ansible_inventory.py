@@ -88,14 +88,19 @@ def _ask(source: Path, paths: Paths) -> str:
         )
     # Without it Ansible leaves out what it cannot parse, and the machines in it.
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True"}
-    done = subprocess.run(
-        [str(program), "-i", str(source.absolute()), "--list"],
-        env={**os.environ, **environment(Assets.find(), paths), **strict},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_WITHIN_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [str(program), "-i", str(source.absolute()), "--list"],
+            env={**os.environ, **environment(Assets.find(), paths), **strict},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_WITHIN_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        error = ConfigError(f"was not read by {PROGRAM} within {_WITHIN_S:g} s.", path=str(source))
+        error.hint = f"A script or a plugin of it may hang; see: {PROGRAM} -i {source} --list"
+        raise error from None
     if done.returncode == 0:
         return done.stdout.decode()
     text = done.stderr.decode("utf-8", "replace")

@@ -61,8 +61,7 @@ def _problem_of(name: str, value: object) -> str | None:
         if str(path) in _SYSTEM:
             return f"{name} must be a folder of rbee's own, not {value!r}."
     if name == "rbee_models" and isinstance(value, list):
-        for entry in value:
-            reference = entry.get("reference") if isinstance(entry, dict) else entry
+        for reference in value:
             if not (isinstance(reference, str) and (is_template(reference) or _REFERENCE.match(reference))):
                 return (
                     f"rbee_models: {reference!r} is no model reference; "

@@ -40,7 +40,7 @@ def test_an_inventory_in_order_has_no_problems(tmp_path: Path) -> None:
         ("rbee_install_path: /", "rbee_install_path must be a folder of rbee's own, not '/'."),
         ("rbee_state_path: /var/lib/", "must be a folder of rbee's own"),
         ("rbee_models: [hf:org/repo, nonsense]", "'nonsense' is no model reference; write hf:org/repo"),
-        ("rbee_models: [{reference: 3}]", "3 is no model reference"),
+        ("rbee_models: [{reference: 'hf:a/b'}]", "{'reference': 'hf:a/b'} is no model reference"),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_its_machines(tmp_path: Path, variable: str, says: str) -> None:

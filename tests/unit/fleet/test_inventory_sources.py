@@ -195,6 +195,18 @@ def test_what_ansible_said_is_kept_until_a_file_changes(tmp_path: Path, monkeypa
     assert len(asked) == 2
 
 
+def test_a_source_that_hangs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that does not end is ended, and the error says which inventory and how to look at it."""
+    inventory = written(tmp_path, {"dynamic": "#!/bin/sh\nexec tail -f /dev/null\n"}, "dynamic")
+    inventory.path.chmod(0o755)
+    monkeypatch.setattr("rbee.fleet.ansible_inventory._WITHIN_S", 3.0)
+
+    with pytest.raises(ConfigError, match="within 3 s") as raised:
+        inventory.nodes()
+
+    assert f"ansible-inventory -i {inventory.path} --list" in str(raised.value.hint)
+
+
 def test_what_a_lookup_gives_is_asked_for_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A template that reads the environment or a file elsewhere may change without a file of the inventory."""
     text = hives("h1:\n  where: \"{{ lookup('env', 'RBEE_TEST_ADDRESS') }}\"\n  ansible_host: '{{ where }}'")
