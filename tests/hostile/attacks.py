@@ -12,7 +12,10 @@ from typing import Any, Final
 
 import httpx
 
-WITHIN_S: Final = 30.0
+from tests.support.waiting import slowness
+
+WITHIN_S: Final = 60.0
+"""An attack that is an honest-looking request waits its turn in the engine, behind the prompts of others."""
 HALF_HEAD: Final = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nX-A: "
 _CHAT: Final = "/v1/chat/completions"
 _MESSAGES: Final = [{"role": "user", "content": "hi"}]
@@ -35,7 +38,7 @@ class Target:
                 f"http://{self.host}:{self.port}{path}",
                 content=content,
                 headers={"Authorization": f"Bearer {self.key}", **headers},
-                timeout=WITHIN_S,
+                timeout=WITHIN_S * slowness(),
                 trust_env=False,
             )
         except httpx.HTTPError as error:
@@ -53,7 +56,7 @@ class Target:
 
     def connect(self) -> socket.socket:
         """Open a connection."""
-        return socket.create_connection((self.host, self.port), timeout=WITHIN_S)
+        return socket.create_connection((self.host, self.port), timeout=WITHIN_S * slowness())
 
 
 def reference(target: Target, chance: random.Random) -> str:

@@ -16,6 +16,7 @@ import httpx
 from tests.hostile.attacks import ATTACKS, Target, name_of
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess, parsed
+from tests.support.waiting import slowness
 
 MODEL = "demo"
 TOKENS = 16
@@ -94,7 +95,7 @@ def run(root: Path, *, seconds: float, seed: int, say: Callable[[str], None]) ->
                     break
         finally:
             stopping.set()
-            asking.join(_WITHIN_S)
+            asking.join(_WITHIN_S * slowness())
         findings.late_bytes = _memory(machine)
     finally:
         machine.close()
@@ -127,7 +128,7 @@ def _answer(target: Target) -> float:
         f"http://{target.host}:{target.port}/v1/chat/completions",
         json=body,
         headers={"Authorization": f"Bearer {target.key}"},
-        timeout=_WITHIN_S,
+        timeout=_WITHIN_S * slowness(),
         trust_env=False,
     ) as response:
         if response.status_code != 200:

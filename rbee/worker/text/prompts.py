@@ -15,6 +15,7 @@ from rbee.worker.generation_request import GenerationRequest
 from rbee.worker.text.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
 
 SHORT_CHARS: Final = 8192  # up to here, a thread would cost more than it saves the event loop
+_PROBE_CHARS: Final = 8  # a token of the context; hardly any text has fewer tokens
 _ROUNDS: Final = 4  # marks that come to light only when others are broken
 
 
@@ -56,30 +57,48 @@ class PromptTokenizer:
 
     async def tokenize(self, request: GenerationRequest) -> list[int]:
         """Return the tokens. Raises RbeeError INVALID_REQUEST if they leave no room for an answer."""
-        tokens = await self._all_tokens(request)
-        context = self._engine.facts.context
-        if len(tokens) >= context:
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"The prompt has {len(tokens)} tokens; the context holds {context}, including at least one generated.",
-                hint="Shorten the prompt, or start the worker with a larger context.",
-                param=request.param,
-                details={"prompt_tokens": len(tokens), "context_tokens": context},
-            )
+        tokens = await self._all_tokens(request, bounded=True)
+        if len(tokens) >= self._engine.facts.context:
+            raise self._too_long(f"{len(tokens)}", len(tokens), request.param)
         if not tokens:
             raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param="prompt")
         return tokens
 
     async def count(self, request: GenerationRequest) -> int:
         """Return the number of tokens, however many they are."""
-        return len(await self._all_tokens(request))
+        return len(await self._all_tokens(request, bounded=False))
 
-    async def _all_tokens(self, request: GenerationRequest) -> list[int]:
+    async def _all_tokens(self, request: GenerationRequest, *, bounded: bool) -> list[int]:
         if request.messages is not None:
-            return await self._chat_tokens(request)
+            return await self._chat_tokens(request, bounded=bounded)
+        if bounded and request.text is not None:
+            await self._check_beginning(request.text, request.param)
         if request.size <= SHORT_CHARS:
             return self._tokens(request)
         return await asyncio.to_thread(self._tokens, request)
+
+    async def _check_beginning(self, text: str, param: str | None) -> None:
+        """Refuse a text whose beginning alone overflows the context, instead of tokenizing all of it.
+
+        The cut may split the last word in another way than the whole text would: hence twice the context.
+        """
+        context = self._engine.facts.context
+        end = 2 * _PROBE_CHARS * context
+        if len(text) <= end:
+            return
+        count = len(await asyncio.to_thread(self._engine.tokenize, text[:end], special=True))
+        if count >= 2 * context:
+            raise self._too_long(f"more than {count}", count, param)
+
+    def _too_long(self, stated: str, count: int, param: str | None) -> RbeeError:
+        context = self._engine.facts.context
+        return RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"The prompt has {stated} tokens; the context holds {context}, including at least one generated.",
+            hint="Shorten the prompt, or start the worker with a larger context.",
+            param=param,
+            details={"prompt_tokens": count, "context_tokens": context},
+        )
 
     def _tokens(self, request: GenerationRequest) -> list[int]:
         if request.tokens is not None:
@@ -88,7 +107,7 @@ class PromptTokenizer:
             return self._engine.tokenize_pair(request.query, request.text or "")
         return self._engine.tokenize(request.text or "", special=not request.plain)
 
-    async def _chat_tokens(self, request: GenerationRequest) -> list[int]:
+    async def _chat_tokens(self, request: GenerationRequest, *, bounded: bool) -> list[int]:
         """Return the tokens of a conversation, in which only the template's own marks are control tokens.
 
         Where no text of the client's holds one, the rendered text is tokenized as it is. Else it is rendered again with
@@ -99,6 +118,8 @@ class PromptTokenizer:
         guard = self._guard
         for _ in range(_ROUNDS):
             rendered = await self._render(request, marks, guard)
+            if bounded and not marks:
+                await self._check_beginning(rendered, request.param)
             tokens = await self._in_thread_if_long(rendered, lambda text: self._engine.tokenize(text, special=True))
             found = {text for token in set(tokens) if (text := self._engine.control_text(token))}
             forged = forged_marks(found, texts)

@@ -1,0 +1,76 @@
+"""Tokenizing prompts: what is refused, and how much is read for it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rbee.contracts.devices import Backend
+from rbee.contracts.tasks import Sampling
+from rbee.errors import RbeeError
+from rbee.worker.engine import fake
+from rbee.worker.engine.fake import FakeEngine
+from rbee.worker.engine.protocol import EngineOptions
+from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.text.prompts import PromptTokenizer
+
+CONTEXT = 100
+
+
+@dataclass
+class Reading:
+    """The characters of all texts that were tokenized, and what came of it."""
+
+    chars: int
+    tokens: list[int] | None = None
+    error: RbeeError | None = None
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **prompt: Any) -> Reading:
+    """Tokenize a prompt for an engine with a context of `CONTEXT` tokens."""
+    reading = Reading(chars=0)
+    original = FakeEngine.tokenize
+
+    def tokenize(self: FakeEngine, text: str, *, special: bool) -> list[int]:
+        reading.chars += len(text)
+        return original(self, text, special=special)
+
+    engine = fake.load(EngineOptions(Path("x"), Backend.CPU, 0, 1, context=CONTEXT), lambda *_: True)
+    monkeypatch.setattr(FakeEngine, "tokenize", tokenize)
+
+    async def work() -> None:
+        tokenizer = PromptTokenizer(engine)
+        try:
+            reading.tokens = await tokenizer.tokenize(GenerationRequest(Sampling(), **prompt))
+        except RbeeError as error:
+            reading.error = error
+        finally:
+            await tokenizer.close()
+
+    asyncio.run(work())
+    return reading
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_prompt_far_beyond_the_context_is_refused_by_its_beginning(
+    monkeypatch: pytest.MonkeyPatch, chat: bool
+) -> None:
+    """What a prompt costs that cannot fit is bounded by the context, not by its length."""
+    text = "bee " * 400_000
+    reading = read(monkeypatch, **({"messages": ({"role": "user", "content": text},)} if chat else {"text": text}))
+
+    assert reading.error is not None
+    assert "more than" in reading.error.message
+    assert reading.chars < 20 * CONTEXT
+
+
+def test_a_long_text_of_few_tokens_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text is refused by the tokens that it has, not by its characters."""
+    reading = read(monkeypatch, text=f"{'b' * 5000} bee")
+
+    assert reading.tokens is not None
+    assert len(reading.tokens) == 2
