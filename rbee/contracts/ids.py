@@ -12,6 +12,7 @@ CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SSE_DONE: Final = "[DONE]"
 ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the name by which the client asked for the model
 USAGE_COMMENT: Final = "usage"  # in a stream from a worker to its queen: tokens of the prompt, cached, of the answer
+USAGE_HEADER: Final = "X-Rbee-Usage"  # the same counts, of a request that a worker was told to cancel
 DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds left for a request
 CLIENT_HEADER: Final = "X-Rbee-Client"  # from the queen to a worker: whose request it is, by an opaque id
 MAX_CLIENT_CHARS: Final = 64

@@ -9,10 +9,10 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest
-from rbee.contracts.errors import ERRORS
 from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 from rbee.contracts.rerank import RerankRequest
 from rbee.contracts.responses import ResponsesRequest
+from rbee.daemonkit.errors import ANTHROPIC_ROUTES, error_body
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 
@@ -66,16 +66,6 @@ COMPAT_ROUTES: Final = (
     ),
 )
 
-# The types that Anthropic's clients distinguish; all others are `api_error`.
-_ANTHROPIC_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
-
 
 def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -> bytes:
     """Encode the event that ends a stream which failed after its start."""
@@ -83,15 +73,8 @@ def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -
     if dialect is Dialect.OPENAI:
         return encode(body)
     if dialect is Dialect.ANTHROPIC:
-        return encode(anthropic_body(error, request_id), "error")
+        return encode(error_body(error, request_id, ANTHROPIC_ROUTES), "error")
     if dialect is Dialect.RESPONSES:
         event: dict[str, Any] = {"type": "error", "code": error.code.value, "message": error.message}
         return encode({**event, "param": error.param, "sequence_number": 0, **body}, "error")
     return encode(body, "error")
-
-
-def anthropic_body(error: RbeeError, request_id: str | None) -> dict[str, Any]:
-    """Return the error body with the error types of Anthropic's API."""
-    body = error.body(request_id)
-    kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")
-    return {"type": "error", **body, "error": {**body["error"], "type": kind, "rbee_type": ERRORS[error.code].type}}

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
-from rbee.contracts.errors import ErrorCode
+from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
 
 MAX_ERRORS: Final = 10
@@ -26,6 +26,18 @@ _MAX_BUILT: Final = 1000
 MAX_PATH_CHARS: Final = 256
 """Characters of a path that are repeated, in an error or in a log."""
 
+ANTHROPIC_ROUTES: Final = "/v1/messages"
+_ANTHROPIC_TYPES: Final = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+"""The types that Anthropic's clients distinguish, by status; all others are `api_error`."""
+
 _MAX_REASON_CHARS: Final = 500  # a reason may repeat what was given
 _FIELD: Final = re.compile(r"[a-z_][a-z0-9_]*|[0-9]+")
 _UNION_MEMBERS: Final = frozenset({"str", "int", "list", "dict", "literal"})
@@ -36,20 +48,29 @@ _ROUTING: Final = {
 }
 
 
-def error_response(error: RbeeError, request_id: str | None) -> JSONResponse:
-    """Return the response for *error*, with Retry-After where the table has one."""
+def error_body(error: RbeeError, request_id: str | None, path: str) -> dict[str, Any]:
+    """Return the error body for a route: on Anthropic's ones with the types that its clients distinguish."""
+    body = error.body(request_id)
+    if not path.startswith(ANTHROPIC_ROUTES):
+        return body
+    kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")
+    return {"type": "error", **body, "error": {**body["error"], "type": kind, "rbee_type": ERRORS[error.code].type}}
+
+
+def error_response(error: RbeeError, request_id: str | None, path: str) -> JSONResponse:
+    """Return the response for *error* on a route, with Retry-After where the table has one."""
     headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.code in (ErrorCode.WORKER_CRASHED, ErrorCode.WORKER_STALLED):
         # Clients made by OpenAI and Anthropic send a request that failed with 500 again: here to the next worker.
         headers["X-Should-Retry"] = "false"
-    return JSONResponse(error.body(request_id), status_code=error.http_status, headers=headers)
+    return JSONResponse(error_body(error, request_id, path), status_code=error.http_status, headers=headers)
 
 
-async def send_error(error: RbeeError, request_id: str | None, send: Send) -> None:
+async def send_error(error: RbeeError, request_id: str | None, path: str, send: Send) -> None:
     """Send the response for *error* from inside another response."""
-    response = error_response(error, request_id)
+    response = error_response(error, request_id, path)
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
 
@@ -101,7 +122,7 @@ def validation_error(errors: list[Any]) -> RbeeError:
 async def _on_rbee_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RbeeError)
     request.scope["state"]["error"] = error
-    return error_response(error, request_id_of(request))
+    return error_response(error, request_id_of(request), request.url.path)
 
 
 async def _on_invalid_request(request: Request, error: Exception) -> Response:
@@ -110,7 +131,7 @@ async def _on_invalid_request(request: Request, error: Exception) -> Response:
     found = [{**item, "loc": item["loc"][1:]} for item in error.errors()]
     if found and found[0]["type"] == "missing" and not found[0]["loc"]:
         found[0]["msg"] = _empty_body()
-    return error_response(validation_error(found), request_id_of(request))
+    return error_response(validation_error(found), request_id_of(request), request.url.path)
 
 
 def _empty_body() -> str:
@@ -135,17 +156,17 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         ErrorCode.ROUTE_NOT_FOUND: f"There is no route {path}.",
         ErrorCode.METHOD_NOT_ALLOWED: f"{path} does not support {request.method}.",
     }.get(code, str(error.detail))
-    return error_response(RbeeError(code, message), request_id_of(request))
+    return error_response(RbeeError(code, message), request_id_of(request), request.url.path)
 
 
 async def _on_disconnect(request: Request, _error: Exception) -> Response:
     """Return a response for the log: the client disconnected and does not read it."""
     error = RbeeError(ErrorCode.CANCELED, "The client disconnected before its request was complete.")
-    return error_response(error, request_id_of(request))
+    return error_response(error, request_id_of(request), request.url.path)
 
 
 async def _on_bug(request: Request, _error: Exception) -> Response:
-    return error_response(internal_error(), request_id_of(request))
+    return error_response(internal_error(), request_id_of(request), request.url.path)
 
 
 def request_id_of(request: Request) -> str | None:

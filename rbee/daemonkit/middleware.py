@@ -79,7 +79,7 @@ class RequestMiddleware:
         except RbeeError as error:
             await receive()
             # Starlette sends it as a plain HTTP response (ASGI's websocket.http.response extension).
-            await error_response(error, None)(scope, receive, send)
+            await error_response(error, None, scope["path"])(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -112,11 +112,11 @@ class RequestMiddleware:
                 await self._app(routed, self._bounded(receive), send_out)
         except RbeeError as error:
             scope["state"]["error"] = error
-            await error_response(error, request_id)(scope, receive, send_out)
+            await error_response(error, request_id, scope["path"])(scope, receive, send_out)
         except Exception:
             log.exception("BUG: unhandled error", extra={"fields": {"path": scope["path"][:MAX_PATH_CHARS]}})
             if not status:
-                await error_response(internal_error(), request_id)(scope, receive, send_out)
+                await error_response(internal_error(), request_id, scope["path"])(scope, receive, send_out)
         finally:
             # Without a status the client left before there was one.
             self._log(routed, scope["method"], status or _CLIENT_LEFT, time.perf_counter() - began)

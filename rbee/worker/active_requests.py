@@ -173,12 +173,14 @@ class ActiveRequests:
             _count(generation, end, now=self._clock())
             self._remove(generation)
 
-    def cancel(self, request_id: str) -> None:
-        """Cancel the generations of a request within the current step; an unknown id is ignored."""
-        for name, generation in list(self._generations.items()):
-            if name.partition(_PART)[0] == request_id and self._batcher is not None and not generation.cancelled:
+    def cancel(self, request_id: str) -> list[Generation]:
+        """Cancel the generations of a request within the current step; return them, none for an unknown id."""
+        found = [one for name, one in self._generations.items() if name.partition(_PART)[0] == request_id]
+        for generation in found:
+            if self._batcher is not None and not generation.cancelled:
                 generation.cancelled_at = self._clock()
                 self._batcher.cancel(generation)
+        return found
 
     def cancel_all(self) -> None:
         """Cancel all generations, because the time to drain is over."""

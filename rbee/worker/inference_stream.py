@@ -28,7 +28,7 @@ class InferenceStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, generation: Generation, *, cancel: Callable[[], None], began: float) -> None:
+    def __init__(self, generation: Generation, *, cancel: Callable[[], object], began: float) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._generation = generation

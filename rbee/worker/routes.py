@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from rbee import __version__
+from rbee.contracts.ids import USAGE_HEADER
 from rbee.contracts.tasks import InferenceRequest
 from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, WorkerStopReceipt
 from rbee.daemonkit import errors
@@ -73,9 +74,16 @@ async def infer(worker: WorkerDep, body: JsonBody[InferenceRequest], request: Re
 
 
 @router.delete("/v1/inference/{request_id}", status_code=204, response_class=Response)
-async def cancel(worker: WorkerDep, request_id: str) -> None:
-    """Cancel a generation; one that is over or unknown is ignored."""
-    worker.service.requests.cancel(request_id)
+async def cancel(worker: WorkerDep, request_id: str, response: Response) -> None:
+    """Cancel a generation; one that is over or unknown is ignored.
+
+    The header X-Rbee-Usage says what it took: tokens of the prompt, of these cached, of the answers.
+    """
+    ran = worker.service.requests.cancel(request_id)
+    if ran:
+        first = ran[0]
+        counts = len(first.prompt), first.cached_tokens, sum(one.generated for one in ran)
+        response.headers[USAGE_HEADER] = " ".join(map(str, counts))
 
 
 @router.get("/v1/slots")

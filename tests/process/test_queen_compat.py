@@ -61,6 +61,25 @@ def test_a_cold_chat_brings_up_what_it_needs_and_tells_it_in_comments(machine: M
     assert len(queen.workers()) == 1
 
 
+def test_anthropic_clients_are_refused_in_their_own_form(machine: Machine) -> None:
+    """Every refusal on Anthropic's routes has its outer type and one of its error types, whoever refuses."""
+    machine.fake(context=10)
+    queen = QueenProcess(machine)
+    body = request_body()
+    refusals = {
+        "authentication_error": httpx.post(f"{queen.url}/v1/messages", json=body, timeout=60, trust_env=False),
+        "not_found_error": queen.http.post("/v1/messages", json={**body, "model": "nobody"}),
+        "invalid_request_error": queen.http.post("/v1/messages", json={**body, "messages": HELLO * 20}),
+        "request_too_large": queen.http.post("/v1/messages/count_tokens", content=b" " * 5_000_000),
+    }
+
+    for kind, response in refusals.items():
+        answer = response.json()
+        assert (answer["type"], answer["error"]["type"]) == ("error", kind), answer
+    assert "error" in queen.http.post(CHAT, json={**body, "model": "nobody"}).json()
+    assert "type" not in queen.http.post(CHAT, json={**body, "model": "nobody"}).json()
+
+
 @pytest.mark.parametrize(
     ("path", "body", "code"),
     [

@@ -261,6 +261,21 @@ def test_a_stream_that_is_cut_off_is_counted_too(machine: Machine) -> None:
     assert 5 < used < 100
 
 
+def test_an_answer_that_nobody_waits_for_is_counted_too(machine: Machine) -> None:
+    """A client that hangs up before a whole answer pays for the prompt and for what was generated."""
+    machine.fake(tokens_per_s=50)
+    queen = QueenProcess(machine)
+    alice = queen.client("alice")
+    body = {"model": "bee", "messages": HELLO, "max_tokens": 400}
+
+    alice.post(CHAT, json={**body, "max_tokens": 5}, timeout=60)  # loads the model
+    with pytest.raises(httpx.ReadTimeout):
+        alice.post(CHAT, json=body, timeout=1)
+
+    used = eventually(lambda: queen.get("/v2/keys/list")["keys"][0]["tokens_today"] > 20, within=10, because="counted")
+    assert used
+
+
 @pytest.mark.parametrize("stream", ["true", "yes", 1, 1.0, [True]])
 def test_whether_an_answer_is_a_stream_is_said_in_one_way(machine: Machine, stream: object) -> None:
     """What a worker might take for true and the queen for false would be answered without being counted."""

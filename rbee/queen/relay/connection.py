@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 import httptools
 
+from rbee.contracts.ids import USAGE_HEADER
+
 HIGH_WATER_BYTES = 256 * 1024
+_USAGE: Final = USAGE_HEADER.lower().encode()
 
 
 ChunkConsumer = Callable[[bytes], bool]
@@ -33,6 +36,7 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self) -> None:
         self.reused = False
         self.status = 0
+        self.usage = b""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
@@ -57,6 +61,7 @@ class UpstreamConnection(asyncio.Protocol):
         """
         self._parser = httptools.HttpResponseParser(self)
         self._answered = self._complete = False
+        self.usage = b""
         self._check()
         if self._transport is None:
             raise UpstreamError("not connected")
@@ -141,6 +146,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._break(UpstreamError(str(exc) if exc is not None else "it closed the connection"))
 
     # httptools
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep the token counts of a canceled request."""
+        if len(name) == len(_USAGE) and name.lower() == _USAGE:
+            self.usage = value
 
     def on_headers_complete(self) -> None:
         """Wake `send`."""

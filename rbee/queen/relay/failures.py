@@ -12,8 +12,10 @@ from rbee.contracts.workers import WorkerAccess, WorkerInfo
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.fleet.state import FleetState
+from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import UpstreamError
 from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.relay.token_usage import canceled_usage
 
 log = logging.getLogger(__name__)
 CANCEL_WAIT_S = 5.0
@@ -22,10 +24,14 @@ EXIT_REPORT_WAIT_S = 2.0
 
 async def cancel_on_worker(
     pool: UpstreamPool, background: BackgroundTasks, link: WorkerAccess, request_id: str
-) -> None:
-    """Cancel the request on its worker, and wait a little for the answer that the slot is free."""
+) -> Usage | None:
+    """Cancel the request on its worker, and wait a little for the answer that the slot is free.
+
+    Returns what the request used, where the worker says so.
+    """
     canceling = background.start(_delete(pool, link, request_id), name=f"cancel of {request_id}")
     await asyncio.wait({canceling}, timeout=CANCEL_WAIT_S)
+    return canceling.result() if canceling.done() and not canceling.cancelled() else None
 
 
 async def crash_error(fleet: FleetState, worker: WorkerInfo, tokens: int, reason: str) -> RbeeError:
@@ -49,7 +55,7 @@ def worker_details(worker: WorkerInfo) -> dict[str, Any]:
     return {"worker_id": worker.worker_id, "node": worker.node}
 
 
-async def _delete(pool: UpstreamPool, link: WorkerAccess, request_id: str) -> None:
+async def _delete(pool: UpstreamPool, link: WorkerAccess, request_id: str) -> Usage | None:
     worker = link.worker
     try:
         upstream = await pool.send(
@@ -57,5 +63,6 @@ async def _delete(pool: UpstreamPool, link: WorkerAccess, request_id: str) -> No
         )
     except (OSError, TimeoutError, UpstreamError) as error:
         log.info("slot not freed", extra={"fields": {"worker_id": worker.worker_id, "reason": str(error)}})
-        return
+        return None
     pool.release(worker.url, upstream)
+    return canceled_usage(upstream.usage)

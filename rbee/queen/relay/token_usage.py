@@ -14,6 +14,7 @@ from rbee.contracts.ids import USAGE_COMMENT
 from rbee.queen.keys.usage import Usage
 
 TAIL_BYTES: Final = 2048
+_MAX_DIGITS: Final = 12
 _COMMENT: Final = re.compile(rb"(?m)^: " + USAGE_COMMENT.encode() + rb" (\d{1,12}) (\d{1,12}) (\d{1,12})\n\n?")
 _OWN_END: Final = re.compile(rb'(?:^|\n)data: (\{"done":true,.*)\n')
 _BODY: Final = b'"usage": '
@@ -36,6 +37,14 @@ def stream_usage(first: bytes, end: bytes, tokens: int) -> Usage:
         return Usage(1, answer_tokens=tokens)
     prompt, cached, answer = map(int, counted[-1].groups())
     return Usage(1, prompt, cached, answer or tokens)
+
+
+def canceled_usage(header: bytes) -> Usage | None:
+    """Return what a canceled request used, from the header of a worker; None where it ran no longer."""
+    counts = header.split()
+    if len(counts) != 3 or not all(count.isdigit() and len(count) <= _MAX_DIGITS for count in counts):
+        return None
+    return Usage(1, *map(int, counts))
 
 
 def without_counts(lines: bytes) -> bytes:

@@ -10,7 +10,7 @@ from starlette.types import Send
 from rbee.contracts.queen import Progress
 from rbee.contracts.tasks import Narration
 from rbee.daemonkit.dialects import Dialect, encode_failure
-from rbee.daemonkit.errors import send_error
+from rbee.daemonkit.errors import ANTHROPIC_ROUTES, send_error
 from rbee.daemonkit.http1 import ClientConnection
 from rbee.daemonkit.sse import HEADERS, comment
 from rbee.errors import RbeeError
@@ -112,7 +112,8 @@ class CompatSink:
         if not self._started:
             self._started = True
             self._closed = True
-            await send_error(error, request_id, self._send)
+            path = ANTHROPIC_ROUTES if self._dialect is Dialect.ANTHROPIC else ""
+            await send_error(error, request_id, path, self._send)
         elif self._stream:
             await self.send(encode_failure(self._dialect, error, request_id))
         else:

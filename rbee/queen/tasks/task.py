@@ -208,12 +208,9 @@ class Task:
             error.details.update(worker_details(worker))
             raise
         finally:
-            services.pool.release(worker.url, assignment.upstream)
-            usage = observer.usage
-            metrics.QUEEN_TOKENS.add(observer.tokens, self.client.name)
+            usage = await self._close(assignment, observer)
+            metrics.QUEEN_TOKENS.add(observer.tokens or usage.answer_tokens, self.client.name)
             services.record(self.client.name, worker.model_ref, usage)
-            if not observer.ended:
-                await cancel_on_worker(services.pool, services.background, assignment.link, self.id)
         if self.client.operates and observer.done:
             services.fleet.forgive(worker, self._client_id)
         log.info(
@@ -228,6 +225,19 @@ class Task:
                 }
             },
         )
+
+    async def _close(self, assignment: Assignment, observer: StreamObserver) -> Usage:
+        """Give the connection back, after the request was canceled if it still runs; return what it used.
+
+        A worker says what a request used that it is told to cancel, but not once its connection was cut.
+        """
+        services, counted = self._services, None
+        try:
+            if not observer.ended:
+                counted = await cancel_on_worker(services.pool, services.background, assignment.link, self.id)
+        finally:
+            services.pool.release(assignment.worker.url, assignment.upstream)
+        return counted or observer.usage
 
     @contextlib.asynccontextmanager
     async def _cancel_if_worker_gone(self, assignment: Assignment) -> AsyncIterator[None]:

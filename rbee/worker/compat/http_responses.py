@@ -31,9 +31,11 @@ class _CancelOnDisconnect(Response):
         super().__init__(headers=HEADERS, media_type=media_type)
         del self.headers["content-length"]
         self._cancel = cancel
+        self._path = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response to its end."""
+        self._path = scope["path"]
         async with cancel_on_disconnect(receive, self._cancel):
             await self._send(scope.get("state", {}).get("request_id"), send)
 
@@ -122,7 +124,7 @@ class JsonAnswer(_CancelOnDisconnect):
                     whole = json.dumps(error.body(request_id)).encode()
                     await send({"type": "http.response.body", "body": whole, "more_body": False})
                 else:
-                    await send_error(error, request_id, send)
+                    await send_error(error, request_id, self._path, send)
             return
         if not self._headers_first:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
