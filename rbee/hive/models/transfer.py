@@ -155,7 +155,11 @@ class Transfer:
         """Raise _UnusableError as soon as it is plain that no model comes of this."""
         if have == 0 and not pending.startswith(MAGIC[: len(pending)]):
             raise _UnusableError(
-                RbeeError(ErrorCode.MODEL_INVALID, f"{self._shown} is not a GGUF file: it begins with other bytes.")
+                RbeeError(
+                    ErrorCode.MODEL_INVALID,
+                    f"{self._shown} is not a GGUF file: it begins with other bytes.",
+                    hint="It may be a page about the file, or of a login; name the address of the file itself.",
+                )
             )
         received = have + len(pending)
         if total is not None and received > total:

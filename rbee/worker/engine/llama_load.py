@@ -15,6 +15,7 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf import prefix
+from rbee.gguf.reader import OTHER_FILE
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
@@ -22,6 +23,7 @@ from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
 
 log = logging.getLogger("llama.cpp")
 DEFAULT_CONTEXT: Final = 4096
+_UPGRADE: Final = "This version of llama.cpp does not know such models: upgrade rbee, or use a model of another kind."
 # From 64 rows on, flash attention on a CPU takes another path that rounds differently: below, the tokens of a prompt do
 # not depend on its chunks and on what was cached. Measured: 245 instead of 300 prompt tokens/s.
 CPU_CHUNK_TOKENS: Final = 63
@@ -107,7 +109,9 @@ def _load_model(
         return int(model)
     if size > free_before:
         raise _out_of_memory(options, size, free_before, "the model")
-    raise prefix.invalid_model(options.model_path, f"llama.cpp reports: {_last_errors(llama)}")
+    reason = _last_errors(llama)
+    hint = _UPGRADE if "unknown model architecture" in reason else OTHER_FILE
+    raise prefix.invalid_model(options.model_path, f"llama.cpp reports: {reason}", hint)
 
 
 def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | None, *, whole: bool) -> int:
