@@ -19,6 +19,7 @@ from rbee.gguf.reader import OTHER_FILE
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
+from rbee.worker.engine.mapped_files import MappedFiles
 from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
 
 log = logging.getLogger("llama.cpp")
@@ -45,6 +46,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     Raises RbeeError for an unusable file or device, or too little memory.
     """
     prefix.check_file(options.model_path)
+    files = _mapped_files(options)
     llama = Llama()
     gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
     free_before = _free_bytes(llama, gpu)
@@ -66,6 +68,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
         slots=options.slots,
         rows=rows,
         chunk_tokens=piece,
+        files=files,
     )
     if gpu is not None:
         _verify_offload(llama, options, model, gpu, free_before, engine)
@@ -73,6 +76,14 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     if gpu is not None:
         engine.facts = replace(engine.facts, device_bytes=max(free_before - llama.device_free_bytes(gpu), 0))
     return engine
+
+
+def _mapped_files(options: EngineOptions) -> MappedFiles | None:
+    """Open the files that the weights will be mapped from; None where they are read instead, or one is missing."""
+    try:
+        return MappedFiles(options.model_path) if options.mmap else None
+    except OSError:
+        return None  # llama.cpp will report what is wrong
 
 
 def _load_model(
