@@ -120,7 +120,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         401, _AUTH, "Compare the key with the daemon's; the keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
     ),
     ErrorCode.MODEL_ACCESS_DENIED: ErrorSpec(
-        403, "permission_error", "Accept the model's terms on its hub page, then set HF_TOKEN for the hive."
+        403, "permission_error", "If you may use it: accept its terms on its hub page, and set HF_TOKEN for the hive."
     ),
     ErrorCode.FORBIDDEN: ErrorSpec(
         403, "permission_error", "Ask the operator for a key that may do this: rbee-keeper keys set NAME --help"

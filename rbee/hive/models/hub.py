@@ -60,7 +60,7 @@ def _plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
         info = api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=METADATA_TIMEOUT_S)
     except HfHubHTTPError as error:
         response = error.response
-        raise http_error(response.status_code, ref.place, response.headers.get("Retry-After")) from error
+        raise http_error(response.status_code, ref.place, response.headers.get("Retry-After"), on_hub=True) from error
     except httpx2.TooManyRedirects as error:
         raise too_many_redirects(endpoint or PUBLIC_HUB) from error
     except (httpx2.RequestError, OSError) as error:
@@ -80,6 +80,7 @@ def _plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
                 path=f"{ref.folder}/{name}",
                 size=file.size,
                 sha256=file.lfs.sha256 if file.lfs else None,
+                on_hub=True,
                 headers=headers,
             )
         )

@@ -83,6 +83,12 @@ class PartialFile:
                 self._unsynced = 0
                 self._write_note(self.version(), self.size())
 
+    def cut(self, size: int) -> int:
+        """Cut what is there back to *size* bytes, which are then what is on the disk; return that."""
+        os.truncate(self._part, size)
+        self._write_note(self.version(), size)
+        return size
+
     def sha256(self) -> str:
         """Return the SHA-256 of what is there."""
         return sha256_of(self._part)

@@ -20,7 +20,7 @@ from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.limits import DownloadLimits
 from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef, parse_reference
-from tests.support.faults import Cut, Reset, Stall, Status, Truncated, WrongBytes
+from tests.support.faults import Cut, Earlier, Expired, Later, OnlyTheRest, Reset, Stall, Status, Truncated, WrongBytes
 from tests.support.gguf_files import write_gguf
 from tests.support.hub import Hub
 
@@ -150,6 +150,73 @@ def test_a_broken_download_goes_on_where_it_stopped(
     assert [(step.attempt, step.attempts) for step in retries] == [(1, 6), (2, 6)]
     assert all(step.reason for step in retries)
     assert steps[-1].stage == "complete"
+
+
+@pytest.mark.parametrize("fault", [Earlier(), Earlier(by=5000), Later(), OnlyTheRest(), Truncated(0.1)])
+def test_an_answer_that_does_not_fit_the_part_is_no_failure(
+    tmp_path: Path, hub: Hub, content: bytes, fault: Earlier | Later | OnlyTheRest | Truncated
+) -> None:
+    """Where a server continues earlier the part is cut back; where it gives something else the file is begun anew."""
+    hub.fail(REPO, FILE, Reset(0.4))
+    hub.fail(REPO, FILE, fault)
+
+    steps, _ = within(tmp_path, _watch_and_list)
+
+    assert (tmp_path / "models" / "hf" / REPO / FILE).read_bytes() == content
+    assert len([step for step in steps if step.stage == "retrying"]) == (1 if isinstance(fault, Earlier) else 2)
+    assert len(hub.downloads(REPO, FILE)) == (2 if isinstance(fault, Earlier) else 3)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_an_expired_address_is_asked_for_again(tmp_path: Path, hub: Hub, content: bytes, status: int) -> None:
+    """A refusal of the host that the hub led to is no refusal of the model: the hub is asked for a fresh address."""
+    hub.fail(REPO, FILE, Reset(0.4))
+    hub.fail(REPO, FILE, Expired(status), times=2)
+
+    steps, (row,) = within(tmp_path, _watch_and_list)
+
+    assert Path(row.local_path).read_bytes() == content
+    assert any("refused its signed address" in (step.reason or "") for step in steps)
+    resolved = [seen for seen in hub.requests if "/resolve/" in seen.path and seen.method == "GET"]
+    assert len(resolved) == len(hub.downloads(REPO, FILE)) == 4
+
+
+def test_an_address_that_stays_expired_is_not_called_gated(tmp_path: Path, hub: Hub) -> None:
+    """A file host that refuses to the end is DOWNLOAD_FAILED with its own words, and no advice about tokens."""
+    hub.fail(REPO, FILE, Expired(), times=None)
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.DOWNLOAD_FAILED
+    assert "refused its signed address (HTTP 403)" in error.message
+    assert "HF_TOKEN" not in error.message + error.hint
+
+
+def test_the_advice_about_a_token_is_for_the_hub_alone(tmp_path: Path, hub: Hub) -> None:
+    """An address of another server that is refused is MODEL_ACCESS_DENIED with advice for that server."""
+    hub.fail(REPO, FILE, Status(403), times=None)
+    url = hub.plain_url(REPO, FILE)
+
+    signed = failure(tmp_path, UrlRef(f"{url}?X-Amz-Signature=deadbeef"))
+    plain = failure(tmp_path, UrlRef(url))
+
+    assert signed.code is plain.code is ErrorCode.MODEL_ACCESS_DENIED
+    assert "fresh one" in signed.hint
+    assert "HF_TOKEN" not in signed.message + signed.hint + plain.message + plain.hint
+
+
+def test_a_revision_is_a_model_of_its_own(tmp_path: Path, hub: Hub) -> None:
+    """A tag is looked up and kept apart; one that the repository does not have is MODEL_NOT_FOUND with its name."""
+    hub.tag(REPO, "refs/pr/1")
+    fetched(tmp_path)
+
+    entry = fetched(tmp_path, HubRef(REPO, revision="refs/pr/1"))
+
+    assert entry.reference == f"hf:{REPO}@refs/pr/1"
+    assert f"hf/{REPO}@refs%2Fpr%2F1/" in entry.local_path
+    unknown = failure(tmp_path, HubRef(REPO, revision="v9"))
+    assert unknown.code is ErrorCode.MODEL_NOT_FOUND
+    assert f"hf:{REPO}@v9" in unknown.message
 
 
 @pytest.mark.B17
