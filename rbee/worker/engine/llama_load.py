@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import psutil
 
+from rbee import resource_limits
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -163,7 +164,7 @@ def default_threads() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     logical = psutil.cpu_count() or allowed
     physical = psutil.cpu_count(logical=False) or logical
-    return max(1, math.ceil(allowed * physical / logical))
+    return max(1, min(math.ceil(allowed * physical / logical), resource_limits.usable_processors()))
 
 
 def _context_length(llama: Llama, model: int, options: EngineOptions) -> int:
@@ -263,7 +264,11 @@ def _cache_bytes(llama: Llama, model: int, options: EngineOptions) -> int:
 
 
 def _free_bytes(llama: Llama, gpu: int | None) -> int:
-    return int(psutil.virtual_memory().available) if gpu is None else llama.device_free_bytes(gpu)
+    if gpu is not None:
+        return llama.device_free_bytes(gpu)
+    limit = resource_limits.memory_limit()
+    available = int(psutil.virtual_memory().available)
+    return available if limit is None else min(available, limit.free)
 
 
 def _last_errors(llama: Llama) -> str:
