@@ -108,7 +108,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_MODEL_REF: ErrorSpec(
         400,
         _INVALID,
-        "Use hf:org/repo[:quant or file], file:///path/model.gguf, https://host/x.gguf#sha256=..., "
+        "Use hf:org/repo[@revision][:quant or file], file:///path/model.gguf, https://host/x.gguf#sha256=..., "
         "package:<python package>/<file>, or an alias from [models] in the config file.",
     ),
     ErrorCode.INVALID_BACKEND: ErrorSpec(400, _INVALID, "Use one of: cuda, metal, cpu."),
@@ -120,7 +120,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         401, _AUTH, "Compare the key with the daemon's; the keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
     ),
     ErrorCode.MODEL_ACCESS_DENIED: ErrorSpec(
-        403, "permission_error", "Accept the model's terms on its hub page, then set HF_TOKEN for the hive."
+        403, "permission_error", "If you may use it: accept its terms on its hub page, and set HF_TOKEN for the hive."
     ),
     ErrorCode.FORBIDDEN: ErrorSpec(
         403, "permission_error", "Ask the operator for a key that may do this: rbee-keeper keys set NAME --help"
@@ -223,9 +223,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         500, _SERVER, "Read the worker's log before trying again: rbee-keeper logs --node NODE"
     ),
     ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; the stalled worker is being replaced."),
-    ErrorCode.MODEL_INVALID: ErrorSpec(
-        400, _INVALID, "Use a complete GGUF file; if it is truncated, download or copy it again."
-    ),
+    ErrorCode.MODEL_INVALID: ErrorSpec(400, _INVALID, "Use another file of the model, or another chat_template_file."),
     ErrorCode.CONFIG_INVALID: ErrorSpec(
         None, _LOCAL, "Correct the setting; to check the config file: rbee-keeper config check"
     ),

@@ -89,6 +89,7 @@ class DownloadProgress(BaseModel):
     attempt: int | None = None
     attempts: int | None = None
     reason: str | None = None
+    remark: str | None = None
 
 
 class RunningDownload(BaseModel):

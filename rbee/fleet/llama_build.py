@@ -24,6 +24,7 @@ from rbee.errors import RbeeError
 from rbee.fleet import pins
 from rbee.fleet.build_target import LLAMA, BuildTarget, find_wheel, wheel_folder
 from rbee.fleet.pins import Pin
+from rbee.resource_limits import usable_processors
 
 # Big, and of no use once the wheel is there.
 ONLY_FOR_BUILDS: Final = ("cmake", "ninja", "scikit-build-core")
@@ -148,7 +149,7 @@ def build_variables(python: Path) -> dict[str, str]:
     return os.environ | {
         "PATH": f"{python.parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "CMAKE_GENERATOR": "Ninja",
-        "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(usable_processors()),
     }
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from rbee.gguf.reader import (
+    COPY_AGAIN,
     DEFAULT_ALIGNMENT,
     MAX_ALIGNMENT,
     MAX_LAYERS,
+    NAME_THE_FIRST,
+    NAME_THE_MODEL,
     HeaderError,
     Items,
     Number,
     ShortHeaderError,
+    Tensors,
     Text,
     Value,
     read_metadata,
@@ -51,9 +55,11 @@ _GENERAL: Final = frozenset(
     {
         "general.architecture",
         "general.name",
+        "general.type",
         "general.file_type",
         "general.alignment",
         "split.count",
+        "split.no",
         "tokenizer.ggml.tokens",
         "tokenizer.ggml.scores",
         "tokenizer.ggml.token_type",
@@ -61,6 +67,12 @@ _GENERAL: Final = frozenset(
         "tokenizer.chat_template",
     }
 )
+
+_NO_MODELS: Final = {
+    "mmproj": "a projector of images or sound",
+    "adapter": "an adapter (LoRA)",
+    "imatrix": "an importance matrix",
+}
 
 Facts = dict[str, Any]
 """The fields of a `GgufHeader`, as JSON values."""
@@ -75,7 +87,7 @@ def read_parts(paths: list[Path]) -> Facts:
     """
     facts: Facts = {}
     matrices: dict[int, int] = {}
-    size_bytes = 0
+    size_bytes = tensors = 0
     for number, path in enumerate(paths):
         try:
             with path.open("rb") as file:
@@ -84,15 +96,18 @@ def read_parts(paths: list[Path]) -> Facts:
             if number == 0:
                 facts = describe(metadata, len(paths))
         except HeaderError as error:
-            raise HeaderError(f"{path.name}: {error.reason}" if number else error.reason) from error
+            raise HeaderError(f"{path.name}: {error.reason}" if number else error.reason, error.hint) from error
         size_bytes += size
-        for kind, length in found.items():
+        tensors += found.total
+        for kind, length in found.matrices.items():
             matrices[kind] = matrices.get(kind, 0) + length
+    if not tensors:  # the first part of a split model may have none, all parts together may not
+        raise HeaderError("it has no weights, only a vocabulary", NAME_THE_MODEL)
     return {**facts, "size_bytes": size_bytes, "matrix_bytes": matrices}
 
 
-def parse(data: bytes, size: int) -> tuple[dict[str, Value], dict[int, int]]:
-    """Read a header at the beginning of *data*, of a file of *size* bytes; return metadata, and matrices by type.
+def parse(data: bytes, size: int) -> tuple[dict[str, Value], Tensors]:
+    """Read a header at the beginning of *data*, of a file of *size* bytes; return metadata and tensors.
 
     Raises HeaderError, or ShortHeaderError where *data* ends before the header does.
     """
@@ -103,19 +118,27 @@ def parse(data: bytes, size: int) -> tuple[dict[str, Value], dict[int, int]]:
         raise HeaderError(f"'general.alignment' is {alignment}, which is not a power of two")
     tensors = read_tensors(data, position, start.tensors, alignment)
     if size < tensors.end:
-        raise HeaderError(f"it is truncated: {size} bytes long, its tensors need {tensors.end}")
-    return metadata, tensors.matrices
+        raise HeaderError(f"it is truncated: {size} bytes long, its tensors need {tensors.end}", COPY_AGAIN)
+    return metadata, tensors
 
 
 def describe(metadata: dict[str, Value], parts: int) -> Facts:
     """Check what the metadata of a model of so many *parts* says, and return it. Raises HeaderError."""
+    kind = _Fields(metadata, "").text("general.type")
+    if kind in _NO_MODELS:
+        raise HeaderError(f"it is {_NO_MODELS[kind]}, not a model (its 'general.type' is '{kind}')", NAME_THE_MODEL)
     architecture = metadata.get("general.architecture")
+    if architecture == Text(b"clip"):  # what had no 'general.type' yet
+        raise HeaderError(f"it is {_NO_MODELS['mmproj']}, not a model", NAME_THE_MODEL)
     if not isinstance(architecture, Text) or not _ARCHITECTURE.match(architecture.raw):
         raise HeaderError("'general.architecture' is not the name of one")
     fields = _Fields(metadata, architecture.raw.decode("ascii"))
     count = fields.number("split.count", 0, 99_999)
+    part = fields.number("split.no", 0, 99_998)
+    if part:
+        raise HeaderError(f"it is part {part + 1} of a split model", NAME_THE_FIRST)
     if count and count != parts:
-        raise HeaderError(f"'split.count' is {count}, and {parts} files are named as its parts")
+        raise HeaderError(f"'split.count' is {count}, and {parts} files are named as its parts", NAME_THE_FIRST)
     layers = fields.number(".block_count", 0, MAX_LAYERS)
     embedding = fields.number(".embedding_length", 1, MAX_WIDTH)
     tokens = fields.tokens()
@@ -214,14 +237,14 @@ def _wanted(key: str) -> bool:
     return key in _GENERAL or key.endswith(_OF_ARCHITECTURE)
 
 
-def _read_file(file: Any, size: int) -> tuple[dict[str, Value], dict[int, int]]:
+def _read_file(file: Any, size: int) -> tuple[dict[str, Value], Tensors]:
     for wanted in _PREFIXES:
         file.seek(0)
         try:
             return parse(file.read(min(wanted, size)), size)
         except ShortHeaderError:
             if size <= wanted:
-                raise HeaderError("it is truncated: its header is incomplete") from None
+                raise HeaderError("it is truncated: its header is incomplete", COPY_AGAIN) from None
     raise HeaderError(f"its header is longer than {MAX_HEADER_BYTES} bytes")
 
 

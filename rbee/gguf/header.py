@@ -7,20 +7,18 @@ the sizes of the tensors, so that a truncated file is rejected before a worker i
 
 from __future__ import annotations
 
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.fields import Facts, read_parts
-from rbee.gguf.reader import HeaderError
-
-_SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf\Z", re.IGNORECASE)
+from rbee.gguf.reader import OTHER_FILE, HeaderError
+from rbee.gguf.split import part_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +64,8 @@ class Part(NamedTuple):
 
 
 def parts_of(path: Path) -> list[Path]:
-    """Return all files of the model that *path* is, or is the first part of."""
-    match = _SPLIT_NAME.match(path.name)
-    count = int(match["count"]) if match is not None else 0
-    if match is None or count == 0:
-        return [path]
-    return [path.with_name(f"{match['stem']}-{number:05d}-of-{match['count']}.gguf") for number in range(1, count + 1)]
+    """Return all files of the model that *path* is, or is a part of."""
+    return [path.with_name(name) for name in part_names(path.name)]
 
 
 def present_parts(path: Path) -> tuple[Part, ...]:
@@ -101,7 +95,7 @@ def _read_parts(parts: tuple[Part, ...]) -> GgufHeader:
     try:
         return GgufHeader.of(read_parts([part.path for part in parts]))
     except HeaderError as error:
-        raise invalid_header(path, error.reason) from error
+        raise invalid_header(path, error.reason, error.hint) from error
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
 
@@ -119,14 +113,17 @@ def _regular(path: Path) -> Part:
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
     if not stat.S_ISREG(info.st_mode):
-        raise invalid_header(path, "it is not a regular file")
+        raise invalid_header(path, "it is not a regular file", "Name the .gguf file itself.")
     return Part(path, info.st_size, info.st_ino, info.st_ctime_ns)
 
 
-def invalid_header(path: Path, reason: str) -> RbeeError:
-    """Return the error for a file that is no model."""
+def invalid_header(path: Path, reason: str, hint: str = OTHER_FILE) -> RbeeError:
+    """Return the error for a file that is no model; *hint* says what to do about this *reason*."""
     return RbeeError(
-        ErrorCode.MODEL_INVALID, f"{path} is not a model that can be loaded: {reason}.", details={"path": str(path)}
+        ErrorCode.MODEL_INVALID,
+        f"{path} is not a model that can be loaded: {reason}.",
+        details={"path": str(path)},
+        hint=hint,
     )
 
 

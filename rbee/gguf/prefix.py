@@ -10,7 +10,16 @@ from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.gguf.reader import MAX_LAYERS, HeaderError, ShortHeaderError, find_number, read_start
+from rbee.gguf.reader import (
+    COPY_AGAIN,
+    MAX_LAYERS,
+    NAME_THE_MODEL,
+    HeaderError,
+    ShortHeaderError,
+    find_number,
+    read_start,
+)
+from rbee.gguf.split import is_part
 
 _LAYERS_KEY: Final = ".block_count"
 # The metadata of the architecture comes before the vocabulary, which takes too long to skip.
@@ -25,7 +34,7 @@ def check_file(path: Path) -> None:
     except FileNotFoundError as error:
         raise RbeeError(ErrorCode.MODEL_NOT_FOUND, f"There is no model file {path}.") from error
     except IsADirectoryError as error:
-        raise invalid_model(path, "it is a directory") from error
+        raise invalid_model(path, "it is a directory", "Name the .gguf file itself.") from error
     except OSError as error:
         raise RbeeError(
             ErrorCode.PERMISSION_DENIED,
@@ -35,13 +44,13 @@ def check_file(path: Path) -> None:
     try:
         start = read_start(head)
     except HeaderError as error:
-        raise invalid_model(path, error.reason) from error
+        raise invalid_model(path, error.reason, error.hint) from error
     except ShortHeaderError as error:
         raise invalid_model(
-            path, f"it is truncated: it ends after {len(head)} bytes, within the GGUF header"
+            path, f"it is truncated: it ends after {len(head)} bytes, within the GGUF header", COPY_AGAIN
         ) from error
-    if start.tensors == 0:
-        raise invalid_model(path, "it contains no tensors")
+    if start.tensors == 0 and not is_part(path.name):  # the first part of a split model may have none
+        raise invalid_model(path, "it contains no tensors", NAME_THE_MODEL)
 
 
 def read_layer_count(path: Path) -> int:
@@ -55,6 +64,8 @@ def read_layer_count(path: Path) -> int:
     return layers if 0 < layers <= MAX_LAYERS else 0
 
 
-def invalid_model(path: Path, reason: str) -> RbeeError:
-    """Build the error for a file that is not a usable model."""
-    return RbeeError(ErrorCode.MODEL_INVALID, f"{path} is not a usable model: {reason}.", details={"path": str(path)})
+def invalid_model(path: Path, reason: str, hint: str) -> RbeeError:
+    """Build the error for a file that is not a usable model; *hint* says what to do about this *reason*."""
+    return RbeeError(
+        ErrorCode.MODEL_INVALID, f"{path} is not a usable model: {reason}.", details={"path": str(path)}, hint=hint
+    )

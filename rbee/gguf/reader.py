@@ -37,12 +37,27 @@ _LAYOUTS: Final = {kind: struct.Struct("<" + layout) for kind, layout in SCALARS
 _FLOATS: Final = {6: "f", 12: "d"}
 
 
-class HeaderError(Exception):
-    """Raised for a header that cannot be one of a model; `reason` is the end of a sentence about the file."""
+COPY_AGAIN: Final = "Download or copy the file again."
+CONVERT_FORMAT: Final = "Use a GGUF file of the model; llama.cpp's convert_hf_to_gguf.py makes one from safetensors."
+CONVERT_ORDER: Final = "Use the little-endian file of the model, or convert this one: gguf-convert-endian FILE little"
+NEWER_FORMAT: Final = "Use a file of GGUF version 2 or 3, or upgrade rbee if this version is newer."
+NAME_THE_FIRST: Final = (
+    "Name the first part, NAME-00001-of-0000N.gguf, with all others beside it under the names that they were given."
+)
+NAME_THE_MODEL: Final = "Name the model that it belongs to."
+OTHER_FILE: Final = "The file is damaged or was made wrongly: download it again, or use another file of the model."
 
-    def __init__(self, reason: str) -> None:
+
+class HeaderError(Exception):
+    """Raised for a header that cannot be one of a model.
+
+    `reason` is the end of a sentence about the file, `hint` what to do.
+    """
+
+    def __init__(self, reason: str, hint: str = OTHER_FILE) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.hint = hint
 
 
 class ShortHeaderError(Exception):
@@ -81,8 +96,9 @@ Value = Text | Items | Number
 
 
 class Tensors(NamedTuple):
-    """The tensors: where the last one ends in the file, and the bytes of matrices that are multiplied, by type."""
+    """The tensors: how many, where the last one ends, and the bytes of matrices that are multiplied, by type."""
 
+    total: int
     end: int
     matrices: dict[int, int]
 
@@ -90,14 +106,16 @@ class Tensors(NamedTuple):
 def read_start(data: bytes) -> Start:
     """Read the beginning. Raises HeaderError, or ShortHeaderError."""
     if not data:
-        raise HeaderError("it is empty")
+        raise HeaderError("it is empty", COPY_AGAIN)
     if not data.startswith(MAGIC[: len(data)]):
-        raise HeaderError(f"it is not a GGUF file (it begins with {data[:4]!r}, not {MAGIC!r})")
+        raise HeaderError(f"it is not a GGUF file (it begins with {data[:4]!r}, not {MAGIC!r})", CONVERT_FORMAT)
     if len(data) < _START.size:
         raise ShortHeaderError
     _, version, tensors, keys = _START.unpack_from(data)
+    if int.from_bytes(version.to_bytes(4, "little"), "big") in KNOWN_VERSIONS:
+        raise HeaderError("its numbers are big-endian, those of machines of another kind", CONVERT_ORDER)
     if version not in KNOWN_VERSIONS:
-        raise HeaderError(f"its GGUF version is {version}; supported are 2 and 3")
+        raise HeaderError(f"its GGUF version is {version}; supported are 2 and 3", NEWER_FORMAT)
     if tensors > MAX_TENSORS or keys > MAX_KEYS:
         raise HeaderError(f"its header claims {tensors} tensors and {keys} keys")
     return Start(tensors, keys)
@@ -162,7 +180,7 @@ def read_tensors(data: bytes, position: int, count: int, alignment: int) -> Tens
         end = max(end, offset + length)
         if dimensions >= 2 and name.startswith(_MULTIPLIED):
             matrices[kind] = matrices.get(kind, 0) + length
-    return Tensors(-(-position // alignment) * alignment + end if count else position, matrices)
+    return Tensors(count, -(-position // alignment) * alignment + end if count else position, matrices)
 
 
 def _u32(data: bytes, position: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 _REFERENCE = re.compile(r"(hf:[^/\s]+/[^/\s]+|file:///.+|https://[^/\s]+/\S+|package:[^/\s]+/.+)")
+_ONE_SLASH = re.compile(r"\Afile:(?://localhost)?/(?!/)")
 _MAX_CHARS = 2048
 
 
@@ -18,7 +19,7 @@ def resolve(name: str, aliases: Mapping[str, str]) -> str:
 
     Raises RbeeError INVALID_MODEL_REF, which lists the accepted forms and the known aliases.
     """
-    reference = aliases.get(name, name)
+    reference = _ONE_SLASH.sub("file:///", aliases.get(name, name))
     if len(reference) <= _MAX_CHARS and _REFERENCE.fullmatch(reference):
         return reference
     known = ", ".join(sorted(aliases))
@@ -26,8 +27,8 @@ def resolve(name: str, aliases: Mapping[str, str]) -> str:
     what = f"{shown!r} is neither a model reference nor an alias"
     if name in aliases:
         what = f"The alias {name!r} stands for {shown!r}, which is not a model reference"
-    elif reference.endswith(".gguf") and "://" not in reference:
-        path = Path(reference).expanduser().absolute()
+    elif reference.endswith(".gguf") and ("://" not in reference or reference.startswith("file://")):
+        path = Path(re.sub(r"\Afile:(//)?", "", reference)).expanduser().absolute()
         raise RbeeError(
             ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=f"For a file on the node use: --model file://{path}"
         )

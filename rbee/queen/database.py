@@ -32,7 +32,8 @@ class Database:
     async def open(self) -> None:
         """Open the database if there is one.
 
-        Raises RbeeError STATE_CORRUPT for a broken one, ConfigError for a URL that cannot be used.
+        Raises RbeeError STATE_CORRUPT for a broken one, DISK_FULL or PERMISSION_DENIED, ConfigError for a URL that
+        cannot be used.
         """
         if self._database_url is not None or self._file.exists():
             await self.require()

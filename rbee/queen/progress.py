@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from rbee.contracts.models import DownloadProgress, LoadingProgress
@@ -124,6 +125,38 @@ class _Subscriber:
             self.events.pop()
         self.events.append(event)
         self.wake.set()
+
+
+@dataclass(slots=True)
+class DownloadNarrator:
+    """Tells what a hive does to have a model; only what it shows says whether it downloads or had it all along."""
+
+    feed: ProgressFeed
+    node: str
+    shown: str
+    remark: str | None = None
+    downloads: bool = False
+    checks: bool = False
+
+    def tell(self, progress: DownloadProgress) -> None:
+        """Tell one step."""
+        if progress.remark is not None and progress.remark != self.remark:
+            self.remark = progress.remark
+            self._narrate("download", progress.remark, "📄")
+        if progress.stage == "retrying":
+            of = f" {progress.attempt} of {progress.attempts}" if progress.attempt else ""
+            self._narrate("retry", f"download attempt{of}: {progress.reason or 'retrying'}", "🔁")
+            return
+        if progress.stage == "downloading" and not self.downloads:
+            self.downloads = True
+            self._narrate("download", f"{self.shown} is not in the catalog, downloading it", "📥")
+        elif progress.stage == "verifying" and not (self.downloads or self.checks):
+            self.checks = True
+            self._narrate("catalog", f"comparing the checksum of {self.shown}", "🔎")
+        self.feed.download(progress)
+
+    def _narrate(self, step: str, what: str, emoji: str) -> None:
+        self.feed.narrate("rbee-hive", step, f"hive {self.node}: {what}", emoji)
 
 
 class SharedJob(Generic[R]):

@@ -17,6 +17,7 @@ from sqlalchemy import Select, create_engine, event, select
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, OperationalError
 
+from rbee.config.database_errors import database_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.observe.redaction import Redactor, secrets_in_url
@@ -54,7 +55,7 @@ class SqlDatabase:
         return cls(URL.create("sqlite", database=str(path)))
 
     async def open(self) -> None:
-        """Create the tables that are missing. Raises RbeeError STATE_CORRUPT for a broken database."""
+        """Create the tables that are missing. Raises RbeeError: STATE_CORRUPT, DISK_FULL or PERMISSION_DENIED."""
         await self.run(METADATA.create_all)
         for whole in (select(BEEHIVES), select(CLIENT_KEYS), select(KEY_USAGE).limit(1)):
             await self.run(partial(_read, whole))
@@ -77,10 +78,10 @@ class SqlDatabase:
                     return work(connection)
             except IntegrityError:
                 raise
-            except OperationalError as error:
-                raise self._unusable(error) from error
             except DatabaseError as error:
-                raise self._corrupt(error) from error
+                file = Path(str(self._url.database)) if self._is_file else None
+                sound = database_error(error.orig, f"the queen's database {self._shown}", file)
+                raise sound or self._unusable(error) from error
 
     def _corrupt(self, error: DatabaseError) -> RbeeError:
         return RbeeError(
@@ -91,9 +92,8 @@ class SqlDatabase:
             "clients' keys again.",
         )
 
-    def _unusable(self, error: OperationalError) -> RbeeError:
-        missing_column = isinstance(error.orig, sqlite3.OperationalError) and "no such column" in str(error.orig)
-        if missing_column:
+    def _unusable(self, error: DatabaseError) -> RbeeError:
+        if isinstance(error.orig, sqlite3.Error) or not isinstance(error, OperationalError):
             return self._corrupt(error)
         return RbeeError(
             ErrorCode.PERMISSION_DENIED,
@@ -102,9 +102,13 @@ class SqlDatabase:
         )
 
     @property
+    def _is_file(self) -> bool:
+        return self._url.get_backend_name() == "sqlite" and bool(self._url.database)
+
+    @property
     def _shown(self) -> str:
-        if self._url.get_backend_name() == "sqlite" and self._url.database:
-            return self._url.database
+        if self._is_file:
+            return str(self._url.database)
         return self._redactor.clean(self._url.render_as_string(hide_password=True))
 
 

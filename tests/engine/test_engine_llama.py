@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
 from rbee.worker.engine import llama_load
 from rbee.worker.engine.llama_engine import LlamaEngine
-from rbee.worker.engine.protocol import EngineOptions
+from rbee.worker.engine.protocol import EngineFailedError, EngineOptions
 from rbee.worker.scheduling.slots import SlotTable
 from rbee.worker.text.sampling import PENALTY_WINDOW, SamplerChain, Stage, build_chain
 from rbee.worker.text.template import ChatTemplate
@@ -272,6 +274,33 @@ def test_a_file_that_is_no_model(tmp_path: Path, make: object, reason: str) -> N
     assert caught.value.code is ErrorCode.MODEL_INVALID
     assert str(path) in caught.value.message
     assert reason in caught.value.message
+
+
+def test_no_token_comes_from_mixed_weights(tmp_path: Path) -> None:
+    """A file that is written to under the model ends the engine at the next step; one that is exchanged does not."""
+    path = tmp_path / "model.gguf"
+    shutil.copy(smollm2_path(), path)
+    engine = llama_load.load(options(path), quiet)
+    try:
+        bench = Bench(engine)
+        before = bench.text("The bees")
+        shutil.copy(path, tmp_path / "other.gguf")
+        path.unlink()
+        (tmp_path / "other.gguf").rename(path)
+        assert bench.text("The bees") == before
+    finally:
+        engine.close()
+
+    engine = llama_load.load(options(path), quiet)
+    try:
+        bench = Bench(engine)
+        with path.open("r+b") as file:
+            file.seek(-4096, os.SEEK_END)
+            file.write(bytes(4096))
+        with pytest.raises(EngineFailedError, match="changed while it was in use"):
+            bench.text("The bees")
+    finally:
+        engine.close()
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

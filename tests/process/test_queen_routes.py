@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.gguf_files import write_gguf
 from tests.support.hives import KEY as HIVE_KEY
 from tests.support.hives import HiveProcess
+from tests.support.hub import Hub
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess, machine_with_fake, named, parsed, told
 from tests.support.waiting import eventually
@@ -137,6 +140,28 @@ def test_workers_are_started_listed_asked_and_stopped(machine: Machine) -> None:
     status, error = queen.refused("POST", "/v2/workers/shutdown", {"worker_id": worker["worker_id"]})
     assert (status, error["code"]) == (404, "WORKER_NOT_FOUND")
     assert queen.refused("GET", "/v2/workers/list?node=barn")[1]["code"] == "NODE_NOT_FOUND"
+
+
+def test_the_first_pull_after_a_start_knows_the_catalog(machine: Machine, tmp_path: Path) -> None:
+    """A catalog that is slow to be opened is not taken for an empty one; what was chosen of a repository is told."""
+    with Hub() as hub:
+        hub.add("bees/tiny-GGUF", "tiny-Q5_K_M.gguf", write_gguf(tmp_path / "m.gguf", size=100_000).read_bytes())
+        machine.env |= hub.environ(tmp_path)
+        body = {"node": "localhost", "model": "hf:bees/tiny-GGUF"}
+        queen = QueenProcess(machine)
+        with queen.streaming("/v2/models/download", body) as stream:
+            first = told(list(stream))
+        queen.running.signal(signal.SIGTERM)
+        queen.running.wait(20)
+        queen = QueenProcess(machine)
+        with queen.streaming("/v2/models/download", body) as stream:
+            second = told(list(stream))
+
+    assert "taking tiny-Q5_K_M.gguf, because bees/tiny-GGUF has no Q4_K_M" in first
+    assert "is not in the catalog, downloading it" in first
+    assert "downloaded and added to the catalog" in first
+    assert "found in the catalog" in second
+    assert "download" not in second
 
 
 def test_models_are_fetched_shown_and_removed(machine: Machine) -> None:

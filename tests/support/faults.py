@@ -46,6 +46,32 @@ class Truncated:
 
 
 @dataclass(frozen=True, slots=True)
+class Earlier:
+    """Answer a Range with 206 and more than was asked for: from *by* bytes before it on; 0 means from the beginning."""
+
+    by: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Answer a Range with 206 and less than was asked for: from *by* bytes after its beginning on."""
+
+    by: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyTheRest:
+    """Answer a Range with 200 and what was asked for, as if that were the whole file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """Refuse the address that the file's own led to, as a file host does whose signature is over."""
+
+    status: int = 403
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Answer with this HTTP status: 401, 403, 404, 429, 500, 503...; *error_code* is the hub's X-Error-Code."""
 
@@ -54,4 +80,4 @@ class Status:
     retry_after_s: int | None = None
 
 
-Fault = Reset | Cut | Stall | Slow | WrongBytes | Truncated | Status
+Fault = Reset | Cut | Stall | Slow | WrongBytes | Truncated | Earlier | Later | OnlyTheRest | Expired | Status

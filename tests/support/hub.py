@@ -30,7 +30,20 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
-from tests.support.faults import Cut, Fault, Reset, Slow, Stall, Status, Truncated, WrongBytes
+from tests.support.faults import (
+    Cut,
+    Earlier,
+    Expired,
+    Fault,
+    Later,
+    OnlyTheRest,
+    Reset,
+    Slow,
+    Stall,
+    Status,
+    Truncated,
+    WrongBytes,
+)
 
 __all__ = ["Cut", "Fault", "Hub", "Reset", "Seen", "Slow", "Stall", "Status", "Truncated", "WrongBytes"]
 
@@ -68,6 +81,7 @@ class _Repo:
     commit: str
     token: str | None
     gated: bool
+    tags: set[str] = field(default_factory=set)
     files: dict[str, _File] = field(default_factory=dict)
 
 
@@ -122,6 +136,10 @@ class Hub:
         sha256 = hashlib.sha256(content).hexdigest()
         self._repo(repo).files[path] = _File(content, sha256, lfs)
         return sha256
+
+    def tag(self, repo: str, name: str) -> None:
+        """Give a repository, as it is, a further revision."""
+        self._repo(repo).tags.add(name)
 
     def protect(self, repo: str, *, token: str, gated: bool = False) -> None:
         """Ask for *token*; a *gated* repository says so, a private one pretends not to be there."""
@@ -203,7 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.server.hub
 
     def _route(self, path: str) -> None:
-        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
+        if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/(.+))?", path):
             self._info(found[1], found[2])
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?(.*)", path):
             self._tree(found[1], found[2], found[3])
@@ -225,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._error(403 if token else 401, "GatedRepo", f"Access to model {name} is restricted.")
             else:
                 self._error(404 if token else 401, "RepoNotFound", "Repository not found")
-        elif revision not in (None, "main", repo.commit):
+        elif revision not in (None, "main", repo.commit, *repo.tags):
             self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         else:
             return repo
@@ -318,6 +336,16 @@ class _Handler(BaseHTTPRequestHandler):
                 content = content[:-1] + bytes([content[-1] ^ 0xFF])
             case Truncated(at):
                 content = content[: int(len(content) * at)]
+            case Expired(refusal):
+                self._answer(refusal, b"<Error>ExpiredToken</Error>", {})
+                return
+            case Earlier() | Later() if status == 206:
+                start = fault_start(fault, start)
+                content = file.content[start:end]
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(file.content)}"
+            case OnlyTheRest():
+                status = 200
+                headers.pop("Content-Range", None)
         self._head(status, headers, len(content))
         if self.command == "GET":
             self._body(content, fault)
@@ -380,6 +408,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server calls
         """Keep quiet: `Hub.requests` is the log."""
+
+
+def fault_start(fault: Earlier | Later, asked: int) -> int:
+    """Give where an answer begins that should begin at *asked*."""
+    match fault:
+        case Earlier(by):
+            return max(asked - by, 0) if by else 0
+        case Later(by):
+            return asked + by
 
 
 def _oid(file: _File) -> str:

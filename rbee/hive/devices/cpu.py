@@ -1,4 +1,4 @@
-"""Detect the CPU: it is always there, and its memory is the machine's."""
+"""Detect the CPU: it is always there, and its memory is the machine's, or what of it this process may use."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import psutil
 
+from rbee import resource_limits
 from rbee.contracts.devices import Backend, Device
 
 
 def detect() -> Device:
     """Read how much memory there is and how much of it a new process could have."""
     memory = psutil.virtual_memory()
-    return Device(
-        backend=Backend.CPU, index=0, name=_name(), total_bytes=int(memory.total), free_bytes=int(memory.available)
-    )
+    total, free = int(memory.total), int(memory.available)
+    limit = resource_limits.memory_limit()
+    if limit is not None:
+        total, free = min(total, limit.total), min(free, limit.free)
+    return Device(backend=Backend.CPU, index=0, name=_name(), total_bytes=total, free_bytes=free)
 
 
 def _name() -> str:

@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from rbee.config.paths import storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.references import shown_reference
@@ -24,7 +26,7 @@ from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
 
 if TYPE_CHECKING:
-    from rbee.hive.models.catalog_table import CatalogTable
+    from rbee.hive.models.catalog_table import CatalogRow, CatalogTable
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -70,7 +72,7 @@ class Catalog:
         self._on_change = on_change
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalog")
         self._table: CatalogTable | None = None
-        self._known: dict[str, tuple[CatalogEntry, int]] = {}
+        self._known: dict[str, CatalogRow] = {}
         self._peaks: dict[str, int] = {}
         self._wanted = False
         self._until_wanted: list[Callable[[], bool]] = []
@@ -96,9 +98,20 @@ class Catalog:
             ErrorCode.MODEL_NOT_FOUND, f"There is no model '{shown}' in the catalog.", details={"model": shown}
         )
 
-    async def put(self, entry: CatalogEntry) -> None:
-        """Store a model whose file is whole and in place."""
-        await self._run(lambda: self._put(entry))
+    async def digests(self, reference: str) -> tuple[str, ...]:
+        """Return the SHA-256 of each file of a model as it was cataloged; empty where that is not known."""
+        await self._run(self._opened)
+        known = self._known.get(reference)
+        return () if known is None else known.digests
+
+    async def put(self, entry: CatalogEntry, digests: Sequence[str] = ()) -> None:
+        """Store a model whose files are whole and in place, with the SHA-256 of each."""
+        await self._run(lambda: self._put(entry, tuple(digests)))
+        self._on_change()
+
+    async def confirm(self, entry: CatalogEntry, digests: Sequence[str]) -> None:
+        """Note that the files of a model are what they were; a database that cannot store it now is logged."""
+        await self._run(lambda: self._confirm(entry, tuple(digests)))
         self._on_change()
 
     def put_soon(self, entry: CatalogEntry) -> None:
@@ -128,16 +141,17 @@ class Catalog:
         await self._run(lambda: self._remove(entry, with_files=with_files))
         self._on_change()
 
+    async def remove_files(self, path: str) -> None:
+        """Delete the files of a model that lies at *path*, unless a row uses them."""
+        await self._run(lambda: self._remove_files(path))
+
     async def close(self) -> None:
         """Store what is pending and close the database."""
         if self._until_wanted:
             try:
                 await self._run(self._opened)
             except RbeeError as error:
-                log.error(
-                    "the catalog could not store a row",
-                    extra={"fields": {"code": error.code.value, "reason": error.message}},
-                )
+                _log_not_stored(error)
         if self._table is not None:
             await self._run(self._table.close)
         self._thread.shutdown(wait=False)
@@ -158,7 +172,7 @@ class Catalog:
             from rbee.hive.models.catalog_table import CatalogTable
 
             table = CatalogTable(self._url)
-            self._known = {entry.reference: (entry, modified_ns) for entry, modified_ns in table.all()}
+            self._known = {row.entry.reference: row for row in table.all()}
             self._peaks = table.peaks()
             self._table = table
             waiting, self._until_wanted = self._until_wanted, []
@@ -168,25 +182,29 @@ class Catalog:
 
     def _all(self) -> list[CatalogEntry]:
         self._opened()
-        return [_compared(entry, modified) for _, (entry, modified) in sorted(self._known.items())]
+        return [_compared(row) for _, row in sorted(self._known.items())]
 
     def _find(self, reference: str) -> CatalogEntry | None:
         self._opened()
         known = self._known.get(reference)
-        return None if known is None else _compared(*known)
+        return None if known is None else _compared(known)
 
-    def _put(self, entry: CatalogEntry) -> None:
+    def _put(self, entry: CatalogEntry, digests: tuple[str, ...] = ()) -> None:
+        row = _row_now(entry, digests)
+        self._opened().put(row)
+        self._known[entry.reference] = row
+
+    def _confirm(self, entry: CatalogEntry, digests: tuple[str, ...]) -> None:
         table = self._opened()
-        modified_ns = Path(entry.local_path).stat().st_mtime_ns
-        table.put(entry, modified_ns)
-        self._known[entry.reference] = (entry, modified_ns)
+        row = self._known[entry.reference] = _row_now(entry, digests)
+        _tried(lambda: table.put(row))
 
     def _put_if_new(self, entry: CatalogEntry) -> bool:
         self._opened()
         known = self._known.get(entry.reference)
         if known is not None:
-            as_known = entry.model_copy(update={"downloaded_at_unix": known[0].downloaded_at_unix})
-            now = _compared(*known)
+            as_known = entry.model_copy(update={"downloaded_at_unix": known.entry.downloaded_at_unix})
+            now = _compared(known)
             if as_known == now:
                 return False
             log.warning("a model's file differs from the catalog", extra={"fields": {"problem": now.problem}})
@@ -204,49 +222,74 @@ class Catalog:
         if stored.cancelled():
             return
         error = stored.exception()
-        if isinstance(error, RbeeError):
-            log.error(
-                "the catalog could not store a row",
-                extra={"fields": {"code": error.code.value, "reason": error.message}},
-            )
+        if isinstance(error, RbeeError | OSError):
+            _log_not_stored(error)
         elif stored.result():
             self._on_change()
 
     def _remove(self, entry: CatalogEntry, *, with_files: bool) -> None:
-        self._opened().remove(entry.id)
+        table = self._opened()
+        if with_files:  # first: on a full disk only that makes room for the change of the database
+            self._remove_files(entry.local_path, besides=entry.reference)
+        table.remove(entry.id)
         self._known.pop(entry.reference, None)
-        shared = any(other.local_path == entry.local_path for other, _ in self._known.values())
-        if with_files and not shared:
-            for part in parts_of(Path(entry.local_path)):
+
+    def _remove_files(self, path: str, *, besides: str | None = None) -> None:
+        """Delete the files of the model at *path*, unless a row uses them, other than that of *besides*."""
+        if any(row.entry.local_path == path for name, row in self._known.items() if name != besides):
+            return
+        for part in parts_of(Path(path)):
+            if part.is_dir() and not part.is_symlink():  # no download made that
+                log.warning("a folder lies where a model was", extra={"fields": {"path": str(part)}})
+                continue
+            try:
                 part.unlink(missing_ok=True)
+            except OSError as error:
+                raise storage_error(error, part) from error
 
 
-def _log_not_stored(error: RbeeError) -> None:
-    fields = {"code": error.code.value, "reason": error.message}
-    log.error("the catalog could not store a row", extra={"fields": fields})
+def _row_now(entry: CatalogEntry, digests: tuple[str, ...]) -> CatalogRow:
+    """Return the row of a model whose files are as they are now."""
+    from rbee.hive.models.catalog_table import CatalogRow
+
+    modified_ns = _modified_ns([part.stat() for part in parts_of(Path(entry.local_path))])
+    return CatalogRow(entry, modified_ns, digests or ((entry.sha256,) if entry.sha256 else ()))
 
 
-def _tried(work: Callable[[], bool]) -> None:
+def _tried(work: Callable[[], object]) -> None:
     try:
         work()
     except (RbeeError, OSError) as error:
-        log.error("the catalog could not store a row", extra={"fields": {"reason": str(error)}})
+        _log_not_stored(error)
 
 
-def _compared(entry: CatalogEntry, modified_ns: int) -> CatalogEntry:
-    """Return *entry* with what is wrong with its file, if anything is."""
-    size = 0
+def _log_not_stored(error: RbeeError | OSError) -> None:
+    log.error("the catalog could not store a row", extra={"fields": {"reason": str(error)}})
+
+
+def _compared(row: CatalogRow) -> CatalogEntry:
+    """Return the entry of *row* with what is wrong with its files, if anything is."""
+    entry = row.entry
+    found = []
     for part in parts_of(Path(entry.local_path)):
         try:
-            info: Any = part.stat()
+            found.append(part.stat())
         except OSError as error:
             missing = isinstance(error, FileNotFoundError | NotADirectoryError)
             problem = f"{part} is gone" if missing else f"{part} cannot be read: {error.strerror}"
             return entry.model_copy(update={"problem": problem})
-        size += info.st_size
+    size = sum(info.st_size for info in found)
     if size != entry.size_bytes:
         problem = f"{entry.local_path} has changed: {size} bytes long, cataloged with {entry.size_bytes}"
         return entry.model_copy(update={"problem": problem})
-    if Path(entry.local_path).stat().st_mtime_ns != modified_ns:
+    if _modified_ns(found) != row.modified_ns:
         return entry.model_copy(update={"problem": f"{entry.local_path} has changed since it was cataloged"})
     return entry
+
+
+def _modified_ns(parts: Sequence[os.stat_result]) -> int:
+    """Return when the file of a model was last changed; for a split one, a number that a change of any part changes."""
+    if len(parts) == 1:
+        return parts[0].st_mtime_ns
+    times = " ".join(str(part.st_mtime_ns) for part in parts)
+    return int.from_bytes(hashlib.sha256(times.encode()).digest()[:7])

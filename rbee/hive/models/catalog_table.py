@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
+from rbee.config.database_errors import database_error
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry
 from rbee.errors import RbeeError
@@ -32,6 +34,13 @@ MODELS: Final = sa.Table(
     # Not in lists: when the file was last changed, to detect that it was.
     sa.Column("modified_ns", sa.BigInteger, nullable=False),
 )
+# The checksums of the parts of split models, the first part first, with spaces between.
+PARTS: Final = sa.Table(
+    "model_parts",
+    _METADATA,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("sha256", sa.Text, nullable=False),
+)
 # The most memory that each load took, for the next estimate.
 LOADS: Final = sa.Table(
     "loads",
@@ -48,34 +57,59 @@ LOADS: Final = sa.Table(
 )
 
 
+class CatalogRow(NamedTuple):
+    """A model as it was when it was cataloged.
+
+    `modified_ns` tells a change of its files, and `digests` are their SHA-256, the first part first; empty where they
+    are not known.
+    """
+
+    entry: CatalogEntry
+    modified_ns: int
+    digests: tuple[str, ...] = ()
+
+
 class CatalogTable:
-    """The rows of one database. Every method raises RbeeError STATE_CORRUPT where the database is not usable."""
+    """The rows of one database.
+
+    Every method raises RbeeError: DISK_FULL, PERMISSION_DENIED, or STATE_CORRUPT where the database is not usable.
+    """
 
     def __init__(self, url: str) -> None:
         self._redactor = Redactor(secrets_in_url(url))
         self._name = "at models_db"
+        self._file: Path | None = None
         with self._explained():
-            self._name = self._redactor.clean(sa.make_url(url).render_as_string(hide_password=True))
+            parsed = sa.make_url(url)
+            self._name = self._redactor.clean(parsed.render_as_string(hide_password=True))
+            if parsed.get_backend_name() == "sqlite" and parsed.database:
+                self._file = Path(parsed.database)
             self._engine = sa.create_engine(url)
             _METADATA.create_all(self._engine)
 
-    def all(self) -> list[tuple[CatalogEntry, int]]:
-        """Return every row with the time its file was last changed, in nanoseconds."""
+    def all(self) -> list[CatalogRow]:
+        """Return every row."""
         with self._explained(), self._engine.connect() as connection:
+            parts = {str(row[0]): str(row[1]) for row in connection.execute(sa.select(PARTS.c.id, PARTS.c.sha256))}
             rows = connection.execute(sa.select(MODELS)).mappings().all()
-            return [_entry(dict(row)) for row in rows]
+            return [_row(dict(row), parts.get(row["id"])) for row in rows]
 
-    def put(self, entry: CatalogEntry, modified_ns: int) -> None:
+    def put(self, row: CatalogRow) -> None:
         """Store a row, replacing the one of the same id."""
-        values = {**entry.model_dump(mode="json", exclude={"problem"}), "modified_ns": modified_ns}
+        entry = row.entry
+        values = {**entry.model_dump(mode="json", exclude={"problem"}), "modified_ns": row.modified_ns}
         with self._explained(), self._engine.begin() as connection:
-            connection.execute(sa.delete(MODELS).where(MODELS.c.id == entry.id))
+            for table in (MODELS, PARTS):
+                connection.execute(sa.delete(table).where(table.c.id == entry.id))
             connection.execute(sa.insert(MODELS).values(**values))
+            if len(row.digests) > 1:
+                connection.execute(sa.insert(PARTS).values(id=entry.id, sha256=" ".join(row.digests)))
 
     def remove(self, model_id: str) -> None:
         """Delete a row."""
         with self._explained(), self._engine.begin() as connection:
-            connection.execute(sa.delete(MODELS).where(MODELS.c.id == model_id))
+            for table in (MODELS, PARTS):
+                connection.execute(sa.delete(table).where(table.c.id == model_id))
 
     def peaks(self) -> dict[str, int]:
         """Return the most bytes that each load took, by the id of the loaded model."""
@@ -109,6 +143,8 @@ class CatalogTable:
         try:
             yield
         except DatabaseError as error:
+            if (sound := database_error(error.orig, f"the model catalog {self._name}", self._file)) is not None:
+                raise sound from error
             raise RbeeError(
                 ErrorCode.STATE_CORRUPT,
                 f"The model catalog {self._name} cannot be used: {self._redactor.clean(str(error.orig))}.",
@@ -127,6 +163,8 @@ class CatalogTable:
             ) from error
 
 
-def _entry(row: dict[str, Any]) -> tuple[CatalogEntry, int]:
-    modified_ns = int(row.pop("modified_ns"))
-    return CatalogEntry.model_validate(row), modified_ns
+def _row(values: dict[str, Any], parts: str | None) -> CatalogRow:
+    modified_ns = int(values.pop("modified_ns"))
+    entry = CatalogEntry.model_validate(values)
+    digests = tuple(parts.split()) if parts else (entry.sha256,) if entry.sha256 else ()
+    return CatalogRow(entry, modified_ns, digests)

@@ -20,6 +20,8 @@ _SMOOTHING: Final = 0.3
 class Download:
     """One download: its latest progress, the task that runs it, and who waits for it.
 
+    `remark` is what whoever waits should know of it, such as the file that was chosen.
+
     Args:
         grace_s: how long it goes on after the last who waited for it has left.
     """
@@ -29,6 +31,7 @@ class Download:
         self.waits = waits
         self.progress = DownloadProgress(stage="queued")
         self.retries = 0
+        self.remark: str | None = None
         self._task: asyncio.Task[CatalogEntry] | None = None
         self._clock = clock
         self._changed = asyncio.Event()
@@ -131,8 +134,8 @@ class Download:
                     waiting.cancel()
 
     def show(self, progress: DownloadProgress) -> None:
-        """Set the progress and wake the watchers."""
-        self.progress = progress
+        """Set the progress, with the remark that there is, and wake the watchers."""
+        self.progress = progress if self.remark is None else progress.model_copy(update={"remark": self.remark})
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -13,15 +13,18 @@ from rbee.client.retry import DOWNLOAD
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress, RunningDownload
 from rbee.errors import RbeeError
-from rbee.gguf.header import GgufHeader
+from rbee.gguf.header import GgufHeader, parts_of
 from rbee.hive.models import local_sources
 from rbee.hive.models.catalog import Catalog, model_id
 from rbee.hive.models.download import Download, count_outcome
 from rbee.hive.models.fetching import FileFetcher
+from rbee.hive.models.file_selection import explain_choice
 from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.limits import DownloadLimits
 from rbee.hive.models.part_sweep import expired_parts
+from rbee.hive.models.partial_file import has_content, moved_to
 from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
+from rbee.hive.models.remote import RemoteFile
 
 log = logging.getLogger(__name__)
 
@@ -179,23 +182,35 @@ class Downloads:
 
     async def _obtain(self, ref: HubRef | UrlRef, download: Download) -> CatalogEntry:
         known = await self._catalog.find(ref.canonical)
-        if known is not None and known.problem is None:
-            return known
+        if known is not None:
+            if known.problem is None:
+                return known
+            log.warning("a model's file differs from the catalog", extra={"fields": {"problem": known.problem}})
+            if (unchanged := await self._unchanged(known, download)) is not None:
+                return unchanged
         with count_outcome():
             return await self._download(ref, download, known)
 
-    async def _download(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
-        """Download a model that is not here, or whose file differs from the *known* row."""
-        if isinstance(ref, UrlRef):
-            files = local_sources.plan_url(ref)
-        else:
-            from rbee.hive.models import hub
+    async def _unchanged(self, known: CatalogEntry, download: Download) -> CatalogEntry | None:
+        """Return the row of a model whose files have the bytes that they had, though they were copied or touched.
 
-            files = await self._fetcher.retrying(download, lambda: hub.plan(ref, self._limits.allowed))
-        if known is not None:
-            log.warning("a model's file differs from the catalog", extra={"fields": {"problem": known.problem}})
-            await self._catalog.remove(known, with_files=True)
-        paths, sha256 = await self._fetcher.fetch(download, files)
+        They may lie in another home than the row says: then that was moved here.
+        """
+        digests = await self._catalog.digests(known.reference)
+        download.restage(stage="verifying")
+        path = Path(known.local_path)
+        for place in dict.fromkeys((path, moved_to(self._folder, path))):
+            if await asyncio.to_thread(has_content, parts_of(place), digests):
+                entry = known.model_copy(update={"local_path": str(place), "problem": None})
+                await self._catalog.confirm(entry, digests)
+                log.info("the model's bytes are those of the catalog", extra={"fields": {"path": str(place)}})
+                return entry
+        return None
+
+    async def _download(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
+        """Download a model that is not here, or whose files differ from the *known* row, which stay until then."""
+        files = local_sources.plan_url(ref) if isinstance(ref, UrlRef) else await self._plan(ref, download, known)
+        paths, digests = await self._fetcher.fetch(download, files, doubted=known is not None)
         try:
             header = await self._headers.check(paths[0])
         except RbeeError as error:
@@ -203,9 +218,33 @@ class Downloads:
                 for path in paths:
                     path.unlink(missing_ok=True)
             raise
-        entry = self._entry(ref, paths[0], header, sha256)
-        await self._catalog.put(entry)
+        entry = self._entry(ref, paths[0], header, digests[0])
+        await self._catalog.put(entry, digests)
+        if known is not None and known.local_path != entry.local_path and self._owns(known):
+            await self._catalog.remove_files(known.local_path)
         return entry
+
+    async def _plan(self, ref: HubRef, download: Download, known: CatalogEntry | None) -> list[RemoteFile]:
+        """Return the files that the hub has; where it does not answer, those that were fetched from it before."""
+        from rbee.hive.models import hub
+
+        try:
+            files = await self._fetcher.retrying(download, lambda: hub.plan(ref, self._limits.allowed))
+        except RbeeError as error:
+            if known is not None or error.code is not ErrorCode.DOWNLOAD_FAILED:
+                raise
+            try:
+                files = await asyncio.to_thread(local_sources.plan_fetched, ref, self._folder)
+            except RbeeError:
+                raise error from None
+        # Relative to the repository, as the reference has them.
+        download.remark = explain_choice(ref, [file.path.removeprefix(f"{ref.folder}/") for file in files])
+        log.info("files chosen", extra={"fields": {"model": ref.canonical, "choice": download.remark}})
+        return files
+
+    def _owns(self, entry: CatalogEntry) -> bool:
+        """Return whether the files of *entry* lie in this home: one that was copied may name those of another."""
+        return Path(entry.local_path).is_relative_to(self._folder)
 
     def _entry(self, ref: ModelRef, path: Path, header: GgufHeader, sha256: str | None) -> CatalogEntry:
         return CatalogEntry(

@@ -15,7 +15,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.hive.models.download import Download
 from rbee.hive.models.limits import DownloadLimits
-from rbee.hive.models.partial_file import PartialFile, sha256_of
+from rbee.hive.models.partial_file import PartialFile, check_place, sha256_of
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile
 from rbee.hive.models.source_guard import SourceGuard, with_hub
 
@@ -37,18 +37,29 @@ class FileFetcher:
         """Return the files that downloads are at work on."""
         return {path for path, users in self._active.items() if users}
 
-    async def fetch(self, download: Download, files: list[RemoteFile]) -> tuple[list[Path], str]:
-        """Download all *files* that are not here yet; return their paths and the sha256 of the first."""
+    async def fetch(
+        self, download: Download, files: list[RemoteFile], *, doubted: bool = False
+    ) -> tuple[list[Path], list[str]]:
+        """Download all *files* that are not here yet; return their paths and the SHA-256 of each.
+
+        What is here and differs is replaced once the new file is whole, and not before. Where it is *doubted*, a file
+        whose SHA-256 its source does not tell counts as different.
+        """
         from rbee.hive.models import transfer  # imports httpx, which a start without a download does not need
 
         targets = [self._folder / file.path for file in files]
         total = sum(file.size for file in files if file.size) if all(file.size for file in files) else None
         before = 0
-        digest = ""
+        digests = []
         guard = SourceGuard(with_hub(self._limits.allowed), files[0].url)
         async with self._reserved(targets), transfer.new_client(guard, self._limits.stall_s) as client:
+            present = {
+                target: await asyncio.to_thread(self._find, target, file, doubted=doubted)
+                for file, target in zip(files, targets, strict=True)
+            }
             if total is not None:
-                await asyncio.to_thread(self._check_space, files, targets)
+                missing = [pair for pair in zip(files, targets, strict=True) if present[pair[1]] is None]
+                await asyncio.to_thread(self._check_space, missing)
             for file, target in zip(files, targets, strict=True):
                 shown_before, alone = before, len(files) == 1
 
@@ -57,12 +68,10 @@ class FileFetcher:
 
                 part = PartialFile(target)
                 attempt = transfer.Transfer(file, part, self._limits.space, self._limits.max_bytes - before, on_bytes)
-                found = await asyncio.to_thread(_present, target, file)
-                if found is None:
-                    found = await self._fetch_one(download, file, part, partial(attempt.run, client))
-                digest = digest or found
+                found = present[target]
+                digests.append(found or await self._fetch_one(download, file, part, partial(attempt.run, client)))
                 before += (await asyncio.to_thread(target.stat)).st_size
-        return targets, digest
+        return targets, digests
 
     async def retrying(self, download: Download, work: Callable[[], Awaitable[T]]) -> T:
         """Do *work*, again after each temporary failure while the download has retries left."""
@@ -130,8 +139,18 @@ class FileFetcher:
             if targets[0] not in self._active:
                 del self._locks[targets[0]]
 
-    def _check_space(self, files: list[RemoteFile], targets: list[Path]) -> None:
-        missing = [(file, target) for file, target in zip(files, targets, strict=True) if not target.exists()]
+    def _find(self, target: Path, file: RemoteFile, *, doubted: bool) -> str | None:
+        """Return the SHA-256 of a file that is here and is what its source has; None for any other.
+
+        Raises RbeeError STATE_CORRUPT where something else lies in its place.
+        """
+        check_place(target, self._folder)
+        if not target.exists() or (doubted and file.sha256 is None):
+            return None
+        found = sha256_of(target)
+        return found if file.sha256 in (None, found) else None
+
+    def _check_space(self, missing: list[tuple[RemoteFile, Path]]) -> None:
         needed = sum((file.size or 0) - PartialFile(target).size() for file, target in missing)
         self._limits.space.check(self._folder, needed)
 
@@ -150,14 +169,3 @@ class FileFetcher:
         except OSError as error:
             raise self._limits.space.error(error, part.target) from error
         return found
-
-
-def _present(target: Path, file: RemoteFile) -> str | None:
-    """Return the sha256 of a file that is here already; remove one whose sha256 is wrong."""
-    if not target.exists():
-        return None
-    found = sha256_of(target)
-    if file.sha256 in (None, found):
-        return found
-    target.unlink()
-    return None

@@ -44,7 +44,7 @@ def answer(paths: list[Path]) -> dict[str, Any]:
     try:
         return {"facts": read_parts(paths)}
     except HeaderError as error:
-        return {"invalid": error.reason}
+        return {"invalid": error.reason, "hint": error.hint}
     except MemoryError:
         return {"invalid": f"reading its header takes more than {MEMORY_BYTES // 1024**2} MB"}
     except OSError as error:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import rbee
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader, Part, invalid_header, present_parts, read_header, unreadable
+from rbee.gguf.reader import OTHER_FILE
 from rbee.hive.child_process import run_child
 
 LIMIT_S: Final = 30.0
@@ -59,7 +60,7 @@ class HeaderReader:
         if "facts" not in answer:
             if "unreadable" in answer:
                 raise unreadable(path, str(answer["unreadable"]))
-            raise invalid_header(path, str(answer.get("invalid")))
+            raise invalid_header(path, str(answer.get("invalid")), str(answer.get("hint", OTHER_FILE)))
         self._checked[parts] = GgufHeader.of(answer["facts"])
         while len(self._checked) > REMEMBERED:
             del self._checked[next(iter(self._checked))]

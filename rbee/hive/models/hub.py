@@ -49,7 +49,7 @@ def _plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
     if is_offline_mode():
         raise RbeeError(
             ErrorCode.DOWNLOAD_FAILED,
-            f"hf:{ref.repo} cannot be looked up: HF_HUB_OFFLINE is set for the hive.",
+            f"{ref.place} is not here and cannot be looked up: HF_HUB_OFFLINE is set for the hive.",
             hint="Unset it, or use a model that is in the catalog.",
         )
     endpoint = os.environ.get("HF_ENDPOINT") or None
@@ -57,10 +57,10 @@ def _plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
     token = get_token()
     try:
         api = HfApi(endpoint=endpoint, token=token, library_name="rbee", library_version=__version__)
-        info = api.model_info(ref.repo, files_metadata=True, timeout=METADATA_TIMEOUT_S)
+        info = api.model_info(ref.repo, revision=ref.revision, files_metadata=True, timeout=METADATA_TIMEOUT_S)
     except HfHubHTTPError as error:
         response = error.response
-        raise http_error(response.status_code, f"hf:{ref.repo}", response.headers.get("Retry-After")) from error
+        raise http_error(response.status_code, ref.place, response.headers.get("Retry-After"), on_hub=True) from error
     except httpx2.TooManyRedirects as error:
         raise too_many_redirects(endpoint or PUBLIC_HUB) from error
     except (httpx2.RequestError, OSError) as error:
@@ -72,14 +72,15 @@ def _plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
     planned = []
     for name in choose_files(ref, list(files)):
         if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
-            raise RbeeError(ErrorCode.MODEL_NOT_FOUND, f"hf:{ref.repo} names a file outside of itself: {name}.")
+            raise RbeeError(ErrorCode.MODEL_NOT_FOUND, f"{ref.place} names a file outside of itself: {name}.")
         file = files[name]
         planned.append(
             RemoteFile(
                 url=hf_hub_url(ref.repo, name, revision=info.sha, endpoint=endpoint),
-                path=f"hf/{ref.repo}/{name}",
+                path=f"{ref.folder}/{name}",
                 size=file.size,
                 sha256=file.lfs.sha256 if file.lfs else None,
+                on_hub=True,
                 headers=headers,
             )
         )

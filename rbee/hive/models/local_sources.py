@@ -12,7 +12,8 @@ from urllib.parse import unquote, urlsplit
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.references import is_masked
 from rbee.errors import RbeeError
-from rbee.hive.models.reference import FileRef, PackageRef, UrlRef
+from rbee.hive.models.file_selection import choose_files
+from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef
 from rbee.hive.models.remote import RemoteFile
 
 
@@ -49,6 +50,16 @@ def locate_package(ref: PackageRef) -> Path:
         details={"model": ref.canonical, "available": present},
         param="model",
     )
+
+
+def plan_fetched(ref: HubRef, folder: Path) -> list[RemoteFile]:
+    """Return the files that *ref* means among those that were fetched before into *folder*, that of the models.
+
+    Raises RbeeError MODEL_NOT_FOUND. Blocking.
+    """
+    own = folder / ref.folder
+    names = [str(path.relative_to(own)) for path in own.rglob("*") if path.is_file()]
+    return [RemoteFile(url=ref.place, path=f"{ref.folder}/{name}") for name in choose_files(ref, names)]
 
 
 def plan_url(ref: UrlRef) -> list[RemoteFile]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from rbee.config.atomic_write import atomic_write
+from rbee.contracts.errors import ErrorCode
+from rbee.errors import RbeeError
 
 SYNC_BYTES: Final = 8 * 1024 * 1024
 PART: Final = ".part"
@@ -80,6 +83,12 @@ class PartialFile:
                 self._unsynced = 0
                 self._write_note(self.version(), self.size())
 
+    def cut(self, size: int) -> int:
+        """Cut what is there back to *size* bytes, which are then what is on the disk; return that."""
+        os.truncate(self._part, size)
+        self._write_note(self.version(), size)
+        return size
+
     def sha256(self) -> str:
         """Return the SHA-256 of what is there."""
         return sha256_of(self._part)
@@ -107,12 +116,40 @@ class PartialFile:
             self.discard()
 
 
+def check_place(target: Path, folder: Path) -> None:
+    """Raise RbeeError STATE_CORRUPT where *target*, a file below *folder*, cannot be: something else lies there."""
+    files = [target.with_name(target.name + end) for end in ("", PART, NOTE)]
+    wrong = [f"{path} is not a file" for path in files if path.exists() and not path.is_file()]
+    folders = [path for path in target.parents if path.is_relative_to(folder)]
+    wrong += [f"{path} is not a folder" for path in folders if path.exists() and not path.is_dir()]
+    if wrong:
+        raise RbeeError(
+            ErrorCode.STATE_CORRUPT,
+            f"{target.name} cannot be downloaded to its place: {wrong[-1]}.",
+            details={"path": wrong[-1].rpartition(" is not a ")[0]},
+            hint="Move it away, then try again.",
+        )
+
+
 def boot_id() -> str:
     """Return the id of this boot of the machine; empty where the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def moved_to(folder: Path, path: Path) -> Path:
+    """Return where *path*, below another folder of the name of *folder*, is if that was moved to *folder*."""
+    parents = [parent for parent in path.parents if parent.name == folder.name]
+    return folder / path.relative_to(parents[0]) if parents else path
+
+
+def has_content(paths: Sequence[Path], digests: Sequence[str]) -> bool:
+    """Return whether the files at *paths* are there with these SHA-256. Blocking."""
+    if len(paths) != len(digests) or not all(path.is_file() for path in paths):
+        return False
+    return all(sha256_of(path) == digest for path, digest in zip(paths, digests, strict=True))
 
 
 def sha256_of(path: Path) -> str:

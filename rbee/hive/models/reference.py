@@ -1,6 +1,6 @@
 """Parse model references; a pure function of the text.
 
-Forms: `hf:org/repo[:quant or file]`, `file:///path/model.gguf`, `https://host/x.gguf[#sha256=...]`,
+Forms: `hf:org/repo[@revision][:quant or file]`, `file:///path/model.gguf`, `https://host/x.gguf[#sha256=...]`,
 `package:<python package>/<file>`. Aliases are resolved before a reference gets here.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -16,9 +16,10 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import Provider
 from rbee.contracts.references import shown_reference
 from rbee.errors import RbeeError
+from rbee.gguf.split import first_part
 
 ACCEPTED_FORMS: Final = (
-    "hf:org/repo[:quant or file]",
+    "hf:org/repo[@revision][:quant or file]",
     "file:///path/model.gguf",
     "https://host/x.gguf#sha256=...",
     "package:<python package>/<file>",
@@ -26,6 +27,7 @@ ACCEPTED_FORMS: Final = (
 )
 
 _HUB_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\Z")
+_REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
 _QUANT: Final = re.compile(r"[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*\Z")
 _PACKAGE: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*\Z", re.ASCII)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
@@ -33,18 +35,32 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class HubRef:
-    """A file of a repository on the hub; with neither *quant* nor *file*, the default quantisation."""
+    """A file of a repository on the hub; with neither *quant* nor *file*, the default quantisation.
+
+    *revision* is a branch, a tag or a commit; without one it is what the hub takes.
+    """
 
     repo: str
     quant: str | None = None
     file: str | None = None
+    revision: str | None = None
     provider: Provider = Provider.HF
 
     @property
     def canonical(self) -> str:
         """Return the canonical spelling of this reference."""
         choice = self.file or self.quant
-        return f"hf:{self.repo}:{choice}" if choice else f"hf:{self.repo}"
+        return f"{self.place}:{choice}" if choice else self.place
+
+    @property
+    def place(self) -> str:
+        """Return the part of the reference that names the repository and its revision."""
+        return f"hf:{self.repo}@{self.revision}" if self.revision else f"hf:{self.repo}"
+
+    @property
+    def folder(self) -> str:
+        """Return where its files lie below the folder of models."""
+        return f"hf/{self.repo}@{quote(self.revision, safe='')}" if self.revision else f"hf/{self.repo}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,25 +128,31 @@ def parse_reference(text: str) -> ModelRef:
 
 
 def _parse_hub(text: str, rest: str) -> HubRef:
-    repo, colon, choice = rest.partition(":")
+    place, colon, choice = rest.partition(":")
+    repo, at, revision = place.partition("@")
     names = repo.split("/")
     if len(names) != 2 or not all(_HUB_NAME.match(name) and ".." not in name for name in names):
         raise _invalid(text, "after hf: comes org/repo, two names of letters, digits, '.', '_' and '-'")
+    if at and (len(revision) > 200 or not _REVISION.match(revision) or ".." in revision):
+        raise _invalid(text, "after org/repo@ comes a branch, a tag or a commit")
+    ref = HubRef(repo, revision=revision or None)
     if not colon:
-        return HubRef(repo)
+        return ref
     if choice.lower().endswith(".gguf"):
-        return HubRef(repo, file=_relative_path(text, choice))
+        return replace(ref, file=first_part(_relative_path(text, choice)))
     if not _QUANT.match(choice):
         raise _invalid(text, "after org/repo: comes a quantisation such as Q4_K_M, or the name of a .gguf file")
-    return HubRef(repo, quant=choice.upper())
+    return replace(ref, quant=choice.upper())
 
 
 def _parse_file(text: str, rest: str) -> FileRef:
-    path = unquote(rest.removeprefix("//"))
-    if not rest.startswith("///") or "\0" in path:
-        raise _invalid(text, "a file needs three slashes and an absolute path: file:///path/model.gguf")
+    # One slash and three mean the same (RFC 8089); after two comes the name of a machine, and this is that one.
+    named = rest.startswith("//") and not rest.startswith("///")
+    path = unquote(rest.removeprefix("//localhost") if named else rest)
+    if not path.startswith("/") or (named and path.startswith("//")) or "\0" in path:
+        raise _invalid(text, "after file: comes an absolute path: file:///path/model.gguf")
     # POSIX lets two leading slashes mean something else; here they are a typing error.
-    return FileRef("/" + posixpath.normpath(path).lstrip("/"))
+    return FileRef("/" + first_part(posixpath.normpath(path)).lstrip("/"))
 
 
 def _parse_url(text: str) -> UrlRef:
@@ -156,7 +178,7 @@ def _parse_package(text: str, rest: str) -> PackageRef:
     package, slash, file = rest.partition("/")
     if not slash or not _PACKAGE.match(package):
         raise _invalid(text, "after package: comes the import name of a Python package, a slash and a file")
-    return PackageRef(package, _relative_path(text, file))
+    return PackageRef(package, first_part(_relative_path(text, file)))
 
 
 def _relative_path(text: str, path: str) -> str:

@@ -15,16 +15,22 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 MAX_RETRY_AFTER_S: Final = 300.0
+_SIGNED_HINT: Final = "A signed address is good for a time only: name a fresh one."
+_PLAIN_HINT: Final = "Name an address that needs no login; what is on the hub: hf:org/repo"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """One file to download into `path`, relative to the models folder; size and sha256 where they are known before."""
+    """One file to download into `path`, relative to the models folder; size and sha256 where they are known before.
+
+    `on_hub` says that its address is the hub's, which takes HF_TOKEN.
+    """
 
     url: str = field(repr=False)
     path: str
     size: int | None = None
     sha256: str | None = None
+    on_hub: bool = False
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
@@ -37,14 +43,22 @@ class BrokenTransferError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def http_error(status: int, what: str, retry_after: str | None) -> RbeeError | BrokenTransferError:
-    """Return the error for an HTTP status other than success."""
+def http_error(
+    status: int, what: str, retry_after: str | None, *, signed: bool = False, on_hub: bool = False
+) -> RbeeError | BrokenTransferError:
+    """Return the error for an HTTP status other than success.
+
+    Args:
+        signed: the address has a query, which may be a signature.
+        on_hub: it is the hub that answers, which takes HF_TOKEN.
+    """
     if status in (401, 403):
+        why = "it is gated or private, or there is no such model" if on_hub else "its server does not give it to us"
         return RbeeError(
             ErrorCode.MODEL_ACCESS_DENIED,
-            f"{what} was refused (HTTP {status}): it is gated or private, or there is no such model. "
-            "Set HF_TOKEN for the hive if you may use it.",
+            f"{what} was refused (HTTP {status}): {why}.",
             details={"status": status},
+            hint=None if on_hub else _SIGNED_HINT if signed else _PLAIN_HINT,
         )
     if status in (404, 410):
         return RbeeError(

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NoReturn, ParamSpec, TypeVar
 
 from rbee.client.web import httpx
 from rbee.contracts.errors import ErrorCode
@@ -23,6 +23,8 @@ from rbee.observe import metrics
 CONNECT_TIMEOUT_S: Final = 5.0
 WRITE_BYTES: Final = 1024 * 1024
 WRITE_INTERVAL_S: Final = 0.2
+# How file servers refuse a signature whose time is over.
+_EXPIRED: Final = frozenset({400, 401, 403, 410})
 _DIGITS: Final = re.compile(r"[0-9]{1,18}\Z")
 OnBytes = Callable[[int, int | None], None]
 T = TypeVar("T")
@@ -95,20 +97,21 @@ class Transfer:
     async def _receive(self, response: httpx.Response, have: int) -> None:
         file, partial = self.file, self.partial
         if response.status_code == 416 and have:
-            await asyncio.to_thread(partial.discard)
-            raise BrokenTransferError("the server's file is shorter than the part that is here; starting over")
+            await self._start_over("the server's file is shorter than the part that is here; starting over")
         if response.status_code not in (200, 206):
             raise self._failure(response)
         total = file.size
         if response.status_code == 206:
             start, total = _content_range(response, total)
-            if start != have:
-                raise BrokenTransferError(f"the server continued at byte {start} instead of {have}")
+            if start is None or start > have:
+                await self._start_over(f"the server continued at byte {start} instead of {have}")
+            elif start < have:
+                have = await asyncio.to_thread(partial.cut, start)
         else:
             total = _number(response.headers.get("Content-Length", ""), total)
             have = 0
         if file.size is not None and total is not None and total != file.size:
-            raise BrokenTransferError(f"the server offers {total} bytes, the file has {file.size}")
+            await self._start_over(f"the server offers {total} bytes, the file has {file.size}")
         if (total or 0) > self.max_bytes:
             await asyncio.to_thread(partial.discard)
             raise self._too_large(total)
@@ -125,6 +128,14 @@ class Transfer:
             raise error.reason from error
         if total is not None and have < total:
             raise BrokenTransferError(f"the connection ended after {have} of {total} bytes")
+
+    async def _start_over(self, reason: str) -> NoReturn:
+        """Remove what is here, which the server does not continue: the next attempt asks for the whole file.
+
+        Raises BrokenTransferError.
+        """
+        await asyncio.to_thread(self.partial.discard)
+        raise BrokenTransferError(reason)
 
     async def _write_all(self, response: httpx.Response, have: int, total: int | None) -> int:
         pending = bytearray()
@@ -155,7 +166,11 @@ class Transfer:
         """Raise _UnusableError as soon as it is plain that no model comes of this."""
         if have == 0 and not pending.startswith(MAGIC[: len(pending)]):
             raise _UnusableError(
-                RbeeError(ErrorCode.MODEL_INVALID, f"{self._shown} is not a GGUF file: it begins with other bytes.")
+                RbeeError(
+                    ErrorCode.MODEL_INVALID,
+                    f"{self._shown} is not a GGUF file: it begins with other bytes.",
+                    hint="It may be a page about the file, or of a login; name the address of the file itself.",
+                )
             )
         received = have + len(pending)
         if total is not None and received > total:
@@ -184,7 +199,18 @@ class Transfer:
         return str(httpx.URL(self.file.url).copy_with(query=None))
 
     def _failure(self, response: httpx.Response) -> RbeeError | BrokenTransferError:
-        return http_error(response.status_code, self._shown, response.headers.get("Retry-After"))
+        status = response.status_code
+        source = httpx.URL(self.file.url)
+        if status in _EXPIRED and response.url.netloc != source.netloc:
+            # The source leads to a signed address on another host; asked again, it gives a fresh one.
+            return BrokenTransferError(f"{response.url.host} refused its signed address (HTTP {status})")
+        return http_error(
+            status,
+            self._shown,
+            response.headers.get("Retry-After"),
+            signed=bool(source.query),
+            on_hub=self.file.on_hub,
+        )
 
     def _too_large(self, size: int | None) -> RbeeError:
         gb = 1024**3

@@ -83,7 +83,10 @@ async def remove(hive: HiveDep, model: str) -> None:
             f"{entry.reference} is loaded by {', '.join(workers)}.",
             details={"model": entry.reference, "workers": workers},
         )
-    await hive.catalog.remove(entry, with_files=entry.provider in (Provider.HF, Provider.HTTPS))
+    fetched = entry.provider in (Provider.HF, Provider.HTTPS)
+    # A home that was copied from another one may name files of that one.
+    ours = Path(entry.local_path).is_relative_to(hive.paths.models)
+    await hive.catalog.remove(entry, with_files=fetched and ours)
 
 
 async def _events(followed: Download) -> AsyncIterator[bytes]:

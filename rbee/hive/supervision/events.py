@@ -61,6 +61,15 @@ class HealthCheckMissed:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelChanged:
+    """The file of a worker's model was *overwritten*, or else another one took its place."""
+
+    worker_id: str
+    at: float
+    overwritten: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     """A worker is to be stopped."""
 
@@ -107,6 +116,7 @@ Event = (
     | Reported
     | HealthCheckAnswered
     | HealthCheckMissed
+    | ModelChanged
     | StopAsked
     | Exited
     | LeaseRenewed

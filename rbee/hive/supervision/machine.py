@@ -23,6 +23,7 @@ from rbee.hive.supervision.events import (
     HealthCheckAnswered,
     HealthCheckMissed,
     LeaseRenewed,
+    ModelChanged,
     Reported,
     Spawned,
     StopAsked,
@@ -117,7 +118,7 @@ class Supervision:
     def _on_worker(
         self,
         status: WorkerStatus,
-        event: Bound | Reported | HealthCheckAnswered | HealthCheckMissed | StopAsked | Exited,
+        event: Bound | Reported | HealthCheckAnswered | HealthCheckMissed | ModelChanged | StopAsked | Exited,
     ) -> list[Instruction]:
         match event:
             case Bound():
@@ -126,6 +127,8 @@ class Supervision:
                 return self._heard(status, event)
             case HealthCheckMissed():
                 return self._missed(status, event)
+            case ModelChanged():
+                return self._model_changed(status, event)
             case StopAsked():
                 return self._stop(status, event.at, event.reason)
             case Exited():
@@ -214,10 +217,21 @@ class Supervision:
         reason = f"{misses} health checks in a row went unanswered, the last because {event.reason}"
         return self._kill(status, event.at, reason, ErrorCode.WORKER_CRASHED)
 
-    def _stop(self, status: WorkerStatus, at: float, reason: str, *, unused: bool = False) -> list[Instruction]:
+    def _model_changed(self, status: WorkerStatus, event: ModelChanged) -> list[Instruction]:
+        """Replace the worker: at once where its answers would come from mixed weights, else after they are done."""
         if status.phase == "stopping":
             return []
-        self._store(_stopping(status, at, reason))
+        if event.overwritten:
+            reason = "the file of its model was changed while it was in use"
+            return self._kill(status, event.at, reason, None, replacement=True)
+        return self._stop(status, event.at, "another file took the place of its model's", replacement=True)
+
+    def _stop(
+        self, status: WorkerStatus, at: float, reason: str, *, unused: bool = False, replacement: bool = False
+    ) -> list[Instruction]:
+        if status.phase == "stopping":
+            return []
+        self._store(replace(_stopping(status, at, reason), replace=replacement and not self.draining))
         return [Report(status.worker_id), Stop(status.worker_id, reason, unused)]
 
     def _kill(
@@ -228,7 +242,10 @@ class Supervision:
         code = status.code or code
         reported: list[Instruction] = [] if status.phase == "stopping" else [Report(status.worker_id)]
         status = replace(
-            _stopping(status, at, reason), killed=True, code=code, replace=replacement and not self.draining
+            _stopping(status, at, reason),
+            killed=True,
+            code=code,
+            replace=(replacement or status.replace) and not self.draining,
         )
         self._store(status)
         return [*reported, Kill(status.worker_id, reason, code)]

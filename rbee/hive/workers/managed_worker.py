@@ -18,6 +18,7 @@ from rbee.hive.memory import LoadedModel
 from rbee.hive.supervision import WorkerStatus
 from rbee.hive.workers.last_words import last_words
 from rbee.hive.workers.memory_reclaim import ReclaimResult, StoppedWorker
+from rbee.hive.workers.model_files import FileState
 from rbee.hive.workers.process import WorkerProcess, WorkerSpec
 from rbee.observe import metrics
 
@@ -34,6 +35,7 @@ class ManagedWorker:
     """A worker whose process exists, or has just ended.
 
     `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start.
+    `files` are those of its model as they were when it was started.
     `device_bytes` is the GPU memory that it reported, `peak_bytes` the most memory that it was seen to take;
     `served` is true once its model was loaded; `clients` are those whose requests run, or ran last, by opaque ids.
     """
@@ -44,6 +46,7 @@ class ManagedWorker:
     loaded: LoadedModel
     process: WorkerProcess
     started_unix: float
+    files: tuple[FileState, ...] = ()
     remark: str = ""
     error: RbeeError | None = None
     memory_bytes: int | None = None

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from rbee.contracts.control import WorkerChanged
@@ -41,8 +42,10 @@ from rbee.hive.supervision import (
     Supervision,
     Tick,
 )
+from rbee.hive.workers import model_files
 from rbee.hive.workers.managed_worker import LAST_WORDS_S, ManagedWorker
 from rbee.hive.workers.memory_reclaim import ReclaimChecker
+from rbee.hive.workers.model_files import ModelFileWatch
 from rbee.hive.workers.monitor import WorkerMonitor
 from rbee.hive.workers.spawner import WorkerSpawner
 from rbee.observe import metrics
@@ -93,6 +96,7 @@ class WorkerPool:
         self._shut_down = shut_down
         self._monitor = WorkerMonitor(self._supervision, self._dispatch, catalog=catalog, quarantines=quarantines)
         self._workers: dict[str, ManagedWorker] = {}
+        self._model_files = ModelFileWatch(self._workers.values, self._dispatch)
         self._orphans_removed = asyncio.Event()
         # One spawn at a time, so that no memory and no port is promised twice.
         self._spawning = asyncio.Lock()
@@ -139,8 +143,18 @@ class WorkerPool:
             )
             if self._supervision.draining:
                 raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and starts no workers.")
+            files = await asyncio.to_thread(model_files.look, Path(plan.spec.model_path))
             process = await self._spawner.launch(plan.spec, plan.need_bytes)
-            worker = ManagedWorker(plan.spec, request, plan.need_bytes, plan.loaded, process, time.time(), plan.remark)
+            worker = ManagedWorker(
+                plan.spec,
+                request,
+                plan.need_bytes,
+                plan.loaded,
+                process,
+                started_unix=time.time(),
+                files=files,
+                remark=plan.remark,
+            )
             self._register(worker)
         access = self.get(plan.spec.worker_id)
         return access.model_copy(update={"worker": access.worker.model_copy(update={"state": WorkerState.LOADING})})
@@ -192,6 +206,7 @@ class WorkerPool:
             await asyncio.to_thread(self._spawner.prune_logs, ())
         finally:
             self._orphans_removed.set()
+        self._background.start(self._model_files.run(), name="files of models")
         while True:
             await asyncio.sleep(TICK_S)
             self._dispatch(Tick(time.monotonic()))
@@ -226,6 +241,13 @@ class WorkerPool:
                 details={"worker_id": worker_id, "workers": list(self._workers)},
             )
         return worker
+
+    def _like(self, worker: ManagedWorker) -> list[ManagedWorker]:
+        """Return the workers with the model of *worker*, on its device."""
+        key = (worker.spec.model_ref, worker.spec.backend, worker.spec.device)
+        return [
+            each for each in self._workers.values() if (each.spec.model_ref, each.spec.backend, each.spec.device) == key
+        ]
 
     def _loading(self, request: SpawnRequest, model_ref: str) -> WorkerAccess | None:
         """Return a worker that is loading the model on a device that *request* accepts."""
@@ -270,15 +292,20 @@ class WorkerPool:
             case RemoveWorker(reason=reason, code=code):
                 self._remove(worker, reason, code)
             case Replace():
-                self._background.start(self._replace(worker.request), name="replace")
+                self._background.start(self._replace(worker), name="replace")
 
-    async def _replace(self, request: SpawnRequest) -> None:
-        """Start a worker in place of a stalled one; a failure is logged, since nobody waits for it."""
+    async def _replace(self, worker: ManagedWorker) -> None:
+        """Start a worker in place of one that is ended; a failure is logged, since nobody waits for it."""
+        began = time.time()
         try:
-            await self.spawn(request.model_copy(update={"join": True}))
+            await model_files.wait_until_settled(Path(worker.spec.model_path), worker.files)
+            # A request may have started one meanwhile.
+            if any(each.started_unix >= began for each in self._like(worker)):
+                return
+            await self.spawn(worker.request.model_copy(update={"join": True}))
         except RbeeError as error:
-            fields = {"code": error.code.value, "reason": error.message}
-            log.error("a stalled worker could not be replaced", extra={"fields": fields})
+            fields = {"worker_id": worker.spec.worker_id, "code": error.code.value, "reason": error.message}
+            log.error("a worker could not be replaced", extra={"fields": fields})
 
     def _begin_stop(self, worker: ManagedWorker) -> None:
         if not worker.stopping:
@@ -315,6 +342,8 @@ class WorkerPool:
         await asyncio.wait({listening}, timeout=LAST_WORDS_S)
         listening.cancel()
         cause = worker.process.release_group()
+        # A worker that noticed itself that its model changed has ended: that is no crash.
+        await self._model_files.check([worker])
         if not await self._retry_on_another_port(worker):
             self._dispatch(Exited(worker.spec.worker_id, time.monotonic(), code, cause))
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from rbee.config.credentials import new_key
 from rbee.config.paths import Paths
 from rbee.contracts.devices import Backend
@@ -20,6 +18,7 @@ from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import SpawnRequest
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader
+from rbee.hive.devices import cpu
 from rbee.hive.devices.monitor import DeviceMonitor
 from rbee.hive.memory import LoadedModel, LoadOptions, memory_limit
 from rbee.hive.models.catalog import Catalog
@@ -89,7 +88,7 @@ class WorkerSpawner:
         self._on_key = on_key
         self._groups = groups
         self._spare = SpareWorker(paths.home, paths.logs / f"{SPARE_LOG}.log")
-        self._wants_spare = settings.spare_worker and psutil.virtual_memory().total >= SPARE_MIN_MEMORY_BYTES
+        self._wants_spare = settings.spare_worker and cpu.detect().total_bytes >= SPARE_MIN_MEMORY_BYTES
 
     async def ensure_model(self, reference: str) -> LocalModel:
         """Download the model where it is not here, and read its header.

@@ -11,7 +11,7 @@ from rbee.contracts.models import ModelCard
 from rbee.errors import RbeeError
 from rbee.queen.registry import Hive
 
-SCHEMES: Final = ("hf:", "file://", "https://", "package:")
+SCHEMES: Final = ("hf:", "file:/", "https://", "package:")
 MOST_LISTED: Final = 50
 
 

@@ -24,7 +24,7 @@ from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.fleet.control_channels import ControlChannels
 from rbee.queen.fleet.state import FleetState
-from rbee.queen.progress import ProgressFeed, SharedJob
+from rbee.queen.progress import DownloadNarrator, ProgressFeed, SharedJob
 from rbee.queen.scheduling.placement import AwaitWorker, PlacementRequest, SpawnWorker, UseWorker
 
 log = logging.getLogger(__name__)
@@ -145,11 +145,9 @@ class WorkerStarter:
     async def _ensure_model(self, feed: ProgressFeed, node: str, model: str) -> CatalogEntry:
         client = self._channels.client(node)
         progress = await client.download(model, _retry_announcer(feed, node))
-        known = progress.stage == "complete"
-        if not known:
-            human = f"hive {node}: {shown_reference(model)} is not in the catalog, downloading it"
-            feed.narrate("rbee-hive", "download", human, "📥")
-            progress = await self._follow_download(feed, node, model) or progress
+        narrator = DownloadNarrator(feed, node, shown_reference(model))
+        if progress.stage != "complete":
+            progress = await self._follow_download(narrator, node, model) or progress
         entry = progress.entry
         if entry is None:
             raise RbeeError(
@@ -158,27 +156,23 @@ class WorkerStarter:
                 details={"node": node, "model": shown_reference(model)},
             )
         self._fleet.learn_alias(model, entry.reference)
-        verb = "found in the catalog" if known else "downloaded and added to the catalog"
+        verb = "downloaded and added to the catalog" if narrator.downloads else "found in the catalog"
         human = f"hive {node}: {short(entry.reference)} {verb} ({entry.size_bytes / 1e6:.0f} MB)"
         feed.narrate("rbee-hive", "catalog", human, "📚")
         return entry
 
-    async def _follow_download(self, feed: ProgressFeed, node: str, model: str) -> DownloadProgress | None:
+    async def _follow_download(self, narrator: DownloadNarrator, node: str, model: str) -> DownloadProgress | None:
         """Publish the progress of a download, and return the last of it.
 
         Raises RbeeError: the hive's own, or CANCELED once nobody waits, upon which the hive will see that itself.
         """
         client = self._channels.client(node)
+        feed = narrator.feed
 
         async def follow() -> DownloadProgress | None:
             progress = None
             async for progress in client.download_progress(model):
-                if progress.stage == "retrying":
-                    of = f" {progress.attempt} of {progress.attempts}" if progress.attempt else ""
-                    reason = progress.reason or "retrying"
-                    feed.narrate("rbee-hive", "retry", f"hive {node}: download attempt{of}: {reason}", "🔁")
-                else:
-                    feed.download(progress)
+                narrator.tell(progress)
             return progress
 
         while True:

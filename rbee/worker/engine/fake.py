@@ -110,7 +110,9 @@ def _failure(behaviour: FakeOptions, options: EngineOptions) -> RbeeError:
         return RbeeError(
             ErrorCode.CUDA_DEVICE_FAILED, "The model is not on cuda device 0: only 12 of 32 layers were offloaded."
         )
-    return prefix.invalid_model(options.model_path, "the fake engine is configured to refuse it")
+    return prefix.invalid_model(
+        options.model_path, "the fake engine is configured to refuse it", "Configure it otherwise."
+    )
 
 
 def _try_to_read(path: str) -> str:

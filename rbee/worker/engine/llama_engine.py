@@ -13,6 +13,7 @@ from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_logprobs import logprobs
 from rbee.worker.engine.llama_sampler import SlotSampler
 from rbee.worker.engine.llama_text import ControlTexts, relevance, tokenize, tokenize_pair, tokenize_parts, with_ends
+from rbee.worker.engine.mapped_files import MappedFiles
 from rbee.worker.engine.protocol import EngineFailedError, GrammarError, Logprob, ModelFacts
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.sampling import SamplerChain, Stage
@@ -33,7 +34,16 @@ class LlamaEngine:
     """
 
     def __init__(
-        self, llama: Llama, model: int, context: int, facts: ModelFacts, *, slots: int, rows: int, chunk_tokens: int
+        self,
+        llama: Llama,
+        model: int,
+        context: int,
+        facts: ModelFacts,
+        *,
+        slots: int,
+        rows: int,
+        chunk_tokens: int,
+        files: MappedFiles | None = None,
     ) -> None:
         lib = self._lib = llama.lib
         self.facts = facts
@@ -41,6 +51,7 @@ class LlamaEngine:
         self._llama = llama
         self._model = model
         self._context = context
+        self._files = files
         self._vocab = lib.llama_model_get_vocab(model)
         self._memory = lib.llama_get_memory(context)
         self._samplers: dict[int, SlotSampler] = {}
@@ -167,6 +178,7 @@ class LlamaEngine:
             raise EngineFailedError(
                 f"llama_decode returned {result} for a batch of {count} tokens; {'; '.join(self._llama.errors)}"
             )
+        self._check_files()
         if len(self._chains) < len(self._samplers):
             return [self.sample(plan.slots[row], row) for row in plan.outputs]
         sample, context, chains, slots = self._lib.llama_sampler_sample, self._context, self._chains, plan.slots
@@ -197,6 +209,7 @@ class LlamaEngine:
         result = self._lib.llama_decode(self._context, batch)
         if result != _OK:
             raise EngineFailedError(f"llama_decode returned {result} for a text of {count} tokens")
+        self._check_files()
         pooled = self._lib.llama_get_embeddings_seq(self._context, 0)
         if self._memory is not None:
             self._lib.llama_memory_clear(self._memory, _DATA_STAYS)
@@ -238,6 +251,12 @@ class LlamaEngine:
         self._lib.llama_free(self._context)
         self._llama.free_threadpool(self._pool)
         self._lib.llama_model_free(self._model)
+        if self._files is not None:
+            self._files.close()
+
+    def _check_files(self) -> None:
+        if self._files is not None and self._files.changed():
+            raise EngineFailedError("the file of its model was changed while it was in use")
 
     def _make_batch(self, slots: int, rows: int) -> None:
         """Allocate the arrays that every step's batch is written into."""

@@ -11,17 +11,21 @@ from typing import Any, Final
 
 import psutil
 
+from rbee import resource_limits
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf import prefix
+from rbee.gguf.reader import OTHER_FILE
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
+from rbee.worker.engine.mapped_files import MappedFiles
 from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
 
 log = logging.getLogger("llama.cpp")
 DEFAULT_CONTEXT: Final = 4096
+_UPGRADE: Final = "This version of llama.cpp does not know such models: upgrade rbee, or use a model of another kind."
 # From 64 rows on, flash attention on a CPU takes another path that rounds differently: below, the tokens of a prompt do
 # not depend on its chunks and on what was cached. Measured: 245 instead of 300 prompt tokens/s.
 CPU_CHUNK_TOKENS: Final = 63
@@ -43,6 +47,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     Raises RbeeError for an unusable file or device, or too little memory.
     """
     prefix.check_file(options.model_path)
+    files = _mapped_files(options)
     llama = Llama()
     gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
     free_before = _free_bytes(llama, gpu)
@@ -64,6 +69,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
         slots=options.slots,
         rows=rows,
         chunk_tokens=piece,
+        files=files,
     )
     if gpu is not None:
         _verify_offload(llama, options, model, gpu, free_before, engine)
@@ -71,6 +77,14 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     if gpu is not None:
         engine.facts = replace(engine.facts, device_bytes=max(free_before - llama.device_free_bytes(gpu), 0))
     return engine
+
+
+def _mapped_files(options: EngineOptions) -> MappedFiles | None:
+    """Open the files that the weights will be mapped from; None where they are read instead, or one is missing."""
+    try:
+        return MappedFiles(options.model_path) if options.mmap else None
+    except OSError:
+        return None  # llama.cpp will report what is wrong
 
 
 def _load_model(
@@ -107,7 +121,9 @@ def _load_model(
         return int(model)
     if size > free_before:
         raise _out_of_memory(options, size, free_before, "the model")
-    raise prefix.invalid_model(options.model_path, f"llama.cpp reports: {_last_errors(llama)}")
+    reason = _last_errors(llama)
+    hint = _UPGRADE if "unknown model architecture" in reason else OTHER_FILE
+    raise prefix.invalid_model(options.model_path, f"llama.cpp reports: {reason}", hint)
 
 
 def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | None, *, whole: bool) -> int:
@@ -148,7 +164,7 @@ def default_threads() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     logical = psutil.cpu_count() or allowed
     physical = psutil.cpu_count(logical=False) or logical
-    return max(1, math.ceil(allowed * physical / logical))
+    return max(1, min(math.ceil(allowed * physical / logical), resource_limits.usable_processors()))
 
 
 def _context_length(llama: Llama, model: int, options: EngineOptions) -> int:
@@ -248,7 +264,11 @@ def _cache_bytes(llama: Llama, model: int, options: EngineOptions) -> int:
 
 
 def _free_bytes(llama: Llama, gpu: int | None) -> int:
-    return int(psutil.virtual_memory().available) if gpu is None else llama.device_free_bytes(gpu)
+    if gpu is not None:
+        return llama.device_free_bytes(gpu)
+    limit = resource_limits.memory_limit()
+    available = int(psutil.virtual_memory().available)
+    return available if limit is None else min(available, limit.free)
 
 
 def _last_errors(llama: Llama) -> str:

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.header import parts_of, read_header
+from rbee.gguf.prefix import check_file
 from rbee.gguf.types import BLOCKS, FILE_TYPES
 from rbee.hive.models.local_sources import locate_package
 from rbee.hive.models.reference import PackageRef
@@ -97,6 +99,85 @@ def test_what_is_no_model_is_refused(tmp_path: Path, content: bytes, why: str) -
     assert error.code is ErrorCode.MODEL_INVALID
     assert why in error.message
     assert str(path) in error.message
+
+
+def _rewritten(path: Path, **values: int | str) -> Path:
+    """Write a model whose header has these general or split keys in addition, and no tensors where `tensors` is 0."""
+    writer = gguf.GGUFWriter(str(path), "llama")
+    for key, value in values.items():
+        name = key.replace("__", ".")
+        if isinstance(value, str):
+            writer.add_string(name, value)
+        elif name != "tensors":
+            writer.add_uint16(name, value)
+    if values.get("tensors", 1):
+        writer.add_tensor("blk.0.x", np.zeros(32, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("values", "why", "next_step"),
+    [
+        ({"general__type": "mmproj"}, "a projector of images", "Name the model"),
+        ({"general__type": "adapter"}, "an adapter", "Name the model"),
+        ({"general__type": "imatrix"}, "an importance matrix", "Name the model"),
+        ({"tensors": 0}, "only a vocabulary", "Name the model"),
+        ({"split__no": 1, "split__count": 3}, "part 2 of a split model", "Name the first part"),
+        ({"split__no": 0, "split__count": 3}, "'split.count' is 3", "Name the first part"),
+    ],
+)
+def test_what_belongs_to_a_model_is_told_from_it(
+    tmp_path: Path, values: dict[str, int | str], why: str, next_step: str
+) -> None:
+    """A projector, an adapter, a vocabulary or a later part is MODEL_INVALID, says what it is and what to name."""
+    error = refused(_rewritten(tmp_path / "x.gguf", **values))
+
+    assert error.code is ErrorCode.MODEL_INVALID
+    assert why in error.message
+    assert next_step in error.hint
+
+
+def test_a_first_part_may_have_no_weights(tmp_path: Path) -> None:
+    """A split model is judged by all of its parts: the first may hold the metadata alone."""
+    first = _rewritten(tmp_path / "m-00001-of-00002.gguf", split__no=0, split__count=2, tensors=0)
+    write_gguf(tmp_path / "m-00002-of-00002.gguf", size=4096)
+
+    assert read_header(first).architecture == "llama"
+    check_file(first)
+
+
+@pytest.mark.parametrize(
+    ("content", "next_step"),
+    [
+        (b"", "copy the file again"),
+        (b"PK\x03\x04 and so on, for a while", "safetensors"),
+        (b"GGUF" + struct.pack(">IQQ", 3, 1, 1) + bytes(64), "little-endian"),
+        (b"GGUF" + struct.pack("<IQQ", 4, 1, 1) + bytes(64), "upgrade rbee"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + struct.pack("<Q", 1), "copy the file again"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0) + bytes(64), "damaged"),
+    ],
+)
+def test_each_cause_has_its_own_advice(tmp_path: Path, content: bytes, next_step: str) -> None:
+    """What to do about a file that is no model depends on what it is."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+
+    assert next_step in refused(path).hint
+
+
+def test_a_worker_gives_the_same_advice(tmp_path: Path) -> None:
+    """A worker that is started by hand says of a file what a hive says."""
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"GGUF" + struct.pack(">IQQ", 3, 1, 1) + bytes(64))
+
+    with pytest.raises(RbeeError) as caught:
+        check_file(path)
+
+    assert caught.value.hint == refused(path).hint
 
 
 @pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.999])

@@ -66,6 +66,13 @@ def header(**changed: tuple[int, Any] | None) -> bytes:
     return b"GGUF" + struct.pack("<IQQ", 3, 0, len(kept)) + body
 
 
+def model(**changed: tuple[int, Any] | None) -> bytes:
+    """Build a sound header with some keys changed, and one tensor."""
+    start = header(**changed)
+    whole = start[:8] + struct.pack("<Q", 1) + start[16:] + text("t") + struct.pack("<IQIQ", 1, 8, 0, 0)
+    return whole + bytes(-len(whole) % 32 + 32)
+
+
 def refusal(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(RbeeError) as caught:
@@ -77,7 +84,7 @@ def refusal(path: Path, content: bytes) -> str:
 def test_a_sound_header_is_read(tmp_path: Path) -> None:
     """The header that the other tests spoil is a good one."""
     path = tmp_path / "m.gguf"
-    path.write_bytes(header())
+    path.write_bytes(model())
 
     assert read_header(path).layers == 4
 
@@ -251,7 +258,7 @@ def test_the_largest_numbers_fit_into_the_estimate(tmp_path: Path) -> None:
         "llama.attention.key_length": (4, 1 << 20),
     }
     path = tmp_path / "m.gguf"
-    path.write_bytes(header(**largest))
+    path.write_bytes(model(**largest))
 
     assert memory_need(read_header(path), LoadOptions(Backend.CPU, 64, 1 << 20)) > 1 << 50
 

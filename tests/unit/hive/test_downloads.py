@@ -20,7 +20,7 @@ from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.limits import DownloadLimits
 from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef, parse_reference
-from tests.support.faults import Cut, Reset, Stall, Status, Truncated, WrongBytes
+from tests.support.faults import Cut, Earlier, Expired, Later, OnlyTheRest, Reset, Stall, Status, Truncated, WrongBytes
 from tests.support.gguf_files import write_gguf
 from tests.support.hub import Hub
 
@@ -150,6 +150,73 @@ def test_a_broken_download_goes_on_where_it_stopped(
     assert [(step.attempt, step.attempts) for step in retries] == [(1, 6), (2, 6)]
     assert all(step.reason for step in retries)
     assert steps[-1].stage == "complete"
+
+
+@pytest.mark.parametrize("fault", [Earlier(), Earlier(by=5000), Later(), OnlyTheRest(), Truncated(0.1)])
+def test_an_answer_that_does_not_fit_the_part_is_no_failure(
+    tmp_path: Path, hub: Hub, content: bytes, fault: Earlier | Later | OnlyTheRest | Truncated
+) -> None:
+    """Where a server continues earlier the part is cut back; where it gives something else the file is begun anew."""
+    hub.fail(REPO, FILE, Reset(0.4))
+    hub.fail(REPO, FILE, fault)
+
+    steps, _ = within(tmp_path, _watch_and_list)
+
+    assert (tmp_path / "models" / "hf" / REPO / FILE).read_bytes() == content
+    assert len([step for step in steps if step.stage == "retrying"]) == (1 if isinstance(fault, Earlier) else 2)
+    assert len(hub.downloads(REPO, FILE)) == (2 if isinstance(fault, Earlier) else 3)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_an_expired_address_is_asked_for_again(tmp_path: Path, hub: Hub, content: bytes, status: int) -> None:
+    """A refusal of the host that the hub led to is no refusal of the model: the hub is asked for a fresh address."""
+    hub.fail(REPO, FILE, Reset(0.4))
+    hub.fail(REPO, FILE, Expired(status), times=2)
+
+    steps, (row,) = within(tmp_path, _watch_and_list)
+
+    assert Path(row.local_path).read_bytes() == content
+    assert any("refused its signed address" in (step.reason or "") for step in steps)
+    resolved = [seen for seen in hub.requests if "/resolve/" in seen.path and seen.method == "GET"]
+    assert len(resolved) == len(hub.downloads(REPO, FILE)) == 4
+
+
+def test_an_address_that_stays_expired_is_not_called_gated(tmp_path: Path, hub: Hub) -> None:
+    """A file host that refuses to the end is DOWNLOAD_FAILED with its own words, and no advice about tokens."""
+    hub.fail(REPO, FILE, Expired(), times=None)
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.DOWNLOAD_FAILED
+    assert "refused its signed address (HTTP 403)" in error.message
+    assert "HF_TOKEN" not in error.message + error.hint
+
+
+def test_the_advice_about_a_token_is_for_the_hub_alone(tmp_path: Path, hub: Hub) -> None:
+    """An address of another server that is refused is MODEL_ACCESS_DENIED with advice for that server."""
+    hub.fail(REPO, FILE, Status(403), times=None)
+    url = hub.plain_url(REPO, FILE)
+
+    signed = failure(tmp_path, UrlRef(f"{url}?X-Amz-Signature=deadbeef"))
+    plain = failure(tmp_path, UrlRef(url))
+
+    assert signed.code is plain.code is ErrorCode.MODEL_ACCESS_DENIED
+    assert "fresh one" in signed.hint
+    assert "HF_TOKEN" not in signed.message + signed.hint + plain.message + plain.hint
+
+
+def test_a_revision_is_a_model_of_its_own(tmp_path: Path, hub: Hub) -> None:
+    """A tag is looked up and kept apart; one that the repository does not have is MODEL_NOT_FOUND with its name."""
+    hub.tag(REPO, "refs/pr/1")
+    fetched(tmp_path)
+
+    entry = fetched(tmp_path, HubRef(REPO, revision="refs/pr/1"))
+
+    assert entry.reference == f"hf:{REPO}@refs/pr/1"
+    assert f"hf/{REPO}@refs%2Fpr%2F1/" in entry.local_path
+    unknown = failure(tmp_path, HubRef(REPO, revision="v9"))
+    assert unknown.code is ErrorCode.MODEL_NOT_FOUND
+    assert f"hf:{REPO}@v9" in unknown.message
 
 
 @pytest.mark.B17
@@ -354,6 +421,145 @@ def test_a_vanished_model_is_fetched_again(tmp_path: Path, hub: Hub, content: by
 
     assert Path(third.local_path).read_bytes() == content
     assert third.problem is None
+
+
+def test_a_touched_model_is_known_by_its_checksum(tmp_path: Path, hub: Hub) -> None:
+    """A file that was touched, or copied back from a backup, is neither fetched nor looked up at the hub again."""
+    before = fetched(tmp_path)
+    path = Path(before.local_path)
+    shutil.copy(path, tmp_path / "backup")
+    path.unlink()
+    shutil.copy(tmp_path / "backup", path)
+    asked = len(hub.requests)
+
+    after = fetched(tmp_path)
+
+    assert (after.problem, after.local_path, after.sha256) == (None, before.local_path, before.sha256)
+    assert len(hub.requests) == asked
+    assert within(tmp_path, lambda _, catalog: catalog.all()) == [after]
+
+
+def test_each_part_of_a_split_model_is_compared(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A split model is known by the checksums of all its parts; a later part that changed is fetched again, alone."""
+    parts = [f"big-Q8_0-{number:05d}-of-00002.gguf" for number in (1, 2)]
+    for number, name in enumerate(parts):
+        hub.add(REPO, name, write_gguf(tmp_path / name, size=100_000 * (number + 1)).read_bytes())
+    ref = HubRef(REPO, quant="Q8_0")
+    first = Path(fetched(tmp_path, ref).local_path)
+    second = first.with_name(parts[1])
+    second.touch()
+    asked = len(hub.requests)
+    fetched(tmp_path, ref)
+    assert len(hub.requests) == asked
+
+    content = second.read_bytes()
+    second.write_bytes(content[:-1] + b"x")
+    fetched(tmp_path, ref)
+
+    assert second.read_bytes() == content
+    assert [len(hub.downloads(REPO, name)) for name in parts] == [1, 2]
+
+
+def test_offline_no_model_is_lost(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the hub a touched model is used, and one that changed stays where it is, with its row."""
+    path = Path(fetched(tmp_path).local_path)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    path.touch()
+    assert fetched(tmp_path).problem is None
+
+    path.write_bytes(b"GGUF, and then something else")
+
+    assert failure(tmp_path).code is ErrorCode.DOWNLOAD_FAILED
+    assert path.read_bytes().startswith(b"GGUF, and")
+    assert [row.local_path for row in within(tmp_path, lambda _, catalog: catalog.all())] == [str(path)]
+
+
+def test_offline_a_catalog_is_made_again_from_the_files(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of models whose catalog is gone is used without the hub; what the hub has is preferred while it is."""
+    before = fetched(tmp_path)
+    (tmp_path / "models.db").unlink()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    after = fetched(tmp_path)
+
+    assert (after.local_path, after.sha256, after.problem) == (before.local_path, before.sha256, None)
+    (tmp_path / "models.db").unlink()
+    assert failure(tmp_path, HubRef(REPO, quant="Q8_0")).code is ErrorCode.DOWNLOAD_FAILED
+
+
+def test_a_home_that_moved_keeps_its_models(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are found again where the whole home was moved, without the hub."""
+    fetched(tmp_path / "old")
+    shutil.move(tmp_path / "old", tmp_path / "new")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    entry = fetched(tmp_path / "new")
+
+    assert entry.local_path.startswith(str(tmp_path / "new"))
+    assert entry.problem is None
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path, hub: Hub, content: bytes) -> None:
+    """A file that changed is there as it is until its successor is complete and checked."""
+    path = Path(fetched(tmp_path).local_path)
+    path.write_bytes(b"GGUF, and then something else")
+    hub.fail(REPO, FILE, WrongBytes())
+    assert failure(tmp_path).code is ErrorCode.CHECKSUM_MISMATCH
+    assert path.read_bytes() == b"GGUF, and then something else"
+
+    hub.fail(REPO, FILE, Reset(0.3), times=None)
+    assert failure(tmp_path).code is ErrorCode.DOWNLOAD_FAILED
+    assert path.read_bytes() == b"GGUF, and then something else"
+
+    hub.heal(REPO, FILE)
+    fetched(tmp_path)
+    assert path.read_bytes() == content
+
+
+def test_an_address_without_a_checksum_is_fetched_again_when_its_file_changed(
+    tmp_path: Path, hub: Hub, content: bytes
+) -> None:
+    """A changed file is not believed only because its source tells no checksum."""
+    ref = UrlRef(hub.plain_url(REPO, FILE))
+    path = Path(fetched(tmp_path, ref).local_path)
+    path.write_bytes(content[:-1] + b"x")
+
+    fetched(tmp_path, ref)
+
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("place", [FILE, f"{FILE}.part", "."])
+def test_what_lies_in_a_models_place_is_named(tmp_path: Path, hub: Hub, place: str) -> None:
+    """A folder where a file has to lie, or the reverse, is STATE_CORRUPT with its path, before a byte is fetched."""
+    wrong = tmp_path / "models" / "hf" / "bees" / "tiny-GGUF" / place
+    if place == ".":
+        wrong = tmp_path / "models" / "hf" / "bees" / "tiny-GGUF"
+        wrong.parent.mkdir(parents=True)
+        wrong.write_bytes(b"")
+    else:
+        wrong.mkdir(parents=True)
+
+    error = failure(tmp_path)
+
+    assert error.code is ErrorCode.STATE_CORRUPT
+    assert str(wrong) in error.message
+    assert hub.downloads(REPO, FILE) == []
+
+
+def test_a_folder_in_the_place_of_a_cataloged_model_is_named(tmp_path: Path, hub: Hub) -> None:
+    """A folder that took a model's place stays, and the model can be removed from the catalog."""
+    entry = fetched(tmp_path)
+    path = Path(entry.local_path)
+    path.unlink()
+    path.mkdir()
+    assert failure(tmp_path).code is ErrorCode.STATE_CORRUPT
+
+    within(tmp_path, lambda _, catalog: catalog.remove(entry, with_files=True))
+
+    assert path.is_dir()
 
 
 def test_a_file_of_this_machine_is_used_in_place(tmp_path: Path) -> None:

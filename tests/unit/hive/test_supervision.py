@@ -22,6 +22,7 @@ from rbee.hive.supervision import (
     Instruction,
     Kill,
     LeaseRenewed,
+    ModelChanged,
     Policy,
     RemoveWorker,
     Replace,
@@ -155,6 +156,27 @@ def test_a_stalled_worker_is_replaced() -> None:
     assert isinstance(steps[2][-1], Kill)
     assert steps[2][-1].code is ErrorCode.WORKER_STALLED
     assert steps[3] == [Replace(W), RemoveWorker(W, steps[2][-1].reason, ErrorCode.WORKER_STALLED)]
+
+
+def test_a_worker_whose_model_was_overwritten_is_replaced_at_once() -> None:
+    """Mixed weights answer nothing: the worker is killed, replaced, and nobody is blamed for a crash."""
+    state, steps = serving(reported(10, 3), ModelChanged(W, 11, True), ModelChanged(W, 12, True), Exited(W, 13, -9))
+
+    assert state.workers == {}
+    (kill,) = [step for step in steps[1] if isinstance(step, Kill)]
+    assert (kill.code, "changed" in kill.reason) == (None, True)
+    assert steps[2] == []
+    assert steps[3] == [Replace(W), RemoveWorker(W, kill.reason, None)]
+
+
+def test_a_worker_whose_model_was_exchanged_finishes_first() -> None:
+    """A file that took the place of the model's leaves the worker whole: it ends its requests and is replaced."""
+    _, steps = serving(reported(10, 3), ModelChanged(W, 11, False), Tick(40), Tick(41), Exited(W, 42, -9))
+
+    (stop,) = [step for step in steps[1] if isinstance(step, Stop)]
+    assert "another file" in stop.reason
+    assert isinstance(steps[3][-1], Kill)
+    assert steps[4][0] == Replace(W)
 
 
 @pytest.mark.parametrize(

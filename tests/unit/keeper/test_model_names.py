@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rbee.contracts.errors import ErrorCode
@@ -43,12 +45,21 @@ def test_anything_else_is_refused(name: str) -> None:
     assert len(caught.value.message) < 300
 
 
-def test_a_plain_path_is_corrected() -> None:
-    """For a path to a GGUF the right form of it is offered."""
+@pytest.mark.parametrize("name", ["/models/a.gguf", "file:a.gguf", "file://a.gguf", "a.gguf"])
+def test_a_plain_path_is_corrected(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For a path to a GGUF the right form of it is offered, also where it is relative."""
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(RbeeError) as caught:
-        resolve("/models/a.gguf", ALIASES)
+        resolve(name, ALIASES)
 
-    assert "file:///models/a.gguf" in caught.value.hint
+    path = name if name.startswith("/") else tmp_path / "a.gguf"
+    assert caught.value.hint.endswith(f" file://{path}")
+
+
+@pytest.mark.parametrize("name", ["file:/models/a.gguf", "file://localhost/models/a.gguf"])
+def test_a_file_may_be_named_with_one_slash(name: str) -> None:
+    """Each form of a file's address that has an absolute path is taken, and written with three slashes."""
+    assert resolve(name, ALIASES) == "file:///models/a.gguf"
 
 
 def test_a_model_is_shown_by_its_alias() -> None:
