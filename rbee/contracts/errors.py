@@ -222,7 +222,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.WORKER_CRASHED: ErrorSpec(
         500, _SERVER, "Read the worker's log before trying again: rbee-keeper logs --node NODE"
     ),
-    ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; the stalled worker is being replaced."),
+    ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; a hive replaces a worker that makes no progress: rbee-keeper worker list"),
     ErrorCode.MODEL_INVALID: ErrorSpec(
         400, _INVALID, "Use a complete GGUF file; if it is truncated, download or copy it again."
     ),

@@ -56,6 +56,7 @@ _MESSAGES: Final = {
     ErrorCode.REQUEST_TIMEOUT: "The request exceeded its deadline.",
     ErrorCode.WORKER_CRASHED: "The answer broke off.",
     ErrorCode.WORKER_STALLED: "The answer came to a standstill.",
+    ErrorCode.CONNECTION_TIMEOUT: "The machine that serves the model does not answer.",
     ErrorCode.QUARANTINED: "The model is not served to this key for a while, because its workers crashed.",
 }
 _TRY_AGAIN: Final = "Try again; if that fails too, ask the operator of this service, and name the request_id."

@@ -75,6 +75,10 @@ class ActiveRequests:
         """Return the seconds for which no slot has been in use."""
         return 0.0 if self._in_use else self._clock() - self._idle_since
 
+    def progressed_at(self) -> float:
+        """Return when the engine last made progress, in monotonic seconds; 0 before the model is loaded."""
+        return self._batcher.progressed_at if self._batcher is not None else 0.0
+
     @property
     def stalled_s(self) -> float:
         """Return the seconds since the engine last made progress on the requests that run."""

@@ -33,6 +33,7 @@ from rbee.worker.deadline import read_deadline
 from rbee.worker.dependencies import WorkerDep
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.progress_comments import ProgressComments
 from rbee.worker.service import WorkerService
 from rbee.worker.text.prompts import PromptTokenizer
 
@@ -192,7 +193,8 @@ async def _respond(
         return writer.complete(await answer.outcomes(), answer.usage)
 
     if stream:
-        return StreamingAnswer(answer, writer, dialect, cancel=cancel, count=ROUTED_HEADER in request.headers)
+        comments = ProgressComments(generations, service.requests.progressed_at)
+        return StreamingAnswer(answer, writer, dialect, comments, cancel=cancel, count=ROUTED_HEADER in request.headers)
     return JsonAnswer(render, cancel=cancel, headers_first=ROUTED_HEADER in request.headers)
 
 

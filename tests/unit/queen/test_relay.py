@@ -14,9 +14,16 @@ from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
-from rbee.queen.relay.connection import HIGH_WATER_BYTES, UpstreamConnection, UpstreamError, UpstreamTimeout
+from rbee.queen.relay import stream
+from rbee.queen.relay.connection import (
+    HIGH_WATER_BYTES,
+    UpstreamConnection,
+    UpstreamError,
+    UpstreamLost,
+    UpstreamTimeout,
+)
 from rbee.queen.relay.pool import UpstreamPool
-from rbee.queen.relay.stream import StreamObserver, relay
+from rbee.queen.relay.stream import StallGuard, StreamObserver, relay
 from tests.unit.queen.upstreams import HEAD, Exchange, Script, TinyWorker, tiny_worker
 
 GOOD = (
@@ -51,7 +58,12 @@ class Client:
 
 
 async def post(pool: UpstreamPool, worker: TinyWorker) -> UpstreamConnection:
-    return await pool.send("POST", worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1")
+    return await pool.send("POST", worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1", node="attic")
+
+
+async def relayed(upstream: UpstreamConnection, client: Client, observer: StreamObserver, *, stall_s: float) -> None:
+    """Relay with a guard of its own."""
+    await relay(upstream, client, observer, StallGuard(upstream, stall_s))
 
 
 def with_worker(script: Script, scenario: Callable[[TinyWorker, UpstreamPool], object]) -> None:
@@ -114,7 +126,7 @@ def test_a_whole_stream_is_passed_on_unchanged(at_once: bool) -> None:
         upstream = await post(pool, worker)
         assert upstream.status == 200
 
-        await relay(upstream, client, observer, stall_s=5)
+        await relayed(upstream, client, observer, stall_s=5)
 
         assert (observer.tokens, observer.done, observer.terminator_seen) == (5, True, True)
         assert bool(client.waited_for) is not at_once
@@ -135,7 +147,7 @@ def test_a_connection_is_kept_for_the_next_request() -> None:
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         for _ in range(3):
             upstream = await post(pool, worker)
-            await relay(upstream, Client(), StreamObserver(), stall_s=5)
+            await relayed(upstream, Client(), StreamObserver(), stall_s=5)
             pool.release(worker.url, upstream)
 
         assert (worker.connections, len(worker.requests)) == (1, 3)
@@ -155,12 +167,12 @@ def test_a_kept_connection_that_died_is_replaced() -> None:
 
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         first = await post(pool, worker)
-        await relay(first, Client(), StreamObserver(), stall_s=5)
+        await relayed(first, Client(), StreamObserver(), stall_s=5)
         pool.release(worker.url, first)
 
         second = await post(pool, worker)
         client = Client()
-        await relay(second, client, StreamObserver(), stall_s=5)
+        await relayed(second, client, StreamObserver(), stall_s=5)
 
         assert client.received.endswith(b"data: [DONE]\n\n")
         assert worker.connections == 2
@@ -183,7 +195,7 @@ def test_a_worker_that_died_of_a_request_on_a_kept_connection_was_sent_it() -> N
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         ending.append(worker.stop_listening)
         first = await post(pool, worker)
-        await relay(first, Client(), StreamObserver(), stall_s=5)
+        await relayed(first, Client(), StreamObserver(), stall_s=5)
         pool.release(worker.url, first)
 
         with pytest.raises(UpstreamError):
@@ -208,7 +220,7 @@ def test_a_stream_that_breaks_off_is_a_crash_with_its_count() -> None:
         upstream = await post(pool, worker)
 
         with pytest.raises(RbeeError) as caught:
-            await relay(upstream, client, observer, stall_s=5)
+            await relayed(upstream, client, observer, stall_s=5)
 
         assert caught.value.code is ErrorCode.WORKER_CRASHED
         assert caught.value.details["tokens"] == 3
@@ -228,7 +240,7 @@ def test_a_stream_that_ends_without_an_end_is_a_crash() -> None:
 
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError, match="broke off after 2 tokens") as caught:
-            await relay(await post(pool, worker), Client(), StreamObserver(), stall_s=5)
+            await relayed(await post(pool, worker), Client(), StreamObserver(), stall_s=5)
 
         assert caught.value.code is ErrorCode.WORKER_CRASHED
 
@@ -247,7 +259,7 @@ def test_the_workers_own_error_is_passed_on() -> None:
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         client, observer = Client(), StreamObserver()
 
-        await relay(await post(pool, worker), client, observer, stall_s=5)
+        await relayed(await post(pool, worker), client, observer, stall_s=5)
 
         assert observer.failed
         assert client.received.endswith(b'"INTERNAL"}}\n\n')
@@ -266,7 +278,7 @@ def test_a_result_whose_connection_breaks_is_still_a_result() -> None:
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         client = Client()
 
-        await relay(await post(pool, worker), client, StreamObserver(), stall_s=5)
+        await relayed(await post(pool, worker), client, StreamObserver(), stall_s=5)
 
         assert client.received.endswith(b"data: [DONE]\n\n")
 
@@ -285,10 +297,94 @@ def test_a_worker_without_tokens_is_stalled() -> None:
 
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         with pytest.raises(RbeeError) as caught:
-            await relay(await post(pool, worker), Client(), StreamObserver(), stall_s=0.2)
+            await relayed(await post(pool, worker), Client(), StreamObserver(), stall_s=0.2)
 
         assert caught.value.code is ErrorCode.WORKER_STALLED
         assert caught.value.details["tokens"] == 1
+
+    with_worker(script, scenario)
+
+
+def test_a_worker_that_tells_of_progress_is_not_stalled() -> None:
+    """A long prompt that is read gives no token for long: the comments that say so count, and reach the client."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        for count in range(1, 31):
+            await exchange.chunk(b": progress %d of 30 prompt tokens, 0 tokens\n\n" % count)
+            await asyncio.sleep(0.02)
+        await exchange.tokens(1)
+        await exchange.done(1)
+
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
+        client, observer = Client(), StreamObserver()
+        await relayed(await post(pool, worker), client, observer, stall_s=0.3)
+
+        assert observer.tokens == 1
+        assert b": progress 30 of 30 prompt tokens" in client.received
+
+    with_worker(script, scenario)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_stream_ends_with_its_machine_unless_it_goes_on(silent: bool) -> None:
+    """A lost hive ends the silent streams of its machine within seconds; a worker that still sends is not touched."""
+    lost = asyncio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.write(HEAD)
+        await exchange.tokens(1)
+        await lost.wait()
+        for _ in range(0 if silent else 20):
+            await exchange.tokens(1)
+            await asyncio.sleep(0.02)
+        if silent:
+            await exchange.writer.wait_closed()
+        await exchange.done(21)
+
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
+        upstream, observer = await post(pool, worker), StreamObserver()
+        guard = StallGuard(upstream, 60)
+        relaying = asyncio.ensure_future(relay(upstream, Client(), observer, guard))
+        while not observer.tokens:
+            await asyncio.sleep(0.01)
+
+        guard.hive_lost("no message for 10 s")
+        lost.set()
+        async with asyncio.timeout(2):
+            if not silent:
+                await relaying
+                assert observer.tokens == 21
+                return
+            with pytest.raises(RbeeError) as caught:
+                await relaying
+        assert caught.value.code is ErrorCode.CONNECTION_TIMEOUT
+        assert "lost after 1 tokens: no message for 10 s" in caught.value.message
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "LOST_SILENCE_S", 0.3)
+        with_worker(script, scenario)
+
+
+def test_a_request_that_is_not_answered_yet_ends_with_its_machine() -> None:
+    """A request on a kept connection to a machine that is gone does not wait for the time of an answer."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.writer.wait_closed()
+
+    async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
+        sending = asyncio.ensure_future(post(pool, worker))
+        while not worker.requests:
+            await asyncio.sleep(0.01)
+        pool.abort_unanswered("elsewhere", UpstreamLost("gone"))
+        await asyncio.sleep(0.02)
+        assert not sending.done()
+
+        pool.abort_unanswered("attic", UpstreamLost("its machine was lost"))
+
+        with pytest.raises(UpstreamLost, match="machine was lost"):
+            await sending
+        assert worker.connections == 1
 
     with_worker(script, scenario)
 
@@ -310,7 +406,7 @@ def test_a_slow_client_slows_the_worker_and_is_no_stall() -> None:
         client, observer = Client(), StreamObserver()
         client.gate.clear()
         upstream = await post(pool, worker)
-        relaying = asyncio.ensure_future(relay(upstream, client, observer, stall_s=0.3))
+        relaying = asyncio.ensure_future(relayed(upstream, client, observer, stall_s=0.3))
         before = -1
         while before != sent:
             before = sent
@@ -337,7 +433,7 @@ def test_closing_the_upstream_is_noticed_by_the_worker() -> None:
 
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         upstream = await post(pool, worker)
-        relaying = asyncio.ensure_future(relay(upstream, Client(), StreamObserver(), stall_s=5))
+        relaying = asyncio.ensure_future(relayed(upstream, Client(), StreamObserver(), stall_s=5))
         await asyncio.sleep(0.05)
         relaying.cancel()
         await asyncio.gather(relaying, return_exceptions=True)
