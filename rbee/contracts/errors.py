@@ -222,7 +222,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.WORKER_CRASHED: ErrorSpec(
         500, _SERVER, "Read the worker's log before trying again: rbee-keeper logs --node NODE"
     ),
-    ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; a hive replaces a worker that makes no progress: rbee-keeper worker list"),
+    ErrorCode.WORKER_STALLED: ErrorSpec(
+        500, _SERVER, "Try again; a worker that makes no progress is replaced by its hive: rbee-keeper worker list"
+    ),
     ErrorCode.MODEL_INVALID: ErrorSpec(
         400, _INVALID, "Use a complete GGUF file; if it is truncated, download or copy it again."
     ),

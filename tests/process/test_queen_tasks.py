@@ -143,7 +143,7 @@ def test_a_worker_that_stalls_is_given_up(machine: Machine) -> None:
 
 @pytest.mark.parametrize("path", ["/v2/tasks", "/v1/chat/completions", "/v1/messages"])
 def test_a_prompt_that_takes_long_to_read_is_no_stall(machine: Machine, path: str) -> None:
-    """Reading a prompt is progress: it may take longer than a stream may be silent, and the client sees how far it is."""
+    """A prompt may take longer to read than a stream may be silent, and its client sees how far it is."""
     machine.configure("queen", no_token_timeout_s=2 * slowness())
     machine.configure("hive", slots=2)
     machine.fake(prompt_tokens_per_s=400 / slowness())

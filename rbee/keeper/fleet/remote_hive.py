@@ -175,7 +175,7 @@ class RemoteHive:
     def _hangs(self, url: str) -> RbeeError:
         return RbeeError(
             ErrorCode.CONNECTION_TIMEOUT,
-            f"The hive on {self._name} accepts connections at {url} and does not answer: it hangs, or its machine does.",
+            f"The hive on {self._name} accepts connections at {url} and does not answer: it hangs.",
             details={"node": self._name, "url": url},
             hint=f"Restart it: rbee-keeper hive stop --node {self._name}; rbee-keeper hive start --node {self._name}",
         )

@@ -30,7 +30,7 @@ class UpstreamTimeout(UpstreamError):  # noqa: N818 -- named as asyncio names it
     """Raised when a worker received a request and did not begin to answer in time."""
 
 
-class UpstreamLost(UpstreamTimeout):  # noqa: N818
+class UpstreamLost(UpstreamTimeout):
     """Raised when a worker's machine was lost before it began to answer."""
 
 

@@ -68,7 +68,12 @@ async def _delete(pool: UpstreamPool, link: WorkerAccess, request_id: str) -> Us
     worker = link.worker
     try:
         upstream = await pool.send(
-            "DELETE", worker.url, f"/v1/inference/{request_id}", key=link.api_key, node=worker.node, request_id=request_id
+            "DELETE",
+            worker.url,
+            f"/v1/inference/{request_id}",
+            key=link.api_key,
+            node=worker.node,
+            request_id=request_id,
         )
     except (OSError, TimeoutError, UpstreamError) as error:
         log.info("slot not freed", extra={"fields": {"worker_id": worker.worker_id, "reason": str(error)}})

@@ -40,12 +40,14 @@ class Client:
         self.gate = asyncio.Event()
         self.gate.set()
         self.waited_for = 0
+        self.arrived = asyncio.Event()
         self._at_once = at_once
 
     def write(self, data: bytes) -> bool:
         if not self._at_once or not self.gate.is_set():
             return False
         self.received += data
+        self.arrived.set()
         return True
 
     async def start(self) -> None:
@@ -343,11 +345,10 @@ def test_a_stream_ends_with_its_machine_unless_it_goes_on(silent: bool) -> None:
         await exchange.done(21)
 
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
-        upstream, observer = await post(pool, worker), StreamObserver()
+        upstream, observer, client = await post(pool, worker), StreamObserver(), Client()
         guard = StallGuard(upstream, 60)
-        relaying = asyncio.ensure_future(relay(upstream, Client(), observer, guard))
-        while not observer.tokens:
-            await asyncio.sleep(0.01)
+        relaying = asyncio.ensure_future(relay(upstream, client, observer, guard))
+        await client.arrived.wait()
 
         guard.hive_lost("no message for 10 s")
         lost.set()
@@ -369,13 +370,15 @@ def test_a_stream_ends_with_its_machine_unless_it_goes_on(silent: bool) -> None:
 def test_a_request_that_is_not_answered_yet_ends_with_its_machine() -> None:
     """A request on a kept connection to a machine that is gone does not wait for the time of an answer."""
 
+    received = asyncio.Event()
+
     async def script(exchange: Exchange) -> None:
+        received.set()
         await exchange.writer.wait_closed()
 
     async def scenario(worker: TinyWorker, pool: UpstreamPool) -> None:
         sending = asyncio.ensure_future(post(pool, worker))
-        while not worker.requests:
-            await asyncio.sleep(0.01)
+        await received.wait()
         pool.abort_unanswered("elsewhere", UpstreamLost("gone"))
         await asyncio.sleep(0.02)
         assert not sending.done()
