@@ -28,6 +28,7 @@ from rbee.worker.service import WorkerService
 router = APIRouter()
 
 
+@router.get("/health")
 @router.get("/v1/health")
 async def health(worker: WorkerDep) -> WorkerHealth:
     """Return the worker's state, and whether a request is stalled."""

@@ -9,6 +9,7 @@ import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperCommand
 from rbee.keeper.ui.options import backend_option, device_option
+from rbee.surrogates import whole_characters
 
 if TYPE_CHECKING:
     from rbee.keeper.inference import Inference
@@ -28,10 +29,12 @@ def _prompt(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if value == "-":
         raw = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
         try:
-            value = raw.decode("utf-8") if len(raw) <= _MAX_PROMPT_BYTES else raw.decode("utf-8", "ignore")
+            value = raw.decode("utf-8", "surrogatepass" if len(raw) <= _MAX_PROMPT_BYTES else "ignore")
         except UnicodeDecodeError as error:
             raise click.BadParameter(f"standard input is not UTF-8 text (byte {error.start}).") from error
-    value = _readable(value)
+        value = whole_characters(value)
+    else:
+        value = _readable(value)
     if not value.strip():
         raise click.BadParameter("the prompt is empty.")
     if len(value) > _MAX_PROMPT_CHARS or len(value.encode("utf-8", "replace")) > _MAX_PROMPT_BYTES:

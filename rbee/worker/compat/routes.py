@@ -47,6 +47,14 @@ async def answer_models(worker: WorkerDep) -> ModelCards:
     return ModelCards(data=[ModelCard(id=service.settings.name, created=int(service.started_unix))])
 
 
+@router.get("/v1/models/{name:path}")
+async def answer_model(worker: WorkerDep, name: str, request: Request) -> ModelCard:
+    """Return the one model, by any of its names."""
+    service = worker.service
+    _check_model(service, request, name)
+    return ModelCard(id=name, created=int(service.started_unix))
+
+
 @router.post("/v1/chat/completions", response_class=Response)
 async def answer_chat(worker: WorkerDep, body: JsonBody[ChatRequest], request: Request) -> Response:
     """Answer `/v1/chat/completions`."""
@@ -183,7 +191,7 @@ async def _respond(
     echo: Sequence[str] = (),
 ) -> Response:
     request_id = _id(request)
-    generations = await service.requests.start(requests, request_id, deadline_s=read_deadline(request))
+    generations = await service.requests.start(requests, request_id, each=each, deadline_s=read_deadline(request))
     answer = Answer(generations, call_format=call_format, each=each, echo=echo)
 
     def cancel() -> None:

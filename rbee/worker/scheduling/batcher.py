@@ -222,6 +222,9 @@ class Batcher:
         if self._engine.is_end(token):
             self._end(generation, "stop", delivery)
             return
+        if not generation.limit:  # only its prompt was to be read
+            self._end(generation, "length", delivery)
+            return
         generation.generated += 1
         marker = generation.markers.get(token) if generation.markers else None
         text = generation.detokenizer.feed(self._engine.piece(token) if marker is None else marker)

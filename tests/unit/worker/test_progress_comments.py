@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from rbee.daemonkit.sse import PING, PING_INTERVAL_S
 from rbee.worker.generation import Generation
 from rbee.worker.progress_comments import ProgressComments
+from rbee.worker.text.sampling import SamplerChain
 
 
 def generation(evaluated: int, generated: int) -> Generation:
-    one = Generation("r", [1] * 100, limit=10, chain=(), seed=1, stops=())
+    one = Generation("r", [1] * 100, limit=10, chain=SamplerChain(()), seed=1, stops=())
     one.evaluated, one.generated = evaluated, generated
     return one
 
