@@ -68,11 +68,15 @@ class RbeeError(Exception):
     def from_body(cls, body: object) -> RbeeError | None:
         """Rebuild the error that a daemon sent; None if *body* is not an error body of rbee."""
         detail = body.get("error") if isinstance(body, dict) else None
-        if not isinstance(detail, dict) or detail.get("code") not in ErrorCode.__members__:
+        if not isinstance(detail, dict):
+            return None
+        try:
+            code = ErrorCode(str(detail.get("code")))
+        except ValueError:
             return None
         details, hint, param = detail.get("details"), detail.get("hint"), detail.get("param")
         return cls(
-            ErrorCode(detail["code"]),
+            code,
             str(detail.get("message", "")),
             details=details if isinstance(details, dict) else None,
             hint=hint if isinstance(hint, str) and hint else None,

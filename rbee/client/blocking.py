@@ -31,7 +31,7 @@ class BlockingClient:
 
     Every method raises RbeeError: the daemon's own, CONNECTION_TIMEOUT if it does not respond,
     INVALID_RESPONSE if another program responds. A timeout of None waits without limit.
-    *absent_hint* is the next step if the daemon cannot be reached.
+    *connect_timeout_s* is for each attempt to connect. *absent_hint* is the next step if the daemon cannot be reached.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class BlockingClient:
         key: str | None,
         *,
         retries: Retries = HTTP_CONNECT,
+        connect_timeout_s: float = CONNECT_TIMEOUT_S,
         absent_hint: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -53,6 +54,7 @@ class BlockingClient:
         self._address = split_url(self.url)
         self._key = key
         self._retries = retries
+        self._connect_timeout_s = connect_timeout_s
         self._absent_hint = absent_hint
         self._sleep = sleep
 
@@ -173,7 +175,7 @@ class BlockingClient:
 
     def _connect(self) -> HTTPConnection:
         kind = self._http.HTTPSConnection if self._address.scheme == "https" else self._http.HTTPConnection
-        connection = kind(self._address.hostname or "", self._address.port, timeout=CONNECT_TIMEOUT_S)
+        connection = kind(self._address.hostname or "", self._address.port, timeout=self._connect_timeout_s)
         connection.connect()
         if connection.sock is not None:
             connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -39,6 +39,13 @@ class QueenClient:
         """Return its status (`QueenStatus`)."""
         return self._object("GET", "/v2/status")
 
+    def is_draining(self) -> bool:
+        """Return whether it is stopping; one that does not say is, or soon will be gone."""
+        try:
+            return bool(self.status().get("draining", True))
+        except RbeeError:
+            return True
+
     def nodes(self) -> list[Json]:
         """Return the node registry (`NodeInfo`)."""
         return self._list("/v2/registry/beehives/list", "beehives")

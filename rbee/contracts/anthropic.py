@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text
+from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text, TokenLimit, TopK
 from rbee.contracts.tasks import StopText
 
 
@@ -62,12 +62,12 @@ class CountTokensRequest(OpenModel):
 class MessagesRequest(CountTokensRequest):
     """`POST /v1/messages`."""
 
-    max_tokens: int = Field(ge=1, le=10_000_000)
+    max_tokens: TokenLimit
     stream: bool | None = False
     stop_sequences: Annotated[list[StopText], Field(max_length=16)] | None = None
     temperature: float | None = Field(default=None, ge=0.0, le=1.0)
     top_p: float | None = Field(default=None, ge=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=0, le=100_000)
+    top_k: TopK | None = None
 
 
 class TokenCount(BaseModel):

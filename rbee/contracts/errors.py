@@ -15,6 +15,7 @@ class ErrorCode(StrEnum):
     """The kind of an error, as a name that scripts can rely on."""
 
     INVALID_REQUEST = "INVALID_REQUEST"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"  # OpenAI's own, which clients match
     INVALID_MODEL_REF = "INVALID_MODEL_REF"
     INVALID_BACKEND = "INVALID_BACKEND"
     INVALID_DEVICE = "INVALID_DEVICE"
@@ -30,6 +31,7 @@ class ErrorCode(StrEnum):
     ROUTE_NOT_FOUND = "ROUTE_NOT_FOUND"
     METHOD_NOT_ALLOWED = "METHOD_NOT_ALLOWED"
     PAYLOAD_TOO_LARGE = "PAYLOAD_TOO_LARGE"
+    UNSUPPORTED_ENCODING = "UNSUPPORTED_ENCODING"
     HEADER_TOO_LARGE = "HEADER_TOO_LARGE"
     REQUEST_TIMEOUT = "REQUEST_TIMEOUT"
     LOADING_TIMEOUT = "LOADING_TIMEOUT"
@@ -105,6 +107,9 @@ _LOCAL = "local_error"
 
 ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_REQUEST: ErrorSpec(400, _INVALID, "Correct the named field and send the request again."),
+    ErrorCode.CONTEXT_LENGTH_EXCEEDED: ErrorSpec(
+        400, _INVALID, "Shorten the prompt or the conversation, or start the worker with a larger context."
+    ),
     ErrorCode.INVALID_MODEL_REF: ErrorSpec(
         400,
         _INVALID,
@@ -114,7 +119,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_BACKEND: ErrorSpec(400, _INVALID, "Use one of: cuda, metal, cpu."),
     ErrorCode.INVALID_DEVICE: ErrorSpec(400, _INVALID, "Run 'rbee-hive detect' on the machine to see its devices."),
     ErrorCode.MISSING_API_KEY: ErrorSpec(
-        401, _AUTH, "Send 'Authorization: Bearer <key>'. The keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
+        401, _AUTH, "Send the key in one of these headers. The keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
     ),
     ErrorCode.INVALID_API_KEY: ErrorSpec(
         401, _AUTH, "Compare the key with the daemon's; the keeper reads RBEE_API_KEY, then ~/.rbee/secrets/api-key."
@@ -137,6 +142,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.ROUTE_NOT_FOUND: ErrorSpec(404, _NOT_FOUND, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.METHOD_NOT_ALLOWED: ErrorSpec(405, _INVALID, "Each daemon lists its routes at /openapi.json."),
     ErrorCode.PAYLOAD_TOO_LARGE: ErrorSpec(413, _INVALID, "Send a smaller request."),
+    ErrorCode.UNSUPPORTED_ENCODING: ErrorSpec(415, _INVALID, "Send the body as it is, or compressed by gzip."),
     ErrorCode.HEADER_TOO_LARGE: ErrorSpec(431, _INVALID, "Send smaller headers."),
     ErrorCode.REQUEST_TIMEOUT: ErrorSpec(408, _TIMEOUT, "Read the log named in the message, then try again."),
     ErrorCode.LOADING_TIMEOUT: ErrorSpec(
@@ -222,7 +228,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.WORKER_CRASHED: ErrorSpec(
         500, _SERVER, "Read the worker's log before trying again: rbee-keeper logs --node NODE"
     ),
-    ErrorCode.WORKER_STALLED: ErrorSpec(500, _SERVER, "Try again; the stalled worker is being replaced."),
+    ErrorCode.WORKER_STALLED: ErrorSpec(
+        500, _SERVER, "Try again; a worker that makes no progress is replaced by its hive: rbee-keeper worker list"
+    ),
     ErrorCode.MODEL_INVALID: ErrorSpec(400, _INVALID, "Use another file of the model, or another chat_template_file."),
     ErrorCode.CONFIG_INVALID: ErrorSpec(
         None, _LOCAL, "Correct the setting; to check the config file: rbee-keeper config check"

@@ -13,6 +13,7 @@ SSE_DONE: Final = "[DONE]"
 ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the name by which the client asked for the model
 USAGE_COMMENT: Final = "usage"  # in a stream from a worker to its queen: tokens of the prompt, cached, of the answer
 USAGE_HEADER: Final = "X-Rbee-Usage"  # the same counts, of a request that a worker was told to cancel
+PROGRESS_COMMENT: Final = "progress"  # in a stream from a worker: it has nothing to send, and works on the request
 DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds left for a request
 CLIENT_HEADER: Final = "X-Rbee-Client"  # from the queen to a worker: whose request it is, by an opaque id
 MAX_CLIENT_CHARS: Final = 64

@@ -1,8 +1,8 @@
 """The requests that OpenAI-compatible clients send to `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`.
 
 Fields that are not listed here are accepted and ignored, as these clients expect of any server. Listed fields mean
-what they mean at OpenAI; `top_k`, `min_p`, `repeat_penalty` and `grammar` (GBNF) are additions that are common among
-other servers.
+what they mean at OpenAI; `top_k`, `min_p`, `repeat_penalty`, `grammar` (GBNF) and `continue_final_message` are common
+additions of other servers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ MAX_CHOICES = 16  # each choice takes a slot of its own, and few workers have mo
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_INPUTS = 2048
+MAX_COMPLETIONS = 256  # of one request to complete several prompts, which wait for slots in turn
 MAX_GRAMMAR_CHARS = 100_000
 
 Text = Annotated[str, Field(max_length=MAX_PROMPT_CHARS)]
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Tokens = Annotated[list[TokenId], Field(min_length=1)]
+TokenLimit = Annotated[int, Field(ge=-1, le=10_000_000)]
+"""The most tokens of an answer: -1 for no limit, 0 to evaluate the prompt only."""
+TopK = Annotated[int, Field(ge=-1, le=100_000)]
+"""How many of the likeliest tokens to sample from: 0 or -1 for all of them."""
 
 
 class OpenModel(BaseModel):
@@ -128,10 +134,10 @@ class BaseGenerationRequest(OpenModel):
     model: str | None = Field(default=None, max_length=2048)
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    max_tokens: TokenLimit | None = None
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, ge=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=0, le=100_000)
+    top_k: TopK | None = None
     min_p: float | None = Field(default=None, ge=0.0, le=1.0)
     repeat_penalty: float | None = Field(default=None, gt=0.0, le=10.0)
     presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
@@ -160,13 +166,14 @@ class ChatRequest(BaseGenerationRequest):
     """`POST /v1/chat/completions`."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
+    continue_final_message: bool | None = None
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:
@@ -180,9 +187,9 @@ class CompletionRequest(BaseGenerationRequest):
 
     prompt: (
         Text
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Text], Field(min_length=1)]
-        | (Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1)])
+        | Tokens
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_COMPLETIONS)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_COMPLETIONS)]
     )
     logprobs: int | None = Field(default=None, ge=0, le=20)
     echo: bool | None = None
@@ -196,9 +203,9 @@ class EmbeddingRequest(OpenModel):
     model: str | None = Field(default=None, max_length=2048)
     input: (
         Text
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | (Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)])
-        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Tokens
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+        | Annotated[list[Tokens], Field(min_length=1, max_length=MAX_INPUTS)]
     )
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1)

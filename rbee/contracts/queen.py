@@ -18,7 +18,10 @@ class QueenHealth(BaseModel):
 
 
 class QueenStatus(BaseModel):
-    """`GET /v2/status`, which `daemon status` shows; `tasks_running` includes those that wait for a slot."""
+    """`GET /v2/status`, which `daemon status` shows; `tasks_running` includes those that wait for a slot.
+
+    One that is `draining` is stopping and accepts no new tasks.
+    """
 
     version: str
     pid: int
@@ -28,6 +31,7 @@ class QueenStatus(BaseModel):
     workers: int
     tasks_running: int
     tasks_waiting: int
+    draining: bool = False
 
 
 class QueenShutdown(BaseModel):

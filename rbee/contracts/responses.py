@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text
+from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text, TokenLimit, TopK
 
 
 class InputPart(OpenModel):
@@ -69,10 +69,10 @@ class ResponsesRequest(OpenModel):
     input: Text | list[InputItem]
     instructions: Text | None = None
     stream: bool | None = False
-    max_output_tokens: int | None = Field(default=None, ge=1, le=10_000_000)
+    max_output_tokens: TokenLimit | None = None
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, ge=0.0, le=1.0)
-    top_k: int | None = Field(default=None, ge=0, le=100_000)
+    top_k: TopK | None = None
     text: TextConfig | None = None
     tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None

@@ -73,7 +73,11 @@ class Authenticator:
             return TICKET
         scheme, _, key = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
-            raise RbeeError(ErrorCode.MISSING_API_KEY, f"{self._daemon} requires an API key, and the request has none.")
+            message = (
+                f"{self._daemon} requires an API key, as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>', and the "
+                "request has neither."
+            )
+            raise RbeeError(ErrorCode.MISSING_API_KEY, message)
         key = key.strip()
         if hmac.compare_digest(key, self._key):
             return self._operator

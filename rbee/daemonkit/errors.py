@@ -105,6 +105,7 @@ def validation_error(errors: list[Any]) -> RbeeError:
 
     The code is INVALID_BACKEND where the first one is a backend that does not exist, else INVALID_REQUEST.
     """
+    errors = _meant_first(errors)
     found = [(_field(item), _reason(item)) for item in errors[:MAX_ERRORS]]
     field, reason = found[0] if found else ("", "invalid")
     code, message = ErrorCode.INVALID_REQUEST, f"{field}: {reason}." if field else f"{reason}."
@@ -156,7 +157,10 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         ErrorCode.ROUTE_NOT_FOUND: f"There is no route {path}.",
         ErrorCode.METHOD_NOT_ALLOWED: f"{path} does not support {request.method}.",
     }.get(code, str(error.detail))
-    return error_response(RbeeError(code, message), request_id_of(request), request.url.path)
+    response = error_response(RbeeError(code, message), request_id_of(request), request.url.path)
+    if error.headers and "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
 
 
 async def _on_disconnect(request: Request, _error: Exception) -> Response:
@@ -175,12 +179,39 @@ def request_id_of(request: Request) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def _meant_first(errors: list[Any]) -> list[Any]:
+    """Return the findings with that one first which is about the member of a union that was meant.
+
+    pydantic tells of every member, in their order. The one that was meant is that which got furthest: its type fits
+    and only a bound does not, or what is wrong is the deepest inside.
+    """
+    if not errors:
+        return errors
+    loc = errors[0]["loc"]
+    tag = next((at for at, part in enumerate(loc) if not _is_field(str(part))), len(loc))
+    if tag == len(loc):
+        return errors
+    members = [item for item in errors if item["loc"][:tag] == loc[:tag] and len(item["loc"]) > tag]
+    meant = max(members, key=_distance)
+    return [meant, *(item for item in errors if item is not meant)]
+
+
+def _distance(item: dict[str, Any]) -> tuple[bool, int, int]:
+    kind, last = item["type"], item["loc"][-1]
+    another_kind = kind.endswith(("_type", "_parsing")) or kind in ("literal_error", "enum")
+    return not another_kind, len(item["loc"]), last if isinstance(last, int) else 0
+
+
+def _is_field(part: str) -> bool:
+    return _FIELD.fullmatch(part) is not None and part not in _UNION_MEMBERS
+
+
 def _field(item: dict[str, Any]) -> str:
     """Return the path of a field, without the parts that name a member of a union."""
     loc: tuple[int | str, ...] = item["loc"]
     unknown = loc[-1:] if item["type"] == "extra_forbidden" else ()
     known = [str(part) for part in loc[: len(loc) - len(unknown)]]
-    fields = [part for part in known if _FIELD.fullmatch(part) and part not in _UNION_MEMBERS]
+    fields = [part for part in known if _is_field(part)]
     return ".".join([*fields, *map(str, unknown)])[:200]
 
 

@@ -12,6 +12,7 @@ from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from rbee.daemonkit.errors import invalid_body
 from rbee.daemonkit.json_limits import check_json
+from rbee.surrogates import repaired_json
 
 T = TypeVar("T")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -48,7 +49,11 @@ class JsonParser:
         try:
             return self._validator.validate_json(body)
         except ValidationError as error:
-            raise invalid_body(error) from error
+            malformed = error.error_count() == 1 and error.errors(include_url=False)[0]["type"] == "json_invalid"
+            repaired = repaired_json(body) if malformed else None
+            if repaired is None:
+                raise invalid_body(error) from error
+        return self(repaired)
 
 
 def _fail_fast(schema: Any) -> Any:

@@ -14,8 +14,7 @@ from rbee.keeper.ui.interrupts import Interrupted
 from rbee.keeper.ui.output import Output
 from rbee.keeper.ui.progress import ProgressPrinter
 
-# Before the first token a request may be sent again: no part of an answer has been printed yet.
-_RETRYABLE = (ErrorCode.DRAINING, ErrorCode.CONNECTION_TIMEOUT, ErrorCode.INVALID_RESPONSE)
+_CONNECTION_ERRORS = (ErrorCode.CONNECTION_TIMEOUT, ErrorCode.INVALID_RESPONSE)
 
 
 class Inference:
@@ -46,6 +45,7 @@ class Inference:
                 raise RbeeError(
                     ErrorCode.INVALID_RESPONSE,
                     f"The stream from {queen.url} ended without 'done' and without an error.",
+                    details={"url": queen.url},
                 )
         except RbeeError as error:
             self._out.end_line()
@@ -65,9 +65,17 @@ class Inference:
         """Print a line of the keeper's own narration."""
         ProgressPrinter(self._out, as_events=self._out.json).say(human, action, emoji)
 
-    def may_retry(self, error: RbeeError) -> bool:
-        """Return whether the request may be sent to another queen after *error*."""
-        return not self._pieces and error.code in _RETRYABLE
+    def may_retry(self, error: RbeeError, queen: QueenClient) -> bool:
+        """Return whether the request may be sent to another queen after *error*: *queen* is stopping, or was lost.
+
+        What the queen tells of a hive or a worker that is stopping or does not answer would be the same again, and
+        once a part of the answer was printed nothing is sent again.
+        """
+        if self._pieces:
+            return False
+        if error.code in _CONNECTION_ERRORS:
+            return str(error.details.get("url", "")).startswith(queen.url)
+        return error.code is ErrorCode.DRAINING and queen.is_draining()
 
     def _handle(self, event: Event, progress: ProgressPrinter) -> None:
         if progress.handle(event):

@@ -42,7 +42,7 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
         authenticator=Authenticator(
             f"the queen at {address}",
             key,
-            open_paths=["/health"],
+            open_paths=["/health", "/v1/health"],
             operator=ADMIN,
             client_key_lookup=queen.client_keys.find,
         ),

@@ -20,6 +20,7 @@ ASK_OPERATOR: Final = "Ask the operator of this service, and name the request_id
 _SHOWN: Final = frozenset(
     {
         ErrorCode.INVALID_REQUEST,
+        ErrorCode.CONTEXT_LENGTH_EXCEEDED,
         ErrorCode.INVALID_BACKEND,
         ErrorCode.MISSING_API_KEY,
         ErrorCode.INVALID_API_KEY,
@@ -29,6 +30,7 @@ _SHOWN: Final = frozenset(
         ErrorCode.METHOD_NOT_ALLOWED,
         ErrorCode.PAYLOAD_TOO_LARGE,
         ErrorCode.HEADER_TOO_LARGE,
+        ErrorCode.UNSUPPORTED_ENCODING,
         ErrorCode.QUEUE_FULL,
         ErrorCode.CANCELED,
         ErrorCode.INTERNAL,
@@ -56,6 +58,7 @@ _MESSAGES: Final = {
     ErrorCode.REQUEST_TIMEOUT: "The request exceeded its deadline.",
     ErrorCode.WORKER_CRASHED: "The answer broke off.",
     ErrorCode.WORKER_STALLED: "The answer came to a standstill.",
+    ErrorCode.CONNECTION_TIMEOUT: "The machine that serves the model does not answer.",
     ErrorCode.QUARANTINED: "The model is not served to this key for a while, because its workers crashed.",
 }
 _TRY_AGAIN: Final = "Try again; if that fails too, ask the operator of this service, and name the request_id."

@@ -27,6 +27,7 @@ from rbee.queen.fleet.state import FleetState
 from rbee.queen.fleet.worker_start import WorkerStarter
 from rbee.queen.keys.store import ClientKeys
 from rbee.queen.local_hive.supervisor import LocalHive
+from rbee.queen.relay.connection import UpstreamLost
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.settings import QueenSettings
 from rbee.queen.shutdown import FleetShutdown
@@ -204,11 +205,14 @@ class Queen:
         await self.channels.close(LOCALHOST_NODE, reason)
 
     async def _reached(self, node: str, hello: Hello) -> None:
+        self.tasks.hive_lost(node, None)
         for link in hello.workers:
             self._on_key(link.api_key)
         await self._log_failure(self._store.record_reached(node, hello.detection, now=self._now()))
 
     async def _lost(self, node: str, reason: str) -> None:
+        self.pool.abort_unanswered(node, UpstreamLost(f"its machine was lost: {reason}"))
+        self.tasks.hive_lost(node, reason)
         await self._log_failure(self._store.record_lost(node, reason))
 
     async def _log_failure(self, change: Awaitable[None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -13,15 +12,15 @@ from rbee.contracts.workers import SlotInfo
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 from rbee.worker.embedding_job import EmbeddingJob
-from rbee.worker.engine.protocol import Engine, Grammar
+from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation import Finished, Generation
-from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.generation_request import GenerationRequest, build_generation
 from rbee.worker.grammars import GrammarCompiler
 from rbee.worker.scheduling.batcher import Batcher, Delivery, EmbeddingInput
 from rbee.worker.settings import WorkerSettings
 from rbee.worker.text.prompts import PromptTokenizer
-from rbee.worker.text.sampling import MAX_SEED, build_chain
 from rbee.worker.validation import check, require_pooling, require_slots, require_text_model
+from rbee.worker.waiting_prompts import WaitingPrompts
 
 log = logging.getLogger(__name__)
 _PART: Final = "#"  # separates a request's id from the number of the answer, from the second on
@@ -54,6 +53,7 @@ class ActiveRequests:
         self._idle.set()
         self._idle_since = clock()
         self._batcher: Batcher | None = None
+        self._waiting = WaitingPrompts(settings.slots)
         self._grammars = GrammarCompiler()
 
     def set_batcher(self, batcher: Batcher) -> None:
@@ -74,6 +74,10 @@ class ActiveRequests:
     def idle_s(self) -> float:
         """Return the seconds for which no slot has been in use."""
         return 0.0 if self._in_use else self._clock() - self._idle_since
+
+    def progressed_at(self) -> float:
+        """Return when the engine last made progress, in monotonic seconds; 0 before the model is loaded."""
+        return self._batcher.progressed_at if self._batcher is not None else 0.0
 
     @property
     def stalled_s(self) -> float:
@@ -97,17 +101,26 @@ class ActiveRequests:
         ]
 
     async def start(
-        self, requests: Sequence[GenerationRequest], request_id: str, *, deadline_s: float | None = None
+        self,
+        requests: Sequence[GenerationRequest],
+        request_id: str,
+        *,
+        each: int | None = None,
+        deadline_s: float | None = None,
     ) -> list[Generation]:
-        """Start the generations of one request, all or none; what still runs after *deadline_s* ends with an error.
+        """Start the generations of one request; what still runs after *deadline_s* ends with an error.
+
+        *each* are so many successive ones of the same prompt, None where all are: these start together. Of several
+        prompts those for which there are no slots wait for them.
 
         Raises RbeeError before anything is computed: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or
-        INVALID_REQUEST, such as for a prompt that leaves no room for a token.
+        context_length_exceeded, or INVALID_REQUEST.
         """
         begun_at = self._clock()
         engine, tokenizer = self._require_engine()
         require_text_model(engine, self._settings.name)
-        self._check_free(request_id, len(requests))
+        each = each or len(requests)
+        self._check_free(request_id, each)
         check(requests, engine)
         first = requests[0]
         if first.logprobs is not None:
@@ -118,13 +131,13 @@ class ActiveRequests:
             if id(request.source) not in prompts:
                 prompts[id(request.source)] = await tokenizer.tokenize(request)
         self._require_engine()
-        self._check_free(request_id, len(requests))  # again: a long prompt takes its time
+        self._check_free(request_id, each)  # again: a long prompt takes its time
         generations: list[Generation] = []
         first_of: dict[int, Generation] = {}
         for number, request in enumerate(requests):
             tokens = prompts[id(request.source)]
             name = request_id if not number else f"{request_id}{_PART}{number}"
-            generation = self._submit(
+            generation = build_generation(
                 request, tokens, name, engine, grammar=grammar, begun_at=begun_at, after=first_of.get(id(tokens))
             )
             first_of.setdefault(id(tokens), generation)
@@ -134,6 +147,10 @@ class ActiveRequests:
                 generation.deadline_timer = asyncio.get_running_loop().call_later(
                     deadline_s, self._expire, generation, deadline_s
                 )
+        self._submit(generations[:each])
+        rest = [generations[at : at + each] for at in range(each, len(generations), each)]
+        self._waiting.add(rest, of=len(generations))
+        self._submit_waiting()
         return generations
 
     async def embed(self, texts: Sequence[GenerationRequest], request_id: str) -> EmbeddingJob:
@@ -144,7 +161,7 @@ class ActiveRequests:
         engine, tokenizer = self._require_engine()
         require_pooling(engine, self._settings.name, pairs=texts[0].query is not None)
         check(texts, engine)
-        items = [EmbeddingInput(await tokenizer.tokenize(text)) for text in texts]
+        items = [EmbeddingInput(await tokenizer.tokenize(text, answer=False)) for text in texts]
         self._require_engine()
         self._check_free(request_id, 1)
         assert self._batcher is not None
@@ -174,8 +191,13 @@ class ActiveRequests:
             self._remove(generation)
 
     def cancel(self, request_id: str) -> list[Generation]:
-        """Cancel the generations of a request within the current step; return them, none for an unknown id."""
-        found = [one for name, one in self._generations.items() if name.partition(_PART)[0] == request_id]
+        """Cancel the generations of a request within the current step.
+
+        Returns those that had begun, none for an unknown id.
+        """
+        for generation in self._waiting.remove(lambda one: _request_of(one.request_id) == request_id):
+            _end_waiting(generation, Finished("cancelled", 0, 0))
+        found = [one for name, one in self._generations.items() if _request_of(name) == request_id]
         for generation in found:
             if self._batcher is not None and not generation.cancelled:
                 generation.cancelled_at = self._clock()
@@ -184,9 +206,15 @@ class ActiveRequests:
 
     def cancel_all(self) -> None:
         """Cancel all generations, because the time to drain is over."""
-        for request_id in [name for name in self._generations if _PART not in name]:
+        for request_id in {_request_of(name) for name in self._generations}:
             log.warning("request cancelled: the drain timed out", extra={"fields": {"request_id": request_id}})
             self.cancel(request_id)
+
+    def fail(self, error: RbeeError, unfinished: Sequence[Generation]) -> None:
+        """End everything with *error*, because the engine cannot go on; *unfinished* is what had begun."""
+        for generation in self._waiting.remove(lambda _: True):
+            _end_waiting(generation, error)
+        self.deliver([(generation, error) for generation in unfinished])
 
     async def close(self) -> None:
         """End the process that checks grammars."""
@@ -206,38 +234,17 @@ class ActiveRequests:
             )
         require_slots(self._settings, self.slots_available, wanted)
 
-    def _submit(
-        self,
-        request: GenerationRequest,
-        tokens: list[int],
-        request_id: str,
-        engine: Engine,
-        *,
-        grammar: Grammar | None,
-        begun_at: float,
-        after: Generation | None,
-    ) -> Generation:
+    def _submit(self, generations: Sequence[Generation]) -> None:
         assert self._batcher is not None
-        room = engine.facts.context - len(tokens)
-        seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-        markers = {engine.special_token(text): text.encode() for text in request.markers}
-        generation = Generation(
-            request_id,
-            tokens,
-            limit=room if request.limit is None else min(request.limit, room),
-            chain=build_chain(request.sampling, seed, bias=request.bias, grammar=grammar),
-            seed=seed,
-            stops=request.sampling.stop,
-            logprobs=request.logprobs,
-            markers={token: text for token, text in markers.items() if token is not None},
-            begun_at=begun_at,
-            after=after,
-        )
-        self._generations[request_id] = generation
+        self._generations.update((generation.request_id, generation) for generation in generations)
         self._idle.clear()
         self._on_change()
-        self._batcher.submit(generation)
-        return generation
+        for generation in generations:
+            self._batcher.submit(generation)
+
+    def _submit_waiting(self) -> None:
+        while generations := self._waiting.take(self.slots_available):
+            self._submit(generations)
 
     def _expire(self, generation: Generation, deadline_s: float) -> None:
         """Time a generation out; the engine releases it within the current step."""
@@ -246,7 +253,9 @@ class ActiveRequests:
             f"The request exceeded its deadline of {deadline_s:g} s; {generation.generated} tokens were generated.",
             details={"tokens": generation.generated, "worker_id": self._settings.worker_id},
         )
-        if self._batcher is not None and not generation.cancelled:
+        if self._waiting.remove(lambda one: one is generation):
+            _end_waiting(generation, generation.timeout_error)
+        elif self._batcher is not None and not generation.cancelled:
             self._batcher.cancel(generation)
 
     def _remove(self, generation: Generation) -> None:
@@ -256,10 +265,23 @@ class ActiveRequests:
             self._note_freed()
 
     def _note_freed(self) -> None:
+        self._submit_waiting()
         if not self._in_use:
             self._idle_since = self._clock()
             self._idle.set()
         self._on_change()
+
+
+def _request_of(name: str) -> str:
+    """Return the id of the request that a generation belongs to."""
+    return name.partition(_PART)[0]
+
+
+def _end_waiting(generation: Generation, end: Finished | RbeeError) -> None:
+    """End a generation that has not begun."""
+    if generation.deadline_timer is not None:
+        generation.deadline_timer.cancel()
+    generation.push(end)
 
 
 def _count(generation: Generation, end: Finished | RbeeError, *, now: float) -> None:

@@ -54,7 +54,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
     authenticator = Authenticator(
         f"Worker {settings.worker_id} at {url}",
         settings.key,
-        open_paths=("/v1/health",),
+        open_paths=("/health", "/v1/health"),
         tickets=Tickets(settings.key),
     )
     app = create_app(

@@ -50,6 +50,8 @@ class Generation:
     The event loop creates it, sets `cancelled`, keeps its deadline (`deadline_timer`, and `timeout_error` once that
     has passed) and reads events; the engine's thread owns the rest.
 
+    `evaluated` counts the tokens of the prompt that are in the cache.
+
     Args:
         logprobs: as in `GenerationRequest`.
         markers: special tokens that are shown, with their text.
@@ -89,6 +91,7 @@ class Generation:
         self.detokenizer = IncrementalDetokenizer(stops)
         self.slot = -1
         self.cached_tokens = 0
+        self.evaluated = 0
         self.generated = 0
         self.drafted = 0
         self.accepted = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import InferenceRequest, Sampling
 from rbee.errors import RbeeError
+from rbee.worker.engine.protocol import Engine, Grammar
+from rbee.worker.generation import Generation
 from rbee.worker.text.constraint import Constraint
+from rbee.worker.text.sampling import MAX_SEED, build_chain
 
 TemplateMessage = Mapping[str, Any]
 """One message of a conversation as chat templates take it: `role`, `content`, and what else a template reads."""
@@ -29,6 +33,7 @@ class GenerationRequest:
         bias: what is added to the logit of a token, by the token's id.
         constraint: what the text must match.
         markers: names of special tokens that are shown, because they begin a tool call.
+        new_turn: begin a turn of the assistant even where the last message is its own, which is else continued.
         param: the request's field that the prompt came from, for error messages.
     """
 
@@ -45,12 +50,22 @@ class GenerationRequest:
     bias: Mapping[int, float] = field(default_factory=dict)
     constraint: Constraint | None = None
     markers: tuple[str, ...] = ()
+    new_turn: bool = False
     param: str = "messages"
 
     @property
     def source(self) -> object:
         """Return what the prompt is made of: requests that share it are tokenized once."""
         return self.messages if self.messages is not None else self.tokens if self.tokens is not None else self.text
+
+    @property
+    def continues(self) -> bool:
+        """Return whether the answer goes on with the last message, which the assistant has begun."""
+        messages = self.messages or ()
+        if self.new_turn or len(messages) < 2:  # templates do not render a conversation of no messages
+            return False
+        last = messages[-1]
+        return last["role"] == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
 
     @property
     def size(self) -> int:
@@ -84,3 +99,36 @@ def _raw_text(request: InferenceRequest) -> str:
             param="raw",
         )
     return f"{request.system}\n\n{request.prompt}" if request.system else request.prompt
+
+
+def build_generation(
+    request: GenerationRequest,
+    tokens: list[int],
+    request_id: str,
+    engine: Engine,
+    *,
+    grammar: Grammar | None,
+    begun_at: float,
+    after: Generation | None,
+) -> Generation:
+    """Build the generation of a request, whose prompt has *tokens*, for the batcher.
+
+    Args:
+        grammar: the request's constraint, compiled.
+        begun_at, after: see `Generation`.
+    """
+    room = engine.facts.context - len(tokens)
+    seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+    markers = {engine.special_token(text): text.encode() for text in request.markers}
+    return Generation(
+        request_id,
+        tokens,
+        limit=room if request.limit is None else min(request.limit, room),
+        chain=build_chain(request.sampling, seed, bias=request.bias, grammar=grammar),
+        seed=seed,
+        stops=request.sampling.stop,
+        logprobs=request.logprobs,
+        markers={token: text for token, text in markers.items() if token is not None},
+        begun_at=begun_at,
+        after=after,
+    )

@@ -12,9 +12,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from rbee.contracts.tasks import DoneEvent
 from rbee.daemonkit.disconnect import cancel_on_disconnect
-from rbee.daemonkit.sse import DONE, HEADERS, PING, PING_INTERVAL_S, encode, encode_error
+from rbee.daemonkit.sse import DONE, HEADERS, encode, encode_error
 from rbee.errors import RbeeError
 from rbee.worker.generation import Event, Finished, Generation
+from rbee.worker.progress_comments import PROGRESS_INTERVAL_S, ProgressComments
 
 _TOKEN: Final = b'data: {"token":%b,"index":%d}\n\n'
 
@@ -28,10 +29,13 @@ class InferenceStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, generation: Generation, *, cancel: Callable[[], object], began: float) -> None:
+    def __init__(
+        self, generation: Generation, comments: ProgressComments, *, cancel: Callable[[], object], began: float
+    ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._generation = generation
+        self._comments = comments
         self._cancel = cancel
         self._began = began
         self._index = 0
@@ -44,9 +48,14 @@ class InferenceStream(Response):
         async with cancel_on_disconnect(receive, self._cancel):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while more:
-                events = await generation.next_events(PING_INTERVAL_S)
-                body = b"".join([self._encode(event, request_id) for event in events]) if events else PING
-                more = not events or isinstance(events[-1], str)
+                events = await generation.next_events(PROGRESS_INTERVAL_S)
+                if not events:
+                    body = self._comments.next()
+                    if body:
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
+                    continue
+                body = b"".join([self._encode(event, request_id) for event in events])
+                more = isinstance(events[-1], str)
                 message: Message = {"type": "http.response.body", "body": body, "more_body": more}
                 await send(message)
 

@@ -22,11 +22,13 @@ from rbee.worker.deadline import read_deadline
 from rbee.worker.dependencies import WorkerDep
 from rbee.worker.generation_request import from_inference_request
 from rbee.worker.inference_stream import InferenceStream
+from rbee.worker.progress_comments import ProgressComments
 from rbee.worker.service import WorkerService
 
 router = APIRouter()
 
 
+@router.get("/health")
 @router.get("/v1/health")
 async def health(worker: WorkerDep) -> WorkerHealth:
     """Return the worker's state, and whether a request is stalled."""
@@ -70,7 +72,8 @@ async def infer(worker: WorkerDep, body: JsonBody[InferenceRequest], request: Re
     (generation,) = await service.requests.start(
         [from_inference_request(body)], request_id, deadline_s=read_deadline(request)
     )
-    return InferenceStream(generation, cancel=lambda: service.requests.cancel(request_id), began=began)
+    comments = ProgressComments([generation], service.requests.progressed_at)
+    return InferenceStream(generation, comments, cancel=lambda: service.requests.cancel(request_id), began=began)
 
 
 @router.delete("/v1/inference/{request_id}", status_code=204, response_class=Response)

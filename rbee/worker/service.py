@@ -175,8 +175,7 @@ class WorkerService:
         self._set_state(WorkerState.CRASHED)
         self.loading.fail(error)
         self._tell(error.body())
-        for generation in unfinished:
-            self.requests.deliver([(generation, error)])
+        self.requests.fail(error, unfinished)
         self.ended.set()
 
     # --- the engine's thread -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from rbee.contracts.errors import ERRORS, ErrorCode
 
 # What the product promises to scripts: these names with these HTTP statuses. None: the keeper's own, never on HTTP.
 PROMISED: dict[int | None, str] = {
-    400: "INVALID_REQUEST INVALID_MODEL_REF INVALID_BACKEND INVALID_DEVICE",
+    400: "INVALID_REQUEST context_length_exceeded INVALID_MODEL_REF INVALID_BACKEND INVALID_DEVICE",
     401: "MISSING_API_KEY INVALID_API_KEY",
     403: "MODEL_ACCESS_DENIED",
     404: "NODE_NOT_FOUND MODEL_NOT_FOUND WORKER_NOT_FOUND",
@@ -38,10 +38,10 @@ def test_a_promised_code_has_its_status(name: str, status: int | None) -> None:
 
 @pytest.mark.parametrize("code", list(ErrorCode))
 def test_every_row_helps(code: ErrorCode) -> None:
-    """Every row has an OpenAI type and a hint in a sentence, and a name that is its value."""
+    """Every row has an OpenAI type and a hint in a sentence, and a name that is its value, but for capitals."""
     row = ERRORS[code]
 
-    assert code.name == code.value
+    assert code.name == code.value.upper()
     assert row.type
     assert len(row.hint) > len("Try again.")
     assert row.http_status is None or 400 <= row.http_status <= 599

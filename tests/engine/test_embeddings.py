@@ -76,6 +76,18 @@ def test_what_cannot_be_embedded_is_refused(client: openai.OpenAI, it: Worker, t
     assert it.json("/v1/slots")["slots_available"] == 4
 
 
+def test_a_text_may_fill_the_context(client: openai.OpenAI) -> None:
+    """A text of exactly as many tokens as the context holds is embedded; one more is too long, in known words."""
+    special = client.embeddings.create(model="letters", input="a").usage.prompt_tokens - 1
+    fitting = " ".join(["a"] * (CONTEXT - special))
+
+    assert len(embed(client, fitting)) == 1
+    with pytest.raises(openai.BadRequestError, match=f"maximum context length is {CONTEXT} tokens") as caught:
+        embed(client, fitting + " a")
+
+    assert caught.value.code == "context_length_exceeded"
+
+
 def test_a_model_that_embeds_writes_nothing(client: openai.OpenAI) -> None:
     """A chat with a model that was made for embeddings is refused with words."""
     with pytest.raises(openai.BadRequestError, match="generates no text"):

@@ -180,6 +180,48 @@ def test_a_request_that_meets_an_ending_queen_starts_over(machine: Machine, mode
     assert machine.processes() == []
 
 
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [("CONNECTION_TIMEOUT", 502), ("INVALID_RESPONSE", 502), ("DRAINING", 503)],
+)
+def test_what_a_hive_does_not_answer_is_one_error(machine: Machine, model: str, code: str, status: int) -> None:
+    """A queen that tells of a hive which hangs or stops does not stop itself: nothing is waited for or sent again."""
+    with StandInQueen() as queen:
+        machine.configure("", queen_url=queen.url)
+        machine.env["RBEE_API_KEY"] = "a-key-of-tests"
+        details = {"url": "http://10.1.2.3:9200"}
+        queen.answer("GET", "/v2/status", {"draining": False})
+        queen.answer("POST", "/v2/tasks", refusal(code, "The hive on attic does not answer.", details=details), status)
+
+        result = machine.run(*infer(model), within=20)
+
+        assert len(queen.requests("POST", "/v2/tasks")) == 1
+    assert result.code == 1
+    assert result.stderr.count("The hive on attic does not answer") == 1
+    assert "queen is stopping" not in result.stderr
+
+
+def test_a_hive_that_hangs_is_one_error(machine: Machine, model: str) -> None:
+    """A frozen hive ends `infer` with one true error, as soon as the queen has waited for it once."""
+    machine.configure("queen", hive_start_timeout_s=8)
+    assert machine.run("rbee-keeper", "daemon", "start").code == 0
+    assert machine.run(*infer(model)).code == 0
+    hive = machine.process("rbee-hive")
+
+    hive.suspend()
+    try:
+        list_workers = ["rbee-keeper", "worker", "list", "--json"]
+        eventually(lambda: not machine.run(*list_workers).json["workers"], within=20, because="the silence is noticed")
+        result = machine.run(*infer(model), within=20)
+    finally:
+        hive.resume()
+
+    assert result.code == 1
+    assert "CONNECTION_TIMEOUT" in result.stderr
+    assert "did not open its channel within 8 s" in result.stderr
+    assert "starting over" not in result.stderr
+
+
 def test_a_request_is_not_sent_again_after_a_token(machine: Machine, model: str) -> None:
     """Once a token was printed a break is an error, whoever's queen it is."""
     with StandInQueen() as queen:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import openai
@@ -21,6 +23,7 @@ pytestmark = pytest.mark.process
 
 CHAT = "/v1/chat/completions"
 HELLO: Any = [{"role": "user", "content": "Bees?"}]
+LONG: Any = [{"role": "user", "content": "bee " * 60}]
 
 
 @pytest.fixture(name="machine")
@@ -188,10 +191,65 @@ def test_models_are_found_by_their_names(machine: Machine) -> None:
     assert len(queen.workers()) == 1
     listed = {card["id"] for card in queen.get("/v1/models")["data"]}
     assert {"bee", queen.model} <= listed
+    for name in (*listed, "model.gguf", "model"):
+        card = queen.get(f"/v1/models/{quote(name, safe='')}")
+        assert (card["id"], card["object"]) == (name, "model")
+        assert card["created"] > 0
+    for name in ("gpt-4", "hf:no/model"):
+        status, error = queen.refused("GET", f"/v1/models/{name}")
+        assert (status, error["code"]) == (404, "MODEL_NOT_FOUND")
     status, error = queen.refused("POST", CHAT, request_body("gpt-4"))
     assert (status, error["code"], error["param"]) == (404, "MODEL_NOT_FOUND", "model")
     assert set(error["details"]["models"]) == listed
     assert "bee" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": LONG}),
+        ("/v1/completions", {"prompt": "bee " * 60}),
+        ("/v1/responses", {"input": "bee " * 60}),
+        ("/v1/messages", {"messages": LONG, "max_tokens": 5}),
+        ("/v1/messages", {"messages": LONG, "max_tokens": 5, "stream": True}),
+        ("/v2/tasks", {"prompt": "bee " * 60}),
+    ],
+    ids=["chat", "completions", "responses", "messages", "stream", "tasks"],
+)
+def test_a_prompt_beyond_the_context_is_refused_in_the_words_of_clients(
+    machine: Machine, path: str, body: dict[str, Any]
+) -> None:
+    """Overflow has the code and the words by which clients know it, in every dialect, and for clients' keys too."""
+    machine.fake(context=50)
+    queen = QueenProcess(machine)
+    assert queen.http.post(CHAT, json=request_body(max_tokens=1)).status_code == 200
+    given = {"model": queen.model if path == "/v2/tasks" else "bee", **body}
+
+    with queen.client("guest", models=["bee"]) as client:
+        answer = client.post(path, json=given)
+
+    if path == "/v2/tasks":
+        assert '"code": "context_length_exceeded"' in answer.text
+    else:
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "context_length_exceeded"
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert "maximum context length is 50 tokens" in answer.text
+    assert re.search(r"prompt is too long: \d+ tokens > 49 maximum", answer.text)
+
+
+@pytest.mark.parametrize("half", [rb"\ud83d", rb"\ude00", b"\xed\xa0\xbd"], ids=["first", "second", "encoded"])
+def test_half_a_character_is_replaced(machine: Machine, half: bytes) -> None:
+    """A text that a program cut in the middle of a character is taken, with U+FFFD in its place, on every route."""
+    queen = QueenProcess(machine)
+    own = queen.request_body(prompt="HALF", raw=True)
+
+    for path, body in (("/v1/completions", {"model": "bee", "prompt": "a HALF b", "echo": True}), ("/v2/tasks", own)):
+        answer = queen.http.post(path, content=json.dumps(body).encode().replace(b"HALF", half))
+        assert answer.status_code == 200, answer.text
+        assert "error" not in answer.text
+        if path == "/v1/completions":
+            assert answer.json()["choices"][0]["text"].startswith("a \ufffd b")
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -96,6 +96,20 @@ def test_a_client_names_no_reference(machine: Machine, bait: tuple[str, list[str
     assert queen.get("/v2/models/list", node="localhost")["models"] == []
 
 
+def test_a_key_that_is_valid_is_never_called_wrong(machine: Machine) -> None:
+    """What is not there is 404 for a client as for anybody, what its key may not do is 403; its health needs no key."""
+    queen = QueenProcess(machine)
+    client = queen.client("guest")
+
+    for path in ("/", "/api/tags", "/tokenize", "/v2/nothing"):
+        assert refusal(client.get(path)) == (404, "ROUTE_NOT_FOUND"), path
+    for path in ("/v2/status", "/v2/workers/list", "/metrics"):
+        assert refusal(client.get(path)) == (403, "FORBIDDEN"), path
+    assert client.get("/openapi.json").status_code == 200
+    for path in ("/health", "/v1/health"):
+        assert httpx.get(queen.url + path, trust_env=False).json()["status"] == "alive"
+
+
 def test_a_client_chooses_no_machine(machine: Machine) -> None:
     """Node, backend and device are the operator's to name, in headers and in fields, and so is a higher priority."""
     queen = QueenProcess(machine)

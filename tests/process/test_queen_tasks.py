@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess, count, ended_well, machine_with_fake, named, told
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 
@@ -139,6 +139,28 @@ def test_a_worker_that_stalls_is_given_up(machine: Machine) -> None:
     stalled = queen.task(max_tokens=100)
 
     assert named(stalled, "error")[0]["error"]["code"] == "WORKER_STALLED"
+
+
+@pytest.mark.parametrize("path", ["/v2/tasks", "/v1/chat/completions", "/v1/messages"])
+def test_a_prompt_that_takes_long_to_read_is_no_stall(machine: Machine, path: str) -> None:
+    """A prompt may take longer to read than a stream may be silent, and its client sees how far it is."""
+    machine.configure("queen", no_token_timeout_s=2 * slowness())
+    machine.configure("hive", slots=2)
+    machine.fake(prompt_tokens_per_s=400 / slowness())
+    queen = QueenProcess(machine)
+    queen.task(max_tokens=1)
+    text = "bee " * 2000
+    chat = {"model": queen.model, "messages": [{"role": "user", "content": text}], "max_tokens": 3, "stream": True}
+    body = queen.request_body(prompt=text, max_tokens=3) if path == "/v2/tasks" else chat
+
+    with queen.http.stream("POST", path, json=body) as response:
+        lines = list(response.iter_lines())
+
+    assert not [line for line in lines if "STALLED" in line]
+    told = [line for line in lines if line.startswith(": progress ")]
+    assert 2 <= len(told) <= 10 * slowness()
+    assert all("prompt tokens" in line for line in told)
+    assert any(end in "\n".join(lines) for end in ("[DONE]", "message_stop"))
 
 
 def test_a_load_that_takes_too_long_says_where_it_stuck(machine: Machine) -> None:

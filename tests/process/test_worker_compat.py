@@ -88,12 +88,12 @@ def chat(**fields: Any) -> dict[str, Any]:
         (CHAT, chat(logit_bias={"1": 101}), "logit_bias.1"),
         (CHAT, chat(top_logprobs=3), None),
         (CHAT, chat(temperature=3), "temperature"),
-        (CHAT, chat(max_completion_tokens=0), "max_completion_tokens"),
-        (CHAT, chat(messages=[{"role": "user", "content": "bee " * 500}]), "messages"),
+        ("/v1/completions", {"prompt": ["x"] * 100, "n": 3}, "prompt"),
+        (CHAT, chat(max_completion_tokens=-2), "max_completion_tokens"),
         ("/v1/completions", {"prompt": []}, "prompt"),
         ("/v1/completions", {"prompt": "x", "suffix": "y"}, "suffix"),
         ("/v1/completions", {"prompt": "x", "best_of": 4}, "best_of"),
-        ("/v1/completions", {"prompt": ["x"] * 40}, "prompt"),
+        ("/v1/completions", {"prompt": ["x"] * 257}, "prompt"),
         ("/v1/completions", {"prompt": [2**31 - 1]}, "prompt"),
         ("/v1/embeddings", {"input": "x"}, "model"),
         ("/v1/embeddings", {}, "input"),
@@ -183,6 +183,9 @@ def test_another_model_is_not_there(it: Worker) -> None:
     assert response.status_code == 404
     assert response.json()["error"]["details"] == {"models": ["hf:bees/Bees-GGUF:bee.gguf"]}
     assert it.json("/v1/models")["data"][0]["id"] == "hf:bees/Bees-GGUF:bee.gguf"
+    assert it.json("/v1/models/hf:bees/Bees-GGUF:bee.gguf")["id"] == "hf:bees/Bees-GGUF:bee.gguf"
+    assert it.http.get("/v1/models/gpt-4").status_code == 404
+    assert it.http.get("/health", headers={"Authorization": ""}).status_code == 200
 
 
 def test_an_answer_ends_for_its_own_reason(it: Worker) -> None:

@@ -62,7 +62,6 @@ def test_a_stop_string_ends_the_stream(it: Worker) -> None:
         ({"prompt": "x", "messages": [{"role": "user", "content": "y"}]}, "prompt"),
         ({"messages": [{"role": "king", "content": "y"}]}, "role"),
         ({"messages": [{"role": "user", "content": "y"}], "raw": True}, "raw"),
-        ({"prompt": "bee " * 500}, "200"),
         ({"prompt": "x", "seed": -1}, "seed"),
     ],
 )
@@ -207,7 +206,7 @@ def test_the_routes_describe_themselves(it: Worker) -> None:
     assert document["paths"]["/v1/inference"]["post"]["requestBody"]["required"] is True
     assert document["paths"]["/v1/inference/{request_id}"]["delete"]["parameters"][0]["name"] == "request_id"
     assert {"InferenceRequest", "WorkerHealth", "ErrorBody", "ErrorDetail"} <= set(document["components"]["schemas"])
-    assert len(document["paths"]) == 16
+    assert len(document["paths"]) == 18
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"[" * 5000, b"\xff", b'"text"', b'{"prompt": 7}'])

@@ -9,6 +9,7 @@ import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperCommand
 from rbee.keeper.ui.options import backend_option, device_option
+from rbee.surrogates import whole_characters
 
 if TYPE_CHECKING:
     from rbee.keeper.inference import Inference
@@ -20,17 +21,20 @@ _MAX_PROMPT_BYTES = 3_900_000  # a daemon refuses bodies over 4 MiB
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 256
 _START_OVERS = 3
-_OLD_QUEEN_GONE_S = 120.0
+_STOPPING_QUEEN_GONE_S = 120.0
+_LOST_QUEEN_GONE_S = 10.0
 
 
 def _prompt(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     if value == "-":
         raw = sys.stdin.buffer.read(_MAX_PROMPT_BYTES + 1)
         try:
-            value = raw.decode("utf-8") if len(raw) <= _MAX_PROMPT_BYTES else raw.decode("utf-8", "ignore")
+            value = raw.decode("utf-8", "surrogatepass" if len(raw) <= _MAX_PROMPT_BYTES else "ignore")
         except UnicodeDecodeError as error:
             raise click.BadParameter(f"standard input is not UTF-8 text (byte {error.start}).") from error
-    value = _readable(value)
+        value = whole_characters(value)
+    else:
+        value = _readable(value)
     if not value.strip():
         raise click.BadParameter("the prompt is empty.")
     if len(value) > _MAX_PROMPT_CHARS or len(value.encode("utf-8", "replace")) > _MAX_PROMPT_BYTES:
@@ -153,6 +157,7 @@ def _ensure_remote_hive(session: Session, queen: QueenHandle, inference: Inferen
 
 def _run(session: Session, inference: Inference) -> None:
     """Run it; start over with a new queen if one that is not ours stops before the first token."""
+    from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
     from rbee.keeper.queen.lifecycle import queen_for, wait_until_gone
 
@@ -162,9 +167,14 @@ def _run(session: Session, inference: Inference) -> None:
                 _ensure_remote_hive(session, queen, inference)
                 return inference.run(queen.client)
             except RbeeError as error:
-                if queen.owned or attempt == _START_OVERS or not inference.may_retry(error):
+                if queen.owned or attempt == _START_OVERS or not inference.may_retry(error, queen.client):
                     raise
-                session.out.say(f"The queen is stopping ({error.message}); starting over when it has stopped", "🔁")
-        if not wait_until_gone(session.settings, _OLD_QUEEN_GONE_S):
+                lost = error
+                stopping = error.code is ErrorCode.DRAINING
+                what = "is stopping" if stopping else "was lost"
+                session.out.say(f"The queen {what} ({error.message}); starting over when it has stopped", "🔁")
+        if not wait_until_gone(session.settings, _STOPPING_QUEEN_GONE_S if stopping else _LOST_QUEEN_GONE_S):
+            if not stopping:
+                raise lost
             session.out.say("The queen still responds; retrying", "🔁")
     raise AssertionError("the last attempt returns or raises")

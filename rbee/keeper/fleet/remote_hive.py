@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rbee.client.blocking import BlockingClient
-from rbee.client.retry import HTTP_CONNECT
+from rbee.client.retry import HTTP_CONNECT, Retries
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.keeper.fleet.inventory import known_nodes, open_inventory
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from rbee.fleet.inventory import Node
 
 SLOW_ROUND_TRIP_MS = 100.0
-_FIRST_TRY_S = 6.0
+_FIRST_TRY_S = 2.0
+_CONNECT_S = 1.0
+_ANSWER_S = 5.0
+_CONNECT_AFTER_START_S = 2.0
 _CHANNEL_WITHIN_S = 15.0
 _POLL_S = 0.1
 _PROBES = 3
@@ -89,34 +92,44 @@ class RemoteHive:
         return False
 
     def _answers(self, url: str) -> bool:
-        """Return whether the hive responds over HTTP, after retries."""
+        """Return whether the hive responds over HTTP, after retries. Raises RbeeError if it accepts and is silent."""
         try:
-            self._health(url)
+            self._health(url, HTTP_CONNECT, _CONNECT_S)
         except RbeeError as error:
             if error.code is not ErrorCode.CONNECTION_TIMEOUT:
                 raise
+            if "attempts" not in error.details:
+                raise self._hangs(url) from error
             return False
         return True
 
     def _require_answer(self, url: str) -> None:
         """Raise unless the hive, which serves on its own machine, responds from here too."""
         try:
-            self._health(url)
+            self._health(url, Retries(()), _CONNECT_AFTER_START_S)
         except RbeeError as error:
             raise self._unreachable(url, "although it runs on its machine") from error
 
-    def _health(self, url: str) -> None:
+    def _health(self, url: str, retries: Retries, connect_timeout_s: float) -> None:
         waits = 0
 
         def announce_retry(wait_s: float) -> None:
             nonlocal waits
             waits += 1
-            of = len(HTTP_CONNECT.delays_s)
+            of = len(retries.delays_s)
             human = f"hive {self._name} does not respond at {url}; retry {waits} of {of} in {wait_s * 1000:.0f} ms"
             self._say(human, "retry", "🔁")
             time.sleep(wait_s)
 
-        BlockingClient(f"the hive on {self._name}", url, None, sleep=announce_retry).json("GET", "/v1/health")
+        client = BlockingClient(
+            f"the hive on {self._name}",
+            url,
+            None,
+            retries=retries,
+            connect_timeout_s=connect_timeout_s,
+            sleep=announce_retry,
+        )
+        client.json("GET", "/v1/health", timeout_s=_ANSWER_S)
 
     def _start(self, node: Node) -> None:
         """Preflight and start through Ansible. Raises RbeeError SSH_*, HOST_KEY_UNKNOWN, WORKER_BINARY_NOT_FOUND..."""
@@ -151,13 +164,20 @@ class RemoteHive:
                     self._say(f"{self._name}: {human}", "start-hive" if "start" in human else "preflight", "🩺")
 
     def _unreachable(self, url: str, why: str) -> RbeeError:
-        attempts = len(HTTP_CONNECT.delays_s) + 1
         return RbeeError(
             ErrorCode.CONNECTION_TIMEOUT,
-            f"The hive on {self._name} does not respond at {url} ({attempts} attempts), {why}.",
-            details={"node": self._name, "url": url, "attempts": attempts},
+            f"The hive on {self._name} does not respond at {url}, {why}.",
+            details={"node": self._name, "url": url},
             hint="Check that its port is reachable from this machine and that it listens on more than loopback "
             f"(rbee_hive_host). To see its state: rbee-keeper hive status --node {self._name}",
+        )
+
+    def _hangs(self, url: str) -> RbeeError:
+        return RbeeError(
+            ErrorCode.CONNECTION_TIMEOUT,
+            f"The hive on {self._name} accepts connections at {url} and does not answer: it hangs.",
+            details={"node": self._name, "url": url},
+            hint=f"Restart it: rbee-keeper hive stop --node {self._name}; rbee-keeper hive start --node {self._name}",
         )
 
     def _without_channel(self, url: str) -> RbeeError:

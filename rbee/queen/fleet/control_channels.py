@@ -119,9 +119,7 @@ class ControlChannels:
         reported = ""
         while True:
             try:
-                async with self._dial(url, key) as socket:
-                    await self._receive(node, socket)
-                reason = "its hive closed the channel"
+                reason = await self._serve(node, url, key)
             # ValueError: a name that no resolver accepts.
             except (OSError, TimeoutError, WebSocketException, RbeeError, ValueError) as error:
                 reason = _reason(error, url)
@@ -134,6 +132,16 @@ class ControlChannels:
                 await self._on_lost(node, reason)
                 reported = reason
             await asyncio.sleep(delay * (0.5 + self._rand()))
+
+    async def _serve(self, node: str, url: str, key: str | None) -> str:
+        """Open a channel and receive until it ends; return why it did. Raises what `_reason` describes."""
+        try:
+            socket = await self._dial(url, key)
+        except TimeoutError:
+            return f"no connection to {url} within {CONNECT_TIMEOUT_S:g} s"
+        async with socket:
+            await self._receive(node, socket)
+        return "its hive closed the channel"
 
     def _dial(self, url: str, key: str | None) -> connect:
         return connect(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -13,6 +13,8 @@ from rbee.queen.registry import Hive
 
 SCHEMES: Final = ("hf:", "file:/", "https://", "package:")
 MOST_LISTED: Final = 50
+MAX_NAME_CHARS: Final = 200
+NAME_ONE: Final = "Use one of them; GET /v1/models lists them."
 
 
 def resolve(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str:
@@ -40,14 +42,24 @@ def resolve(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str
             param="model",
             details={"models": sorted(matching)},
         )
-    listed = ", ".join(available[:MOST_LISTED]) or "none"
-    raise RbeeError(
+    hint = "Use one of them, an alias of [models] in the config file, or a full reference such as hf:org/repo."
+    raise no_such_model(name, available, hint=hint)
+
+
+def no_such_model(name: str, available: Sequence[str], *, hint: str = NAME_ONE) -> RbeeError:
+    """Build the error for a name that is none of those *available*."""
+    return RbeeError(
         ErrorCode.MODEL_NOT_FOUND,
-        f"There is no model {name!r}. Available: {listed}.",
-        hint="Use one of them, an alias of [models] in the config file, or a full reference such as hf:org/repo.",
+        f"There is no model {name[:MAX_NAME_CHARS]!r}. Available: {', '.join(available[:MOST_LISTED]) or 'none'}.",
+        hint=hint,
         param="model",
-        details={"models": available},
+        details={"models": list(available)},
     )
+
+
+def is_listed(reference: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> bool:
+    """Return whether a reference is that of an alias, or in a catalog or served somewhere."""
+    return reference in aliases.values() or any(reference in _listed(hive) for hive in hives)
 
 
 def resolve_declared(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str | None:

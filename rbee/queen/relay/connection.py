@@ -30,6 +30,10 @@ class UpstreamTimeout(UpstreamError):  # noqa: N818 -- named as asyncio names it
     """Raised when a worker received a request and did not begin to answer in time."""
 
 
+class UpstreamLost(UpstreamTimeout):
+    """Raised when a worker's machine was lost before it began to answer."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a worker; one request at a time."""
 

@@ -23,14 +23,14 @@ EXIT_REPORT_WAIT_S = 2.0
 
 
 async def cancel_on_worker(
-    pool: UpstreamPool, background: BackgroundTasks, link: WorkerAccess, request_id: str
+    pool: UpstreamPool, background: BackgroundTasks, link: WorkerAccess, request_id: str, *, lost: bool = False
 ) -> Usage | None:
     """Cancel the request on its worker, and wait a little for the answer that the slot is free.
 
-    Returns what the request used, where the worker says so.
+    Nobody waits for a machine that was *lost*. Returns what the request used, where the worker says so.
     """
     canceling = background.start(_delete(pool, link, request_id), name=f"cancel of {request_id}")
-    await asyncio.wait({canceling}, timeout=CANCEL_WAIT_S)
+    await asyncio.wait({canceling}, timeout=0 if lost else CANCEL_WAIT_S)
     return canceling.result() if canceling.done() and not canceling.cancelled() else None
 
 
@@ -50,6 +50,15 @@ async def crash_error(fleet: FleetState, worker: WorkerInfo, tokens: int, reason
     )
 
 
+def lost_error(worker: WorkerInfo, reason: str) -> RbeeError:
+    """Build the error of a worker whose machine was lost before it answered."""
+    return RbeeError(
+        ErrorCode.CONNECTION_TIMEOUT,
+        f"Worker {worker.worker_id} on {worker.node} received the request, and then {reason}.",
+        details=worker_details(worker),
+    )
+
+
 def worker_details(worker: WorkerInfo) -> dict[str, Any]:
     """Return an error's details about a worker."""
     return {"worker_id": worker.worker_id, "node": worker.node}
@@ -59,7 +68,12 @@ async def _delete(pool: UpstreamPool, link: WorkerAccess, request_id: str) -> Us
     worker = link.worker
     try:
         upstream = await pool.send(
-            "DELETE", worker.url, f"/v1/inference/{request_id}", key=link.api_key, request_id=request_id
+            "DELETE",
+            worker.url,
+            f"/v1/inference/{request_id}",
+            key=link.api_key,
+            node=worker.node,
+            request_id=request_id,
         )
     except (OSError, TimeoutError, UpstreamError) as error:
         log.info("slot not freed", extra={"fields": {"worker_id": worker.worker_id, "reason": str(error)}})

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from rbee.net import host_port
 from rbee.observe import trace
-from rbee.queen.relay.connection import UpstreamConnection, UpstreamError, UpstreamTimeout
+from rbee.queen.relay.connection import UpstreamConnection, UpstreamError, UpstreamLost, UpstreamTimeout
 
 IDLE_KEPT = 64
 
@@ -27,6 +27,7 @@ class UpstreamPool:
         self._connect_timeout_s = connect_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._idle: defaultdict[tuple[str, int], list[UpstreamConnection]] = defaultdict(list)
+        self._unanswered: defaultdict[str, set[UpstreamConnection]] = defaultdict(set)
         self._closed = False
 
     async def send(
@@ -36,11 +37,12 @@ class UpstreamPool:
         path: str,
         *,
         key: str,
+        node: str,
         request_id: str,
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
     ) -> UpstreamConnection:
-        """Send a request to the worker at *url*; return a connection whose answer's head is there.
+        """Send a request to the worker at *url* on *node*; return a connection whose answer's head is there.
 
         A kept connection may have been closed meanwhile: then the request goes out once more on a new one, to the same
         worker.
@@ -49,7 +51,7 @@ class UpstreamPool:
         Raises:
             OSError, TimeoutError: the worker cannot be reached, and was not sent the request.
             UpstreamError: it went away before it answered, and may have begun to run the request.
-            UpstreamTimeout: it did not answer in time.
+            UpstreamTimeout: it did not answer in time, or was lost with its machine (UpstreamLost).
         """
         address = _address(url)
         request = _request(
@@ -63,9 +65,9 @@ class UpstreamPool:
         )
         kept = self._take(address)
         if kept is None:
-            return await self._answered(await self._connect(address), request)
+            return await self._answered(await self._connect(address), request, node)
         try:
-            return await self._answered(kept, request)
+            return await self._answered(kept, request, node)
         except UpstreamTimeout:
             raise
         except UpstreamError as broken:
@@ -74,7 +76,7 @@ class UpstreamPool:
             except (OSError, TimeoutError):
                 # The worker is gone, and may have had the request: it must not count as one that never got it.
                 raise broken from None
-        return await self._answered(upstream, request)
+        return await self._answered(upstream, request, node)
 
     def release(self, url: str, upstream: UpstreamConnection) -> None:
         """Take a connection back: kept if its answer came whole, else cut."""
@@ -83,6 +85,11 @@ class UpstreamPool:
             idle.append(upstream)
         else:
             upstream.close()
+
+    def abort_unanswered(self, node: str, why: UpstreamLost) -> None:
+        """Give up the requests that *node*, which is lost, has not begun to answer; their `send` raises *why*."""
+        for upstream in self._unanswered.get(node, ()):
+            upstream.abort(why)
 
     def close(self) -> None:
         """Close every kept connection."""
@@ -102,12 +109,16 @@ class UpstreamPool:
         self._idle.pop(address, None)
         return None
 
-    async def _answered(self, upstream: UpstreamConnection, request: bytes) -> UpstreamConnection:
+    async def _answered(self, upstream: UpstreamConnection, request: bytes, node: str) -> UpstreamConnection:
+        unanswered = self._unanswered[node]
+        unanswered.add(upstream)
         try:
             await upstream.send(request, within_s=self._answer_timeout_s)
         except BaseException:
             upstream.close()
             raise
+        finally:
+            unanswered.discard(upstream)
         return upstream
 
     async def _connect(self, address: tuple[str, int]) -> UpstreamConnection:

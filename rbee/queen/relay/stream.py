@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.ids import SSE_DONE
+from rbee.contracts.ids import PROGRESS_COMMENT, SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
 from rbee.queen.keys.usage import Usage
@@ -26,6 +26,8 @@ _ERROR_BODY: Final = b'{"error":'  # no answer of any dialect begins like that
 _MAX_ERROR_BYTES: Final = 65_536
 _DONE_LINE = f"data: {SSE_DONE}\n\n".encode()
 _DONE_MARK = f"data: {SSE_DONE}".encode()
+_PROGRESS: Final = f": {PROGRESS_COMMENT} ".encode()
+LOST_SILENCE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class StreamObserver:
         return len(self._rest)
 
 
-async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObserver, *, stall_s: float) -> None:
+async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObserver, guard: StallGuard) -> None:
     """Relay *upstream*'s body to *out* until the stream has ended and reported it.
 
     Each chunk is written in the read that brought it. While the client must be waited for nothing more is read, so a
@@ -134,26 +136,21 @@ async def relay(upstream: UpstreamConnection, out: ByteSink, observer: StreamObs
 
     Args:
         observer: counts tokens; the caller reads it afterwards, also where this raises.
-        stall_s: the longest time without a token.
+        guard: of *upstream*; it is told of every token, and of progress without one.
 
     Raises:
-        RbeeError: WORKER_CRASHED where the stream broke off, WORKER_STALLED where no token came in time.
+        RbeeError: WORKER_CRASHED where the stream broke off, and the guard's where it fell silent.
     """
-    guard = StallGuard(upstream, stall_s)
     pump = _Pump(upstream, out.write, observer, guard)
     try:
         while await upstream.pipe_to(pump.take):
             guard.sending = True
             await out.send(pump.held)
             guard.sending = False
-            guard.token()
+            guard.record_progress()
     except UpstreamError as error:
         if guard.stalled:
-            raise RbeeError(
-                ErrorCode.WORKER_STALLED,
-                f"The worker sent no token for {stall_s:g} s, after {observer.tokens} tokens.",
-                details={"tokens": observer.tokens},
-            ) from error
+            raise guard.error(observer.tokens) from error
         if not observer.ended:
             raise _stream_broken(observer, str(error)) from error
     finally:
@@ -181,8 +178,8 @@ class _Pump:
         observer = self._observer
         before = observer.tokens
         lines = observer.feed(data)
-        if observer.tokens != before:
-            self._guard.token()
+        if observer.tokens != before or (_PROGRESS in lines and _begins_line(lines, _PROGRESS)):
+            self._guard.record_progress()
         if lines and not self._write(lines):
             self.held = lines
             return False
@@ -224,7 +221,7 @@ async def _error_of(upstream: UpstreamConnection, data: bytes, observer: StreamO
 
 
 class StallGuard:
-    """Abort *upstream* when it has sent no token for *stall_s* seconds.
+    """Abort *upstream* when it has sent neither a token nor progress for *stall_s* seconds.
 
     One timer a stream, which checks now and then: a timer for each token would cost more than relaying the token.
     While a chunk is being sent the client is the slow one, and time does not count against the worker.
@@ -235,20 +232,40 @@ class StallGuard:
         self.stalled = False
         self._upstream = upstream
         self._stall_s = stall_s
+        self._lost: str | None = None
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._timer = self._loop.call_later(stall_s, self._check)
 
-    def token(self) -> None:
+    def record_progress(self) -> None:
         """Restart the time."""
         self._last = self._loop.time()
+
+    def hive_lost(self, reason: str | None) -> None:
+        """Allow little silence for as long as the worker's hive is lost because of *reason*; None where it is back.
+
+        The machine may be gone with the hive. A worker that still sends goes on: its hive may be frozen alone.
+        """
+        self._lost = reason
+        self._timer.cancel()
+        self._check()
+
+    def error(self, tokens: int) -> RbeeError:
+        """Return the error of a stream that was aborted after so many tokens."""
+        details = {"tokens": tokens}
+        if self._lost is not None:
+            message = f"The worker's machine was lost after {tokens} tokens: {self._lost}."
+            return RbeeError(ErrorCode.CONNECTION_TIMEOUT, message, details=details)
+        message = f"The worker made no progress for {self._stall_s:g} s, after {tokens} tokens."
+        return RbeeError(ErrorCode.WORKER_STALLED, message, details=details)
 
     def cancel(self) -> None:
         """Stop the timer."""
         self._timer.cancel()
 
     def _check(self) -> None:
-        left = self._stall_s if self.sending else self._last + self._stall_s - self._loop.time()
+        limit = self._stall_s if self._lost is None else min(self._stall_s, LOST_SILENCE_S)
+        left = limit if self.sending else self._last + limit - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._check)
             return

@@ -30,6 +30,7 @@ async def status(queen: QueenDep) -> QueenStatus:
         workers=len(registry.workers()),
         tasks_running=len(queen.tasks),
         tasks_waiting=queen.tasks.waiting,
+        draining=queen.drain.draining.is_set(),
     )
 
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.keys import Right
-from rbee.contracts.models import ModelCards
+from rbee.contracts.models import ModelCard, ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import read_body
 from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
@@ -22,7 +22,7 @@ from rbee.daemonkit.json_body import JsonBody, parse_as
 from rbee.daemonkit.json_limits import check_json
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.fleet.model_names import declared_names, model_cards, name_cards
+from rbee.queen.fleet.model_names import declared_names, is_listed, model_cards, name_cards, no_such_model
 from rbee.queen.keys.access import Client, check_placement, require
 from rbee.queen.routes import redirect
 from rbee.queen.routes.dependencies import ClientDep, QueenDep, client_of
@@ -31,6 +31,7 @@ from rbee.queen.scheduling.prefix_index import prefix_hashes
 from rbee.queen.tasks.sinks import CompatSink
 from rbee.queen.tasks.task import answer
 from rbee.queen.tasks.upstream_request import DIALECTS, CompatRequest, RoutingOptions
+from rbee.surrogates import repaired_json
 
 router = APIRouter()
 _HEADERS: Final = {
@@ -52,6 +53,18 @@ async def models(queen: QueenDep, client: ClientDep) -> ModelCards:
     if client.operates and client.models is None:
         return ModelCards(data=model_cards(aliases, hives, created=created))
     return ModelCards(data=name_cards(declared_names(aliases, hives, client.models), created=created))
+
+
+@router.get("/v1/models/{name:path}")
+async def model(queen: QueenDep, client: ClientDep, name: str) -> ModelCard:
+    """Return one model that the caller may use, by any of its names."""
+    cards = (await models(queen, client)).data
+    reference = (await find_model(queen, client, name)).reference
+    hives = queen.fleet.registry.hives()
+    if name not in {card.id for card in cards} and not is_listed(reference, queen.tasks.aliases, hives):
+        raise no_such_model(name, [card.id for card in cards])
+    created = next((card.created for card in cards if card.id == name), int(queen.started_unix))
+    return ModelCard(id=name, created=created)
 
 
 class CompatEndpoint(Response):
@@ -92,7 +105,10 @@ class CompatEndpoint(Response):
         try:
             fields = from_json(body)
         except ValueError as error:
-            raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
+            repaired = repaired_json(body)
+            if repaired is None:
+                raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not JSON: {error}.") from error
+            return await self._parse_request(client, path, repaired, headers)
         name = fields.get("model") if isinstance(fields, dict) else None
         if not isinstance(name, str) or not 0 < len(name) <= MAX_MODEL_CHARS:
             raise RbeeError(

@@ -1,4 +1,4 @@
-"""The queen's health, the only route without a key."""
+"""The queen's health, the only route without a key; clients look for it at either path."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ router = APIRouter()
 
 
 @router.get("/health")
+@router.get("/v1/health")
 async def health() -> QueenHealth:
     """Return that the queen runs, and its version."""
     return QueenHealth(version=__version__)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from rbee.contracts.errors import ErrorCode
 from rbee.contracts.keys import Right
 from rbee.errors import RbeeError
 from rbee.queen.client_view import reduced_error
 from rbee.queen.daemon import Queen
-from rbee.queen.fleet.model_names import MOST_LISTED, SCHEMES, declared_names, resolve, resolve_declared
+from rbee.queen.fleet.model_names import SCHEMES, declared_names, no_such_model, resolve, resolve_declared
 from rbee.queen.keys.access import Client, check_model, require
 from rbee.queen.scheduling.placement import PlacementRequest
 
@@ -51,14 +50,7 @@ async def find_model(queen: Queen, client: Client, name: str) -> NamedModel:
         return NamedModel(reference, may_fetch=False)
     if name.startswith(SCHEMES):
         require(client, Right.OPERATE, "naming a model that is not declared")
-    names = declared_names(aliases, hives, client.models)
-    raise RbeeError(
-        ErrorCode.MODEL_NOT_FOUND,
-        f"There is no model {name[:200]!r}. Available: {', '.join(names[:MOST_LISTED]) or 'none'}.",
-        hint="Use one of them; GET /v1/models lists them.",
-        param="model",
-        details={"models": names},
-    )
+    raise no_such_model(name, declared_names(aliases, hives, client.models))
 
 
 async def _wait_for_models(queen: Queen, name: str) -> None:

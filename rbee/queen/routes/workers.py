@@ -99,7 +99,9 @@ async def _health(queen: Queen, link: WorkerAccess) -> WorkerHealthRow:
     worker = link.worker
     row = WorkerHealthRow(node=worker.node, worker_id=worker.worker_id)
     try:
-        upstream = await queen.pool.send("GET", worker.url, "/v1/health", key=link.api_key, request_id=new_id("health"))
+        upstream = await queen.pool.send(
+            "GET", worker.url, "/v1/health", key=link.api_key, node=worker.node, request_id=new_id("health")
+        )
     except (OSError, TimeoutError, UpstreamError) as error:
         return row.model_copy(update={"error": f"it does not answer: {str(error) or type(error).__name__}"})
     try:

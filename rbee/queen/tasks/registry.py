@@ -103,6 +103,11 @@ class TaskRegistry:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await task.ended.wait()
 
+    def hive_lost(self, node: str, reason: str | None) -> None:
+        """Note that the hive of *node* is lost, or with None is back, for the streams from there."""
+        for task in self._tasks.values():
+            task.hive_lost(node, reason)
+
     async def wait_until_empty(self) -> None:
         """Wait until no task is left."""
         await self._empty.wait()

@@ -20,8 +20,8 @@ from rbee.queen.fleet.readiness import Readiness
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.fleet.worker_start import WorkerStarter, short
 from rbee.queen.progress import SharedJob, narration
-from rbee.queen.relay.connection import UpstreamConnection, UpstreamError, UpstreamTimeout
-from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
+from rbee.queen.relay.connection import UpstreamConnection, UpstreamError, UpstreamLost, UpstreamTimeout
+from rbee.queen.relay.failures import cancel_on_worker, crash_error, lost_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.scheduling.admission_queue import AdmissionQueue, QueueEntry
@@ -222,7 +222,7 @@ class Scheduler:
 
         Raises:
             OSError, TimeoutError: the worker cannot be reached.
-            RbeeError: WORKER_STALLED, WORKER_CRASHED.
+            RbeeError: WORKER_STALLED, WORKER_CRASHED, CONNECTION_TIMEOUT.
         """
         worker, upstream_request = link.worker, request.upstream_request
         headers = dict(upstream_request.headers)
@@ -237,10 +237,13 @@ class Scheduler:
                     worker.url,
                     upstream_request.path,
                     key=link.api_key,
+                    node=worker.node,
                     request_id=request.id,
                     body=upstream_request.body,
                     headers=headers,
                 )
+            except UpstreamLost as error:
+                raise lost_error(worker, str(error)) from error
             except UpstreamTimeout as error:
                 await cancel_on_worker(self._pool, self._background, link, request.id)
                 raise RbeeError(

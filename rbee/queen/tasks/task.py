@@ -31,7 +31,7 @@ from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
-from rbee.queen.relay.stream import StreamObserver, relay, relay_whole
+from rbee.queen.relay.stream import StallGuard, StreamObserver, relay, relay_whole
 from rbee.queen.tasks.client_sink import ClientSink
 from rbee.queen.tasks.scheduler import Assignment, QueuedRequest, Scheduler
 from rbee.queen.tasks.sinks import TaskEventSink
@@ -93,6 +93,7 @@ class Task:
         )
         self._running: asyncio.Task[None] | None = None
         self._worker: WorkerInfo | None = None
+        self._guard: StallGuard | None = None
         self._canceled = False
         self._cause: RbeeError | None = None
 
@@ -105,6 +106,11 @@ class Task:
     def priority(self) -> int:
         """Return its priority among the tasks that wait."""
         return self._request.priority
+
+    def hive_lost(self, node: str, reason: str | None) -> None:
+        """Note that the hive of *node* is lost, or with None is back: a stream from there may be cut with it."""
+        if self._guard is not None and self._worker is not None and self._worker.node == node:
+            self._guard.hive_lost(reason)
 
     def cancel(self, cause: RbeeError | None) -> None:
         """End the task early; the first cause counts. The client is sent *cause*; None means that it has left."""
@@ -198,7 +204,8 @@ class Task:
                 await sink.emit(placed)
                 if upstream_request.stream:
                     await sink.start()
-                    await relay(assignment.upstream, sink, observer, stall_s=services.no_token_timeout_s)
+                    self._guard = StallGuard(assignment.upstream, services.no_token_timeout_s)
+                    await relay(assignment.upstream, sink, observer, self._guard)
                 else:
                     async with self._cancel_if_worker_gone(assignment):
                         await relay_whole(assignment.upstream, sink, observer)
@@ -208,6 +215,7 @@ class Task:
             error.details.update(worker_details(worker))
             raise
         finally:
+            self._guard = None
             usage = await self._close(assignment, observer)
             metrics.QUEEN_TOKENS.add(observer.tokens or usage.answer_tokens, self.client.name)
             services.record(self.client.name, worker.model_ref, usage)
@@ -234,7 +242,10 @@ class Task:
         services, counted = self._services, None
         try:
             if not observer.ended:
-                counted = await cancel_on_worker(services.pool, services.background, assignment.link, self.id)
+                lost = not services.fleet.connected(assignment.worker.node)
+                counted = await cancel_on_worker(
+                    services.pool, services.background, assignment.link, self.id, lost=lost
+                )
         finally:
             services.pool.release(assignment.worker.url, assignment.upstream)
         return counted or observer.usage

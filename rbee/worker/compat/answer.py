@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from rbee.contracts.errors import ErrorCode
-from rbee.daemonkit.sse import PING_INTERVAL_S
 from rbee.errors import RbeeError
 from rbee.worker.compat.tool_call_parser import Arguments, CallStart, ParsedPiece, ToolCallParser
 from rbee.worker.compat.tools import Call, ToolCallFormat
 from rbee.worker.generation import Finished, Generation, TextWithLogprobs, TokenLogprob
+from rbee.worker.progress_comments import PROGRESS_INTERVAL_S
 
 Reason = Literal["stop", "length", "tool_calls"]
 
@@ -108,7 +108,7 @@ class Answer:
         return sum(len(one.prompt) for one in self.generations[:: self._each])
 
     async def events(self, choice: int, writer: EventWriter) -> AsyncIterator[bytes]:
-        """Yield one answer as it is generated, written by *writer*; yield b"" when it is silent for a while.
+        """Yield one answer as it is generated, written by *writer*; yield b"" for each second of silence.
 
         Raises RbeeError where the answer failed.
         """
@@ -117,7 +117,7 @@ class Answer:
             yield writer.text(choice, self._echo[choice], ())
         while True:
             written = []
-            events = await generation.next_events(PING_INTERVAL_S)
+            events = await generation.next_events(PROGRESS_INTERVAL_S)
             if not events:
                 yield b""
             for event in events:

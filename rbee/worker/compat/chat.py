@@ -12,7 +12,7 @@ from rbee.daemonkit.sse import DONE
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Outcome, Usage
 from rbee.worker.compat.chat_messages import template_messages, template_tool
-from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, build_sampling, normalize_seed
+from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, build_sampling, normalize_seed, token_limit
 from rbee.worker.compat.tool_call_parser import CallStart
 from rbee.worker.compat.tools import Call
 from rbee.worker.generation import TokenLogprob
@@ -30,7 +30,9 @@ def to_chat_params(request: ChatRequest) -> ChatParams:
     return ChatParams(
         template_messages(request.messages),
         build_sampling(request, request.stop),
-        limit=request.max_completion_tokens or request.max_tokens,
+        limit=token_limit(
+            request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
+        ),
         seed=normalize_seed(request.seed),
         choices=request.n or 1,
         tools=tuple(template_tool(tool) for tool in request.tools or ()),
@@ -40,6 +42,7 @@ def to_chat_params(request: ChatRequest) -> ChatParams:
         grammar=request.grammar,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         bias=parse_logit_bias(request.logit_bias),
+        new_turn=request.continue_final_message is False,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
+
+from pydantic_core import from_json
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.openai import ChatMessage, ContentPart, Tool
 from rbee.errors import RbeeError
+from rbee.surrogates import repaired_json
 from rbee.worker.generation_request import TemplateMessage
 
 _ROLES = {"developer": "system", "function": "tool"}
@@ -24,12 +26,19 @@ def template_tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
 
 
-def parse_arguments(text: str, param: str) -> Any:
-    """Parse the arguments of an earlier call. Raises RbeeError INVALID_REQUEST if they are not JSON."""
+def parse_arguments(text: str) -> dict[str, Any]:
+    """Return the arguments of an earlier call, as far as they came: `max_tokens` may have cut it off.
+
+    Templates take an object; what is none, because a model wrote it so, becomes the value of one.
+    """
+    body = text.encode("utf-8", "replace")
     try:
-        return json.loads(text or "{}")
-    except (ValueError, RecursionError) as error:
-        raise RbeeError(ErrorCode.INVALID_REQUEST, f"{param}: the arguments are not JSON.", param=param) from error
+        arguments = from_json(repaired_json(body) or body, allow_partial="trailing-strings") if body.strip() else None
+    except ValueError:
+        arguments = text
+    if arguments is None:
+        return {}
+    return arguments if isinstance(arguments, dict) else {"arguments": arguments}
 
 
 def not_text_error(kind: str, param: str) -> RbeeError:
@@ -58,12 +67,12 @@ def _convert(message: ChatMessage, where: str) -> TemplateMessage:
                 "type": "function",
                 "function": {
                     "name": call.function.name,
-                    "arguments": parse_arguments(call.function.arguments, f"{where}.tool_calls.{number}"),
+                    "arguments": parse_arguments(call.function.arguments),
                 },
             }
-            for number, call in enumerate(message.tool_calls)
+            for call in message.tool_calls
         ]
-    elif message.content is None:
+    elif message.content is None and message.role != "assistant":
         raise RbeeError(ErrorCode.INVALID_REQUEST, f"{where}: the message has no content.", param=where)
     return converted
 

@@ -39,7 +39,7 @@ class ResponseFormat:
 class ChatParams:
     """One chat request.
 
-    `tool_choice` is "none", "auto", "required" or the name of a tool.
+    `tool_choice` is "none", "auto", "required" or the name of a tool; `new_turn` as in `GenerationRequest`.
     """
 
     messages: tuple[TemplateMessage, ...]
@@ -54,6 +54,7 @@ class ChatParams:
     grammar: str | None = None
     logprobs: int | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
+    new_turn: bool = False
 
 
 def build_sampling(request: SamplingFields, stop: list[str] | None) -> Sampling:
@@ -61,12 +62,19 @@ def build_sampling(request: SamplingFields, stop: list[str] | None) -> Sampling:
     names = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty")
     given = {name: getattr(request, name, None) for name in names}
     values = {"repeat_penalty": NO_PENALTY} | {name: value for name, value in given.items() if value is not None}
+    if request.top_k == -1:
+        values["top_k"] = 0
     return Sampling.model_validate({**values, "stop": stop or []})
 
 
 def normalize_seed(seed: int | None) -> int | None:
-    """Map any integer into the range of seeds."""
-    return None if seed is None else seed % (MAX_SEED + 1)
+    """Map any integer into the range of seeds; -1 stands for a random one, as None does."""
+    return None if seed is None or seed == -1 else seed % (MAX_SEED + 1)
+
+
+def token_limit(given: int | None) -> int | None:
+    """Return the most tokens of an answer; None for no limit, which clients also write as -1."""
+    return None if given == -1 else given
 
 
 def replicate(request: GenerationRequest, count: int) -> list[GenerationRequest]:
@@ -119,6 +127,7 @@ def generation_requests(
         seed=params.seed,
         logprobs=params.logprobs,
         bias=params.bias,
+        new_turn=params.new_turn,
         constraint=constraint,
         markers=(call_format.opening,) if call_format is not None and not call_format.within else (),
     )

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.openai import MAX_CHOICES, CompletionRequest
+from rbee.contracts.openai import MAX_COMPLETIONS, CompletionRequest
 from rbee.daemonkit.sse import DONE
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Outcome, Usage
 from rbee.worker.compat.chat import parse_logit_bias, render_usage
-from rbee.worker.compat.chat_params import build_sampling, normalize_seed, replicate
+from rbee.worker.compat.chat_params import build_sampling, normalize_seed, replicate, token_limit
 from rbee.worker.compat.tool_call_parser import CallStart
 from rbee.worker.generation import TokenLogprob
 from rbee.worker.generation_request import GenerationRequest
@@ -38,10 +38,10 @@ def generation_requests(request: CompletionRequest) -> list[GenerationRequest]:
         )
     prompts = _prompts(request)
     count = request.n or 1
-    if len(prompts) * count > MAX_CHOICES:
+    if len(prompts) * count > MAX_COMPLETIONS:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
-            f"{len(prompts)} prompts with {count} answers each exceed the limit of {MAX_CHOICES} answers.",
+            f"{len(prompts)} prompts with {count} answers each exceed the limit of {MAX_COMPLETIONS} answers.",
             param="prompt",
         )
     requests = []
@@ -50,7 +50,7 @@ def generation_requests(request: CompletionRequest) -> list[GenerationRequest]:
             build_sampling(request, request.stop),
             text=prompt if isinstance(prompt, str) else None,
             tokens=None if isinstance(prompt, str) else tuple(prompt),
-            limit=request.max_tokens or DEFAULT_TOKENS,
+            limit=DEFAULT_TOKENS if request.max_tokens is None else token_limit(request.max_tokens),
             seed=normalize_seed(request.seed),
             logprobs=request.logprobs,
             bias=parse_logit_bias(request.logit_bias),

@@ -17,9 +17,10 @@ from rbee.contracts.ids import USAGE_COMMENT
 from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.disconnect import cancel_on_disconnect
 from rbee.daemonkit.errors import internal_error, send_error
-from rbee.daemonkit.sse import HEADERS, PING, comment
+from rbee.daemonkit.sse import HEADERS, comment
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Answer, ResponseWriter, Usage
+from rbee.worker.progress_comments import ProgressComments
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +50,26 @@ class StreamingAnswer(_CancelOnDisconnect):
 
     Args:
         dialect: how a stream reports that it failed.
+        comments: what to send in silence.
         cancel: cancels the generations.
         count: write the token counts in comments, for a queen, which counts for each of its clients.
     """
 
     def __init__(
-        self, answer: Answer, writer: ResponseWriter, dialect: Dialect, *, cancel: Callable[[], object], count: bool
+        self,
+        answer: Answer,
+        writer: ResponseWriter,
+        dialect: Dialect,
+        comments: ProgressComments,
+        *,
+        cancel: Callable[[], object],
+        count: bool,
     ) -> None:
         super().__init__("text/event-stream", cancel)
         self._answer = answer
         self._writer = writer
         self._dialect = dialect
+        self._comments = comments
         self._count = count
 
     async def _send(self, request_id: str | None, send: Send) -> None:
@@ -68,7 +78,8 @@ class StreamingAnswer(_CancelOnDisconnect):
 
         async def stream(choice: int) -> None:
             async for data in self._answer.events(choice, self._writer):
-                await write(data or PING)
+                if data := data or self._comments.next():
+                    await write(data)
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         prompt_tokens = self._answer.prompt_tokens

@@ -12,7 +12,7 @@ from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Outcome, Usage
 from rbee.worker.compat.chat_messages import not_text_error
-from rbee.worker.compat.chat_params import ChatParams, build_sampling
+from rbee.worker.compat.chat_params import ChatParams, build_sampling, token_limit
 from rbee.worker.compat.tool_call_parser import CallStart
 from rbee.worker.generation import TokenLogprob
 from rbee.worker.generation_request import TemplateMessage
@@ -40,7 +40,7 @@ def to_chat_params(request: CountTokensRequest) -> ChatParams:
     return ChatParams(
         tuple(messages),
         build_sampling(full, full.stop_sequences),
-        limit=full.max_tokens,
+        limit=token_limit(full.max_tokens),
         tools=tuple(_tool(tool, f"tools.{number}") for number, tool in enumerate(request.tools or ())),
         tool_choice=wanted,
         parallel=not (choice is not None and choice.disable_parallel_tool_use),

@@ -12,7 +12,7 @@ from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Outcome, Usage
 from rbee.worker.compat.chat_messages import not_text_error, parse_arguments
-from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, build_sampling
+from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, build_sampling, token_limit
 from rbee.worker.compat.tool_call_parser import CallStart
 from rbee.worker.compat.tools import Call
 from rbee.worker.generation import TokenLogprob
@@ -46,7 +46,7 @@ def to_chat_params(request: ResponsesRequest) -> ChatParams:
     return ChatParams(
         tuple(messages),
         build_sampling(request, None),
-        limit=request.max_output_tokens,
+        limit=token_limit(request.max_output_tokens),
         tools=tuple(_tool(tool, f"tools.{number}") for number, tool in enumerate(request.tools or ())),
         tool_choice=choice.name if isinstance(choice, NamedResponseTool) else choice or "auto",
         parallel=request.parallel_tool_calls is not False,
@@ -64,8 +64,7 @@ def _tool(tool: ResponseTool, where: str) -> dict[str, Any]:
 
 def _convert(item: InputItem, where: str) -> TemplateMessage:
     if item.type == "function_call":
-        arguments = parse_arguments(item.arguments or "", f"{where}.arguments")
-        function = {"name": item.name or "", "arguments": arguments}
+        function = {"name": item.name or "", "arguments": parse_arguments(item.arguments or "")}
         call = {"id": item.call_id or "", "type": "function", "function": function}
         return {"role": "assistant", "content": "", "tool_calls": [call]}
     if item.type == "function_call_output":

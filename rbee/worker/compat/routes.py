@@ -33,6 +33,7 @@ from rbee.worker.deadline import read_deadline
 from rbee.worker.dependencies import WorkerDep
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.progress_comments import ProgressComments
 from rbee.worker.service import WorkerService
 from rbee.worker.text.prompts import PromptTokenizer
 
@@ -44,6 +45,14 @@ async def answer_models(worker: WorkerDep) -> ModelCards:
     """List the one model."""
     service = worker.service
     return ModelCards(data=[ModelCard(id=service.settings.name, created=int(service.started_unix))])
+
+
+@router.get("/v1/models/{name:path}")
+async def answer_model(worker: WorkerDep, name: str, request: Request) -> ModelCard:
+    """Return the one model, by any of its names."""
+    service = worker.service
+    _check_model(service, request, name)
+    return ModelCard(id=name, created=int(service.started_unix))
 
 
 @router.post("/v1/chat/completions", response_class=Response)
@@ -182,7 +191,7 @@ async def _respond(
     echo: Sequence[str] = (),
 ) -> Response:
     request_id = _id(request)
-    generations = await service.requests.start(requests, request_id, deadline_s=read_deadline(request))
+    generations = await service.requests.start(requests, request_id, each=each, deadline_s=read_deadline(request))
     answer = Answer(generations, call_format=call_format, each=each, echo=echo)
 
     def cancel() -> None:
@@ -192,7 +201,8 @@ async def _respond(
         return writer.complete(await answer.outcomes(), answer.usage)
 
     if stream:
-        return StreamingAnswer(answer, writer, dialect, cancel=cancel, count=ROUTED_HEADER in request.headers)
+        comments = ProgressComments(generations, service.requests.progressed_at)
+        return StreamingAnswer(answer, writer, dialect, comments, cancel=cancel, count=ROUTED_HEADER in request.headers)
     return JsonAnswer(render, cancel=cancel, headers_first=ROUTED_HEADER in request.headers)
 
 

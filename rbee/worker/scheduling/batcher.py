@@ -115,12 +115,15 @@ class Batcher:
                 prompts_s, prompt_tokens = prompts_s + elapsed, prompt_tokens + len(plan.tokens)
             else:
                 streams_s = elapsed
-            self._process_tokens(plan, tokens)
+            self._process_tokens(plan, tokens, is_prompt=is_prompt)
         self._prefill_budget.record_round(streams_s, prompts_s, prompt_tokens)
 
-    def _process_tokens(self, plan: StepPlan, tokens: list[int]) -> None:
+    def _process_tokens(self, plan: StepPlan, tokens: list[int], *, is_prompt: bool) -> None:
         self.table.record_evaluated(plan)
         self.progressed_at = time.monotonic()
+        if is_prompt:
+            for index in plan.advances:
+                self._by_slot[index].evaluated = self.table.slots[index].evaluated
         delivery: Delivery = []
         for row, token in zip(plan.outputs, tokens, strict=True):
             generation = self._by_slot[plan.slots[row]]
@@ -212,12 +215,15 @@ class Batcher:
             keep = 0
         self._engine.set_sampler(slot, generation.chain, generation.prompt)
         generation.slot = slot
-        generation.cached_tokens = keep
+        generation.cached_tokens = generation.evaluated = keep
         self._by_slot[slot] = generation
 
     def _append(self, generation: Generation, token: int, delivery: Delivery) -> None:
         if self._engine.is_end(token):
             self._end(generation, "stop", delivery)
+            return
+        if not generation.limit:  # only its prompt was to be read
+            self._end(generation, "length", delivery)
             return
         generation.generated += 1
         marker = generation.markers.get(token) if generation.markers else None

@@ -55,11 +55,14 @@ class PromptTokenizer:
         """End the process that renders."""
         await self._renderer.close()
 
-    async def tokenize(self, request: GenerationRequest) -> list[int]:
-        """Return the tokens. Raises RbeeError INVALID_REQUEST if they leave no room for an answer."""
+    async def tokenize(self, request: GenerationRequest, *, answer: bool = True) -> list[int]:
+        """Return the tokens, which leave room for an answer if there is to be one.
+
+        Raises RbeeError context_length_exceeded, or INVALID_REQUEST if there are none.
+        """
         tokens = await self._all_tokens(request, bounded=True)
-        if len(tokens) >= self._engine.facts.context:
-            raise self._too_long(f"{len(tokens)}", len(tokens), request.param)
+        if len(tokens) > self._engine.facts.context - answer:
+            raise self._too_long(f"{len(tokens)}", len(tokens), request.param, answer=answer)
         if not tokens:
             raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param="prompt")
         return tokens
@@ -88,14 +91,16 @@ class PromptTokenizer:
             return
         count = len(await asyncio.to_thread(self._engine.tokenize, text[:end], special=True))
         if count >= 2 * context:
-            raise self._too_long(f"more than {count}", count, param)
+            raise self._too_long(f"more than {count}", count, param, answer=False)
 
-    def _too_long(self, stated: str, count: int, param: str | None) -> RbeeError:
+    def _too_long(self, stated: str, count: int, param: str | None, *, answer: bool) -> RbeeError:
+        """Build the error, in the words by which clients of OpenAI and of Anthropic know it."""
         context = self._engine.facts.context
+        room = ", at least one of them for the answer" if answer else ""
         return RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            f"The prompt has {stated} tokens; the context holds {context}, including at least one generated.",
-            hint="Shorten the prompt, or start the worker with a larger context.",
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            f"The prompt is too long: {stated} tokens > {context - answer} maximum. "
+            f"This model's maximum context length is {context} tokens{room}.",
             param=param,
             details={"prompt_tokens": count, "context_tokens": context},
         )
@@ -138,12 +143,16 @@ class PromptTokenizer:
         return lambda text: self._engine.tokenize_parts(cut_at_marks(text, marks), guard=guard)
 
     async def _render(self, request: GenerationRequest, marks: set[str], guard: str) -> str:
-        messages, tools = request.messages or (), request.tools
+        given, tools = request.messages or (), request.tools
         if marks:
-            messages, tools = guarded(messages, marks, guard), guarded(tools, marks, guard)
+            given, tools = guarded(given, marks, guard), guarded(tools, marks, guard)
         if not self._source:
             raise _no_template()
-        return str(await self._ask(guard, messages=list(messages), tools=list(tools)))
+        messages, begun = list(given), ""
+        if request.continues:
+            # What a template writes before an answer is what it writes before such a message.
+            begun = messages.pop()["content"]
+        return str(await self._ask(guard, messages=messages, tools=list(tools))) + begun
 
     async def _ask(self, guard: str, **given: Any) -> Any:
         facts = self._engine.facts

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rbee.contracts.hives import NodeSpec
+from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 from rbee.contracts.tasks import TaskRequest
 from rbee.daemonkit.errors import validation_error
-from rbee.daemonkit.json_body import parse_as
+from rbee.daemonkit.json_body import JsonParser, parse_as
 from rbee.errors import RbeeError
+
+HELLO: Any = [{"role": "user", "content": "Bees?"}]
 
 
 def refused(**fields: Any) -> RbeeError:
@@ -55,3 +59,34 @@ def test_another_enumeration_is_an_invalid_request() -> None:
         NodeSpec.model_validate({"node_name": "attic", "ssh_host": "attic", "backends": ["vulkan"]})
 
     assert validation_error(list(refusal.value.errors(include_url=False))).code == "INVALID_REQUEST"
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "field", "reason"),
+    [
+        (EmbeddingRequest, {"input": ["x"] * 2049}, "input", "at most 2048 items"),
+        (EmbeddingRequest, {"input": []}, "input", "at least 1 item"),
+        (EmbeddingRequest, {"input": ["a", 5]}, "input.1", "a valid string (got 5)"),
+        (EmbeddingRequest, {"input": [1, "a"]}, "input.1", "a valid integer"),
+        (EmbeddingRequest, {"input": [[1], []]}, "input.1", "at least 1 item"),
+        (EmbeddingRequest, {"input": 5}, "input", "a valid string (got 5)"),
+        (CompletionRequest, {"prompt": ["x"] * 257}, "prompt", "at most 256 items"),
+        (ChatRequest, {"messages": HELLO, "tool_choice": "all"}, "tool_choice", "'none', 'auto' or 'required'"),
+        (ChatRequest, {"messages": HELLO, "tool_choice": {"type": "function"}}, "tool_choice.function", "required"),
+        (
+            ChatRequest,
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "messages.0.content.0.text",
+            "a valid string (got 5)",
+        ),
+    ],
+)
+def test_of_several_forms_of_a_field_the_one_that_was_meant_is_told(
+    model: type[BaseModel], body: dict[str, Any], field: str, reason: str
+) -> None:
+    """A list that is too long is not said to be no string: the form that fits best decides the message."""
+    with pytest.raises(RbeeError) as refusal:
+        JsonParser(model)(json.dumps(body).encode())
+
+    assert refusal.value.param == field
+    assert reason in refusal.value.message

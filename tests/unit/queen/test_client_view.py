@@ -23,7 +23,7 @@ SECRETS = ("/var/lib/secret", "10.0.0.7", "attic", "worker-3f9c")
 OWN = {
     *("INVALID_REQUEST", "INVALID_BACKEND", "MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN", "TOO_MANY_REQUESTS"),
     *("ROUTE_NOT_FOUND", "METHOD_NOT_ALLOWED", "PAYLOAD_TOO_LARGE", "HEADER_TOO_LARGE", "QUEUE_FULL", "CANCELED"),
-    "INTERNAL",
+    *("INTERNAL", "context_length_exceeded", "UNSUPPORTED_ENCODING"),
 }
 
 

@@ -12,8 +12,7 @@ from rbee.errors import RbeeError
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.relay.stream import StreamObserver, relay_whole
-from tests.unit.queen.test_relay import Client, post, with_worker
-from tests.unit.queen.upstreams import HEAD, Exchange, TinyWorker
+from tests.unit.queen.upstreams import HEAD, Client, Exchange, TinyWorker, post, with_worker
 
 
 def test_an_error_in_place_of_a_whole_answer_is_the_clients_error() -> None:

@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from rbee.queen.relay.connection import UpstreamConnection
+from rbee.queen.relay.pool import UpstreamPool
+from rbee.queen.relay.stream import StallGuard, StreamObserver, relay
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 
@@ -93,3 +97,53 @@ async def tiny_worker(script: Script) -> AsyncIterator[TinyWorker]:
         for writer in serving.values():
             writer.close()
         await asyncio.gather(*(task for task in serving if task), return_exceptions=True)
+
+
+class Client:
+    """Collects what is relayed; `gate` makes it slow, and without `at_once` it must always be waited for."""
+
+    def __init__(self, *, at_once: bool = True) -> None:
+        self.received = b""
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waited_for = 0
+        self.arrived = asyncio.Event()
+        self._at_once = at_once
+
+    def write(self, data: bytes) -> bool:
+        if not self._at_once or not self.gate.is_set():
+            return False
+        self.received += data
+        self.arrived.set()
+        return True
+
+    async def start(self) -> None:
+        """The head is of no interest here."""
+
+    async def send(self, data: bytes) -> None:
+        self.waited_for += 1
+        await self.gate.wait()
+        self.received += data
+
+
+async def post(pool: UpstreamPool, worker: TinyWorker) -> UpstreamConnection:
+    return await pool.send("POST", worker.url, "/v1/inference", key="k", body=b"{}", request_id="task-1", node="attic")
+
+
+async def relayed(upstream: UpstreamConnection, client: Client, observer: StreamObserver, *, stall_s: float) -> None:
+    """Relay with a guard of its own."""
+    await relay(upstream, client, observer, StallGuard(upstream, stall_s))
+
+
+def with_worker(script: Script, scenario: Callable[[TinyWorker, UpstreamPool], object]) -> None:
+    """Run the coroutine function *scenario* against a worker that plays *script*."""
+
+    async def run() -> None:
+        async with tiny_worker(script) as worker:
+            pool = UpstreamPool(connect_timeout_s=5, answer_timeout_s=5)
+            try:
+                await asyncio.wait_for(scenario(worker, pool), 20)  # type: ignore[arg-type]
+            finally:
+                pool.close()
+
+    asyncio.run(run())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rbee.contracts.devices import Backend
+from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
 from rbee.worker.engine import fake
@@ -26,17 +27,19 @@ class Reading:
     """The characters of all texts that were tokenized, and what came of it."""
 
     chars: int
+    texts: list[str] = field(default_factory=list)
     tokens: list[int] | None = None
     error: RbeeError | None = None
 
 
-def read(monkeypatch: pytest.MonkeyPatch, **prompt: Any) -> Reading:
+def read(monkeypatch: pytest.MonkeyPatch, *, answer: bool = True, **prompt: Any) -> Reading:
     """Tokenize a prompt for an engine with a context of `CONTEXT` tokens."""
     reading = Reading(chars=0)
     original = FakeEngine.tokenize
 
     def tokenize(self: FakeEngine, text: str, *, special: bool) -> list[int]:
         reading.chars += len(text)
+        reading.texts.append(text)
         return original(self, text, special=special)
 
     engine = fake.load(EngineOptions(Path("x"), Backend.CPU, 0, 1, context=CONTEXT), lambda *_: True)
@@ -45,7 +48,7 @@ def read(monkeypatch: pytest.MonkeyPatch, **prompt: Any) -> Reading:
     async def work() -> None:
         tokenizer = PromptTokenizer(engine)
         try:
-            reading.tokens = await tokenizer.tokenize(GenerationRequest(Sampling(), **prompt))
+            reading.tokens = await tokenizer.tokenize(GenerationRequest(Sampling(), **prompt), answer=answer)
         except RbeeError as error:
             reading.error = error
         finally:
@@ -53,6 +56,25 @@ def read(monkeypatch: pytest.MonkeyPatch, **prompt: Any) -> Reading:
 
     asyncio.run(work())
     return reading
+
+
+@pytest.mark.parametrize(
+    ("messages", "new_turn", "rendered"),
+    [
+        ([("user", "Bees?"), ("assistant", "They are")], False, "user: Bees?\nassistant:They are"),
+        ([("user", "Bees?"), ("assistant", "They are")], True, "user: Bees?\nassistant: They are\nassistant:"),
+        ([("user", "Bees?"), ("assistant", "")], False, "user: Bees?\nassistant: \nassistant:"),
+        ([("assistant", "They are")], False, "assistant: They are\nassistant:"),
+        ([("assistant", "Hm?"), ("user", "Bees?")], False, "assistant: Hm?\nuser: Bees?\nassistant:"),
+    ],
+)
+def test_a_message_that_the_assistant_has_begun_is_continued(
+    monkeypatch: pytest.MonkeyPatch, messages: list[tuple[str, str]], new_turn: bool, rendered: str
+) -> None:
+    """A last message of the assistant is the beginning of the answer, unless a new turn is asked for."""
+    given = tuple({"role": role, "content": content} for role, content in messages)
+
+    assert read(monkeypatch, messages=given, new_turn=new_turn).texts == [rendered]
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -66,6 +88,21 @@ def test_a_prompt_far_beyond_the_context_is_refused_by_its_beginning(
     assert reading.error is not None
     assert "more than" in reading.error.message
     assert reading.chars < 20 * CONTEXT
+
+
+@pytest.mark.parametrize(("answer", "fitting"), [(True, CONTEXT - 1), (False, CONTEXT)])
+def test_an_answer_needs_room_and_an_embedding_none(
+    monkeypatch: pytest.MonkeyPatch, answer: bool, fitting: int
+) -> None:
+    """A text may fill the context, less one token where an answer is to follow; the error names the maximum."""
+    assert read(monkeypatch, answer=answer, text=" ".join(["bee"] * fitting)).error is None
+
+    error = read(monkeypatch, answer=answer, text=" ".join(["bee"] * (fitting + 1))).error
+
+    assert error is not None
+    assert error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert f"{fitting + 1} tokens > {fitting} maximum" in error.message
+    assert f"maximum context length is {CONTEXT} tokens" in error.message
 
 
 def test_a_long_text_of_few_tokens_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
