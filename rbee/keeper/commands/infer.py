@@ -136,11 +136,17 @@ def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **opt
     _run(session, Inference(request, session.out, session.settings.paths))
 
 
-def _ensure_remote_hive(session: Session, queen: QueenHandle, inference: Inference) -> None:
-    """Start the hive of another machine if it does not run; the queen itself starts that of localhost."""
+def _ensure_hives(session: Session, queen: QueenHandle, inference: Inference) -> None:
+    """Start the hive of the machine that was asked for; without one, see that the queen knows all of the inventory.
+
+    The queen itself starts that of localhost. One that was started for this command knows the inventory already.
+    """
     from rbee.contracts.ids import LOCALHOST_NODE
+    from rbee.keeper.fleet.registration import register_missing
     from rbee.keeper.fleet.remote_hive import RemoteHive
 
+    if inference.node is None and not queen.owned:
+        register_missing(session, queen.client)
     if inference.node in (None, LOCALHOST_NODE):
         return
     hive = RemoteHive(session, queen.client, str(inference.node), inference.say)
@@ -159,7 +165,7 @@ def _run(session: Session, inference: Inference) -> None:
     for attempt in range(1, _START_OVERS + 1):
         with queen_for(session) as queen:
             try:
-                _ensure_remote_hive(session, queen, inference)
+                _ensure_hives(session, queen, inference)
                 return inference.run(queen.client)
             except RbeeError as error:
                 if queen.owned or attempt == _START_OVERS or not inference.may_retry(error):
