@@ -159,7 +159,9 @@ def _ensure_hives(session: Session, queen: QueenHandle, inference: Inference) ->
 
 def _run(session: Session, inference: Inference) -> None:
     """Run it; start over with a new queen if one that is not ours stops before the first token."""
+    from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
+    from rbee.keeper.fleet.inventory import inventory_path
     from rbee.keeper.queen.lifecycle import queen_for, wait_until_gone
 
     for attempt in range(1, _START_OVERS + 1):
@@ -168,6 +170,9 @@ def _run(session: Session, inference: Inference) -> None:
                 _ensure_hives(session, queen, inference)
                 return inference.run(queen.client)
             except RbeeError as error:
+                nowhere = error.code is ErrorCode.NODE_NOT_FOUND and inference.node is None
+                if nowhere and inventory_path(session.settings).exists():
+                    error.hint = "To install hives on the machines of the inventory: rbee-keeper hive install --all"
                 if queen.owned or attempt == _START_OVERS or not inference.may_retry(error):
                     raise
                 session.out.say(f"The queen is stopping ({error.message}); starting over when it has stopped", "🔁")

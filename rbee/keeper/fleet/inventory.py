@@ -83,4 +83,6 @@ def _no_hive_in(group: str, nodes: list[Node], inventory: Inventory) -> RbeeErro
         message = f"The group {group!r} of {inventory.path} has no hive: none of its machines is in rbee_hives."
     else:
         message = f"The inventory {inventory.path} has no group {group!r}; it has: {', '.join(known) or 'none'}."
-    return RbeeError(ErrorCode.INVALID_REQUEST, message, param="group")
+    return RbeeError(
+        ErrorCode.INVALID_REQUEST, message, hint="To list the machines: rbee-keeper config list-nodes", param="group"
+    )

@@ -29,6 +29,7 @@ from rbee.keeper.fleet.runs import (
     run_or_show,
     run_playbook,
 )
+from rbee.keeper.queen.lifecycle import serves
 from rbee.keeper.queen.receipt import count
 from rbee.keeper.session import Session
 from rbee.keeper.ui.errors import AlreadyReportedError
@@ -234,6 +235,11 @@ def _tell_how_to_use(session: Session, node: Node) -> None:
     if settings.queen_url == url:
         session.out.say("Next: rbee-keeper infer --model demo --prompt TEXT")
         return
+    if serves(settings):
+        session.out.warn(
+            f"another queen serves at {settings.queen_url}; two of them get in each other's way on the same hives. "
+            "To end that one and start the hives again: rbee-keeper daemon stop, rbee-keeper hive start --all"
+        )
     file = settings.file.path or settings.paths.home / "config.toml"
     session.out.say(
         f'Next: rbee-keeper still uses the queen at {settings.queen_url}; for this one, set queen_url = "{url}" '

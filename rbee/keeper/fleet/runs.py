@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,13 +79,16 @@ def _run_once(
     session: Session, plan: PlaybookRun, nodes: Sequence[Node], on_event: Callable[[Event], None] | None
 ) -> RunResult:
     hosts = {node.name: node.address for node in nodes}
-    with interrupts.defer_signals() as received_signal, PlaybookProgress(session.out, hosts) as progress:
+    with ExitStack() as stack:
+        received_signal = stack.enter_context(interrupts.defer_signals())
+        if on_event is None:
+            on_event = stack.enter_context(PlaybookProgress(session.out, hosts)).handle
         result = run(
             plan,
             session.settings.paths,
             hosts=hosts,
             ports={node.name: node.port for node in nodes if node.port is not None},
-            on_event=on_event or progress.handle,
+            on_event=on_event,
             cancelled=lambda: received_signal() is not None,
         )
         signum = received_signal()
