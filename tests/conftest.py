@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 from collections.abc import Generator
 from importlib.metadata import version
 from pathlib import Path
@@ -26,9 +27,20 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the ids of the promised behaviours, which scenarios carry as tags."""
+    """Register the ids of the promised behaviours, which scenarios carry as tags, and hear Ctrl-C again."""
+    _unignore_signals()
     for behaviour in BEHAVIOURS:
         config.addinivalue_line("markers", f"{behaviour}: the behaviour of this number")
+
+
+def _unignore_signals() -> None:
+    """Give signals that were ignored at the start their usual meaning, which the programs under test then inherit.
+
+    A shell starts what a script leaves in the background with SIGINT and SIGQUIT ignored.
+    """
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

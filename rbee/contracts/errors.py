@@ -65,6 +65,7 @@ class ErrorCode(StrEnum):
     PYTHON_TOO_OLD = "PYTHON_TOO_OLD"
     SUDO_MISSING = "SUDO_MISSING"
     SUDO_REFUSED = "SUDO_REFUSED"
+    SUDO_AUTH_FAILED = "SUDO_AUTH_FAILED"
     CLOCK_SKEW = "CLOCK_SKEW"
     REPOSITORY_UNAVAILABLE = "REPOSITORY_UNAVAILABLE"
     RELEASE_FAILED = "RELEASE_FAILED"
@@ -206,6 +207,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.SUDO_MISSING: ErrorSpec(None, _LOCAL, "Install sudo on the machine, or connect as root."),
     ErrorCode.SUDO_REFUSED: ErrorSpec(
         None, _LOCAL, "Allow the user sudo without a password, or store ansible_become_password in an Ansible vault."
+    ),
+    ErrorCode.SUDO_AUTH_FAILED: ErrorSpec(
+        None, _LOCAL, "Correct ansible_become_password, or name the right vault: ansible-vault edit FILE"
     ),
     ErrorCode.CLOCK_SKEW: ErrorSpec(None, _LOCAL, "Set the machine's clock: timedatectl set-ntp true"),
     ErrorCode.REPOSITORY_UNAVAILABLE: ErrorSpec(

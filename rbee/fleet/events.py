@@ -50,7 +50,8 @@ class HostStarted:
 class HostTask:
     """A task has ended on one host.
 
-    *message* is the reason of a failure, *path* the file that it changed, *facts* the facts that it set.
+    *message* is the reason of a failure, *path* the file that it changed, *facts* the facts that it set, *here* whether
+    it ran on the controller for that host.
     """
 
     host: str
@@ -61,6 +62,7 @@ class HostTask:
     module: str = ""
     path: str = ""
     seconds: float = 0.0
+    here: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
@@ -147,8 +149,16 @@ def _host_task(outcome: Outcome, data: Mapping[str, Any]) -> HostTask:
         module=str(data.get("resolved_action") or data.get("task_action") or ""),
         path=_path(result) if outcome is Outcome.CHANGED else "",
         seconds=float(data.get("duration") or 0.0),
+        here=_ran_here(result),
         facts=facts if isinstance(facts, Mapping) else {},
     )
+
+
+def _ran_here(result: Mapping[str, Any]) -> bool:
+    """Return whether a task was done by the controller: delegated to it, or stopped by what it lacks itself."""
+    delegated = result.get("_ansible_delegated_vars")
+    local = isinstance(delegated, Mapping) and delegated.get("ansible_connection") == "local"
+    return local or "on the Ansible Controller" in str(result.get("msg", ""))
 
 
 def _path(result: Mapping[str, Any]) -> str:

@@ -194,6 +194,21 @@ class Inventory:
                 text.remove(*path)
         return True
 
+    def join(self, name: str, group: str) -> None:
+        """Put a machine into one more group. Raises ConfigError where a program cannot write there."""
+        with self._edit() as text:
+            text.put(None, *Layout(text).path_of(group), "hosts", name)
+
+    def leave(self, name: str, group: str) -> bool:
+        """Take a machine out of a group if it stands elsewhere too and has no variables there; return whether it is."""
+        with self._edit() as text:
+            layout = Layout(text)
+            path = (*layout.path_of(group), "hosts", name)
+            if path not in layout.paths_of(name) or len(layout.paths_of(name)) == 1 or text.entries(*path):
+                return False
+            text.remove(*path)
+        return True
+
     def _read(self) -> YamlDocument:
         return load(self.file)
 

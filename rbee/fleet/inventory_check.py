@@ -43,7 +43,7 @@ def _values(nodes: Sequence[Node]) -> Iterator[str]:
             if (problem := _problem_of(name, value)) is not None:
                 bad[problem].append(node.name)
     for problem, names in bad.items():
-        yield f"{problem} ({_listed(names)})"
+        yield f"{problem} ({listed(names)})"
 
 
 def _problem_of(name: str, value: object) -> str | None:
@@ -78,13 +78,13 @@ def _addresses(nodes: Sequence[Node]) -> Iterator[str]:
             at[node.address, node.port or 22].append(node.name)
     for (address, port), names in at.items():
         if len(names) > 1:
-            yield f"{_listed(names)} have the same address, {address} port {port}: one machine is to be named once."
+            yield f"{listed(names)} have the same address, {address} port {port}: one machine is to be named once."
 
 
 def _groups(nodes: Sequence[Node]) -> Iterator[str]:
     queens = [node.name for node in nodes if QUEEN in node.groups]
     if len(queens) > 1:
-        yield f"the group {QUEEN} has {len(queens)} machines ({_listed(queens)}): a fleet has one queen."
+        yield f"the group {QUEEN} has {len(queens)} machines ({listed(queens)}): a fleet has one queen."
     if nodes and not any(HIVES in node.groups for node in nodes):
         groups = sorted({group for node in nodes for group in node.groups})
         near = difflib.get_close_matches(HIVES, groups, 1, 0.3)
@@ -104,5 +104,6 @@ def _variables_of_nobody(inventory: Inventory, nodes: Sequence[Node]) -> Iterato
             yield Problem(str(file), None, f"there is no machine '{name}'{advice}")
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Format names of machines, the first five of many."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -8,14 +8,16 @@ reports nothing else.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet.events import Event, HostTask, Outcome, RunCounted, RunError
+
+SSH_PORT: Final = 22
 
 
 class Verdict(StrEnum):
@@ -29,12 +31,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The first failure on a host: its task, its reason, and the next step."""
+    """The first failure on a host: its task, its reason, and the next step.
+
+    `asks_trust` is whether all that lacks is that somebody accepts the host's key.
+    """
 
     code: ErrorCode
     message: str
     hint: str
     task: str
+    asks_trust: bool = False
 
 
 @dataclass(slots=True)
@@ -146,12 +152,14 @@ class Reporter:
         elif isinstance(event, RunError) and event.text not in self._run_errors:
             self._run_errors.append(event.text)
 
-    def report(self, *, canceled: bool, addresses: dict[str, str] | None = None) -> RunReport:
-        """Build the report so far; *addresses* are for the hints (name -> address of SSH)."""
+    def report(
+        self, *, canceled: bool, addresses: Mapping[str, str] | None = None, ports: Mapping[str, int] | None = None
+    ) -> RunReport:
+        """Build the report so far; *addresses* and *ports* of SSH are for the hints, by host."""
         for name, failures in self._failures.items():
             host = self._hosts[name]
             if host.verdict in (Verdict.FAILED, Verdict.UNREACHABLE) or not self._counted:
-                host.cause = cause_of(failures, (addresses or {}).get(name, name))
+                host.cause = cause_of(failures, (addresses or {}).get(name, name), (ports or {}).get(name, SSH_PORT))
         run_error = "" if self._counted and self._hosts else "\n".join(self._run_errors)
         return RunReport(self._hosts, run_error, canceled)
 
@@ -193,7 +201,17 @@ _SSH_MESSAGES: tuple[tuple[str, ErrorCode], ...] = (
 )
 
 
-def cause_of(failures: list[HostTask], address: str) -> Cause:
+# Messages of Ansible's own ssh connection about sudo.
+_SUDO_MESSAGES: tuple[tuple[str, ErrorCode], ...] = (
+    ("incorrect sudo password", ErrorCode.SUDO_AUTH_FAILED),
+    ("missing sudo password", ErrorCode.SUDO_REFUSED),
+    ("a password is required", ErrorCode.SUDO_REFUSED),
+    ("is not in the sudoers file", ErrorCode.SUDO_REFUSED),
+    ("privilege escalation prompt", ErrorCode.SUDO_REFUSED),
+)
+
+
+def cause_of(failures: list[HostTask], address: str, port: int = SSH_PORT) -> Cause:
     """Find the first cause among a host's failures; messages of the roles go before those of Ansible.
 
     A task that a role rescues fails first with little detail; the role then fails with the reason.
@@ -203,8 +221,22 @@ def cause_of(failures: list[HostTask], address: str) -> Cause:
             code = ErrorCode(found[1])
             return Cause(code, failure.message[found.end() :].strip(), ERRORS[code].hint, failure.task)
     first = failures[0]
+    words = first.message.lower()
+    sudo = next((code for part, code in _SUDO_MESSAGES if part in words), None)
+    if sudo is not None:
+        what = (
+            "rejects the password for root"
+            if sudo is ErrorCode.SUDO_AUTH_FAILED
+            else "does not let this user work as root"
+        )
+        return Cause(sudo, f"sudo on {first.host} ({address}) {what}.", ERRORS[sudo].hint, first.task)
+    if first.here:
+        code = ErrorCode.DISK_FULL if "No space left on device" in first.message else ErrorCode.PROVISIONING_FAILED
+        why = _first_lines(first.message) or "no reason given"
+        what = f"'{first.task}' for {first.host} failed on this machine: {why}"
+        return Cause(code, what, ERRORS[ErrorCode.PROVISIONING_FAILED].hint, first.task)
     if first.outcome is Outcome.UNREACHABLE:
-        return _unreachable(first, address)
+        return _unreachable(first, address, port)
     if "requires a minimum of python version" in first.message.lower():
         code = ErrorCode.PYTHON_TOO_OLD
         return Cause(code, f"The Python of {first.host} is too old even for Ansible.", ERRORS[code].hint, first.task)
@@ -216,9 +248,16 @@ def cause_of(failures: list[HostTask], address: str) -> Cause:
     return Cause(code, message, ERRORS[code].hint, first.task)
 
 
-def _unreachable(failure: HostTask, address: str) -> Cause:
+def _unreachable(failure: HostTask, address: str, port: int) -> Cause:
     words = failure.message.lower()
-    code = next((code for word, code in _SSH_MESSAGES if word in words), ErrorCode.SSH_TIMEOUT)
+    # Ansible calls a host unreachable also where it got there, or to its own machine, and could not begin.
+    began = "temporary directory" in words
+    code = next((code for word, code in _SSH_MESSAGES if word in words and not began), None)
+    if code is None and (began or not any(mark in words for mark in ("failed to connect", "data could not be sent"))):
+        code = ErrorCode.SSH_COMMAND_FAILED
+        what = f"'{failure.task}' could not begin for {failure.host} ({address}): {_first_lines(failure.message)}"
+        return Cause(code, what, ERRORS[code].hint, failure.task)
+    code = code or ErrorCode.SSH_TIMEOUT
     hint = ERRORS[code].hint
     what = {
         ErrorCode.HOST_KEY_UNKNOWN: f"{failure.host} ({address}) has a host key that is not known here.",
@@ -227,14 +266,20 @@ def _unreachable(failure: HostTask, address: str) -> Cause:
         ErrorCode.SSH_AUTH_FAILED: f"{failure.host} ({address}) rejects the login of this user.",
         ErrorCode.SSH_TIMEOUT: f"{failure.host} ({address}) does not respond.",
     }[code]
+    entry = address if port == SSH_PORT else f"'[{address}]:{port}'"
+    scan = f"ssh-keyscan -H {'' if port == SSH_PORT else f'-p {port} '}{address} >> ~/.ssh/known_hosts"
     if "remote host identification has changed" in words:
         what = f"{failure.host} ({address}) has a different host key than before."
         hint = (
             "If the machine was reinstalled, remove the old key and accept the new one: "
-            f"ssh-keygen -R {address} && ssh-keyscan -H {address} >> ~/.ssh/known_hosts"
+            f"ssh-keygen -R {entry} && {scan}"
         )
     elif code is ErrorCode.HOST_KEY_UNKNOWN:
-        hint = f"Compare its fingerprint, then accept it: ssh-keyscan -H {address} >> ~/.ssh/known_hosts"
+        hint = (
+            f"Accept it: {scan}; then compare ssh-keygen -lF {entry} with that of the machine, "
+            "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub. On a terminal, rbee-keeper asks."
+        )
+        return Cause(code, what, hint, failure.task, asks_trust=True)
     elif "unprotected private key file" in words:
         what = f"ssh refuses the key for {failure.host}: other users can read its file."
         hint = "Restrict it: chmod 600 on the key file."

@@ -71,6 +71,7 @@ def run(
     paths: Paths,
     *,
     hosts: Mapping[str, str],
+    ports: Mapping[str, int] | None = None,
     on_event: Callable[[Event], None],
     cancelled: Callable[[], bool],
 ) -> RunResult:
@@ -78,6 +79,7 @@ def run(
 
     Args:
         hosts: the requested hosts, each with its address.
+        ports: their ports of SSH, where they are not 22.
         on_event: called with each event, in ansible-runner's own thread.
         cancelled: called several times a second; once it returns True, the run is stopped and reported.
 
@@ -137,7 +139,7 @@ def run(
         _drop_environment(folder / "artifacts" / ident / "command")
     if done.status not in ("successful", "canceled") and not reporter.counted:
         reporter.handle(RunError(_final_output(folder / "artifacts" / ident)))
-    report = reporter.report(canceled=done.status == "canceled", addresses=dict(hosts))
+    report = reporter.report(canceled=done.status == "canceled", addresses=hosts, ports=ports)
     return RunResult(report, folder / "artifacts" / ident)
 
 

@@ -20,6 +20,15 @@ _ALONE: Final = {"ansible_ssh_args": "-o StrictHostKeyChecking=yes -o ControlMas
 
 
 @dataclass(frozen=True, slots=True)
+class Unit:
+    """The service of a daemon on a machine; `state` is the service manager's word, or "not installed"."""
+
+    known: bool = False
+    state: str = ""
+    release: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """The result of a survey of one machine; `devices` counts them by backend, the best backend first."""
 
@@ -28,8 +37,8 @@ class Findings:
     sudo: str
     devices: dict[Backend, int]
     fault: str = ""
-    unit: str = ""
-    release: str = ""
+    hive: Unit = Unit()
+    queen: Unit = Unit()
 
     @property
     def backends(self) -> list[Backend]:
@@ -61,7 +70,6 @@ def findings(report: HostReport) -> Findings | None:
     if not isinstance(machine, Mapping):
         return None
     cuda = machine.get("cuda") or {}
-    unit: Mapping[str, Any] = (machine.get("units") or {}).get("rbee-hive") or {}
     devices: dict[Backend, int] = {}
     if cuda.get("devices"):
         devices[Backend.CUDA] = len(cuda["devices"])
@@ -74,6 +82,13 @@ def findings(report: HostReport) -> Findings | None:
         sudo=str(machine.get("sudo", "")),
         devices=devices,
         fault=str(cuda.get("fault", "")),
-        unit=str(unit.get("active", "unknown")) if unit.get("known") else "not installed",
-        release=str(unit.get("release", "")),
+        hive=_unit(machine, "rbee-hive"),
+        queen=_unit(machine, "queen-rbee"),
     )
+
+
+def _unit(machine: Mapping[str, Any], name: str) -> Unit:
+    unit: Mapping[str, Any] = (machine.get("units") or {}).get(name) or {}
+    if not unit.get("known"):
+        return Unit(state="not installed")
+    return Unit(known=True, state=str(unit.get("active", "unknown")), release=str(unit.get("release", "")))

@@ -66,8 +66,10 @@ def check_inventory(settings: Settings, out: Output) -> str | None:
     from rbee.fleet.assets import Assets
     from rbee.fleet.inventory_check import check_machines
     from rbee.fleet.schema import check
+    from rbee.fleet.settings_check import check_settings
 
-    problems = check(inventory, Assets.find()) or check_machines(inventory)
+    assets = Assets.find()
+    problems = check(inventory, assets) or check_machines(inventory) or check_settings(inventory, assets)
     for problem in problems[1:]:
         out.error([f"Error: {problem}"])
     if problems:

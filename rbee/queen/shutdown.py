@@ -21,6 +21,7 @@ from rbee.queen.tasks.registry import TaskRegistry
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 15.0
+REFUSED_WITHIN_S = 1.0
 _POLL_S = 0.05
 
 
@@ -84,7 +85,10 @@ class FleetShutdown:
         if self._local is not None and self._local.pid is not None:
             pids.append(self._local.pid)
         hives = [hive for hive in self._fleet.registry.hives() if hive.connected or hive.node == LOCALHOST_NODE]
-        lost = [hive for hive in self._fleet.registry.hives() if hive not in hives and self._is_ending(hive.node)]
+        out = [hive for hive in self._fleet.registry.hives() if hive not in hives and self._is_ending(hive.node)]
+        refused = await asyncio.gather(*(wait_until_closed(hive.url, within_s=REFUSED_WITHIN_S) for hive in out))
+        # Where the machine answers that nobody listens, no hive is left.
+        lost = [hive for hive, doubt in zip(out, refused, strict=True) if doubt is not None]
         going_on = [] if self._leaving else [hive for hive in hives if not self._is_ending(hive.node)]
         kept = {hive.node: [worker for worker in hive.workers if worker in self._spawned] for hive in going_on}
         await self._channels.hang_up()

@@ -14,6 +14,7 @@ from tests.bdd.steps.daemons import *
 from tests.bdd.steps.faults import *
 from tests.bdd.steps.hostile import *
 from tests.bdd.steps.hub import *
+from tests.bdd.steps.inventory import *
 from tests.bdd.steps.keeper import *
 from tests.bdd.steps.keys import *
 from tests.bdd.steps.machine import *

@@ -29,13 +29,21 @@ class Rig:
     """Hosts h1, h2... that the controller (this machine) reaches by SSH; they reach nobody but it and each other.
 
     *hosts* is their number, or a spec for each name; all have *packages* beside what a small server has.
+    *tell* hears a line for each host that is up.
     Raises RigUnavailable where there can be no rig.
     """
 
-    def __init__(self, hosts: int | Mapping[str, HostSpec] = 3, *, packages: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        hosts: int | Mapping[str, HostSpec] = 3,
+        *,
+        packages: Sequence[str] = (),
+        tell: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         named = {f"h{place}": HostSpec() for place in range(1, hosts + 1)} if isinstance(hosts, int) else dict(hosts)
         self._specs: dict[str, HostSpec] = named
         self._packages = packages
+        self._tell = tell
         self._hosts: dict[str, Host] = {}
         self._claim: Claim | None = None
         self._repository: Repository | None = None
@@ -186,7 +194,14 @@ class Rig:
         self._trust.known_hosts.write_text("", encoding="ascii")
         self._repository = Repository(mine.folder, checkout=ROOT, address=self.controller)
         made = [self._host(name, spec) for name, spec in self._specs.items()]
-        _all_at_once(lambda host: host.make(), made)
+        self._tell(f"rig: booting {made[0].name}" + (f" to {made[-1].name}" if len(made) > 1 else ""))
+        up = itertools.count(1)
+
+        def boot(host: Host) -> None:
+            host.make()
+            self._tell(f"rig: {host.name} is up ({next(up)} of {len(made)})")
+
+        _all_at_once(boot, made)
 
     def _host(self, name: str, spec: HostSpec) -> Host:
         place = next(self._places)

@@ -22,6 +22,7 @@ from tests.rig.commands import RigError, RigUnavailable
 from tests.rig.inventory import remove_inventory
 from tests.rig.rig import Rig
 from tests.support.checkout import ROOT
+from tools.longstep import say
 
 INVENTORY = ROOT / "inventory" / "rig"
 _NOTE = "standing.json"
@@ -84,7 +85,7 @@ def hold(hosts: int, inventory: Path, tell: int) -> int:
     """Hold a rig until a signal comes; *tell* is the open file that hears once how it went."""
     signal.signal(signal.SIGTERM, _end)
     signal.signal(signal.SIGINT, _end)
-    rig = Rig(hosts)
+    rig = Rig(hosts, tell=say)
     try:
         with os.fdopen(tell, "w", encoding="utf-8") as teller:
             try:

@@ -295,7 +295,7 @@ def test_an_interrupted_rig_is_cleared_away(number: signal.Signals) -> None:
 
 
 def test_a_person_has_hosts_at_hand(tmp_path: Path) -> None:
-    """`up` leaves hosts running after it has ended, says how to reach them, and `down` ends them."""
+    """`up` tells how far it is, leaves hosts running after it has ended, says how to reach them; `down` ends them."""
 
     def rig(command: str, *argv: str) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "tests.rig", command, "--inventory", str(inventory.parent), *argv]
@@ -306,6 +306,7 @@ def test_a_person_has_hosts_at_hand(tmp_path: Path) -> None:
     inventory = tmp_path / "inventory" / "hosts.yml"
     try:
         assert rig("up", "--hosts", "1").returncode == 0, log.read_text()
+        assert "h1 is up (1 of 1)" in log.read_text()
         assert str(inventory.parent) in log.read_text()
         assert "h1 | SUCCESS" in _ansible(inventory, "-m", "ping").stdout
         assert rig("status").returncode == 0

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
-from rbee.keeper.ui.options import check_option, nodes_options, show_command_option, yes_option
+from rbee.keeper.ui.options import Selection, check_option, nodes_options, show_command_option, yes_option
 
 
 @click.group(cls=KeeperGroup)
@@ -20,7 +20,7 @@ def hive() -> None:
 @check_option
 @show_command_option
 @click.pass_obj
-def install(flags: Flags, /, node: str | None, **how: Any) -> None:
+def install(flags: Flags, /, selection: Selection, **how: Any) -> None:
     """Install hives on machines and start them.
 
     Clones and builds rbee on each machine, installs the service and checks that it serves. Running it again changes
@@ -29,7 +29,7 @@ def install(flags: Flags, /, node: str | None, **how: Any) -> None:
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    hives.install(Session(flags, node=node), node, **how)
+    hives.install(Session(flags, node=selection.single), selection, **how)
 
 
 @hive.command()
@@ -39,7 +39,7 @@ def install(flags: Flags, /, node: str | None, **how: Any) -> None:
 @check_option
 @show_command_option
 @click.pass_obj
-def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
+def uninstall(flags: Flags, /, selection: Selection, **how: Any) -> None:
     """Remove hives from machines.
 
     Removes service, programs, user, logs and models, after asking for confirmation.
@@ -47,7 +47,7 @@ def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    hives.uninstall(Session(flags, node=node), node, **how)
+    hives.uninstall(Session(flags, node=selection.single), selection, **how)
 
 
 @hive.command()
@@ -58,7 +58,7 @@ def uninstall(flags: Flags, /, node: str | None, **how: Any) -> None:
 @check_option
 @show_command_option
 @click.pass_obj
-def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
+def upgrade(flags: Flags, /, selection: Selection, **how: Any) -> None:
     """Upgrade hives to a newer release.
 
     One machine is upgraded first, then the others. A machine whose hive does not serve afterwards is rolled back.
@@ -66,7 +66,7 @@ def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    hives.upgrade(Session(flags, node=node), node, **how)
+    hives.upgrade(Session(flags, node=selection.single), selection, **how)
 
 
 @hive.command()
@@ -74,12 +74,12 @@ def upgrade(flags: Flags, /, node: str | None, **how: Any) -> None:
 @check_option
 @show_command_option
 @click.pass_obj
-def start(flags: Flags, /, node: str | None, **how: Any) -> None:
+def start(flags: Flags, /, selection: Selection, **how: Any) -> None:
     """Start installed hives and wait until they serve."""
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    hives.start(Session(flags, node=node), node, **how)
+    hives.start(Session(flags, node=selection.single), selection, **how)
 
 
 @hive.command()
@@ -87,20 +87,36 @@ def start(flags: Flags, /, node: str | None, **how: Any) -> None:
 @check_option
 @show_command_option
 @click.pass_obj
-def stop(flags: Flags, /, node: str | None, **how: Any) -> None:
+def stop(flags: Flags, /, selection: Selection, **how: Any) -> None:
     """Stop hives and their workers after their running requests."""
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    hives.stop(Session(flags, node=node), node, **how)
+    hives.stop(Session(flags, node=selection.single), selection, **how)
+
+
+@hive.command()
+@nodes_options
+@check_option
+@show_command_option
+@click.pass_obj
+def drain(flags: Flags, /, selection: Selection, **how: Any) -> None:
+    """Take hives out of service, until `hive start`.
+
+    They accept no new requests, finish the running ones and end; the queen places on the others meanwhile.
+    """
+    from rbee.keeper.fleet import hives
+    from rbee.keeper.session import Session
+
+    hives.drain(Session(flags, node=selection.single), selection, **how)
 
 
 @hive.command()
 @nodes_options
 @click.pass_obj
-def status(flags: Flags, /, node: str | None) -> None:
+def status(flags: Flags, /, selection: Selection) -> None:
     """Show the state of hives, their connection to the queen and their workers."""
     from rbee.keeper.fleet import hives
     from rbee.keeper.session import Session
 
-    hives.status(Session(flags, node=node), node)
+    hives.status(Session(flags, node=selection.single), selection)

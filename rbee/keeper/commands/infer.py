@@ -140,11 +140,17 @@ def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **opt
     _run(session, Inference(request, session.out, session.settings.paths))
 
 
-def _ensure_remote_hive(session: Session, queen: QueenHandle, inference: Inference) -> None:
-    """Start the hive of another machine if it does not run; the queen itself starts that of localhost."""
+def _ensure_hives(session: Session, queen: QueenHandle, inference: Inference) -> None:
+    """Start the hive of the machine that was asked for; without one, see that the queen knows all of the inventory.
+
+    The queen itself starts that of localhost. One that was started for this command knows the inventory already.
+    """
     from rbee.contracts.ids import LOCALHOST_NODE
+    from rbee.keeper.fleet.registration import register_missing
     from rbee.keeper.fleet.remote_hive import RemoteHive
 
+    if inference.node is None and not queen.owned:
+        register_missing(session, queen.client)
     if inference.node in (None, LOCALHOST_NODE):
         return
     hive = RemoteHive(session, queen.client, str(inference.node), inference.say)
@@ -159,14 +165,18 @@ def _run(session: Session, inference: Inference) -> None:
     """Run it; start over with a new queen if one that is not ours stops before the first token."""
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
+    from rbee.keeper.fleet.inventory import inventory_path
     from rbee.keeper.queen.lifecycle import queen_for, wait_until_gone
 
     for attempt in range(1, _START_OVERS + 1):
         with queen_for(session) as queen:
             try:
-                _ensure_remote_hive(session, queen, inference)
+                _ensure_hives(session, queen, inference)
                 return inference.run(queen.client)
             except RbeeError as error:
+                nowhere = error.code is ErrorCode.NODE_NOT_FOUND and inference.node is None
+                if nowhere and inventory_path(session.settings).exists():
+                    error.hint = "To install hives on the machines of the inventory: rbee-keeper hive install --all"
                 if queen.owned or attempt == _START_OVERS or not inference.may_retry(error, queen.client):
                     raise
                 lost = error

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
-from rbee.keeper.ui.options import check_option, show_command_option
+from rbee.keeper.ui.options import Selection, check_option, show_command_option
 
 _NAME = click.option("--name", required=True, metavar="NAME", help="The name of the machine, as used with --node.")
 
@@ -50,7 +50,7 @@ def install(flags: Flags, /, name: str, *, check: bool, show_command: bool) -> N
     from rbee.keeper.fleet.hives import install as run
     from rbee.keeper.session import Session
 
-    run(Session(flags, node=name), name, check=check, show_command=show_command)
+    run(Session(flags, node=name), Selection(nodes=(name,)), check=check, show_command=show_command)
 
 
 @setup.command("list-nodes")

@@ -2,105 +2,148 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-import click
-
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE
-from rbee.errors import ConfigError, RbeeError
+from rbee.errors import RbeeError
 from rbee.fleet.inventory import Node
 from rbee.fleet.report import HostReport, Verdict
 from rbee.fleet.runner import RunResult
 from rbee.fleet.survey import findings
 from rbee.keeper.config_check import check_inventory
-from rbee.keeper.fleet.inventory import open_inventory, select_nodes
-from rbee.keeper.fleet.registration import register
-from rbee.keeper.fleet.runs import host_data, playbook_run, print_summary, run_playbook, shell_command
+from rbee.keeper.fleet.inventory import known_nodes, open_inventory, select_nodes
+from rbee.keeper.fleet.registration import register, unregister
+from rbee.keeper.fleet.runs import (
+    confirm,
+    done_nodes,
+    host_data,
+    playbook_run,
+    print_summary,
+    require_repository,
+    run_or_show,
+    run_playbook,
+)
 from rbee.keeper.queen.lifecycle import probe
 from rbee.keeper.session import Session
 from rbee.keeper.ui.errors import AlreadyReportedError
+from rbee.keeper.ui.options import Selection
 
 
-def install(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
+def install(session: Session, selection: Selection, *, check: bool, show_command: bool) -> None:
     """Install hives with their models, and start them."""
-    nodes = _ready(session, node, needs_repository=True)
-    done = _run(session, "install-hives", nodes, {}, check=check, show_command=show_command)
+    nodes = _ready(session, selection, needs_repository=True)
+    done = run_or_show(session, "install-hives", nodes, {}, check=check, show_command=show_command)
     if done is not None:
         _summarize(session, nodes, done, check=check)
         _next(session, "rbee-keeper infer --model demo --prompt TEXT", check=check)
 
 
-def upgrade(session: Session, node: str | None, *, branch: str | None, check: bool, show_command: bool) -> None:
+def upgrade(session: Session, selection: Selection, *, branch: str | None, check: bool, show_command: bool) -> None:
     """Upgrade machines to the newest commit of their branch, or of *branch*, one machine first."""
-    nodes = _ready(session, node, needs_repository=True)
-    # Also where the inventory pins a version, which goes before its branch.
-    extra = {"rbee_repo_branch": branch, "rbee_git_version": branch} if branch else {}
-    done = _run(session, "upgrade-fleet", nodes, extra, check=check, show_command=show_command)
-    if done is None:
-        return
-    _summarize(session, nodes, done, check=check)
+    nodes = _ready(session, selection, needs_repository=True)
+    done = run_or_show(
+        session, "upgrade-fleet", nodes, branch_variables(branch), check=check, show_command=show_command
+    )
+    if done is not None:
+        _summarize(session, nodes, done, check=check)
+        if not check:
+            warn_of_branch(session, nodes, branch)
+
+
+def branch_variables(branch: str | None) -> dict[str, str]:
+    """Return the variables that install *branch*, also where the inventory pins a version, which goes before it."""
+    return {"rbee_repo_branch": branch, "rbee_git_version": branch} if branch else {}
+
+
+def warn_of_branch(session: Session, nodes: Sequence[Node], branch: str | None) -> None:
+    """Say where the inventory names another branch than the one that was just installed."""
     others = sorted({each.repo_branch or "main" for each in nodes} - {branch})
-    if branch and others and not check:
+    if branch and others:
         session.out.warn(
             f"the inventory still names {', '.join(others)}, and the next installation returns to that; "
             f"to keep {branch}, set rbee_repo_branch: {branch}"
         )
 
 
-def start(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
+def start(session: Session, selection: Selection, *, check: bool, show_command: bool) -> None:
     """Start installed hives and wait until they serve."""
-    nodes = _ready(session, node)
-    done = _run(session, "start-hive", nodes, {}, check=check, show_command=show_command)
+    nodes = _ready(session, selection)
+    done = run_or_show(session, "start-hive", nodes, {}, check=check, show_command=show_command)
     if done is not None:
         _summarize(session, nodes, done, check=check)
 
 
-def stop(session: Session, node: str | None, *, check: bool, show_command: bool) -> None:
+def stop(session: Session, selection: Selection, *, check: bool, show_command: bool) -> None:
     """Stop hives after their running requests; their workers end with them."""
-    nodes = _ready(session, node)
-    done = _run(session, "stop-hive", nodes, {}, check=check, show_command=show_command)
+    _end(session, "stop-hive", selection, check=check, show_command=show_command)
+
+
+def drain(session: Session, selection: Selection, *, check: bool, show_command: bool) -> None:
+    """Take hives out of service: they accept nothing new, finish what runs, and end."""
+    _end(session, "drain-hive", selection, check=check, show_command=show_command)
+
+
+def _end(session: Session, playbook: str, selection: Selection, *, check: bool, show_command: bool) -> None:
+    nodes = _ready(session, selection)
+    done = run_or_show(session, playbook, nodes, {}, check=check, show_command=show_command)
     if done is not None:
         print_summary(session.out, done, check=check)
-        _next(session, f"to start them again: rbee-keeper hive start {_which(node)}", check=check)
+        _next(session, f"to start them again: rbee-keeper hive start {selection.options}", check=check)
 
 
 def uninstall(
-    session: Session, node: str | None, *, keep_models: bool, yes: bool, check: bool, show_command: bool
+    session: Session, selection: Selection, *, keep_models: bool, yes: bool, check: bool, show_command: bool
 ) -> None:
-    """Remove everything of rbee from machines, after a confirmation."""
-    nodes = _ready(session, node)
+    """Remove everything of rbee from machines, after a confirmation; a running queen forgets them.
+
+    The queen of a machine that has one too is left, and that is said.
+    """
+    nodes = _ready(session, selection)
     extra = {"rbee_hive_remove_confirmed": True, "rbee_hive_keep_models": keep_models}
-    if not (yes or check or show_command):
-        _confirm(nodes, keep_models=keep_models)
-    done = _run(session, "remove-hive", nodes, extra, check=check, show_command=show_command)
-    if done is not None:
-        print_summary(session.out, done, check=check)
-        _next(session, "to remove them from the inventory too: rbee-keeper config remove-node --node NAME", check=check)
+    what = f"{'rbee, but not its models,' if keep_models else 'rbee and its models'} from {_names(nodes)}"
+    confirm(f"Remove {what}?", f"This removes {what}", yes=yes or check or show_command)
+    result = run_or_show(session, "remove-hive", nodes, extra, check=check, show_command=show_command)
+    if result is None:
+        return
+    done = done_nodes(result, nodes)
+    if not check:
+        unregister(session, [node.name for node in done])
+    queens = [node.name for node in done if _has_queen(result.report.hosts[node.name])]
+    for name in queens:
+        session.out.warn(
+            f"the queen of {name} is left, with the programs that both use; to remove it: rbee-keeper queen uninstall"
+        )
+    print_summary(session.out, result, check=check, queens_left=queens)
+    _next(session, "to remove them from the inventory too: rbee-keeper config remove-node --node NAME", check=check)
 
 
-def status(session: Session, node: str | None) -> None:
+def status(session: Session, selection: Selection) -> None:
     """Print the state of the hives on their machines, their connection to the queen, and their workers.
 
     The exit code is 0 if every machine was reachable.
     """
     out = session.out
     views = _queen_views(session)
-    if node == LOCALHOST_NODE:
-        _show(session, [_local_row(session, views)])
-        return
-    nodes = select_nodes(session.settings, node)
-    out.say(f"Checking {', '.join(each.name for each in nodes)}", "🩺")
-    plan = playbook_run(session.settings, "check-fleet", open_inventory(session.settings), nodes)
-    result = run_playbook(session, plan, nodes, on_event=lambda _event: None)
-    error = result.report.error()
-    if error is not None and (result.report.run_error or not result.report.hosts):
-        raise error
-    rows = [_row(each, result.report.hosts[each.name], views) for each in nodes]
-    if node is None and views is not None and LOCALHOST_NODE in views:
-        rows.insert(0, _local_row(session, views))
+    rows = []
+    local = LOCALHOST_NODE in selection.nodes and all(
+        node.name != LOCALHOST_NODE for node in known_nodes(session.settings)
+    )
+    if local:
+        rows.append(_local_row(session, views))
+        selection = selection._replace(nodes=tuple(name for name in selection.nodes if name != LOCALHOST_NODE))
+    elif not selection.nodes and not selection.groups and views is not None and LOCALHOST_NODE in views:
+        rows.append(_local_row(session, views))
+    if not local or selection.nodes or selection.groups:
+        nodes = select_nodes(session.settings, selection)
+        out.say(f"Checking {_names(nodes)}", "🩺")
+        plan = playbook_run(session.settings, "check-fleet", open_inventory(session.settings), nodes)
+        result = run_playbook(session, plan, nodes, on_event=lambda _event: None)
+        error = result.report.error()
+        if error is not None and (result.report.run_error or not result.report.hosts):
+            raise error
+        rows += [_row(each, result.report.hosts[each.name], views) for each in nodes]
     _show(session, rows)
     if any(row["state"] == "unreachable" for row in rows):
         raise AlreadyReportedError
@@ -112,39 +155,12 @@ def _summarize(session: Session, nodes: Sequence[Node], result: RunResult, *, ch
     print_summary(session.out, result, check=check, told_queen=registered)
 
 
-def _run(
-    session: Session, playbook: str, nodes: Sequence[Node], extra: dict[str, Any], *, check: bool, show_command: bool
-) -> RunResult | None:
-    """Run a playbook; or print the equivalent command and return None."""
-    plan = playbook_run(session.settings, playbook, open_inventory(session.settings), nodes, extra, check=check)
-    if show_command:
-        line = shell_command(session.settings, plan)
-        if session.out.json:
-            session.out.data({"command": line})
-        else:
-            session.out.text(line)
-        return None
-    result = run_playbook(session, plan, nodes)
-    if check and not session.out.json:
-        for host in result.report.hosts.values():
-            for change in host.changed:
-                session.out.text(f"{host.host} would change: {change}")
-    return result
-
-
-def _ready(session: Session, node: str | None, *, needs_repository: bool = False) -> list[Node]:
+def _ready(session: Session, selection: Selection, *, needs_repository: bool = False) -> list[Node]:
     """Return the machines, after checking the inventory. Raises ConfigError with file and line."""
-    nodes = select_nodes(session.settings, node)
+    nodes = select_nodes(session.settings, selection)
     check_inventory(session.settings, session.out)
-    without = [each.name for each in nodes if each.repo_url is None and "rbee_repo_url" not in each.variables]
-    if needs_repository and without:
-        inventory = open_inventory(session.settings)
-        raise ConfigError(
-            f"rbee_repo_url, the repository to clone rbee from, is not set for {', '.join(without)}; "
-            f"set it for all machines in {inventory.folder / 'group_vars/all/rbee.yml'}, "
-            f"or for one: rbee-keeper config set-ssh --node {without[0]} ... --git-repo URL",
-            path=str(inventory.file),
-        )
+    if needs_repository:
+        require_repository(session.settings, nodes)
     return nodes
 
 
@@ -155,10 +171,9 @@ def _register_with_queen(session: Session, nodes: Sequence[Node], result: RunRes
     try:
         if probe(settings) is None:
             return registered
-        for node in nodes:
-            if result.report.hosts[node.name].verdict is Verdict.DONE:
-                register(settings, session.queen(), node)
-                registered.append(node.name)
+        for node in done_nodes(result, nodes):
+            register(settings, session.queen(), node)
+            registered.append(node.name)
     except RbeeError as error:
         session.out.warn(
             f"the machines could not be registered with the queen: {error.message} Its next start registers them."
@@ -168,12 +183,9 @@ def _register_with_queen(session: Session, nodes: Sequence[Node], result: RunRes
     return registered
 
 
-def _confirm(nodes: Sequence[Node], *, keep_models: bool) -> None:
-    names = ", ".join(node.name for node in nodes)
-    what = "rbee, but not its models," if keep_models else "rbee and its models"
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"This removes {what} from {names}; without a terminal it needs --yes.")
-    click.confirm(f"Remove {what} from {names}?", abort=True, err=True)
+def _has_queen(host: HostReport) -> bool:
+    found = findings(host)
+    return found is not None and found.queen.known
 
 
 def _queen_views(session: Session) -> dict[str, dict[str, Any]] | None:
@@ -185,21 +197,21 @@ def _queen_views(session: Session) -> dict[str, dict[str, Any]] | None:
 
 def _row(node: Node, host: HostReport, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
     found = findings(host)
-    unit = found.unit if found else ""
-    state = {Verdict.DONE: "serves", Verdict.UNREACHABLE: "unreachable"}.get(host.verdict, _UNITS.get(unit, unit))
+    unit = found.hive.state if found else ""
+    state = {Verdict.DONE: "serves", Verdict.UNREACHABLE: "unreachable"}.get(host.verdict, UNIT_STATES.get(unit, unit))
     known_cause = host.cause is not None and host.cause.code is ErrorCode.CONNECTION_TIMEOUT
     return {
         "node": node.name,
         "host": node.address,
         "state": state or host.verdict.value,
-        "release": found.release if found else "",
+        "release": found.hive.release if found else "",
         "error": None if known_cause else host_data(host)["error"],
         **_seen_by_queen((views or {}).get(node.name), running=views is not None),
     }
 
 
-# The states of a systemd unit whose hive does not serve, in the words of the table.
-_UNITS = {"inactive": "stopped", "active": "not answering"}
+# The states of a systemd unit whose daemon does not serve, in the words of the table.
+UNIT_STATES = {"inactive": "stopped", "active": "not answering"}
 
 
 def _local_row(session: Session, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
@@ -271,5 +283,5 @@ def _next(session: Session, text: str, *, check: bool) -> None:
         session.out.say(f"Next: {text}")
 
 
-def _which(node: str | None) -> str:
-    return f"--node {node}" if node else "--all"
+def _names(nodes: Sequence[Node]) -> str:
+    return ", ".join(node.name for node in nodes)

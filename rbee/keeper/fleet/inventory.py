@@ -9,6 +9,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.errors import RbeeError
 from rbee.keeper.settings import Settings
+from rbee.keeper.ui.options import Selection
 
 if TYPE_CHECKING:
     from rbee.fleet.inventory import Inventory, Node
@@ -38,24 +39,50 @@ def known_nodes(settings: Settings) -> list[Node]:
     return open_inventory(settings).nodes() if inventory_path(settings).exists() else []
 
 
-def select_nodes(settings: Settings, node: str | None) -> list[Node]:
-    """Return the node of that name, or without a name all hives of the inventory. Raises RbeeError NODE_NOT_FOUND."""
+def select_nodes(settings: Settings, selection: Selection) -> list[Node]:
+    """Return the machines of a selection in the inventory's order.
+
+    Raises RbeeError: NODE_NOT_FOUND for a node or a whole inventory that has none, INVALID_REQUEST for a group.
+    """
     inventory = open_inventory(settings)
-    nodes = inventory.nodes()
-    if node is None:
-        if not nodes:
+    from rbee.fleet.layout import HIVES
+
+    nodes = inventory.nodes(None)
+    hives = [node for node in nodes if HIVES in node.groups]
+    if not selection.nodes and not selection.groups:
+        if not hives:
             raise RbeeError(
                 ErrorCode.NODE_NOT_FOUND,
                 f"The inventory {inventory.path} has no machines.",
                 hint="To add one: rbee-keeper config set-ssh --node NAME --host ADDRESS --user USER",
             )
-        return nodes
-    if node == LOCALHOST_NODE and inventory.node(node) is None:
-        raise RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            f"{LOCALHOST_NODE} has no hive to manage: the queen runs the hive of its own machine as its child.",
-            hint="rbee-keeper daemon start starts both, rbee-keeper daemon stop stops both.",
-            param="node",
-        )
-    found = [each for each in nodes if each.name == node]
-    return found or [inventory.require(node)]
+        return hives
+    names = {node.name for node in nodes}
+    for name in selection.nodes:
+        if name == LOCALHOST_NODE and name not in names:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"{LOCALHOST_NODE} has no hive to manage: the queen runs the hive of its own machine as its child.",
+                hint="rbee-keeper daemon start starts both, rbee-keeper daemon stop stops both.",
+                param="node",
+            )
+        if name not in names:
+            inventory.require(name)
+    chosen = set(selection.nodes)
+    for group in selection.groups:
+        in_group = [node.name for node in hives if group in node.groups]
+        if not in_group:
+            raise _no_hive_in(group, nodes, inventory)
+        chosen.update(in_group)
+    return [node for node in nodes if node.name in chosen]
+
+
+def _no_hive_in(group: str, nodes: list[Node], inventory: Inventory) -> RbeeError:
+    known = sorted({name for node in nodes for name in node.groups})
+    if group in known:
+        message = f"The group {group!r} of {inventory.path} has no hive: none of its machines is in rbee_hives."
+    else:
+        message = f"The inventory {inventory.path} has no group {group!r}; it has: {', '.join(known) or 'none'}."
+    return RbeeError(
+        ErrorCode.INVALID_REQUEST, message, hint="To list the machines: rbee-keeper config list-nodes", param="group"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from typing import TYPE_CHECKING, Any
 
+from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.keeper.fleet.cache import FleetCache
 from rbee.keeper.fleet.inventory import inventory_path, known_nodes
@@ -38,13 +39,60 @@ def registry_row(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
 
 def register(settings: Settings, queen: QueenClient, node: Node) -> dict[str, Any]:
     """Register one machine, with the key of its hive if it has one; return the registry's row."""
+    key = _key_of(settings, node)
+    seen = FleetCache(settings.paths).read().get(node.name, {})
+    return queen.add_node({**registry_row(node, seen), "replace": True, **({"hive_key": key} if key else {})})
+
+
+def _key_of(settings: Settings, node: Node) -> str | None:
     from rbee.fleet.credentials import hive_key
 
     own = node.variables.get("rbee_hive_api_key")
     # Only Ansible can read one from a vault; the playbooks then register the hive themselves (rbee_queen_url).
-    key = own if isinstance(own, str) and "{{" not in own else hive_key(settings.paths, node.name)
-    seen = FleetCache(settings.paths).read().get(node.name, {})
-    return queen.add_node({**registry_row(node, seen), "replace": True, **({"hive_key": key} if key else {})})
+    return own if isinstance(own, str) and "{{" not in own else hive_key(settings.paths, node.name)
+
+
+def register_missing(session: Session, queen: QueenClient) -> None:
+    """Register the installed machines of the inventory that a running queen does not know, before it places a request.
+
+    One without a key has no hive yet, or none any more. The key of a client, which may register nothing, is no fault.
+    """
+    settings = session.settings
+    if not inventory_path(settings).exists():
+        return
+    try:
+        known = {str(row["node_name"]) for row in queen.nodes()}
+        for node in known_nodes(settings):
+            if node.name not in known and _key_of(settings, node) is not None:
+                register(settings, queen, node)
+                session.out.say(f"Registered {node.name} from the inventory with the queen", "📒")
+    except RbeeError as error:
+        if error.code is not ErrorCode.FORBIDDEN:
+            session.out.warn(f"the machines of the inventory were not registered with the queen: {error.message}")
+
+
+def unregister(session: Session, names: list[str]) -> None:
+    """Remove machines whose hives are gone from a running queen, and delete the keys of these hives."""
+    from rbee.fleet.credentials import delete_hive_key
+    from rbee.keeper.queen.lifecycle import probe
+
+    settings, out = session.settings, session.out
+    for name in names:
+        delete_hive_key(settings.paths, name)
+    try:
+        if names and probe(settings) is not None:
+            queen = session.queen()
+            known = {str(row["node_name"]) for row in queen.nodes()}
+            told = [name for name in names if name in known]
+            for name in told:
+                queen.remove_node(name)
+            if told:
+                out.say(f"Removed {', '.join(told)} from the registry of the queen at {settings.queen_url}", "👑")
+    except RbeeError as error:
+        out.warn(
+            f"the queen at {settings.queen_url} was not told that they are gone: {error.message} "
+            "To tell it: rbee-keeper config remove-node"
+        )
 
 
 def register_all(session: Session, queen: QueenClient) -> None:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from rbee.client.blocking import BlockingClient
+from rbee.client.blocking import BlockingClient, split_url
 from rbee.client.retry import HTTP_CONNECT, Retries
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.keeper.fleet.inventory import known_nodes, open_inventory
 from rbee.keeper.fleet.registration import register
 from rbee.keeper.session import Session
+from rbee.net import is_this_machine
 
 if TYPE_CHECKING:
     from rbee.client.queen import QueenClient
@@ -45,6 +46,8 @@ class RemoteHive:
         self._queen = queen
         self._name = name
         self._say = say
+        # Where a hive must be reachable from: it is the queen that connects to it.
+        self._queen_is_here = is_this_machine(split_url(queen.url).hostname or "")
         self.started = False
 
     def ensure(self) -> None:
@@ -71,7 +74,8 @@ class RemoteHive:
         if node is not None:
             # The queen then dials again at once, with the key from the inventory.
             register(self._session.settings, self._queen, node)
-        self._require_answer(url)
+        if self._queen_is_here:
+            self._require_answer(url)
         if not self._connected_within(_CHANNEL_WITHIN_S, until_tried=False):
             raise self._without_channel(url)
         self._say(f"hive {self._name}: connected", "hive-ready", "🏠")
@@ -168,8 +172,7 @@ class RemoteHive:
             ErrorCode.CONNECTION_TIMEOUT,
             f"The hive on {self._name} does not respond at {url}, {why}.",
             details={"node": self._name, "url": url},
-            hint="Check that its port is reachable from this machine and that it listens on more than loopback "
-            f"(rbee_hive_host). To see its state: rbee-keeper hive status --node {self._name}",
+            hint=self._reachable_hint(),
         )
 
     def _hangs(self, url: str) -> RbeeError:
@@ -182,14 +185,27 @@ class RemoteHive:
 
     def _without_channel(self, url: str) -> RbeeError:
         reason = str((self._view() or {}).get("last_error") or "no reason known")
-        wrong_key = "key" in reason
+        details = {"node": self._name, "url": url}
+        if "key" in reason:
+            return RbeeError(
+                ErrorCode.INVALID_API_KEY,
+                f"The hive on {self._name} runs, but the queen cannot connect to it: {reason}.",
+                details=details,
+                hint=f"To renew its key on both sides: rbee-keeper hive install --node {self._name}",
+            )
         return RbeeError(
-            ErrorCode.INVALID_API_KEY if wrong_key else ErrorCode.CONNECTION_TIMEOUT,
-            f"The hive on {self._name} responds at {url}, but the queen cannot connect to it: {reason}.",
-            details={"node": self._name, "url": url},
-            hint=f"To renew its key on both sides: rbee-keeper hive install --node {self._name}"
-            if wrong_key
-            else f"To see both sides: rbee-keeper hive status --node {self._name}",
+            ErrorCode.CONNECTION_TIMEOUT,
+            f"The hive on {self._name} runs, but the queen at {self._queen.url} cannot connect to it "
+            f"at {url}: {reason}.",
+            details=details,
+            hint=self._reachable_hint(),
+        )
+
+    def _reachable_hint(self) -> str:
+        where = "this machine" if self._queen_is_here else "the queen's machine"
+        return (
+            f"Check that its port is reachable from {where} and that it listens on more than loopback "
+            f"(rbee_hive_host). To see its state: rbee-keeper hive status --node {self._name}"
         )
 
 

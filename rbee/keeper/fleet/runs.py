@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from rbee.errors import RbeeError
+import click
+
+from rbee.errors import ConfigError, RbeeError
 from rbee.fleet.assets import Assets
 from rbee.fleet.events import Event
 from rbee.fleet.inventory import Inventory, Node
 from rbee.fleet.report import HostReport, RunReport, Verdict
 from rbee.fleet.runner import PlaybookRun, RunResult, run
+from rbee.keeper.fleet import host_keys
+from rbee.keeper.fleet.inventory import open_inventory
 from rbee.keeper.fleet.progress import PlaybookProgress
 from rbee.keeper.ui import interrupts
 from rbee.keeper.ui.errors import FAILED, AlreadyReportedError, lines
@@ -58,15 +64,31 @@ def run_playbook(
 ) -> RunResult:
     """Run a playbook to its end. *on_event* replaces the table or the lines of its progress.
 
+    On a terminal, a person is asked about host keys that are not known, and the playbook is run once more with those
+    that are accepted.
     Raises Interrupted after a signal, when the run has ended and the state of each machine has been printed.
     """
+    result = _run_once(session, plan, nodes, on_event)
+    unknown = [node for node in nodes if (cause := result.report.hosts[node.name].cause) and cause.asks_trust]
+    if unknown and host_keys.accept(session.out, unknown):
+        result = _run_once(session, plan, nodes, on_event)
+    return result
+
+
+def _run_once(
+    session: Session, plan: PlaybookRun, nodes: Sequence[Node], on_event: Callable[[Event], None] | None
+) -> RunResult:
     hosts = {node.name: node.address for node in nodes}
-    with interrupts.defer_signals() as received_signal, PlaybookProgress(session.out, hosts) as progress:
+    with ExitStack() as stack:
+        received_signal = stack.enter_context(interrupts.defer_signals())
+        if on_event is None:
+            on_event = stack.enter_context(PlaybookProgress(session.out, hosts)).handle
         result = run(
             plan,
             session.settings.paths,
             hosts=hosts,
-            on_event=on_event or progress.handle,
+            ports={node.name: node.port for node in nodes if node.port is not None},
+            on_event=on_event,
             cancelled=lambda: received_signal() is not None,
         )
         signum = received_signal()
@@ -77,6 +99,60 @@ def run_playbook(
         interrupted.reported = True
         raise interrupted
     return result
+
+
+def run_or_show(
+    session: Session,
+    playbook: str,
+    nodes: Sequence[Node],
+    extra: Mapping[str, Any],
+    *,
+    check: bool,
+    show_command: bool,
+) -> RunResult | None:
+    """Run a playbook on some machines; or, with *show_command*, print the equivalent command and return None."""
+    inventory = open_inventory(session.settings)
+    plan = playbook_run(session.settings, playbook, inventory, nodes, extra, check=check)
+    if show_command:
+        line = shell_command(session.settings, plan)
+        if session.out.json:
+            session.out.data({"command": line})
+        else:
+            session.out.text(line)
+        return None
+    result = run_playbook(session, plan, nodes)
+    if check and not session.out.json:
+        for host in result.report.hosts.values():
+            for change in host.changed:
+                session.out.text(f"{host.host} would change: {change}")
+    return result
+
+
+def require_repository(settings: Settings, nodes: Sequence[Node]) -> None:
+    """Raise ConfigError where the inventory does not say from where a machine clones rbee."""
+    without = [each.name for each in nodes if each.repo_url is None and "rbee_repo_url" not in each.variables]
+    if without:
+        inventory = open_inventory(settings)
+        raise ConfigError(
+            f"rbee_repo_url, the repository to clone rbee from, is not set for {', '.join(without)}; "
+            f"set it for all machines in {inventory.folder / 'group_vars/all/rbee.yml'}, "
+            f"or for one: rbee-keeper config set-ssh --node {without[0]} ... --git-repo URL",
+            path=str(inventory.file),
+        )
+
+
+def confirm(question: str, what: str, *, yes: bool) -> None:
+    """Ask before something is removed; without a terminal it takes --yes. *what* is the same as a sentence."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{what}; without a terminal it needs --yes.")
+    click.confirm(question, abort=True, err=True)
+
+
+def done_nodes(result: RunResult, nodes: Sequence[Node]) -> list[Node]:
+    """Return the machines on which a run came to its end."""
+    return [node for node in nodes if result.report.hosts[node.name].verdict is Verdict.DONE]
 
 
 def print_summary(out: Output, result: RunResult, **more: Any) -> None:

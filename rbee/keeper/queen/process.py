@@ -134,7 +134,8 @@ def _popen(settings: Settings, lifeline: Lifeline | None) -> subprocess.Popen[by
             ErrorCode.CONNECTION_TIMEOUT,
             f"No queen responds at {settings.queen_url}, and rbee-keeper can start one only on this machine.",
             details={"url": settings.queen_url},
-            hint="Start it on that machine (rbee-keeper daemon start), or set queen_url to http://127.0.0.1:PORT.",
+            hint="Start it on that machine (rbee-keeper queen start, or daemon start there), "
+            "or set queen_url to http://127.0.0.1:PORT.",
         )
     ensure_api_key(settings.paths, settings.environ, settings.keeper.api_key_file)
     log = log_path(settings)

@@ -13,12 +13,15 @@ _POLL_S = 0.05
 
 
 class Receipt(NamedTuple):
-    """The receipt of a shutdown; `left` describes what still runs or is still held, and where."""
+    """The receipt of a shutdown; `left` describes what still runs or is still held, and where.
+
+    `processes` that ended on this machine are None where the queen ran on another one.
+    """
 
     hives: int
     workers: int
     killed: int
-    processes: int
+    processes: int | None
     memory_bytes: int | None
     seconds: float
     left: list[str]
@@ -28,11 +31,14 @@ class Receipt(NamedTuple):
         return self._asdict()
 
 
-def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
-    """Parse a `CascadeReceipt`, and check that the processes of this machine that it names are gone."""
+def verify(cascade: dict[str, Any], *more_pids: int, here: bool = True) -> Receipt:
+    """Parse a `CascadeReceipt`, and check that the processes that it names are gone, if they ran *here*.
+
+    The numbers of processes of another machine may be those of anybody's on this one.
+    """
     hives = [hive for hive in cascade.get("hives", []) if isinstance(hive, dict)]
     workers = [(hive, worker) for hive in hives for worker in hive.get("workers", [])]
-    pids = {int(pid) for pid in [*cascade.get("pids", []), *more_pids]}
+    pids = {int(pid) for pid in [*cascade.get("pids", []), *more_pids]} if here else set()
     remaining = _wait_for(pids)
     left = [f"process {pid} on this machine" for pid in sorted(remaining)]
     left += [
@@ -59,7 +65,7 @@ def verify(cascade: dict[str, Any], *more_pids: int) -> Receipt:
         hives=sum(1 for hive in hives if hive.get("gone")),
         workers=sum(1 for _, worker in workers if worker["gone"]),
         killed=sum(1 for _, worker in workers if worker.get("killed")),
-        processes=len(pids) - len(remaining),
+        processes=len(pids) - len(remaining) if here else None,
         memory_bytes=sum(known) if known else None,
         seconds=float(cascade.get("seconds", 0.0)),
         left=left,
@@ -99,7 +105,7 @@ def detail_lines(receipt: Receipt) -> list[str]:
     lines = [
         f"hives      {receipt.hives} stopped",
         f"workers    {receipt.workers} stopped" + (f", {receipt.killed} of them killed" if receipt.killed else ""),
-        f"processes  {receipt.processes} ended on this machine",
+        "processes  -" if receipt.processes is None else f"processes  {receipt.processes} ended on this machine",
         f"memory     {size_text(receipt.memory_bytes)} freed" if receipt.memory_bytes else "memory     -",
         f"time       {receipt.seconds:.1f} s",
     ]

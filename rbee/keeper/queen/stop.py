@@ -6,23 +6,26 @@ import os
 import signal
 import time
 
+from rbee.client.blocking import split_url
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.keeper.queen.pid_file import is_gone
 from rbee.keeper.queen.receipt import Receipt, verify
 from rbee.keeper.session import Session
+from rbee.net import is_this_machine
 
 _POLL_S = 0.1
 _KILLED_WITHIN_S = 5.0
 
 
 def stop_queen(session: Session, pid: int | None) -> Receipt:
-    """Ask the queen to shut down; return the receipt, checked against the processes of this machine."""
+    """Ask the queen to shut down; return the receipt, checked against the processes of this machine if it ran here."""
     client = session.queen()
+    here = is_this_machine(split_url(session.settings.queen_url).hostname or "")
     pids = [each for each in (pid, client.status().get("pid")) if isinstance(each, int)]
     session.out.say("Stopping the queen, its hives and their workers", "🧹")
     cascade = client.shutdown(when_idle=False, timeout_s=session.settings.keeper.stop_timeout_s)
-    return verify(cascade, *pids)
+    return verify(cascade, *pids, here=here)
 
 
 def kill_unresponsive_queen(session: Session, pid: int) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import Any
 
@@ -51,6 +52,7 @@ def report(failure: BaseException, flags: Flags) -> int:
     if isinstance(failure, click.UsageError):
         return _usage(failure, flags, out)
     error = _as_error(failure, flags.node)
+    error.hint = name_node(error.hint, str(error.details.get("node") or flags.node or "") or _only_node())
     if flags.debug:
         import traceback
 
@@ -73,6 +75,27 @@ def lines(error: RbeeError) -> list[str]:
     if error.hint:
         text.append(f"  Next: {error.hint}")
     return text
+
+
+def name_node(hint: str, node: str | None) -> str:
+    """Return a hint of the error table with the name of the machine that it is about in place of NODE."""
+    if not re.search(r"\bNODE\b", hint):
+        return hint
+    if node:
+        return re.sub(r"\bNODE\b", node, hint)
+    return re.sub(r"\bNODE\b", "NAME", hint) + " (to list the machines: rbee-keeper config list-nodes)"
+
+
+def _only_node() -> str | None:
+    """Return the machine that is meant where no other is known: without an inventory there is only this one."""
+    from rbee.contracts.ids import LOCALHOST_NODE
+    from rbee.keeper.fleet.inventory import inventory_path
+    from rbee.keeper.settings import load
+
+    try:
+        return None if inventory_path(load(os.environ)).exists() else LOCALHOST_NODE
+    except RbeeError:
+        return None
 
 
 def readable_log_line(line: str) -> str:
@@ -108,8 +131,9 @@ def _usage(failure: click.UsageError, flags: Flags, out: Output) -> int:
 def _as_error(failure: BaseException, node: str | None) -> RbeeError:
     """Return the error to report; an exception that is not expected is reported as a bug."""
     if isinstance(failure, RbeeError):
-        if failure.code is ErrorCode.NODE_NOT_FOUND and node is not None:
-            failure.hint = f"To add it: rbee-keeper config set-ssh --node {node} --host ADDRESS --user USER"
+        missing = failure.details.get("node") or node
+        if failure.code is ErrorCode.NODE_NOT_FOUND and missing:
+            failure.hint = f"To add it: rbee-keeper config set-ssh --node {missing} --host ADDRESS --user USER"
         return failure
     if isinstance(failure, PermissionError) or (isinstance(failure, OSError) and failure.filename):
         from pathlib import Path

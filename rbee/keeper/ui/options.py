@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -74,16 +75,48 @@ def yes_option(command: F) -> F:
     return click.option("--yes", is_flag=True, help="Do not ask for confirmation.")(command)
 
 
+class Selection(NamedTuple):
+    """The machines that a command is for: these nodes, those of these groups, or all of the inventory."""
+
+    nodes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def single(self) -> str | None:
+        """The only node that was named; None for several, a group or all."""
+        return self.nodes[0] if len(self.nodes) == 1 and not self.groups else None
+
+    @property
+    def options(self) -> str:
+        """The options that select the same machines again."""
+        named = {"--node": self.nodes, "--group": self.groups}
+        return " ".join(f"{option} {','.join(names)}" for option, names in named.items() if names) or "--all"
+
+
+def _names(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for part in value for name in part.split(",")))
+    if "" in names:
+        raise click.BadParameter("names are separated by single commas: h1,h2")
+    return names
+
+
 def nodes_options(command: F) -> F:
-    """Add `--node` and `--all`, of which exactly one must be given; the command gets `node`, None for all."""
+    """Add `--node`, `--group` and `--all`, of which --all stands alone; the command gets a `selection`."""
 
-    def chosen(ctx: click.Context, _param: click.Parameter, value: object) -> None:
-        if bool(value) == bool(ctx.params.get("node")):
-            raise click.UsageError("Give either --node NAME or --all.", ctx)
+    @functools.wraps(command)
+    def selecting(*args: Any, node: tuple[str, ...], group: tuple[str, ...], every: bool, **options: Any) -> Any:
+        if every == bool(node or group):
+            raise click.UsageError(
+                "Give either --node NAME[,NAME], --group NAME or --all.", click.get_current_context()
+            )
+        return command(*args, selection=Selection(node, group), **options)
 
-    every = click.option(
-        "--all", is_flag=True, expose_value=False, callback=chosen, help="All machines of the inventory."
+    options = (
+        click.option("--node", multiple=True, callback=_names, metavar="NAMES", help="These machines: h1, or h1,h2."),
+        click.option("--group", multiple=True, callback=_names, metavar="NAMES", help="The hives of these groups."),
+        click.option("--all", "every", is_flag=True, help="All machines of the inventory."),
     )
-    # --node is eager, so that the callback of --all can read it.
-    one = click.option("--node", is_eager=True, metavar="NAME", help="This machine of the inventory.")
-    return one(every(command))
+    wrapped: Any = selecting
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return cast("F", wrapped)

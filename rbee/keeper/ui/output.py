@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.table import Table
+    from rich.text import Text
 
     from rbee.keeper.ui.lazy import Flags
 
+Rows = Sequence[Sequence[str]]
 LINE_EVERY_SHARE = 0.25  # without a terminal, progress is printed each time another quarter is done
 
 
@@ -65,7 +69,10 @@ class Output:
         if is_terminal(sys.stdout):
             from rich.console import Console
 
-            Console(file=sys.stdout, highlight=False).print(_rich_table(columns, rows))
+            console = Console(file=sys.stdout, highlight=False)
+            # A column costs three cells beside its text; the first one has no edge before it.
+            widths = column_widths([columns, *rows], console.width - 3 * len(columns) + 1)
+            console.print(_records(columns, rows) if widths is None else _rich_table(columns, rows, widths=widths))
             return
         self._write(plain_table(columns, rows))
 
@@ -78,6 +85,12 @@ class Output:
     def warn(self, text: str) -> None:
         """Print a warning, also with --quiet."""
         self._write_stderr(f"Warning: {text}", "yellow")
+
+    def ask(self, lines: Sequence[str], question: str) -> bool:
+        """Print some lines and ask a person, also with --quiet; no is the default."""
+        for line in lines:
+            self._write_stderr(line, "")
+        return click.confirm(question, err=True)
 
     def error(self, lines: Sequence[str]) -> None:
         """Print an error; the first line is the headline."""
@@ -92,11 +105,11 @@ class Output:
             return _MovingBar(title, self._console())
         return _PlainBar(title, self)
 
-    def live_table(self, columns: Sequence[str]) -> LiveTable | None:
-        """Start a table on stderr whose rows change in place; None where stderr is not a terminal."""
+    def live_table(self, columns: Sequence[str], rows: Callable[[], Rows]) -> LiveTable | None:
+        """Start a table on stderr whose *rows* are asked for several times a second; None where it is no terminal."""
         if self.quiet or not is_terminal(sys.stderr):
             return None
-        return LiveTable(columns, self._console())
+        return LiveTable(columns, rows, self._console())
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text)
@@ -182,35 +195,75 @@ class _MovingBar(Bar):
 
 
 class LiveTable:
-    """Rows on the terminal that change in place; close it, or use it as a context."""
+    """Rows on the terminal that change in place, one line each; close it, or use it as a context."""
 
-    def __init__(self, columns: Sequence[str], console: Console) -> None:
+    def __init__(self, columns: Sequence[str], rows: Callable[[], Rows], console: Console) -> None:
         from rich.live import Live
 
-        self._columns = columns
-        self._live = Live(console=console, transient=True, refresh_per_second=8)
+        self._live = Live(
+            console=console,
+            transient=True,
+            refresh_per_second=4,
+            get_renderable=lambda: _rich_table(columns, rows(), one_line=True),
+        )
         self._live.start()
-
-    def show(self, rows: Sequence[Sequence[str]]) -> None:
-        """Show these rows from now on."""
-        self._live.update(_rich_table(self._columns, rows))
 
     def close(self) -> None:
         """Remove the table."""
         self._live.stop()
 
 
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def column_widths(lines: Rows, width: int) -> list[int] | None:
+    """Return how wide each column may be, in cells, so that all fit into *width* and no word is broken.
+
+    None where that cannot be. The columns with the most to give are narrowed first. Pure.
+    """
+    from rich.cells import cell_len
+
+    columns = list(zip(*lines, strict=True))
+    widths = [max(cell_len(cell) for cell in column) for column in columns]
+    least = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    while sum(widths) > width:
+        slack, index = max((now - low, index) for index, (now, low) in enumerate(zip(widths, least, strict=True)))
+        if slack <= 0:
+            return None
+        widths[index] -= 1
+    return widths
+
+
+def _rich_table(
+    columns: Sequence[str], rows: Rows, *, widths: Sequence[int] | None = None, one_line: bool = False
+) -> Table:
+    """Build a table whose columns have these widths or, with *one_line*, whose cells are cut where space ends."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for index, column in enumerate(columns):
+        table.add_column(
+            column,
+            width=widths[index] if widths is not None else None,
+            overflow="ellipsis" if one_line else "fold",
+            no_wrap=one_line,
+        )
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table
+
+
+def _records(columns: Sequence[str], rows: Rows) -> Text:
+    """Format rows as blocks of one line for each cell, for a terminal on which a table would break inside words."""
+    from rich.text import Text
+
+    width = max(len(column) for column in columns)
+    text = Text("\n")
+    for row in rows:
+        for column, cell in zip(columns, row, strict=True):
+            text.append(f"{column.ljust(width)}  ", "bold").append(cell, _STYLES.get(cell, "")).append("\n")
+        text.append("\n")
+    text.rstrip()
+    return text
 
 
 _STYLES = {
@@ -256,6 +309,13 @@ def size_text(size_bytes: float | None) -> str:
             return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
+
+
+def elapsed_text(seconds: float) -> str:
+    """Format a span as a clock shows it: 0:07, 12:30, 1:02:03."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def ago_text(then_unix: float | None, now_unix: float) -> str:

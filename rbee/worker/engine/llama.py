@@ -129,7 +129,7 @@ def _unavailable(backend: Backend, *, built_for_gpus: bool) -> RbeeError:
         f"The model cannot be loaded on {backend}: the llama.cpp of this worker {why}.",
         details={"backend": backend.value, "available": ["cpu"], "built_for_gpus": built_for_gpus},
         hint=(
-            f"Install a llama.cpp that is built for {backend} (rbee-keeper hive install --node NODE does); "
+            f"Install a llama.cpp that is built for {backend} (rbee-keeper hive install does); "
             "to run the model on the CPU, use --backend cpu."
         ),
     )

@@ -69,6 +69,71 @@ def test_what_ssh_says_becomes_a_code_with_advice(words: str, code: ErrorCode, a
     assert advice in cause.hint
 
 
+def test_the_port_is_in_the_step_that_accepts_a_host_key() -> None:
+    """A machine with another port has its key noted with that port, and a changed key is removed with it."""
+    said = {"h1": "Host key verification failed.", "h2": "REMOTE HOST IDENTIFICATION HAS CHANGED!"}
+    reporter = Reporter(said)
+    for host, words in said.items():
+        reporter.handle(HostTask(host, "look", "rbee_base", Outcome.UNREACHABLE, words))
+    hosts = reporter.report(
+        canceled=False, addresses={"h1": "10.0.0.1", "h2": "10.0.0.2"}, ports={"h1": 2222, "h2": 2222}
+    ).hosts
+
+    new, changed = hosts["h1"].cause, hosts["h2"].cause
+    assert new is not None
+    assert changed is not None
+    assert "ssh-keyscan -H -p 2222 10.0.0.1 >>" in new.hint
+    assert "ssh-keygen -R '[10.0.0.2]:2222'" in changed.hint
+    assert (new.asks_trust, changed.asks_trust) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        ("Task failed: Incorrect sudo password", ErrorCode.SUDO_AUTH_FAILED, "rejects the password"),
+        ("Task failed: Missing sudo password", ErrorCode.SUDO_REFUSED, "does not let this user"),
+        (
+            "Task failed: Timeout (12s) waiting for privilege escalation prompt: ",
+            ErrorCode.SUDO_REFUSED,
+            "does not let this user",
+        ),
+    ],
+)
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNREACHABLE])
+def test_a_wrong_password_of_sudo_is_named(words: str, code: ErrorCode, part: str, outcome: Outcome) -> None:
+    """What sudo refuses is no failed command and no silent machine."""
+    cause = (
+        report(HostTask("h1", "look", "r", outcome, words), RunCounted({"h1": Counts(failures=1)})).hosts["h1"].cause
+    )
+
+    assert cause is not None
+    assert cause.code is code
+    assert part in cause.message
+
+
+def test_a_task_on_the_controller_is_not_blamed_on_the_machine() -> None:
+    """What is delegated to this machine, or needs a file of it, fails here, for the host."""
+    delegated = {"msg": "HTTP Error 502", "_ansible_delegated_vars": {"ansible_connection": "local"}}
+    missing = {"msg": "Could not find or access '/x' on the Ansible Controller."}
+    for result in (delegated, missing):
+        event = parse({"event": "runner_on_failed", "event_data": {"host": "h1", "task": "Tell", "res": result}})
+        assert isinstance(event, HostTask)
+        cause = report(event, RunCounted({"h1": Counts(failures=1)})).hosts["h1"].cause
+
+        assert cause is not None
+        assert cause.code is ErrorCode.PROVISIONING_FAILED
+        assert cause.message.startswith("'Tell' for h1 failed on this machine: ")
+
+
+def test_a_machine_that_answers_is_not_called_silent() -> None:
+    """Ansible's "unreachable" is told as ssh's only where ssh said something."""
+    cause = unreachable("Task failed: Failed to create temporary directory: mkdir: Permission denied").hosts["h1"].cause
+
+    assert cause is not None
+    assert cause.code is ErrorCode.SSH_COMMAND_FAILED
+    assert "Failed to create temporary directory" in cause.message
+
+
 def test_a_roles_own_words_win_over_ansibles() -> None:
     """A task that fails and is rescued says little; what the role says afterwards is the cause."""
     result = report(

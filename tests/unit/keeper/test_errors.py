@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from pathlib import Path
 
 import click
 import pytest
@@ -35,6 +36,37 @@ def test_an_error_is_three_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "  RAM_EXHAUSTED: required_mb 6000, available_mb 4000",
         "  Next: Use a smaller quantisation or context, or stop a worker: rbee-keeper worker list",
     ]
+
+
+@pytest.mark.parametrize(
+    ("details", "of_command", "inventory", "name"),
+    [
+        ({"node": "h1"}, "h2", True, "h1"),
+        ({}, "h2", True, "h2"),
+        ({}, None, False, "localhost"),
+        ({}, None, True, "NAME"),
+    ],
+)
+def test_a_hint_names_the_machine(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    details: dict[str, str],
+    of_command: str | None,
+    name: str,
+    *,
+    inventory: bool,
+) -> None:
+    """The next step can be typed as it is: with the machine of the error, of the command, or the only one there is."""
+    if inventory:
+        (tmp_path / "rbee-home" / "inventory").mkdir(parents=True)
+    made = flags()
+    made.node = of_command
+
+    report(RbeeError(ErrorCode.DISK_FULL, "Full.", details=dict(details)), made)
+
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert f"rbee-keeper models rm --node {name} MODEL" in told
+    assert ("config list-nodes" in told) == (name == "NAME")
 
 
 def test_the_end_of_a_log_is_shown_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:

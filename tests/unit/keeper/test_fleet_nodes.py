@@ -10,15 +10,18 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from rbee.config.file import ConfigFile
 from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet.inventory import Node
 from rbee.keeper.fleet.cache import FleetCache
+from rbee.keeper.fleet.inventory import select_nodes
 from rbee.keeper.fleet.nodes import check_key_file
 from rbee.keeper.fleet.registration import _differs, registry_row
+from rbee.keeper.settings import Settings, load
 from rbee.keeper.ui import interrupts
-from rbee.keeper.ui.options import nodes_options
+from rbee.keeper.ui.options import Selection, nodes_options
 
 
 def test_a_key_that_only_its_owner_reads_is_taken(tmp_path: Path) -> None:
@@ -85,20 +88,93 @@ def test_what_was_seen_is_remembered_until_it_is_forgotten(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("arguments", "chosen"),
-    [(["--node", "h1"], "h1"), (["--all"], None), ([], "refused"), (["--all", "--node", "h1"], "refused")],
+    [
+        (["--node", "h1"], Selection(("h1",))),
+        (["--node", "h1,h2", "--node", "h1"], Selection(("h1", "h2"))),
+        (["--group", "gpu", "--node", "h1"], Selection(("h1",), ("gpu",))),
+        (["--all"], Selection()),
+        ([], None),
+        (["--all", "--node", "h1"], None),
+        (["--all", "--group", "gpu"], None),
+        (["--node", "h1,,h2"], None),
+    ],
 )
-def test_one_machine_or_all(arguments: list[str], chosen: str | None) -> None:
-    """Exactly one of --node and --all is given."""
-    seen: list[str | None] = []
+def test_some_machines_some_groups_or_all(arguments: list[str], chosen: Selection | None) -> None:
+    """Nodes and groups can be named together, each name counts once; --all stands alone."""
+    seen: list[Selection] = []
 
     @click.command()
     @nodes_options
-    def command(node: str | None) -> None:
-        seen.append(node)
+    def command(selection: Selection) -> None:
+        seen.append(selection)
 
     code = CliRunner().invoke(command, arguments).exit_code
 
-    assert (code, seen) == ((2, []) if chosen == "refused" else (0, [chosen]))
+    assert (code, seen) == ((2, []) if chosen is None else (0, [chosen]))
+
+
+@pytest.mark.parametrize("selection", [Selection(("h1",)), Selection(("h1", "h2"), ("gpu",)), Selection()])
+def test_a_selection_can_be_typed_again(selection: Selection) -> None:
+    """The next step that is printed selects the same machines."""
+    seen: list[Selection] = []
+
+    @click.command()
+    @nodes_options
+    def command(selection: Selection) -> None:
+        seen.append(selection)
+
+    CliRunner().invoke(command, selection.options.split())
+
+    assert seen == [selection]
+
+
+@pytest.fixture(name="settings", scope="module")
+def _settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Give settings with an inventory of three hives in two groups, and a machine that is none."""
+    home = tmp_path_factory.mktemp("home")
+    hosts = {
+        "rbee_hives": {"hosts": {"h1": None, "h2": None, "h3": None}},
+        "gpu": {"hosts": {"h3": None, "h2": None}},
+        "desks": {"hosts": {"d1": None}},
+    }
+    (home / "inventory").mkdir()
+    (home / "inventory" / "hosts.yml").write_text(json.dumps({"all": {"children": hosts}}))
+    return load({"RBEE_HOME": str(home)}, ConfigFile(None, {}, ""))
+
+
+@pytest.mark.parametrize(
+    ("selection", "names"),
+    [
+        (Selection(), ["h1", "h2", "h3"]),
+        (Selection(("h3", "h1")), ["h1", "h3"]),
+        (Selection((), ("gpu",)), ["h2", "h3"]),
+        (Selection(("h1",), ("gpu",)), ["h1", "h2", "h3"]),
+    ],
+)
+def test_machines_are_selected_in_the_inventorys_order(
+    settings: Settings, selection: Selection, names: list[str]
+) -> None:
+    """However they are named, each machine is there once, where the inventory has it."""
+    assert sorted(node.name for node in select_nodes(settings, selection)) == names
+
+
+@pytest.mark.parametrize(
+    ("selection", "code", "words"),
+    [
+        (Selection(("h9", "h1")), ErrorCode.NODE_NOT_FOUND, "'h9'"),
+        (Selection((), ("cpu",)), ErrorCode.INVALID_REQUEST, "it has: desks, gpu, rbee_hives"),
+        (Selection((), ("desks",)), ErrorCode.INVALID_REQUEST, "no hive"),
+    ],
+)
+def test_a_selection_of_nobody_says_what_there_is(
+    settings: Settings, selection: Selection, code: ErrorCode, words: str
+) -> None:
+    """An unknown machine, an unknown group and a group without hives each have their own words."""
+    with pytest.raises(RbeeError) as refusal:
+        select_nodes(settings, selection)
+
+    assert refusal.value.code is code
+    assert words in refusal.value.message
 
 
 def test_a_signal_is_noted_and_handlers_are_as_before() -> None:

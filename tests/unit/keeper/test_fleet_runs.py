@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rbee.contracts.errors import ErrorCode
-from rbee.fleet.events import Counts, Event, HostTask, Outcome, RunCounted
+from rbee.fleet.events import Counts, Event, HostStarted, HostTask, Outcome, RunCounted
 from rbee.fleet.report import Reporter
 from rbee.fleet.runner import RunResult
 from rbee.keeper.fleet.progress import PlaybookProgress
@@ -47,6 +47,21 @@ def test_in_a_pipe_each_machine_and_task_is_a_line(capsys: pytest.CaptureFixture
         story.handle(HostTask("h1", "Validating arguments against arg spec", "rbee_hive", Outcome.OK))
 
     assert capsys.readouterr().err == "h1: rbee_hive: configure | Render the unit: changed\n"
+
+
+def test_the_live_table_shows_how_long_it_takes() -> None:
+    """Each row has the time of the run so far, and a task that takes long its own."""
+    now = [100.0]
+    progress = PlaybookProgress(output(), ["h1", "h2"], clock=lambda: now[0])
+    now[0] = 130.0
+    progress.handle(DONE)
+    progress.handle(HostStarted("h1", "Build the release"))
+    now[0] = 192.0
+
+    assert progress.rows() == [
+        ["h1", "running", "1", "1", "1:32", "Build the release (1:02)"],
+        ["h2", "waiting", "0", "0", "1:32", ""],
+    ]
 
 
 def test_a_failure_is_summed_up_with_its_first_cause(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from rbee.client.event import Event
 from rbee.keeper.ui.lazy import Flags
-from rbee.keeper.ui.output import Output, ago_text, plain_table, size_text
+from rbee.keeper.ui.output import Output, ago_text, column_widths, elapsed_text, plain_table, size_text
 from rbee.keeper.ui.progress import ProgressPrinter
 
 
@@ -15,6 +15,40 @@ def test_a_table_in_a_pipe_is_aligned_and_plain() -> None:
     assert plain_table(["id", "state"], [["worker-1", "idle"], ["w", "busy"]]) == (
         "ID        STATE\nworker-1  idle\nw         busy\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("width", "widths"),
+    [(60, [5, 22]), (27, [5, 22]), (26, [5, 21]), (21, [5, 16]), (20, None)],
+)
+def test_columns_narrow_between_words_only(width: int, widths: list[int] | None) -> None:
+    """The column with most to give is narrowed, never below its longest word; where that is not enough, nothing is."""
+    lines = [["node", "queen"], ["gpu-1", "not connected: refused"], ["gpu-2", "abcdefghijklmnop"]]
+
+    assert column_widths(lines, width) == widths
+
+
+@pytest.mark.parametrize(("columns", "blocks"), [("80", True), ("160", False)])
+def test_a_table_breaks_no_word_of_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str, *, blocks: bool
+) -> None:
+    """Rows for which the terminal has no room become blocks of lines, with every word whole."""
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr("rbee.keeper.ui.output.is_terminal", lambda _stream: True)
+    row = ["control", "192.168.100.10", "serves", "0.1.0-abcdef012345-cpu", "not connected: connection refused", "-"]
+
+    Output(Flags()).table(["node", "host", "state", "release", "queen", "workers"], [row], empty="")
+
+    printed = capsys.readouterr().out
+    assert all(len(line) <= int(columns) for line in printed.splitlines())
+    assert [word for word in " ".join(row).split() if word not in printed.split()] == []
+    assert ("\nnode     control\n" in printed) is blocks
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.9, "0:07"), (750, "12:30"), (3723, "1:02:03")])
+def test_spans(seconds: float, text: str) -> None:
+    """A span reads like a clock."""
+    assert elapsed_text(seconds) == text
 
 
 @pytest.mark.parametrize(

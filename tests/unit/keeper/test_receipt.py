@@ -52,6 +52,14 @@ def test_what_is_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert receipt.detail_lines(result)[-1] == "LEFT       worker w1 on gpu1"
 
 
+def test_a_queen_of_another_machine_names_no_process_of_this_one() -> None:
+    """Its process ids are those of its own machine: here they may be anybody's, who is not said to be left."""
+    result = receipt.verify({"hives": [], "pids": [os.getpid()], "seconds": 1.0}, os.getppid(), here=False)
+
+    assert result.left == []
+    assert not [line for line in receipt.detail_lines(result) if "this machine" in line]
+
+
 def test_memory_that_did_not_come_back_is_left() -> None:
     """A process that holds memory of a worker that is gone is named, and so is memory that nobody admits to."""
     held = worker(gone=True) | {
