@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 import time
@@ -23,6 +24,9 @@ TOKENS = 16
 QUIET_ANSWERS = 10
 MAX_SLOWER = 2.0
 MAX_GROWTH = 1.15
+WARM_ROUNDS = 10
+"""Rounds until the allocators have had the largest bodies at once that they will have."""
+
 _WITHIN_S = 120.0
 _NO_ANSWER = ("ReadTimeout", "without an error body")
 
@@ -45,7 +49,7 @@ class Findings:
 
     @property
     def growth(self) -> dict[str, float]:
-        """Return the memory at the end over that after the first round, by program."""
+        """Return the memory at the end over that after `WARM_ROUNDS`, by program."""
         return {name: self.late_bytes[name] / early for name, early in self.early_bytes.items()}
 
     @property
@@ -86,10 +90,10 @@ def run(root: Path, *, seconds: float, seed: int, say: Callable[[str], None]) ->
         asking.start()
         ends = time.monotonic() + seconds
         try:
-            while True:
+            for number in itertools.count(1):
                 _round(hostile, chance, findings)
                 say(f"{max(0, ends - time.monotonic()):.0f} s left, {len(findings.first_s)} honest answers")
-                if not findings.early_bytes:
+                if number <= WARM_ROUNDS:
                     findings.early_bytes = _memory(machine)
                 if time.monotonic() >= ends:
                     break
