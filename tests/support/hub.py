@@ -320,7 +320,7 @@ class _Handler(BaseHTTPRequestHandler):
                 start = fault.start(start)
                 content = file.content[start:end]
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(file.content)}"
-            case OnlyTheRest():
+            case OnlyTheRest() if status == 206:
                 status = 200
                 headers.pop("Content-Range", None)
         self._head(status, headers, len(content))
