@@ -60,7 +60,7 @@ def _programs() -> Iterator[Finding]:
         try:
             yield Finding(name, Verdict.OK, require_program(name))
         except RbeeError as error:
-            yield Finding(name, Verdict.PROBLEM, "not installed", error.hint)
+            yield Finding(name, Verdict.PROBLEM, error.message, error.hint)
 
 
 def _tools() -> Iterator[Finding]:

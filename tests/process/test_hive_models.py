@@ -239,6 +239,42 @@ def test_a_disk_that_fills_up_in_mid_download_loses_nothing(
     assert int((hub.ranges(REPO, FILE)[-1] or "bytes=0-")[len("bytes=") : -1]) >= MIB
 
 
+def test_an_offline_hive_asks_nobody(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """With HF_HUB_OFFLINE the hub is not asked, at once, and the setting is named; what is here is used."""
+    hive = start_hive(env={**hub.environ(tmp_path), "HF_HUB_OFFLINE": "1"})
+
+    hive.http.post("/v1/models/download", json={"model": f"hf:{REPO}"})
+    events = hive.stream("/v1/models/download/progress", model=f"hf:{REPO}")
+
+    told = events[-1][1]["error"]
+    assert told["code"] == "DOWNLOAD_FAILED"
+    assert "HF_HUB_OFFLINE" in told["message"]
+    assert "network" not in told["hint"]
+    assert [data["stage"] for _, data in events[:-1]].count("retrying") == 0
+    assert hub.requests == []
+    place = tmp_path / "home" / "models" / "hf" / REPO / FILE
+    place.parent.mkdir(parents=True)
+    place.write_bytes((tmp_path / "hub.gguf").read_bytes())
+    worker = hive.spawn(f"hf:{REPO}")["worker"]
+    assert hive.serving(worker["worker_id"])["model_ref"] == f"hf:{REPO}"
+
+
+@pytest.mark.parametrize("named", ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"])
+def test_a_part_of_a_split_model_means_all_of_it(start_hive: StartHive, tmp_path: Path, named: str) -> None:
+    """Whichever part is named, the model is one, by its first part, and its worker loads that."""
+    for number in (1, 2):
+        write_gguf(tmp_path / f"m-0000{number}-of-00002.gguf")
+    hive = start_hive()
+
+    worker = hive.spawn(f"file://{tmp_path / named}")["worker"]
+
+    first = tmp_path / "m-00001-of-00002.gguf"
+    assert worker["model_ref"] == f"file://{first}"
+    hive.serving(worker["worker_id"])
+    (row,) = hive.get("/v1/models/list")["models"]
+    assert row["local_path"] == str(first)
+
+
 def test_a_spawn_of_an_absent_model_fetches_it(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
     """A spawn whose model is not here fetches it first."""
     hive = start_hive(env=hub.environ(tmp_path))

@@ -51,12 +51,20 @@ class Earlier:
 
     by: int = 0
 
+    def start(self, asked: int) -> int:
+        """Give where an answer begins that should begin at *asked*."""
+        return max(asked - self.by, 0) if self.by else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Later:
     """Answer a Range with 206 and less than was asked for: from *by* bytes after its beginning on."""
 
     by: int = 1000
+
+    def start(self, asked: int) -> int:
+        """Give where an answer begins that should begin at *asked*."""
+        return asked + self.by
 
 
 @dataclass(frozen=True, slots=True)

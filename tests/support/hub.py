@@ -23,7 +23,7 @@ import socket
 import struct
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,7 @@ from tests.support.faults import (
     Truncated,
     WrongBytes,
 )
+from tests.support.hub_contents import File, Repo, oid
 
 __all__ = ["Cut", "Fault", "Hub", "Reset", "Seen", "Slow", "Stall", "Status", "Truncated", "WrongBytes"]
 
@@ -61,36 +62,12 @@ class Seen:
     bytes_sent: int
 
 
-@dataclass(slots=True)
-class _File:
-    content: bytes
-    sha256: str
-    lfs: bool
-    faults: list[Fault] = field(default_factory=list)
-    always: Fault | None = None
-
-    def next_fault(self, *, body: bool) -> Fault | None:
-        """Take the next fault; a Status strikes where the file is looked up, all others where its bytes are sent."""
-        if self.faults:
-            return self.faults.pop(0) if isinstance(self.faults[0], Status) is not body else None
-        return self.always if self.always is not None and isinstance(self.always, Status) is not body else None
-
-
-@dataclass(slots=True)
-class _Repo:
-    commit: str
-    token: str | None
-    gated: bool
-    tags: set[str] = field(default_factory=set)
-    files: dict[str, _File] = field(default_factory=dict)
-
-
 class Hub:
     """A hub on a free port of *host*, from `with` to the end of it."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self._host = host
-        self._repos: dict[str, _Repo] = {}
+        self._repos: dict[str, Repo] = {}
         self._lock = threading.Lock()
         self._seen: list[Seen] = []
         self._closing = threading.Event()
@@ -134,7 +111,7 @@ class Hub:
     def add(self, repo: str, path: str, content: bytes, *, lfs: bool = True) -> str:
         """Put a file into a repository, which is made if need be; give its sha256. Plain git files are not *lfs*."""
         sha256 = hashlib.sha256(content).hexdigest()
-        self._repo(repo).files[path] = _File(content, sha256, lfs)
+        self._repo(repo).files[path] = File(content, sha256, lfs)
         return sha256
 
     def tag(self, repo: str, name: str) -> None:
@@ -185,9 +162,9 @@ class Hub:
         """The Range header of each request for the bytes of one file."""
         return [seen.headers.get("range") for seen in self.downloads(repo, path)]
 
-    def _repo(self, repo: str) -> _Repo:
+    def _repo(self, repo: str) -> Repo:
         commit = hashlib.sha1(repo.encode(), usedforsecurity=False).hexdigest()
-        return self._repos.setdefault(repo, _Repo(commit=commit, token=None, gated=False))
+        return self._repos.setdefault(repo, Repo(commit=commit, token=None, gated=False))
 
 
 class _Server(ThreadingHTTPServer):
@@ -232,7 +209,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._error(404, None, f"no such page: {path}")
 
-    def _open(self, name: str, revision: str | None) -> _Repo | None:
+    def _open(self, name: str, revision: str | None) -> Repo | None:
         """Find a repository that this client may see, or answer as the hub does."""
         repo = self._hub._repos.get(name)
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
@@ -257,7 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         for path, file in sorted(repo.files.items()):
             sibling: dict[str, Any] = {"rfilename": path}
             if "blobs=" in self.path:
-                sibling |= {"size": len(file.content), "blobId": _oid(file)}
+                sibling |= {"size": len(file.content), "blobId": oid(file)}
                 if file.lfs:
                     sibling["lfs"] = {"sha256": file.sha256, "size": len(file.content), "pointerSize": 134}
             siblings.append(sibling)
@@ -279,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
                 inner = prefix + rest.split("/")[0]
                 entries[inner] = {"type": "directory", "path": inner, "oid": repo.commit, "size": 0}
             if "/" not in rest or "recursive=true" in self.path.lower():
-                entry: dict[str, Any] = {"type": "file", "path": path, "oid": _oid(file), "size": len(file.content)}
+                entry: dict[str, Any] = {"type": "file", "path": path, "oid": oid(file), "size": len(file.content)}
                 if file.lfs:
                     entry["lfs"] = {"oid": file.sha256, "size": len(file.content), "pointerSize": 134}
                 entries[path] = entry
@@ -293,7 +270,7 @@ class _Handler(BaseHTTPRequestHandler):
         if file is None:
             self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": repo.commit})
         elif not self._strike(file):
-            headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{_oid(file)}"'}
+            headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{oid(file)}"'}
             if not file.lfs:
                 self._answer(200, file.content, headers)
                 return
@@ -302,7 +279,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Linked-Etag": f'"{file.sha256}"', "X-Linked-Size": str(len(file.content)), "Location": place}
             self._answer(302, b"", headers)
 
-    def _strike(self, file: _File) -> bool:
+    def _strike(self, file: File) -> bool:
         with self._hub._lock:
             fault = file.next_fault(body=False)
         if isinstance(fault, Status):
@@ -340,10 +317,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(refusal, b"<Error>ExpiredToken</Error>", {})
                 return
             case Earlier() | Later() if status == 206:
-                start = fault_start(fault, start)
+                start = fault.start(start)
                 content = file.content[start:end]
                 headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(file.content)}"
-            case OnlyTheRest():
+            case OnlyTheRest() if status == 206:
                 status = 200
                 headers.pop("Content-Range", None)
         self._head(status, headers, len(content))
@@ -408,17 +385,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that http.server calls
         """Keep quiet: `Hub.requests` is the log."""
-
-
-def fault_start(fault: Earlier | Later, asked: int) -> int:
-    """Give where an answer begins that should begin at *asked*."""
-    match fault:
-        case Earlier(by):
-            return max(asked - by, 0) if by else 0
-        case Later(by):
-            return asked + by
-
-
-def _oid(file: _File) -> str:
-    header = f"blob {len(file.content)}\0".encode()
-    return hashlib.sha1(header + file.content, usedforsecurity=False).hexdigest()

@@ -200,7 +200,7 @@ class Downloads:
         download.restage(stage="verifying")
         path = Path(known.local_path)
         for place in dict.fromkeys((path, moved_to(self._folder, path))):
-            if await asyncio.to_thread(has_content, parts_of(place), digests):
+            if await asyncio.to_thread(has_content, parts_of(place), known.size_bytes, digests):
                 entry = known.model_copy(update={"local_path": str(place), "problem": None})
                 await self._catalog.confirm(entry, digests)
                 log.info("the model's bytes are those of the catalog", extra={"fields": {"path": str(place)}})

@@ -145,9 +145,11 @@ def moved_to(folder: Path, path: Path) -> Path:
     return folder / path.relative_to(parents[0]) if parents else path
 
 
-def has_content(paths: Sequence[Path], digests: Sequence[str]) -> bool:
-    """Return whether the files at *paths* are there with these SHA-256. Blocking."""
+def has_content(paths: Sequence[Path], size: int, digests: Sequence[str]) -> bool:
+    """Return whether the files at *paths* are there, with *size* bytes in all and these SHA-256. Blocking."""
     if len(paths) != len(digests) or not all(path.is_file() for path in paths):
+        return False
+    if sum(path.stat().st_size for path in paths) != size:
         return False
     return all(sha256_of(path) == digest for path, digest in zip(paths, digests, strict=True))
 

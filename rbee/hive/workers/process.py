@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from rbee.hive.workers.control_groups import ControlGroup
 from rbee.lifeline import Lifeline, LifelineReader
 from rbee.logfile import tail
 from rbee.net import host_port
-from rbee.programs import find_program
+from rbee.programs import require_program, start_error
 
 PROGRAM: Final = "llm-worker-rbee"
 MARK: Final = "RBEE_HIVE_MARK"
@@ -82,18 +81,21 @@ class WorkerSpec:
         ]
 
 
+_INSTALL: Final = "Correct worker_binary of the hive, or install it: pip install 'rbee[worker]'"
+
+
 def worker_program(configured: str | None) -> Path:
     """Return the worker program. Raises RbeeError WORKER_BINARY_NOT_FOUND that says where it was looked for."""
     if configured is not None:
         path = Path(configured).expanduser()
         if path.is_file() and os.access(path, os.X_OK):
             return path
-        raise _program_not_found(f"{path} (setting worker_binary) is not an executable file")
-    found = find_program(PROGRAM)
-    if found is None:
-        beside = Path(sys.executable).parent
-        raise _program_not_found(f"{PROGRAM} is neither in {beside} nor on PATH")
-    return found
+        raise RbeeError(
+            ErrorCode.WORKER_BINARY_NOT_FOUND,
+            f"The worker program was not found: {path} (setting worker_binary) is not an executable file.",
+            hint=f"Make it executable: chmod +x {path}" if path.is_file() else _INSTALL,
+        )
+    return require_program(PROGRAM)
 
 
 def hive_mark(home: Path) -> str:
@@ -153,11 +155,7 @@ class WorkerProcess:
             )
         except OSError as error:
             lifeline.close()
-            raise RbeeError(
-                ErrorCode.WORKER_START_FAILED,
-                f"{program} could not be started: {error.strerror}.",
-                details={"program": str(program)},
-            ) from error
+            raise start_error(program, error, ErrorCode.WORKER_START_FAILED) from error
         finally:
             os.close(log_fd)
         lifeline.spawned()
@@ -228,7 +226,3 @@ class WorkerProcess:
 
 def _inherited(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(_WITHHELD)}
-
-
-def _program_not_found(reason: str) -> RbeeError:
-    return RbeeError(ErrorCode.WORKER_BINARY_NOT_FOUND, f"The worker program was not found: {reason}.")

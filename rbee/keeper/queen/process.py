@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from rbee import programs
 from rbee.client.blocking import split_url
 from rbee.config.credentials import ensure_api_key
 from rbee.config.paths import storage_error
@@ -16,7 +17,6 @@ from rbee.errors import RbeeError
 from rbee.keeper.settings import Settings
 from rbee.lifeline import Lifeline
 from rbee.logfile import tail
-from rbee.programs import find_program
 
 PROGRAM = "queen-rbee"
 LOG_TAIL_LINES = 8
@@ -26,15 +26,8 @@ _POLL_S = 0.05
 
 
 def require_program(name: str) -> str:
-    """Return the path of a program of rbee. Raises RbeeError where it is not installed."""
-    found = find_program(name)
-    if found is None:
-        raise RbeeError(
-            ErrorCode.WORKER_BINARY_NOT_FOUND,
-            f"The program {name} is not installed on this machine.",
-            hint="Install it: pip install 'rbee[local]'",
-        )
-    return str(found)
+    """Return the path of a program of rbee. Raises RbeeError where it is not installed, or not executable."""
+    return str(programs.require_program(name, "Install it: pip install 'rbee[local]'"))
 
 
 def log_path(settings: Settings) -> Path:
@@ -154,4 +147,6 @@ def _popen(settings: Settings, lifeline: Lifeline | None) -> subprocess.Popen[by
                 start_new_session=True,
             )
     except OSError as error:
-        raise storage_error(error, Path(error.filename or log)) from error
+        if error.filename == command[0]:
+            raise programs.start_error(command[0], error) from error
+        raise storage_error(error, log) from error

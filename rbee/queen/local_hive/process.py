@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from rbee.config.paths import Paths, storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.lifeline import Lifeline, LifelineReader
-from rbee.programs import find_program
+from rbee.programs import require_program, start_error
 from rbee.queen.local_hive.prestart import PROGRAM, PrestartedHive
 
 HOST = "127.0.0.1"
@@ -60,12 +59,17 @@ class HiveLauncher:
 
         Raises RbeeError WORKER_BINARY_NOT_FOUND, DISK_FULL or PERMISSION_DENIED.
         """
+        program = ""
         try:
             self.paths.make(self.paths.logs)
             with self.log_path.open("ab") as log_file:
                 log_start = log_file.tell()
-                prestarted = prestarted or PrestartedHive(hive_program(), self.environ, log_file)
+                if prestarted is None:
+                    program = hive_program()
+                    prestarted = PrestartedHive(program, self.environ, log_file)
         except OSError as error:
+            if error.filename == program:
+                raise start_error(program, error) from error
             raise storage_error(error, self.log_path) from error
         home = str(self.paths.home)
         arguments, env = ["--host", HOST, "--port", str(port)], {"RBEE_HOME": home, "RBEE_HIVE_API_KEY": self.key}
@@ -77,14 +81,8 @@ class HiveLauncher:
 
 def hive_program() -> str:
     """Find `rbee-hive`. Raises RbeeError with the install command."""
-    found = find_program(PROGRAM)
-    if found is None:
-        raise RbeeError(
-            ErrorCode.WORKER_BINARY_NOT_FOUND,
-            f"The program {PROGRAM} is neither beside {sys.executable} nor on PATH.",
-            hint="Install it: pip install 'rbee[local]'; or run the queen with --local-hive false.",
-        )
-    return str(found)
+    hint = "Install it: pip install 'rbee[local]'; or run the queen with --local-hive false."
+    return str(require_program(PROGRAM, hint))
 
 
 def free_port(first: int) -> int:

@@ -12,10 +12,8 @@ import pytest
 
 from rbee.hive.models import partial_file
 from rbee.hive.models.remote import MAX_RETRY_AFTER_S, parse_retry_after
+from tests.support.downloads import FILE, REPO, fetched
 from tests.support.hub import Hub
-from tests.unit.hive.test_downloads import FILE, REPO, _content, _hub, fetched
-
-__all__ = ["_content", "_hub"]
 
 
 @pytest.mark.parametrize(
