@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.support.hives import KEY as HIVE_KEY
@@ -213,3 +214,35 @@ def test_metrics_count_hives_and_tasks(machine: Machine) -> None:
     text = queen.http.get("/metrics").text
 
     assert "rbee_queen_tasks_running 0.0" in text
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_pages_of_other_origins_use_the_queen_only_where_that_is_set(machine: Machine, allowed: bool) -> None:
+    """A browser asks without a key whether it may, and is let through for the origins of `cors_origins` alone."""
+    page = "https://chat.example.org"
+    if allowed:
+        machine.configure("queen", cors_origins=[page])
+    queen = QueenProcess(machine)
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+
+    def preflight(origin: str) -> httpx.Response:
+        headers = {"Origin": origin, **asked}
+        return httpx.options(f"{queen.url}/v1/chat/completions", headers=headers, trust_env=False)
+
+    answer = queen.http.get("/v1/models", headers={"Origin": page})
+    if not allowed:
+        assert preflight(page).status_code == 401
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        return
+    may = preflight(page)
+    assert may.status_code == 200
+    assert may.headers["Access-Control-Allow-Origin"] == page
+    assert "authorization" in may.headers["Access-Control-Allow-Headers"]
+    assert answer.headers["Access-Control-Allow-Origin"] == page
+    assert preflight("https://evil.example.org").status_code == 400
+    body = {"model": queen.model, "messages": [{"role": "user", "content": "Bees?"}], "stream": True, "max_tokens": 3}
+    stream = queen.http.post("/v1/chat/completions", json=body, headers={"Origin": page})
+    assert stream.headers["Access-Control-Allow-Origin"] == page
+    assert "data: [DONE]" in stream.text
+    stranger = httpx.get(f"{queen.url}/v1/models", headers={"Origin": page}, trust_env=False)
+    assert (stranger.status_code, stranger.headers["Access-Control-Allow-Origin"]) == (401, page)
