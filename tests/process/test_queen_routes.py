@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +17,8 @@ from tests.support.queens import QueenProcess, machine_with_fake, named, parsed,
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
+
+HELLO: Any = [{"role": "user", "content": "Bees?"}]
 
 
 @pytest.fixture(name="machine")
@@ -246,3 +249,29 @@ def test_pages_of_other_origins_use_the_queen_only_where_that_is_set(machine: Ma
     assert "data: [DONE]" in stream.text
     stranger = httpx.get(f"{queen.url}/v1/models", headers={"Origin": page}, trust_env=False)
     assert (stranger.status_code, stranger.headers["Access-Control-Allow-Origin"]) == (401, page)
+
+
+def test_a_model_without_a_chat_template_chats_with_a_warning_or_with_one_of_the_operators(machine: Machine) -> None:
+    """The list and the narration warn of ChatML; a file on the node takes its place, unless it is not there."""
+    machine.fake(template=None)
+    queen = QueenProcess(machine)
+    template = machine.root / "chat.jinja"
+    template.write_text("{{ messages[0].content }}")
+
+    def start(**more: object) -> list[tuple[str, Any]]:
+        with queen.streaming("/v2/workers/spawn", {"node": "localhost", "model": queen.model, **more}) as events:
+            return list(events)
+
+    warned = start()
+    assert "no chat template" in told(warned)
+    assert "no chat template" in queen.worker()["detail"]
+    answer = queen.http.post("/v1/chat/completions", json={"model": queen.model, "messages": HELLO, "max_tokens": 3})
+    assert answer.status_code == 200
+    listed = machine.run("rbee-keeper", "worker", "list")
+    assert "no chat template" in listed.stderr
+    queen.post("/v2/workers/shutdown", {"worker_id": queen.worker()["worker_id"]})
+
+    assert "no chat template" not in told(start(chat_template_file=str(template)))
+    assert queen.worker()["detail"] == ""
+    (error,) = named(start(chat_template_file="/nowhere/chat.jinja"), "error")
+    assert error["error"]["param"] == "chat_template_file"

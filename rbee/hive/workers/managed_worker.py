@@ -33,7 +33,8 @@ NOTABLE_GROWTH: Final = 1.01
 class ManagedWorker:
     """A worker whose process exists, or has just ended.
 
-    `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start.
+    `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start,
+    `warning` what the worker itself tells of its model.
     `device_bytes` is the GPU memory that it reported, `peak_bytes` the most memory that it was seen to take;
     `served` is true once its model was loaded; `clients` are those whose requests run, or ran last, by opaque ids.
     """
@@ -45,6 +46,7 @@ class ManagedWorker:
     process: WorkerProcess
     started_unix: float
     remark: str = ""
+    warning: str = ""
     error: RbeeError | None = None
     memory_bytes: int | None = None
     device_bytes: int | None = None
@@ -75,7 +77,7 @@ class ManagedWorker:
             memory_bytes=self.memory_bytes,
             started_unix=self.started_unix,
             last_active_unix=last_active_unix,
-            detail=life.reason or self.remark,
+            detail=life.reason or "; ".join(filter(None, (self.remark, self.warning))),
         )
 
     def new_peak(self) -> int | None:
