@@ -73,6 +73,12 @@ class SpawnRequest(BaseModel):
     device: int | None = Field(default=None, ge=0)
     slots: int | None = Field(default=None, ge=1, le=64)
     context_length: int | None = Field(default=None, ge=64, description="tokens per slot")
+    chat_template_file: str | None = Field(
+        default=None,
+        pattern="^/",
+        max_length=4096,
+        description="a chat template instead of the model's own: a file on the node, by its whole path",
+    )
     join: bool = Field(
         default=False,
         description="accept a worker that is already loading the same model: the hive may be replacing one itself",
@@ -110,6 +116,7 @@ class ReadyStatus(BaseModel):
     state: WorkerState
     model_loaded: bool = False
     progress_url: str | None = Field(default=None, exclude_if=lambda url: url is None)
+    warning: str | None = Field(default=None, exclude_if=lambda warning: warning is None)
 
 
 class SlotInfo(BaseModel):

@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.connections import SLOW_BODY, SLOW_HEAD, ConnectionLimits
+from rbee.daemonkit.old_http import HTTP2_PREFACE, UnchunkedTransport, http2_farewell
 from rbee.errors import RbeeError
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -94,7 +95,11 @@ class BoundedHttp(HttpToolsProtocol):
             self._send_error(RbeeError(ErrorCode.REQUEST_TIMEOUT, message, hint="Send the whole request at once."))
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*, and reject a head that is too large."""
+        """Parse *data*, and reject a head that is too large, and HTTP/2."""
+        if data.startswith(HTTP2_PREFACE):
+            self.transport.write(http2_farewell())
+            self.transport.close()
+            return
         super().data_received(data)
         if self._in_head and not self.transport.is_closing():
             self._head_bytes += len(data)
@@ -118,6 +123,8 @@ class BoundedHttp(HttpToolsProtocol):
             connection = ClientConnection(self.cycle)
             # A pipelined request leaves the one before it unanswered, which stays in the list.
             self._connections = (*(before for before in self._connections if not before.answered), connection)
+            if self.scope["http_version"] == "1.0":
+                self.cycle.transport = cast("Any", UnchunkedTransport(self.cycle.transport))
             self.scope["extensions"] = {_EXTENSION: {"connection": connection, "protocol": self}}
 
     def send_400_response(self, msg: str) -> None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import REQUEST_ID_HEADER, new_id
 from rbee.daemonkit.auth import ANONYMOUS, Authenticator
+from rbee.daemonkit.content_encoding import decoded
 from rbee.daemonkit.errors import MAX_PATH_CHARS, error_response, internal_error
 from rbee.daemonkit.http1 import mark_authenticated
 from rbee.errors import RbeeError
@@ -103,6 +104,9 @@ class RequestMiddleware:
             if caller is not ANONYMOUS:
                 mark_authenticated(scope)
             self._check_length(headers.get(b"content-length"))
+            encoding = headers.get(b"content-encoding")
+            if encoding is not None:
+                receive = decoded(receive, encoding, self._max_body_bytes)
             fast_path = self._fast_paths.get(scope["path"]) if scope["method"] == "POST" else None
             if fast_path is not None:
                 scope["endpoint"] = fast_path

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from rbee.config.layering import LayeredSettings
+from rbee.config.lists import Words
 from rbee.contracts import engine
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.hive.models.addresses import AllowedSources
 from rbee.hive.models.disk_space import DiskSpace
 from rbee.hive.models.limits import GB, DownloadLimits
 from rbee.hive.supervision import Policy
-
-
-def _entries(value: object) -> object:
-    """Split a list that is written as one text, with commas."""
-    return [entry.strip() for entry in value.split(",") if entry.strip()] if isinstance(value, str) else value
 
 
 class HiveSettings(LayeredSettings):
@@ -79,7 +75,7 @@ class HiveSettings(LayeredSettings):
     disk_reserve_gb: float = Field(
         default=2.0, ge=0, description="GB of the disk that downloads leave free, at most 5 % of it"
     )
-    allow_private_sources: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_entries)] = Field(
+    allow_private_sources: Words = Field(
         default=(),
         description="hosts and networks with private addresses from which models may be downloaded, "
         "such as mirror.lan, 10.1.0.0/16",

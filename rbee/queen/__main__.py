@@ -107,7 +107,7 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
     )
     address = f"{settings.host}:{sock.getsockname()[1]}"
     serve(
-        create_app(queen, key, address),
+        create_app(queen, key, address, cors_origins=settings.cors_origins),
         sock,
         lambda: queen.drain,
         owner,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.types import ASGIApp
 
+from rbee.contracts.ids import REQUEST_ID_HEADER
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Authenticator
 from rbee.queen.audit import Audit
@@ -22,8 +23,8 @@ _CLIENTS = (health, tasks, compat)
 _OPERATORS = (admin, nodes, hives, workers, models, keys, logs)
 
 
-def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
-    """Return the application to serve. *address* is for messages."""
+def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection[str] = ()) -> ASGIApp:
+    """Return the application to serve. *address* is for messages; pages of *cors_origins* may use it in browsers."""
     operators = APIRouter(dependencies=[Depends(require_operator)])
     for module in _OPERATORS:
         operators.include_router(module.router)
@@ -36,7 +37,7 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
             yield
         audit.close()
 
-    return create_base(
+    app = create_base(
         "queen-rbee",
         queen,
         authenticator=Authenticator(
@@ -50,6 +51,18 @@ def create_app(queen: Queen, key: str, address: str) -> ASGIApp:
         lifespan=lifespan,
         fast_paths=compat.endpoints(queen),
         on_end=audit.note,
+    )
+    if not cors_origins:
+        return app
+    from starlette.middleware.cors import CORSMiddleware  # for the few queens that need it
+
+    # Before the key is asked for: a browser sends none with the question whether it may.
+    return CORSMiddleware(
+        app,
+        allow_origins=cors_origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("*",),
+        expose_headers=(REQUEST_ID_HEADER, "Retry-After"),
     )
 
 

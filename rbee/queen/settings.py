@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from rbee.config.layering import LayeredSettings
+from rbee.config.lists import Words
 from rbee.daemonkit.cli import Program
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#*]+")
 
 
 class QueenSettings(LayeredSettings):
@@ -70,10 +74,26 @@ class QueenSettings(LayeredSettings):
         le=86_400.0,
         description="time for which a request that waited for a cold start is held until a slot is free",
     )
+    cors_origins: Words = Field(
+        default=(),
+        description="origins whose pages a browser may let use the queen, such as https://chat.example.org; * for any; "
+        "default: none",
+    )
     log_max_mb: int = Field(
         default=32, ge=1, le=100_000, description="size in MB at which the log file is rotated; one old copy is kept"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="minimum level to log")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"{origin[:100]!r} is no origin; write it as browsers do: scheme, host and port if it is a special "
+                    "one, without a path, such as https://chat.example.org"
+                )
+        return value
 
 
 PROGRAM: Final = Program(

@@ -54,7 +54,10 @@ async def ready(worker: WorkerDep, request: Request) -> ReadyStatus:
     """Return whether the model is loaded, and where to follow its loading."""
     loaded = worker.service.state.serves
     url = None if loaded else str(request.url.replace(path="/v1/loading/progress", query=""))
-    return ReadyStatus(ready=loaded, state=worker.service.state, model_loaded=loaded, progress_url=url)
+    service = worker.service
+    return ReadyStatus(
+        ready=loaded, state=service.state, model_loaded=loaded, progress_url=url, warning=service.warning
+    )
 
 
 @router.get("/v1/loading/progress", status_code=200, response_class=EventStream)

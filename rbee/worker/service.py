@@ -86,6 +86,11 @@ class WorkerService:
         """Return how many tokens one slot holds; 0 before the model is loaded."""
         return self._engine.facts.context if self._engine else 0
 
+    @property
+    def warning(self) -> str | None:
+        """Return what an operator should know of the loaded model, if anything."""
+        return self._tokenizer.warning if self._tokenizer is not None else None
+
     def require_engine(self) -> tuple[Engine, PromptTokenizer]:
         """Return the engine and its tokenizer.
 
@@ -151,6 +156,8 @@ class WorkerService:
             report: dict[str, Any] = {"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]}
             if self._engine is not None and self._engine.facts.device_bytes is not None:
                 report["device_bytes"] = self._engine.facts.device_bytes
+            if self.warning is not None:
+                report["warning"] = self.warning
             self._tell(report)
 
     def _on_loaded(self, engine: Engine, batcher: Batcher, tokenizer: PromptTokenizer) -> None:
@@ -162,6 +169,8 @@ class WorkerService:
             "model loaded",
             extra={"fields": {"model": engine.facts.description, "context": engine.facts.context}},
         )
+        if tokenizer.warning is not None:
+            log.warning(tokenizer.warning)
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
         self._preparing = asyncio.ensure_future(_prepare(tokenizer))

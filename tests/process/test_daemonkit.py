@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import signal
 import socket
@@ -60,6 +61,40 @@ def tiny(tmp_path: Path) -> Iterator[Tiny]:
     lifeline.close()
     process.kill()
     process.wait(10)
+
+
+def test_a_compressed_body_is_taken_within_the_bounds(tiny: Tiny) -> None:
+    """gzip is decoded as it comes; what is larger than a body may be, damaged or otherwise encoded is refused."""
+    body = gzip.compress(b'{"count": 3}')
+
+    def post(content: bytes, encoding: str) -> tuple[int, str]:
+        answer = tiny.http.post("/count", content=content, headers={"Content-Encoding": encoding})
+        return answer.status_code, "" if answer.is_success else answer.json()["error"]["code"]
+
+    assert tiny.http.post("/count", content=b'{"count": 3}').status_code == 200
+    for name in ("gzip", "GZIP", "x-gzip"):
+        assert post(body, name) == (200, "")
+    assert post(b'{"count": 3}', "identity") == (200, "")
+    assert post(gzip.compress(b" " * 50_000_000), "gzip") == (413, "PAYLOAD_TOO_LARGE")
+    assert post(body[:-9], "gzip") == (400, "INVALID_REQUEST")
+    assert post(b'{"count": 3}', "gzip") == (400, "INVALID_REQUEST")
+    for name in ("zstd", "br", "deflate", "gzip, gzip"):
+        refused = tiny.http.post("/count", content=body, headers={"Content-Encoding": name})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (415, "UNSUPPORTED_ENCODING")
+        assert "'gzip' is" in refused.json()["error"]["message"]
+
+
+def test_a_refusal_says_what_would_be_taken(tiny: Tiny) -> None:
+    """405 names the methods that the path has, and 401 the two headers that a key may come in."""
+    refused = tiny.http.put("/count", content=b"{}")
+    basic = tiny.http.get("/refused", headers={"Authorization": "Basic YTpi"})
+    azure = tiny.http.get("/refused", headers={"Authorization": "", "api-key": KEY})
+
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "POST")
+    for answer in (basic, azure):
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "MISSING_API_KEY"
+        assert "'Authorization: Bearer <key>' or 'X-Api-Key: <key>'" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

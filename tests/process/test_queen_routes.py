@@ -6,7 +6,9 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.gguf_files import write_gguf
@@ -18,6 +20,8 @@ from tests.support.queens import QueenProcess, machine_with_fake, named, parsed,
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
+
+HELLO: Any = [{"role": "user", "content": "Bees?"}]
 
 
 @pytest.fixture(name="machine")
@@ -238,3 +242,61 @@ def test_metrics_count_hives_and_tasks(machine: Machine) -> None:
     text = queen.http.get("/metrics").text
 
     assert "rbee_queen_tasks_running 0.0" in text
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_pages_of_other_origins_use_the_queen_only_where_that_is_set(machine: Machine, allowed: bool) -> None:
+    """A browser asks without a key whether it may, and is let through for the origins of `cors_origins` alone."""
+    page = "https://chat.example.org"
+    if allowed:
+        machine.configure("queen", cors_origins=[page])
+    queen = QueenProcess(machine)
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+
+    def preflight(origin: str) -> httpx.Response:
+        headers = {"Origin": origin, **asked}
+        return httpx.options(f"{queen.url}/v1/chat/completions", headers=headers, trust_env=False)
+
+    answer = queen.http.get("/v1/models", headers={"Origin": page})
+    if not allowed:
+        assert preflight(page).status_code == 401
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+        return
+    may = preflight(page)
+    assert may.status_code == 200
+    assert may.headers["Access-Control-Allow-Origin"] == page
+    assert "authorization" in may.headers["Access-Control-Allow-Headers"]
+    assert answer.headers["Access-Control-Allow-Origin"] == page
+    assert preflight("https://evil.example.org").status_code == 400
+    body = {"model": queen.model, "messages": [{"role": "user", "content": "Bees?"}], "stream": True, "max_tokens": 3}
+    stream = queen.http.post("/v1/chat/completions", json=body, headers={"Origin": page})
+    assert stream.headers["Access-Control-Allow-Origin"] == page
+    assert "data: [DONE]" in stream.text
+    stranger = httpx.get(f"{queen.url}/v1/models", headers={"Origin": page}, trust_env=False)
+    assert (stranger.status_code, stranger.headers["Access-Control-Allow-Origin"]) == (401, page)
+
+
+def test_a_model_without_a_chat_template_chats_with_a_warning_or_with_one_of_the_operators(machine: Machine) -> None:
+    """The list and the narration warn of ChatML; a file on the node takes its place, unless it is not there."""
+    machine.fake(template=None)
+    queen = QueenProcess(machine)
+    template = machine.root / "chat.jinja"
+    template.write_text("{{ messages[0].content }}")
+
+    def start(**more: object) -> list[tuple[str, Any]]:
+        with queen.streaming("/v2/workers/spawn", {"node": "localhost", "model": queen.model, **more}) as events:
+            return list(events)
+
+    warned = start()
+    assert "no chat template" in told(warned)
+    assert "no chat template" in queen.worker()["detail"]
+    answer = queen.http.post("/v1/chat/completions", json={"model": queen.model, "messages": HELLO, "max_tokens": 3})
+    assert answer.status_code == 200
+    listed = machine.run("rbee-keeper", "worker", "list")
+    assert "no chat template" in listed.stderr
+    queen.post("/v2/workers/shutdown", {"worker_id": queen.worker()["worker_id"]})
+
+    assert "no chat template" not in told(start(chat_template_file=str(template)))
+    assert queen.worker()["detail"] == ""
+    (error,) = named(start(chat_template_file="/nowhere/chat.jinja"), "error")
+    assert error["error"]["param"] == "chat_template_file"

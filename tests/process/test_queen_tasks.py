@@ -220,4 +220,4 @@ def test_a_context_that_is_too_small_is_the_workers_refusal(machine: Machine) ->
 
     refused = queen.task(prompt="bee " * 500)
 
-    assert named(refused, "error")[0]["error"]["code"] == "INVALID_REQUEST"
+    assert named(refused, "error")[0]["error"]["code"] == "context_length_exceeded"

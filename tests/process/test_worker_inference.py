@@ -277,11 +277,10 @@ def test_a_long_prompt_can_be_cancelled(tmp_path: Path) -> None:
 
 
 def test_a_model_without_template_says_so(tmp_path: Path) -> None:
-    """A prompt for a model without chat template is refused with the way out, and raw works."""
+    """A model without a chat template chats all the same, and READY warns of the form that it is spoken to in."""
     with worker(tmp_path, fake={"template": None}) as it:
         it.until_idle()
-        response = it.http.post("/v1/inference", json={"prompt": "Bees?"})
 
-        assert response.status_code == 400
-        assert "raw" in response.json()["error"]["hint"]
+        assert it.infer(prompt="Bees?", max_tokens=2)[-1]["total_tokens"] == 2
         assert it.infer(raw=True, max_tokens=2)[-1]["total_tokens"] == 2
+        assert "no chat template" in it.json("/v1/ready")["warning"]

@@ -34,7 +34,8 @@ NOTABLE_GROWTH: Final = 1.01
 class ManagedWorker:
     """A worker whose process exists, or has just ended.
 
-    `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start.
+    `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start,
+    `warning` what the worker itself tells of its model.
     `files` are those of its model as they were when it was started.
     `device_bytes` is the GPU memory that it reported, `peak_bytes` the most memory that it was seen to take;
     `served` is true once its model was loaded; `clients` are those whose requests run, or ran last, by opaque ids.
@@ -48,6 +49,7 @@ class ManagedWorker:
     started_unix: float
     files: tuple[FileState, ...] = ()
     remark: str = ""
+    warning: str = ""
     error: RbeeError | None = None
     memory_bytes: int | None = None
     device_bytes: int | None = None
@@ -78,7 +80,7 @@ class ManagedWorker:
             memory_bytes=self.memory_bytes,
             started_unix=self.started_unix,
             last_active_unix=last_active_unix,
-            detail=life.reason or self.remark,
+            detail=life.reason or "; ".join(filter(None, (self.remark, self.warning))),
         )
 
     def new_peak(self) -> int | None:

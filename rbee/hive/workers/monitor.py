@@ -19,6 +19,7 @@ from rbee.hive.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 _MAX_CLIENTS: Final = 1024
+_MAX_WARNING_CHARS: Final = 300
 
 
 class WorkerMonitor:
@@ -57,6 +58,7 @@ class WorkerMonitor:
             elif message.get("state") in set(WorkerState):
                 if WorkerState(message["state"]).serves:
                     worker.device_bytes = _count(message.get("device_bytes")) or worker.device_bytes
+                    worker.warning = str(message.get("warning") or "")[:_MAX_WARNING_CHARS]
                     self.measure(worker)
                 self._report_slots(
                     worker,

@@ -50,6 +50,7 @@ class WorkerSpec:
     prompt_batch: int | None = None
     flash_attention: bool | None = None
     speculate: int = 0
+    chat_template_file: str | None = None
 
     @property
     def url(self) -> str:
@@ -62,8 +63,13 @@ class WorkerSpec:
 
     def arguments(self) -> list[str]:
         """Return the command line, without secrets and without what the worker is to choose by itself."""
-        choices = {"--prompt-batch": self.prompt_batch, "--flash-attention": self.flash_attention}
-        chosen = [(name, str(value).lower()) for name, value in choices.items() if value is not None]
+        flash = None if self.flash_attention is None else str(self.flash_attention).lower()
+        choices = {
+            "--prompt-batch": self.prompt_batch,
+            "--flash-attention": flash,
+            "--chat-template-file": self.chat_template_file,
+        }
+        chosen = [(name, str(value)) for name, value in choices.items() if value is not None]
         return [
             *("--worker-id", self.worker_id),
             *("--model-path", self.model_path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -119,6 +120,13 @@ class WorkerSpawner:
         Raises RbeeError: whatever preflight finds wrong, or WORKER_START_FAILED where no port is free.
         """
         settings, entry, header = self._settings, model.entry, model.header
+        if request.chat_template_file is not None and not os.access(request.chat_template_file, os.R_OK):
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"There is no chat template {request.chat_template_file} on this machine, or the hive may not read it.",
+                hint="Name a file on the machine of the worker, by its whole path.",
+                param="chat_template_file",
+            )
         slots = request.slots or settings.slots
         asked = request.context_length or settings.context_length
         context_length = min(asked, header.context_length or asked)
@@ -175,6 +183,7 @@ class WorkerSpawner:
             prompt_batch=settings.prompt_batch,
             flash_attention=settings.flash_attention,
             speculate=settings.speculate,
+            chat_template_file=request.chat_template_file,
         )
         self._on_key(spec.api_key)
         return SpawnPlan(spec, chosen.need_bytes, loaded_on(spec.backend), port.remark)

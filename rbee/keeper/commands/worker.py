@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,10 @@ def workers() -> None:
     """List, check and shut down workers (an alias of worker)."""
 
 
+def _whole_path(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else str(Path(value).expanduser().absolute())
+
+
 @click.command(cls=KeeperGroup.command_class)
 @node_option(required=True)
 @click.option("--model", required=True, metavar="REF", help="A model reference, or an alias such as demo.")
@@ -28,6 +33,13 @@ def workers() -> None:
 @click.option("--slots", type=click.IntRange(1, 64), metavar="N", help="Serve up to N requests at once.")
 @click.option(
     "--context-length", type=click.IntRange(min=64), metavar="TOKENS", help="Context length of each slot, in tokens."
+)
+@click.option(
+    "--chat-template",
+    "chat_template_file",
+    callback=_whole_path,
+    metavar="FILE",
+    help="A file on the node with a chat template (Jinja) to use instead of the model's own.",
 )
 @click.pass_obj
 def start(flags: Flags, /, node: str, model: str, **options: Any) -> None:
@@ -122,6 +134,9 @@ def list_(flags: Flags, /, node: str | None) -> None:
         ],
         empty=f"No workers run{f' on {node}' if node else ''}. To start one: rbee-keeper worker start",
     )
+    for row in rows:
+        if row.get("detail"):
+            session.out.warn(f"{row['worker_id']}: {row['detail']}")
     for row in quarantined:
         what = row.get("model_ref") or f"{row.get('backend')} device {row.get('device')}"
         until_s = max(int(float(row.get("until_unix", now)) - now), 0)

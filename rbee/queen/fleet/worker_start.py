@@ -213,7 +213,8 @@ class WorkerStarter:
             if error.code is ErrorCode.LOADING_TIMEOUT:
                 self._background.start(self._stop(node, worker.worker_id), name=f"stop of {worker.worker_id}")
             raise
-        feed.narrate("llm-worker-rbee", "ready", f"worker {worker.worker_id} is ready", "✅")
+        remark = f" ({ready.worker.detail})" if ready.worker.detail else ""
+        feed.narrate("llm-worker-rbee", "ready", f"worker {worker.worker_id} is ready{remark}", "✅")
         return ready
 
     async def _stop(self, node: str, worker_id: str) -> None:

@@ -16,6 +16,11 @@ from rbee.worker.text.plain_text import choose_guard, client_texts, cut_at_marks
 
 SHORT_CHARS: Final = 8192  # up to here, a thread would cost more than it saves the event loop
 _PROBE_CHARS: Final = 8  # a token of the context; hardly any text has fewer tokens
+CHATML: Final = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NO_TEMPLATE: Final = "the model has no chat template: chats are written as ChatML, which it may not know"
 _ROUNDS: Final = 4  # marks that come to light only when others are broken
 
 
@@ -30,24 +35,29 @@ class ChatTemplate:
 class PromptTokenizer:
     """The tokenizer of one model; *template* is used instead of the model's own chat template.
 
+    A model without one is spoken to in ChatML, the form that most models have in common.
+
     Only the event loop's thread may use it, after it was made in any.
     """
 
     def __init__(self, engine: Engine, template: str | None = None) -> None:
         self._engine = engine
-        self._source = template or engine.facts.chat_template
+        self._source = template or engine.facts.chat_template or CHATML
         self._renderer = ConfinedProcess("rbee.worker.text.template")
         self._template: ChatTemplate | None = None
-        self._guard = choose_guard([self._source or ""])
+        self._guard = choose_guard([self._source])
+
+    @property
+    def warning(self) -> str | None:
+        """Return what an operator should know of the template, if anything."""
+        return NO_TEMPLATE if self._source is CHATML and not self._engine.facts.embedding else None
 
     async def template(self) -> ChatTemplate:
         """Return the chat template, which is compiled at the first call.
 
-        Raises RbeeError INVALID_REQUEST if there is none, MODEL_INVALID if it does not compile: raw prompts still work.
+        Raises RbeeError MODEL_INVALID if it does not compile: raw prompts still work.
         """
         if self._template is None:
-            if not self._source:
-                raise _no_template()
             self._template = ChatTemplate(self._source, frozenset(await self._ask(self._guard)))
         return self._template
 
@@ -131,7 +141,7 @@ class PromptTokenizer:
             if forged <= marks:
                 return tokens if not marks else await self._in_thread_if_long(rendered, self._cut(found | marks, guard))
             if not marks and any(guard in text for text in texts):
-                guard = choose_guard([*texts, self._source or ""])
+                guard = choose_guard([*texts, self._source])
             marks |= forged
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
@@ -146,8 +156,6 @@ class PromptTokenizer:
         given, tools = request.messages or (), request.tools
         if marks:
             given, tools = guarded(given, marks, guard), guarded(tools, marks, guard)
-        if not self._source:
-            raise _no_template()
         messages, begun = list(given), ""
         if request.continues:
             # What a template writes before an answer is what it writes before such a message.
@@ -170,13 +178,3 @@ class PromptTokenizer:
     @staticmethod
     async def _in_thread_if_long(text: str, tokenize: Callable[[str], list[int]]) -> list[int]:
         return tokenize(text) if len(text) <= SHORT_CHARS else await asyncio.to_thread(tokenize, text)
-
-
-def _no_template() -> RbeeError:
-    """Build the error for a model without a chat template."""
-    return RbeeError(
-        ErrorCode.INVALID_REQUEST,
-        "This model has no chat template, so it can only continue a raw prompt.",
-        hint="Send the prompt raw: 'raw': true, or --raw on the command line.",
-        param="raw",
-    )

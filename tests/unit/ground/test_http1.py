@@ -78,6 +78,54 @@ def test_a_held_head_leaves_with_the_first_piece_of_its_body() -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_a_client_of_http_1_0_gets_no_chunks(coalesce: bool) -> None:
+    """For it a streamed body ends with the connection, whichever way it is written, and one of known length as ever."""
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        wire = connection_of(scope)
+        if scope["path"] == "/whole":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+            await send({"type": "http.response.body", "body": b"honey", "more_body": False})
+            return
+        if coalesce:
+            wire.coalesce_head()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        assert wire.write(b"hon")
+        await send({"type": "http.response.body", "body": b"ey", "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def story() -> None:
+        async with _serving(app) as port:
+            for path in ("/", "/whole"):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(f"GET {path} HTTP/1.0\r\nHost: bees\r\n\r\n".encode())
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+                writer.close()
+                assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+                assert b"transfer-encoding" not in head
+                assert body == b"honey"
+
+    asyncio.run(story())
+
+
+def test_a_client_that_begins_with_http_2_is_told_to_speak_http_1_1() -> None:
+    """It gets a farewell in its own frames and not silence; RFC 9113 calls the reason HTTP_1_1_REQUIRED, 13."""
+
+    async def story() -> None:
+        async with _serving(_app) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            answer = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        assert answer[:9] == bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+        assert answer[9:18] == bytes([0, 0, len(answer) - 18, 7, 0, 0, 0, 0, 0])
+        assert answer[18:26] == bytes([0, 0, 0, 0, 0, 0, 0, 13])
+        assert b"HTTP/1.1" in answer[26:]
+
+    asyncio.run(story())
+
+
 def test_a_held_head_is_not_lost_where_no_body_follows() -> None:
     """An answer that breaks off after its head still shows its status to who reads it."""
 

@@ -77,6 +77,30 @@ def test_a_message_that_the_assistant_has_begun_is_continued(
     assert read(monkeypatch, messages=given, new_turn=new_turn).texts == [rendered]
 
 
+@pytest.mark.parametrize("own", [None, "{{ messages[0].content }}"])
+def test_a_model_without_a_template_is_spoken_to_in_chatml(own: str | None) -> None:
+    """It chats all the same, and the operator is warned; a template of the operator's own needs no warning."""
+    options = EngineOptions(Path("x"), Backend.CPU, 0, 1, extra={"template": None})
+    engine = fake.load(options, lambda *_: True)
+
+    async def work() -> tuple[list[int], str | None]:
+        tokenizer = PromptTokenizer(engine, own)
+        try:
+            messages = ({"role": "user", "content": "Bees?"},)
+            return await tokenizer.tokenize(GenerationRequest(Sampling(), messages=messages)), tokenizer.warning
+        finally:
+            await tokenizer.close()
+
+    tokens, warning = asyncio.run(work())
+    text = b"".join(map(engine.piece, tokens)).decode()
+
+    if own is None:
+        assert text == "<|im_start|>user\nBees?<|im_end|>\n<|im_start|>assistant\n"
+        assert "no chat template" in (warning or "")
+    else:
+        assert (text, warning) == ("Bees?", None)
+
+
 @pytest.mark.parametrize("chat", [False, True])
 def test_a_prompt_far_beyond_the_context_is_refused_by_its_beginning(
     monkeypatch: pytest.MonkeyPatch, chat: bool
