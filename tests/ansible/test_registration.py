@@ -43,7 +43,14 @@ def play(folder: Path, *, queen_port: int, key: str, hive_port: int) -> subproce
     }
     (folder / "hosts.yml").write_text(json.dumps({"all": {"children": inventory}}))
     extra = {"rbee_hive_api_key": HIVE_KEY, "rbee_hive_queen_api_key": key, "rbee_hive_port": hive_port}
-    command = [PLAYBOOK, "-i", folder / "hosts.yml", ROOT / "tests/ansible/register.yml", "-e", json.dumps(extra)]
+    command: list[str | Path] = [
+        PLAYBOOK,
+        "-i",
+        folder / "hosts.yml",
+        ROOT / "tests/ansible/register.yml",
+        "-e",
+        json.dumps(extra),
+    ]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
