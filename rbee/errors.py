@@ -9,6 +9,7 @@ Code that distinguishes errors looks at `code`, never at the text.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rbee.contracts.errors import ERRORS, ErrorCode
@@ -82,6 +83,11 @@ class RbeeError(Exception):
             hint=hint if isinstance(hint, str) and hint else None,
             param=param if isinstance(param, str) else None,
         )
+
+
+def name_node(hint: str, node: str) -> str:
+    """Return a hint of the error table with the name of a machine in place of NODE."""
+    return re.sub(r"\bNODE\b", node, hint)
 
 
 class ConfigError(RbeeError):

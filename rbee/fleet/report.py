@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from rbee.contracts.errors import ERRORS, ErrorCode
-from rbee.errors import RbeeError
+from rbee.errors import RbeeError, name_node
 from rbee.fleet.events import Event, HostTask, Outcome, RunCounted, RunError
 
 SSH_PORT: Final = 22
@@ -211,6 +211,9 @@ _SUDO_MESSAGES: tuple[tuple[str, ErrorCode], ...] = (
 )
 
 
+_NO_SPACE: Final = "No space left on device"
+
+
 def cause_of(failures: list[HostTask], address: str, port: int = SSH_PORT) -> Cause:
     """Find the first cause among a host's failures; messages of the roles go before those of Ansible.
 
@@ -219,33 +222,45 @@ def cause_of(failures: list[HostTask], address: str, port: int = SSH_PORT) -> Ca
     for failure in reversed(failures):
         if (found := _OWN.match(failure.message)) and found[1] in ErrorCode.__members__:
             code = ErrorCode(found[1])
-            return Cause(code, failure.message[found.end() :].strip(), ERRORS[code].hint, failure.task)
+            return Cause(code, failure.message[found.end() :].strip(), _hint(code, failure.host), failure.task)
     first = failures[0]
-    words = first.message.lower()
-    sudo = next((code for part, code in _SUDO_MESSAGES if part in words), None)
-    if sudo is not None:
-        what = (
-            "rejects the password for root"
-            if sudo is ErrorCode.SUDO_AUTH_FAILED
-            else "does not let this user work as root"
-        )
-        return Cause(sudo, f"sudo on {first.host} ({address}) {what}.", ERRORS[sudo].hint, first.task)
-    if first.here:
-        code = ErrorCode.DISK_FULL if "No space left on device" in first.message else ErrorCode.PROVISIONING_FAILED
-        why = _first_lines(first.message) or "no reason given"
-        what = f"'{first.task}' for {first.host} failed on this machine: {why}"
-        return Cause(code, what, ERRORS[ErrorCode.PROVISIONING_FAILED].hint, first.task)
-    if first.outcome is Outcome.UNREACHABLE:
-        return _unreachable(first, address, port)
-    if "requires a minimum of python version" in first.message.lower():
-        code = ErrorCode.PYTHON_TOO_OLD
-        return Cause(code, f"The Python of {first.host} is too old even for Ansible.", ERRORS[code].hint, first.task)
-    if "interpreter" in first.message.lower() and "not found" in first.message.lower():
-        code = ErrorCode.PYTHON_MISSING
-        return Cause(code, f"{first.host} has no Python.", ERRORS[code].hint, first.task)
-    code = ErrorCode.DISK_FULL if "No space left on device" in first.message else ErrorCode.SSH_COMMAND_FAILED
-    message = f"'{first.task}' failed on {first.host}: {_first_lines(first.message) or 'no reason given'}"
-    return Cause(code, message, ERRORS[code].hint, first.task)
+    return _cause_of_sudo(first, address) or _cause_here(first) or _cause_of_ansible(first, address, port)
+
+
+def _cause_of_sudo(failure: HostTask, address: str) -> Cause | None:
+    words = failure.message.lower()
+    code = next((code for part, code in _SUDO_MESSAGES if part in words), None)
+    if code is None:
+        return None
+    wrong = code is ErrorCode.SUDO_AUTH_FAILED
+    what = "rejects the password for root" if wrong else "does not let this user work as root"
+    message = f"sudo on {failure.host} ({address}) {what}."
+    return Cause(code, message, _hint(code, failure.host), failure.task)
+
+
+def _cause_here(failure: HostTask) -> Cause | None:
+    """Return the cause where a task failed on the controller."""
+    if not failure.here:
+        return None
+    code = ErrorCode.DISK_FULL if _NO_SPACE in failure.message else ErrorCode.PROVISIONING_FAILED
+    why = _first_lines(failure.message) or "no reason given"
+    message = f"'{failure.task}' for {failure.host} failed on this machine: {why}"
+    return Cause(code, message, ERRORS[ErrorCode.PROVISIONING_FAILED].hint, failure.task)
+
+
+def _cause_of_ansible(failure: HostTask, address: str, port: int) -> Cause:
+    """Return the cause of a failure on the machine itself, or on the way there."""
+    host, words = failure.host, failure.message.lower()
+    if failure.outcome is Outcome.UNREACHABLE:
+        return _unreachable(failure, address, port)
+    if "requires a minimum of python version" in words:
+        code, message = ErrorCode.PYTHON_TOO_OLD, f"The Python of {host} is too old even for Ansible."
+    elif "interpreter" in words and "not found" in words:
+        code, message = ErrorCode.PYTHON_MISSING, f"{host} has no Python."
+    else:
+        code = ErrorCode.DISK_FULL if _NO_SPACE in failure.message else ErrorCode.SSH_COMMAND_FAILED
+        message = f"'{failure.task}' failed on {host}: {_first_lines(failure.message) or 'no reason given'}"
+    return Cause(code, message, _hint(code, host), failure.task)
 
 
 def _unreachable(failure: HostTask, address: str, port: int) -> Cause:
@@ -256,9 +271,9 @@ def _unreachable(failure: HostTask, address: str, port: int) -> Cause:
     if code is None and (began or not any(mark in words for mark in ("failed to connect", "data could not be sent"))):
         code = ErrorCode.SSH_COMMAND_FAILED
         what = f"'{failure.task}' could not begin for {failure.host} ({address}): {_first_lines(failure.message)}"
-        return Cause(code, what, ERRORS[code].hint, failure.task)
+        return Cause(code, what, _hint(code, failure.host), failure.task)
     code = code or ErrorCode.SSH_TIMEOUT
-    hint = ERRORS[code].hint
+    hint = _hint(code, failure.host)
     what = {
         ErrorCode.HOST_KEY_UNKNOWN: f"{failure.host} ({address}) has a host key that is not known here.",
         ErrorCode.SSH_HOST_UNKNOWN: f"The address {address} of {failure.host} cannot be resolved.",
@@ -284,6 +299,10 @@ def _unreachable(failure: HostTask, address: str, port: int) -> Cause:
         what = f"ssh refuses the key for {failure.host}: other users can read its file."
         hint = "Restrict it: chmod 600 on the key file."
     return Cause(code, what, hint, failure.task)
+
+
+def _hint(code: ErrorCode, host: str) -> str:
+    return name_node(ERRORS[code].hint, host)
 
 
 def _first_lines(text: str) -> str:

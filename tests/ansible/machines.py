@@ -20,7 +20,7 @@ FIND = "find / -xdev ( -path /proc -o -path /sys -o -path /home ) -prune -o ( -i
 
 @dataclass
 class Controller:
-    """The machine of an operator: an inventory of the rig, with or without a queen to tell, and a home with keys."""
+    """The machine of an operator: an inventory of the rig, with or without a queen in it, and a home with keys."""
 
     rig: Rig
     home: Path
@@ -30,15 +30,9 @@ class Controller:
 
     def __post_init__(self) -> None:
         """Write the inventory."""
-        self.inventory = Inventory(
-            self.rig.write_inventory(self.home / "inventory", **self.variables), Paths(self.home)
-        )
-
-    @property
-    def variables(self) -> dict[str, Any]:
-        """What the whole fleet is told."""
-        told: dict[str, Any] = {"rbee_repo_url": self.rig.repository.url, "rbee_models": [MODEL]}
-        return told | ({"rbee_queen_url": self.queen_url} if self.queen else {})
+        told = {"rbee_repo_url": self.rig.repository.url, "rbee_models": [MODEL]}
+        file = self.rig.write_inventory(self.home / "inventory", queen="h1" if self.queen else None, **told)
+        self.inventory = Inventory(file, Paths(self.home))
 
     @property
     def queen_url(self) -> str:

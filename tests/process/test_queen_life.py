@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from rbee.lifeline import ORDERED, Lifeline
-from tests.support.machine import BIN, Machine
+from tests.support.machine import BIN, Machine, free_ports
 from tests.support.queens import QueenProcess, count, ended_well, machine_with_fake, named, told
 from tests.support.waiting import eventually
 
@@ -42,6 +42,26 @@ def test_the_end_is_a_cascade_with_a_receipt(machine: Machine) -> None:
     assert {worker["pid"], queen.pid} < set(receipt["pids"])
     assert not psutil.pid_exists(worker["pid"])
     assert machine.processes("rbee-hive") == []
+    assert queen.running.wait(10).code == 0
+
+
+def test_only_a_machine_where_something_may_run_is_left(machine: Machine) -> None:
+    """A node that was never reached is named where it is silent; where it refuses the connection nothing is left."""
+    queen = QueenProcess(machine)
+    (closed,) = free_ports(1)
+    with socket.socket() as silent:
+        # It accepts a connection and never answers, as a hive that hangs does.
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for name, port in (("clean", closed), ("stuck", silent.getsockname()[1])):
+            node = {"node_name": name, "ssh_host": "127.0.0.1", "hive_port": port, "hive_key": "k" * 43}
+            queen.post("/v2/registry/beehives/add", node)
+
+        receipt = queen.post("/v1/admin/shutdown")
+
+    assert [(hive["node"], hive["gone"]) for hive in receipt["hives"] if hive["node"] != "localhost"] == [
+        ("stuck", False)
+    ]
     assert queen.running.wait(10).code == 0
 
 

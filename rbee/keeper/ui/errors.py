@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from typing import Any
 
 import click
 
 from rbee.contracts.errors import ErrorCode
-from rbee.errors import RbeeError
+from rbee.errors import RbeeError, name_node
 from rbee.keeper.ui.interrupts import Interrupted
 from rbee.keeper.ui.lazy import Flags
 from rbee.keeper.ui.output import Output
@@ -52,7 +51,8 @@ def report(failure: BaseException, flags: Flags) -> int:
     if isinstance(failure, click.UsageError):
         return _usage(failure, flags, out)
     error = _as_error(failure, flags.node)
-    error.hint = name_node(error.hint, str(error.details.get("node") or flags.node or "") or _only_node())
+    if name_node(error.hint, "") != error.hint:
+        error.hint = _with_node(error.hint, str(error.details.get("node") or flags.node or "") or _only_node())
     if flags.debug:
         import traceback
 
@@ -77,13 +77,10 @@ def lines(error: RbeeError) -> list[str]:
     return text
 
 
-def name_node(hint: str, node: str | None) -> str:
-    """Return a hint of the error table with the name of the machine that it is about in place of NODE."""
-    if not re.search(r"\bNODE\b", hint):
-        return hint
-    if node:
-        return re.sub(r"\bNODE\b", node, hint)
-    return re.sub(r"\bNODE\b", "NAME", hint) + " (to list the machines: rbee-keeper config list-nodes)"
+def _with_node(hint: str, node: str | None) -> str:
+    if node is not None:
+        return name_node(hint, node)
+    return name_node(hint, "NAME") + " (to list the machines: rbee-keeper config list-nodes)"
 
 
 def _only_node() -> str | None:

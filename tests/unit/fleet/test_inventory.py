@@ -111,6 +111,23 @@ def test_an_empty_place_is_filled(inventory: Inventory) -> None:
     assert "# all hives" in inventory.file.read_text()
 
 
+def test_a_machine_joins_a_group_and_leaves_it_again(inventory: Inventory) -> None:
+    """Both edits touch the group alone; who has its variables there, or stands nowhere else, stays."""
+    before = inventory.file.read_text()
+    name = inventory.nodes()[0].name
+
+    inventory.join(name, "rbee_queen")
+    joined = inventory.file.read_text()
+
+    assert "rbee_queen" in inventory.require(name).groups
+    assert inventory.leave(name, "rbee_queen")
+    assert [node.name for node in inventory.nodes("rbee_queen")] == ["desk"]
+    assert set(inventory.file.read_text().splitlines()) <= set(joined.splitlines())
+    assert set(before.splitlines()) <= set(inventory.file.read_text().splitlines())
+    assert not inventory.leave(name, "rbee_hives")
+    assert not inventory.leave(name, "rbee_queen")
+
+
 def test_a_node_that_is_there_is_not_added_again(inventory: Inventory) -> None:
     """Without replace a known name is refused, with the line on which it stands."""
     with pytest.raises(RbeeError) as raised:

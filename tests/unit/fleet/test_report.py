@@ -147,6 +147,15 @@ def test_a_roles_own_words_win_over_ansibles() -> None:
     assert (error.code, error.message) == (ErrorCode.RELEASE_FAILED, "the release does not serve")
 
 
+def test_the_next_step_names_the_machine() -> None:
+    """A hint can be typed as it is."""
+    missing = HostTask("h1", "Check", "rbee_hive", Outcome.FAILED, "WORKER_BINARY_NOT_FOUND: there is none")
+    cause = report(missing, RunCounted({"h1": Counts(failures=1)})).hosts["h1"].cause
+
+    assert cause is not None
+    assert "rbee-keeper hive install --node h1" in cause.hint
+
+
 def test_a_failure_that_was_rescued_is_none() -> None:
     """A host whose failing task was rescued, and that Ansible counts as done, is done."""
     result = report(

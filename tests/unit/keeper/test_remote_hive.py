@@ -21,7 +21,7 @@ def check(monkeypatch: pytest.MonkeyPatch, url: str) -> tuple[RbeeError, float]:
     monkeypatch.setattr(remote_hive, "known_nodes", lambda _settings: [])
     view = {"node": "attic", "url": url, "connected": False, "last_error": "no connection"}
     session: Any = SimpleNamespace(settings=None)
-    queen: Any = SimpleNamespace(hives=lambda: [view])
+    queen: Any = SimpleNamespace(url="http://127.0.0.1:8080", hives=lambda: [view])
     began = time.monotonic()
     with pytest.raises(RbeeError) as caught:
         RemoteHive(session, queen, "attic", lambda *_: None).ensure()
@@ -51,3 +51,16 @@ def test_a_port_that_nobody_listens_on_is_named(monkeypatch: pytest.MonkeyPatch)
     assert error.code is ErrorCode.CONNECTION_TIMEOUT
     assert f"does not respond at {url}" in error.message
     assert seconds < 15 * slowness()
+
+
+@pytest.mark.parametrize(("queen", "where"), [("127.0.0.1", "this machine"), ("192.0.2.1", "the queen's machine")])
+def test_the_way_that_is_to_be_opened_begins_at_the_queen(queen: str, where: str) -> None:
+    """It is the queen that connects to a hive, wherever the keeper runs."""
+    session: Any = SimpleNamespace(settings=None)
+    view = {"node": "attic", "url": "http://10.0.0.1:9200", "last_error": "connection refused"}
+    client: Any = SimpleNamespace(url=f"http://{queen}:8080", hives=lambda: [view])
+
+    error = RemoteHive(session, client, "attic", lambda *_: None)._without_channel("http://10.0.0.1:9200")
+
+    assert "at http://10.0.0.1:9200: connection refused" in error.message
+    assert f"reachable from {where} and" in error.hint
