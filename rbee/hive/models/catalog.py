@@ -24,6 +24,7 @@ from rbee.contracts.references import shown_reference
 from rbee.errors import RbeeError
 from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
+from rbee.hive.models.reference import parse_reference
 
 if TYPE_CHECKING:
     from rbee.hive.models.catalog_table import CatalogRow, CatalogTable
@@ -89,10 +90,13 @@ class Catalog:
         return await self._run(lambda: self._find(reference))
 
     async def get(self, name: str) -> CatalogEntry:
-        """Return a model by id or reference. Raises RbeeError MODEL_NOT_FOUND."""
+        """Return a model by id or reference, in any spelling. Raises RbeeError MODEL_NOT_FOUND."""
         shown = shown_reference(name)
+        names = {shown}
+        with contextlib.suppress(RbeeError):  # an id is no reference
+            names.add(parse_reference(name).canonical)
         for entry in await self.all():
-            if shown in (entry.id, entry.reference):
+            if not names.isdisjoint((entry.id, entry.reference)):
                 return entry
         raise RbeeError(
             ErrorCode.MODEL_NOT_FOUND, f"There is no model '{shown}' in the catalog.", details={"model": shown}

@@ -140,6 +140,20 @@ def test_files_are_removed_unless_another_row_uses_them(tmp_path: Path, model: P
     assert within(tmp_path / "models.db", remove_both) == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("cataloged", "asked"),
+    [("hf:a/b:Q4_1", "hf:a/b:q4_1"), ("file:///a/m-00001-of-00002.gguf", "file:/a/m-00002-of-00002.gguf")],
+)
+def test_a_model_is_found_by_any_spelling(tmp_path: Path, model: Path, cataloged: str, asked: str) -> None:
+    """What is pulled under one spelling of a reference is shown and removed under it too."""
+
+    async def ask(catalog: Catalog) -> str:
+        await catalog.put(entry(model, cataloged))
+        return (await catalog.get(asked)).reference
+
+    assert within(tmp_path / "models.db", ask) == cataloged
+
+
 def test_an_unknown_model_is_not_found(tmp_path: Path) -> None:
     """A model that was never cataloged is MODEL_NOT_FOUND."""
     with pytest.raises(RbeeError) as caught:
