@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rbee.contracts.errors import ErrorCode
+from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
 
 _REFERENCE = re.compile(r"(hf:[^/\s]+/[^/\s]+|file:///.+|https://[^/\s]+/\S+|package:[^/\s]+/.+)")
@@ -29,9 +29,9 @@ def resolve(name: str, aliases: Mapping[str, str]) -> str:
         what = f"The alias {name!r} stands for {shown!r}, which is not a model reference"
     elif reference.endswith(".gguf") and ("://" not in reference or reference.startswith("file://")):
         path = Path(re.sub(r"\Afile:(//)?", "", reference)).expanduser().absolute()
-        raise RbeeError(
-            ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=f"For a file on the node use: --model file://{path}"
-        )
+        forms = ERRORS[ErrorCode.INVALID_MODEL_REF].hint
+        hint = f"For a file on the node: --model file://{path}\nElse: {forms}"
+        raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=hint)
     raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what} (aliases: {known}).", param="model")
 
 
