@@ -278,7 +278,7 @@ def test_pages_of_other_origins_use_the_queen_only_where_that_is_set(machine: Ma
 
 def test_a_model_without_a_chat_template_chats_with_a_warning_or_with_one_of_the_operators(machine: Machine) -> None:
     """The list and the narration warn of ChatML; a file on the node takes its place, unless it is not there."""
-    machine.fake(template=None)
+    machine.fake(template="")
     queen = QueenProcess(machine)
     template = machine.root / "chat.jinja"
     template.write_text("{{ messages[0].content }}")
