@@ -75,7 +75,11 @@ CONVERSATIONS: Final = (
     ),
     _conversation(
         "two systems",
-        [turn("system", "You keep bees."), turn("system", "Answer in one sentence."), turn("user", "Which is largest?")],
+        [
+            turn("system", "You keep bees."),
+            turn("system", "Answer briefly."),
+            turn("user", "Which is largest?"),
+        ],
     ),
     _conversation(
         "later system",

@@ -20,6 +20,11 @@ class Output:
     content: str = ""
 
 
+def _with_wide_bars(text: str) -> str:
+    """Return *text* with the bars that DeepSeek's marks have."""
+    return text.replace("|", "\uff5c")
+
+
 OUTPUTS: Final = (
     Output(
         "Qwen-Qwen3-0.6B",
@@ -31,9 +36,11 @@ OUTPUTS: Final = (
     ),
     Output(
         "deepseek-ai-DeepSeek-V3.1",
-        "Let me count.</think>I will look.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>count_bees<｜tool▁sep｜>"
-        '{"hive": "north", "hours": 3}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
-        "x</think><｜tool▁calls▁begin｜>nonsense<｜tool▁calls▁end｜> bye",
+        _with_wide_bars(
+            "Let me count.</think>I will look.<|tool▁calls▁begin|><|tool▁call▁begin|>count_bees<|tool▁sep|>"
+            '{"hive": "north", "hours": 3}<|tool▁call▁end|><|tool▁calls▁end|>'
+        ),
+        _with_wide_bars("x</think><|tool▁calls▁begin|>nonsense<|tool▁calls▁end|> bye"),
         thought="Let me count.",
         content="I will look.",
     ),
@@ -75,7 +82,8 @@ OUTPUTS: Final = (
     ),
     Output(
         "google-gemma-4-31B-it",
-        '<|channel>thought\nLet me count.<channel|><|tool_call>call:count_bees{hive:<|"|>north<|"|>,hours:3}<tool_call|>',
+        "<|channel>thought\nLet me count.<channel|>"
+        '<|tool_call>call:count_bees{hive:<|"|>north<|"|>,hours:3}<tool_call|>',
         "<|tool_call>nocall<tool_call|>",
         thought="Let me count.",
     ),

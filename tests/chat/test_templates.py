@@ -16,7 +16,8 @@ pytestmark = pytest.mark.engine
 
 def templates() -> list[Path]:
     """Return the templates, which the build of the llama.cpp wheel puts into it."""
-    return sorted(library.folder().glob("chat_templates/*.jinja")) if library.folder() else []
+    package = library.folder()
+    return [] if package is None else sorted(package.glob("chat_templates/*.jinja"))
 
 
 def test_there_are_templates() -> None:

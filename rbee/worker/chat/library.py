@@ -54,9 +54,7 @@ class NativeTemplate:
     def __init__(self, source: str, *, begin: str, end: str) -> None:
         lib = _library()
         error = ctypes.c_void_p()
-        handle = lib.rbee_chat_template_open(
-            _encoded(source), _encoded(begin), _encoded(end), ctypes.byref(error)
-        )
+        handle = lib.rbee_chat_template_open(_encoded(source), _encoded(begin), _encoded(end), ctypes.byref(error))
         self.capabilities: dict[str, bool] = _answer(lib, error.value)["capabilities"]
         self._handle = handle
         weakref.finalize(self, lib.rbee_chat_template_close, handle)

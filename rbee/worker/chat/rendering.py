@@ -113,8 +113,8 @@ class Chat:
 
 
 def _call(call_id: str) -> dict[str, Any]:
-    function = {"name": "sentinel_probe", "arguments": '{"depth": 1}'}
-    return {"role": "assistant", "content": "", "tool_calls": [{"id": call_id, "type": "function", "function": function}]}
+    call = {"id": call_id, "type": "function", "function": {"name": "sentinel_probe", "arguments": '{"depth": 1}'}}
+    return {"role": "assistant", "content": "", "tool_calls": [call]}
 
 
 def _result(call_id: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ description:
   - Builds for the processor and the toolkit of the machine that it runs on. Takes minutes.
 options:
   kit:
-    description: Sources (llama.cpp's and ours) and build tools, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
+    description: Sources and build tools, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
     type: path
     required: true
   sha256:
