@@ -29,7 +29,7 @@ def ensure(found: Mapping[str, Pin]) -> Path:
     def run_build(command: list[str | Path], env: Mapping[str, str]) -> None:
         log.unlink(missing_ok=True)
         say(f"  llama.cpp: building {LLAMA} {kind.version} for this kind of machine ({kind.machine}, {kind.backend}).")
-        say("    This is the only long step: 4 to 7 minutes on 2 cores. Later checkouts use the cached wheel.")
+        say("    This is the only long step: 5 to 9 minutes on 2 cores. Later checkouts use the cached wheel.")
         say(f"    Log: {log}")
         # pip shows ninja's steps, which are read from the log, only if it is verbose.
         run_with_progress("building llama.cpp", [*command, "--verbose"], log=log, env=env)

@@ -69,8 +69,8 @@ def _set_up() -> int:
 
 def _fingerprint() -> str:
     digest = hashlib.sha256(sys.version.encode())
-    for name in _INPUTS:
-        digest.update((ROOT / name).read_bytes())
+    for path in (*(ROOT / name for name in _INPUTS), *sorted((ROOT / "rbee" / "native").iterdir())):
+        digest.update(path.read_bytes())
     # An environment contains its own path, so a checkout that was moved is set up again.
     digest.update(str(Path(ROOT).resolve()).encode())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Identify the build target of a machine: machines of one target share a llama.cpp wheel, which is built once.
 
 A target is everything that the wheel's machine code depends on: version, system, architecture, C library,
-instruction sets, backend with its toolkit, and build flags. Needs the standard library only.
+instruction sets, backend with its toolkit, build flags, and our own sources in it. Needs the standard library only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -22,9 +23,12 @@ LLAMA: Final = "llama-cpp-python"
 # gcc before 11.5, 12.4, 13.3 and 14 (its bug 114098) drops most of what ggml writes into the configuration of AMX's
 # tiles, and the first token then ends the process with an illegal instruction.
 WITHOUT_AMX: Final = ("-DCMAKE_C_FLAGS=-U__AMX_INT8__", "-DCMAKE_CXX_FLAGS=-U__AMX_INT8__")
-# Without OpenMP the wheel needs no libgomp on the machines it is copied to, at the same speed; the image parts are
-# never used.
-FLAGS: Final = ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=OFF", *WITHOUT_AMX)
+# Without OpenMP the wheel needs no libgomp on the machines it is copied to, at the same speed.
+FLAGS: Final = ("-DGGML_OPENMP=OFF", "-DLLAVA_BUILD=ON", "-DGGML_RPC=ON", *WITHOUT_AMX)
+NATIVE: Final = Path(__file__).resolve().parent.parent / "native"
+"""The folder of our own sources, which are built into the wheel."""
+
+_PROJECT: Final = "project.cmake"
 _BACKEND_FLAGS: Final = {"cuda": ("-DGGML_CUDA=ON",), "metal": (), "cpu": ()}
 _INSTRUCTION_SETS = re.compile(
     r"amx|avx|bmi|f16c|fma|sse|ssse|vnni"  # x86
@@ -44,6 +48,7 @@ class BuildTarget:
     instructions: str
     backend: str
     flags: tuple[str, ...]
+    native: str
 
     @classmethod
     def of_this_machine(cls, version: str) -> BuildTarget:
@@ -56,6 +61,7 @@ class BuildTarget:
             instructions=" ".join(instruction_sets(cpu_flags())),
             backend="metal" if sys.platform == "darwin" else "cpu",
             flags=FLAGS,
+            native=native_digest(),
         )
 
     @classmethod
@@ -69,6 +75,7 @@ class BuildTarget:
             instructions=" ".join(instruction_sets(facts["cpu"]["flags"])),
             backend=f"{variant}-{toolkit}" if toolkit else variant,
             flags=FLAGS + _BACKEND_FLAGS[variant],
+            native=native_digest(),
         )
 
     @property
@@ -76,6 +83,19 @@ class BuildTarget:
         """A name that a person can read and that differs whenever the machine code may."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.version}-{self.system}-{self.machine}-{self.backend}-{digest}"
+
+
+def cmake_args(flags: Iterable[str], native: Path) -> str:
+    """Return CMAKE_ARGS for a build with *flags* and our own sources in the folder *native*."""
+    return shlex.join([*flags, f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={native / _PROJECT}"])
+
+
+def native_digest() -> str:
+    """Return a digest of our own sources."""
+    digest = hashlib.sha256()
+    for file in sorted(NATIVE.iterdir()):
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode() + file.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def cache_home() -> Path:

@@ -22,7 +22,7 @@ from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.fleet import pins
-from rbee.fleet.build_target import LLAMA, BuildTarget, find_wheel, wheel_folder
+from rbee.fleet.build_target import LLAMA, NATIVE, BuildTarget, cmake_args, find_wheel, wheel_folder
 from rbee.fleet.pins import Pin
 from rbee.resource_limits import usable_processors
 
@@ -111,7 +111,7 @@ def _build(
         # pip keeps what it builds by source alone: without this, other flags would get the wheel of the first.
         command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-cache-dir", "--no-deps"]
         command += ["--no-build-isolation", "--require-hashes", "--wheel-dir", aside / "out", "--requirement", source]
-        run_build(command, build_variables(python) | {"CMAKE_ARGS": " ".join(target.flags)})
+        run_build(command, build_variables(python) | {"CMAKE_ARGS": cmake_args(target.flags, NATIVE)})
         (aside / "out" / "kind.json").write_text(json.dumps(asdict(target), indent=1) + "\n", encoding="utf-8")
         (aside / "out").rename(folder)
     wheel = find_wheel(target)

@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -25,7 +26,7 @@ from rbee.config.file_lock import file_lock
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet import llama_build, pins
-from rbee.fleet.build_target import LLAMA, BuildTarget, cache_home, find_wheel, wheel_folder
+from rbee.fleet.build_target import LLAMA, NATIVE, BuildTarget, cache_home, find_wheel, wheel_folder
 from rbee.fleet.pins import Pin, normalize
 
 # What makes the environment on the machine and builds rbee there from its clone.
@@ -216,6 +217,7 @@ def _build_on_host(request: WheelhouseRequest, target: BuildTarget, found: Mappi
             _check(files, found, None)
             python = llama_build.build_environment(Path(name), found)
             llama_build.fetch_source(python, found[LLAMA], files)
+            shutil.copytree(NATIVE, files / NATIVE.name)
             _pack(files, Path(name) / "kit.tar").replace(kit)
     keep_in = str(wheel_folder(target))
     return {

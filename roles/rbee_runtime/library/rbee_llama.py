@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ description:
   - Builds for the processor and the toolkit of the machine that it runs on. Takes minutes.
 options:
   kit:
-    description: Source and build tools, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
+    description: Sources and build tools, as C(rbee.fleet.wheelhouse) packs them; removed at the end.
     type: path
     required: true
   sha256:
@@ -62,7 +63,9 @@ def main():
     env = dict(os.environ)
     env.update(
         PATH=path,
-        CMAKE_ARGS=module.params["flags"],
+        CMAKE_ARGS="{} -DCMAKE_PROJECT_llama_cpp_INCLUDE={}".format(
+            module.params["flags"], shlex.quote(str(work / "native" / "project.cmake"))
+        ),
         CMAKE_GENERATOR="Ninja",
         CMAKE_BUILD_PARALLEL_LEVEL=str(os.cpu_count() or 1),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
-from rbee.fleet import pins
+from rbee.fleet import build_target, pins
 from rbee.fleet.build_target import BuildTarget, cpu_flags, find_wheel
 from rbee.fleet.llama_build import build_location
 from rbee.fleet.wheelhouse import WheelhouseRequest, platforms
@@ -50,6 +51,20 @@ def test_whatever_changes_the_machine_code_makes_another_kind() -> None:
 
     assert len(folders) == 6
     assert kind(cpu={"flags": ["avx", "avx2", "fma", "nx"]}).folder == kind().folder
+
+
+def test_our_own_sources_are_a_part_of_the_target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of what is built into the wheel makes another one, and the same sources elsewhere do not."""
+    before = kind().folder
+    copy = tmp_path / "native"
+    shutil.copytree(build_target.NATIVE, copy)
+    monkeypatch.setattr(build_target, "NATIVE", copy)
+    assert kind().folder == before
+
+    with (copy / "chat.cpp").open("a", encoding="utf-8") as source:
+        source.write("// more\n")
+
+    assert kind().folder != before
 
 
 @pytest.mark.parametrize(
