@@ -69,6 +69,8 @@ class ErrorCode(StrEnum):
     CLOCK_SKEW = "CLOCK_SKEW"
     REPOSITORY_UNAVAILABLE = "REPOSITORY_UNAVAILABLE"
     RELEASE_FAILED = "RELEASE_FAILED"
+    MACHINE_BUSY = "MACHINE_BUSY"
+    KEY_DIFFERS = "KEY_DIFFERS"
     PROVISIONING_FAILED = "PROVISIONING_FAILED"
     CONNECTION_TIMEOUT = "CONNECTION_TIMEOUT"
     INVALID_RESPONSE = "INVALID_RESPONSE"
@@ -217,6 +219,10 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.RELEASE_FAILED: ErrorSpec(
         None, _LOCAL, "Correct the cause, then run the command again; the previous release is still active."
+    ),
+    ErrorCode.MACHINE_BUSY: ErrorSpec(None, _LOCAL, "Wait until the other run has ended, then run the command again."),
+    ErrorCode.KEY_DIFFERS: ErrorSpec(
+        None, _LOCAL, "To use the machine's key here too: --keys adopt; to give it this operator's: --keys replace"
     ),
     ErrorCode.PROVISIONING_FAILED: ErrorSpec(
         None, _LOCAL, "Correct the cause, then run the command again; steps that are done are not repeated."

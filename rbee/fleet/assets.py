@@ -16,7 +16,7 @@ _SHIPPED = _PACKAGE / "shipped"
 
 @dataclass(frozen=True, slots=True)
 class Assets:
-    """The folder that holds `playbooks/`, `roles/`, `inventory/example/` and `ansible.cfg`."""
+    """The folder that holds `playbooks/`, with the roles in it, `inventory/example/` and `ansible.cfg`."""
 
     root: Path
 
@@ -24,7 +24,7 @@ class Assets:
     def find(cls) -> Assets:
         """Search both places. Raises RbeeError if neither has them: the installation is incomplete."""
         for root in (_CHECKOUT, _SHIPPED):
-            if (root / "playbooks" / "site.yml").is_file() and (root / "roles" / "rbee_hive").is_dir():
+            if (root / "playbooks" / "site.yml").is_file() and (root / "playbooks" / "roles" / "rbee_hive").is_dir():
                 return cls(root)
         raise RbeeError(
             ErrorCode.INTERNAL,
@@ -35,7 +35,7 @@ class Assets:
     @property
     def roles(self) -> Path:
         """All roles."""
-        return self.root / "roles"
+        return self.root / "playbooks" / "roles"
 
     @property
     def config(self) -> Path:

@@ -18,6 +18,9 @@ from rbee.errors import RbeeError, name_node
 from rbee.fleet.events import Event, HostTask, Outcome, RunCounted, RunError
 
 SSH_PORT: Final = 22
+# The fact by which a machine waits for its turn in a rollout; a run that stops at an earlier one leaves it so.
+ROLLOUT: Final = "rbee_hive_rollout"
+WAITS: Final = "waits"
 
 
 class Verdict(StrEnum):
@@ -147,6 +150,8 @@ class Reporter:
                     host.verdict = Verdict.UNREACHABLE
                 elif counts.failures:
                     host.verdict = Verdict.FAILED
+                elif host.facts.get(ROLLOUT) == WAITS:
+                    host.verdict = Verdict.UNFINISHED
                 else:
                     host.verdict = Verdict.DONE
         elif isinstance(event, RunError) and event.text not in self._run_errors:

@@ -7,13 +7,15 @@ environment, nor the artefacts that ansible-runner keeps can show one.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import shlex
+import shutil
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,22 +127,55 @@ def run(
         # How often `cancelled` is called while nothing happens.
         settings={"pexpect_timeout": CANCEL_POLL_S},
         suppress_env_files=True,
-        rotate_artifacts=KEPT_RUNS,
         quiet=True,
         event_handler=handle,
         cancel_callback=is_cancelled,
     )
     for name in [name for name in done.config.env if _SECRET.search(name)]:
         del done.config.env[name]
-    try:
-        done.run()
-    finally:
-        _kill_workers(workers)
-        _drop_environment(folder / "artifacts" / ident / "command")
-    if done.status not in ("successful", "canceled") and not reporter.counted:
-        reporter.handle(RunError(_final_output(folder / "artifacts" / ident)))
+    artefacts = folder / "artifacts"
+    with _kept(artefacts, ident):
+        try:
+            done.run()
+        finally:
+            _kill_workers(workers)
+            _drop_environment(artefacts / ident / "command")
+        if done.status not in ("successful", "canceled") and not reporter.counted:
+            reporter.handle(RunError(_final_output(artefacts / ident)))
     report = reporter.report(canceled=done.status == "canceled", addresses=hosts, ports=ports)
-    return RunResult(report, folder / "artifacts" / ident)
+    return RunResult(report, artefacts / ident)
+
+
+@contextlib.contextmanager
+def _kept(artefacts: Path, ident: str) -> Iterator[None]:
+    """Remove the oldest artefacts of runs that have ended, and keep others from removing those of this one.
+
+    ansible-runner's own rotation would take away what the run of another command is writing.
+    """
+    artefacts.mkdir(mode=0o700, exist_ok=True)
+    ended = sorted((run for run in artefacts.iterdir() if run.is_dir()), key=_begun)
+    for old in ended[: max(0, len(ended) + 1 - KEPT_RUNS)]:
+        with contextlib.suppress(OSError), _mark(artefacts, old.name).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(old, ignore_errors=True)
+            _mark(artefacts, old.name).unlink()
+    with _mark(artefacts, ident).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    with contextlib.suppress(OSError):
+        _mark(artefacts, ident).unlink()
+
+
+def _begun(run: Path) -> float:
+    try:
+        return run.stat().st_mtime
+    except OSError:  # another command has just removed it
+        return 0.0
+
+
+def _mark(artefacts: Path, ident: str) -> Path:
+    """Return the file that is locked for as long as a run writes."""
+    return artefacts / f".{ident}.lock"
 
 
 def _kill_workers(workers: set[psutil.Process]) -> None:

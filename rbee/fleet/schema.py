@@ -33,6 +33,7 @@ FLEET: Final[Mapping[str, dict[str, Any]]] = {
     "rbee_checkout_path": {"type": "path"},
     "rbee_user": {"type": "str"},
     "rbee_queen_url": {"type": "str"},
+    "rbee_other_keys": {"type": "str", "choices": ["refuse", "adopt", "replace"]},
 }
 # Variables of Ansible that people write; a name that is close to one of them is taken for a misspelling.
 _CONNECTION: Final = (

@@ -17,6 +17,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,10 @@ _KEEP: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class WheelhouseRequest:
-    """The facts of a machine, the parts it runs, and the two files of the commit that pin the versions."""
+    """The facts of a machine, the parts it runs, and the two files of the commit that pin the versions.
+
+    Without parts only *packages* are wanted: those that carry models, which are not part of a release.
+    """
 
     machine: Mapping[str, Any]
     variant: str
@@ -64,6 +68,8 @@ class WheelhouseRequest:
 
     def direct(self) -> list[str]:
         """List what the commit's project file requires for these parts, without llama.cpp. Raises ConfigError."""
+        if not self.extras:
+            return []
         project = tomllib.loads(self.pyproject)["project"]
         extras = project.get("optional-dependencies", {})
         wanted = list(project.get("dependencies", []))
@@ -71,7 +77,8 @@ class WheelhouseRequest:
             if extra not in extras:
                 raise ConfigError(f"this commit has no part called {extra!r}; it has: {', '.join(extras)}.")
             wanted += extras[extra]
-        return sorted({line for line in wanted if normalize(re.split(r"[<>=!~ \[;]", line)[0]) != LLAMA})
+        ours = {line for line in wanted if normalize(re.split(r"[<>=!~ \[;]", line)[0]) != LLAMA}
+        return sorted(ours | set(TOOLS))
 
 
 def main() -> int:
@@ -89,9 +96,9 @@ def ensure(request: WheelhouseRequest) -> dict[str, Any]:
     """Return the archive for the request; build it if it is the first of its kind.
 
     Returns:
-        `archive`, its `sha256` and `changed`; or `archive` empty and `build` with what the machine needs to build the
-        llama.cpp wheel itself: `kind`, `kit` (an archive) with its `sha256`, `flags` and `keep_in`, the folder to bring
-        the wheel back to.
+        `archive`, its `sha256`, `changed`, and `needed_mb`, what the machine must have free for it; or `archive` empty
+        and `build` with what the machine needs to build the llama.cpp wheel itself: `kind`, `kit` (an archive) with its
+        `sha256`, `flags` and `keep_in`, the folder to bring the wheel back to.
     """
     found = pins.read(request.constraints)
     wheel = None
@@ -102,7 +109,7 @@ def ensure(request: WheelhouseRequest) -> dict[str, Any]:
             return {"archive": "", "sha256": "", "changed": True, "build": _build_on_host(request, target, found)}
         if wheel is None:
             wheel = llama_build.build(target, found)
-    direct = [*request.direct(), *TOOLS]
+    direct = request.direct()
     key = _digest(
         direct, sorted(pin.lines for pin in found.values()), platforms(request.machine), request.packages, wheel
     )
@@ -111,16 +118,32 @@ def ensure(request: WheelhouseRequest) -> dict[str, Any]:
     with file_lock(_lock(key)):
         if archive.exists():
             archive.touch()
-            return {"archive": str(archive), "sha256": _sha256(archive), "changed": False, "build": None}
+            return {**_described(archive), "changed": False, "build": None}
         with tempfile.TemporaryDirectory(prefix=f".{key}.", dir=_folder()) as name:
             files = Path(name) / "wheels"
-            _download(request, files, [*direct, *([str(wheel)] if wheel else [])], found)
+            if direct:
+                _download(request, files, [*direct, *([str(wheel)] if wheel else [])], found)
             if request.packages:
                 _download(request, files, list(request.packages), found, "--no-deps")
             _check(files, found, wheel)
             _pack(files, Path(name) / "archive.tar").replace(archive)
         _delete_old_archives()
-    return {"archive": str(archive), "sha256": _sha256(archive), "changed": True, "build": None}
+    return {**_described(archive), "changed": True, "build": None}
+
+
+def _described(archive: Path) -> dict[str, Any]:
+    """Return an archive with its hash, and the space in MB that a machine must have for it.
+
+    That is the archive, what it holds, and this installed, to which compiled Python adds up to two fifths.
+    """
+    installed = 0
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.name.endswith(".whl") and (content := tar.extractfile(member)) is not None:
+                with zipfile.ZipFile(content) as wheel:
+                    installed += sum(entry.file_size for entry in wheel.infolist())
+    needed = 2 * archive.stat().st_size + installed * 7 // 5
+    return {"archive": str(archive), "sha256": _sha256(archive), "needed_mb": needed // (1024 * 1024) + 1}
 
 
 def platforms(machine: Mapping[str, Any]) -> list[str]:

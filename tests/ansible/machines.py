@@ -46,11 +46,12 @@ class Controller:
         extra: Mapping[str, Any] | None = None,
         check: bool = False,
         diff: bool = False,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
-        """Run a playbook to its end."""
+        """Run a playbook to its end, or until it is *cancelled*."""
         hosts = {node.name: node.address for node in self.inventory.nodes() if not limit or node.name in limit}
         playbook_run = PlaybookRun(playbook, self.inventory.file, tuple(limit), extra or {}, check=check, diff=diff)
-        return run(playbook_run, Paths(self.home), hosts=hosts, on_event=self._hear, cancelled=lambda: False)
+        return run(playbook_run, Paths(self.home), hosts=hosts, on_event=self._hear, cancelled=cancelled)
 
     def _hear(self, event: Event) -> None:
         self.events.append(event)

@@ -57,20 +57,28 @@ def test_a_machine_that_cannot_take_a_hive_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("extra", "code", "said"),
+    ("extra", "code", "said", "untouched"),
     [
-        ({"rbee_repo_branch": "no-such-branch"}, ErrorCode.REPOSITORY_UNAVAILABLE, "no-such-branch"),
-        ({"rbee_repo_url": "http://192.0.2.1:9/rbee.git"}, ErrorCode.REPOSITORY_UNAVAILABLE, "192.0.2.1"),
-        ({"rbee_accelerator_variant": "cuda"}, ErrorCode.BACKEND_UNAVAILABLE, "cpu"),
-        ({"rbee_hive_port": 22}, ErrorCode.PORT_IN_USE, "22"),
-        ({"rbee_base_install_min_mb": 99_999_999}, ErrorCode.DISK_FULL, "MB"),
+        ({"rbee_repo_branch": "no-such-branch"}, ErrorCode.REPOSITORY_UNAVAILABLE, "no-such-branch", False),
+        ({"rbee_repo_url": "http://192.0.2.1:9/rbee.git"}, ErrorCode.REPOSITORY_UNAVAILABLE, "192.0.2.1", False),
+        ({"rbee_accelerator_variant": "cuda"}, ErrorCode.BACKEND_UNAVAILABLE, "cpu", False),
+        ({"rbee_hive_port": 22}, ErrorCode.PORT_IN_USE, "22", True),
+        ({"rbee_base_install_min_mb": 99_999_999}, ErrorCode.DISK_FULL, "MB", True),
+        ({"rbee_install_path": "/usr/share"}, ErrorCode.INVALID_REQUEST, "Set rbee_install_path to a folder", True),
+        ({"rbee_state_path": "/usr/share"}, ErrorCode.INVALID_REQUEST, "/usr/share holds what is not rbee's", True),
+        ({"rbee_user": "rbee-admin"}, ErrorCode.INVALID_REQUEST, "Set rbee_user to a name that is free", True),
     ],
-    ids=["no such branch", "no such repository", "no such backend", "port taken", "too little space"],
+    ids=[
+        *("no such branch", "no such repository", "no such backend", "port taken", "too little space"),
+        *("programs among others", "state among others", "somebody's account"),
+    ],
 )
 def test_an_impossible_request_is_refused(
-    controller: Controller, extra: dict[str, Any], code: ErrorCode, said: str
+    controller: Controller, extra: dict[str, Any], code: ErrorCode, said: str, *, untouched: bool
 ) -> None:
-    """What cannot work is told with its code and the thing that is to blame; no service is left behind."""
+    """What cannot work is told with its code and the thing that is to blame; no service is left behind, and nothing at
+    all where the first look shows it.
+    """
     host = controller.rig["h1"]
     controller.rig.reset([host])
 
@@ -79,6 +87,8 @@ def test_an_impossible_request_is_refused(
     assert error.code is code, error.message
     assert said in error.message
     assert not host.exists("/etc/systemd/system/rbee-hive.service")
+    if untouched:
+        assert host.inside(*FIND.split()).stdout == ""
 
 
 def test_a_repository_that_asks_for_a_password_is_refused(controller: Controller) -> None:

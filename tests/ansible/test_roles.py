@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from rbee import __version__
 from rbee.contracts.errors import ErrorCode
 from tests.support.checkout import ROOT
 
@@ -127,7 +131,7 @@ def test_refusals_carry_codes_that_exist() -> None:
         for path in (ROOT / "roles").rglob("*")
         if path.suffix in (".yml", ".py") and path.is_file()
     )
-    used = {code for code in re.findall(r"\b([A-Z]{3,}(?:_[A-Z]+)+): ", text) if not code.startswith("GIT_")}
+    used = {code for code in re.findall(r"\b([A-Z]{3,}(?:_[A-Z]+)+): ", text) if not code.startswith(("GIT_", "RBEE_"))}
 
     assert "DISK_FULL" in used
     assert used - set(ErrorCode.__members__) == set()
@@ -152,3 +156,42 @@ def test_no_loop_runs_over_what_a_hidden_task_registered() -> None:
         for task in tasks(path)
         if any(name in str(task.get("loop", "")) for name in secret)
     ] == []
+
+
+def ansible(*command: str, cwd: Path, **environment: str) -> str:
+    """Run a program of Ansible in a folder that is none of ours, with no settings but these; return what it prints."""
+    env = {"PATH": os.environ["PATH"], "HOME": str(cwd), "LC_ALL": "C.UTF-8", **environment}
+    program = str(Path(sys.executable).parent / command[0])
+    run = subprocess.run([program, *command[1:]], cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+def test_playbooks_find_their_roles_from_any_folder(tmp_path: Path) -> None:
+    """A playbook that is run from another folder, where no ansible.cfg tells it, finds roles and modules."""
+    (tmp_path / "hosts").write_text("[rbee_hives]\nh1\n[rbee_queen]\nh1\n")
+
+    for playbook in ("site", "deploy-models", "remove-hive"):
+        ansible(
+            *("ansible-playbook", "--syntax-check", "-i", "hosts", str(ROOT / "playbooks" / f"{playbook}.yml")),
+            cwd=tmp_path,
+        )
+
+
+def test_the_collection_is_built_and_installed(tmp_path: Path) -> None:
+    """The file that ansible-galaxy builds has our version, all modules and what prepares packages, and its playbooks
+    run once it is installed, site by its name; what is only for us is not in it.
+    """
+    (tmp_path / "hosts").write_text("[rbee_hives]\nh1\n[rbee_queen]\nh1\n")
+
+    ansible("ansible-galaxy", "collection", "build", str(ROOT), "--output-path", str(tmp_path), cwd=tmp_path)
+    ansible("ansible-galaxy", "collection", "install", f"rbee-fleet-{__version__}.tar.gz", "-p", "c", cwd=tmp_path)
+    installed = tmp_path / "c" / "ansible_collections" / "rbee" / "fleet"
+    here = {"ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "c")}
+    for playbook in ("rbee.fleet.site", str(installed / "playbooks" / "remove-hive.yml")):
+        ansible("ansible-playbook", "--syntax-check", "-i", "hosts", playbook, cwd=tmp_path, **here)
+
+    modules = {path.name for path in (ROOT / "roles").glob("*/library/*.py")}
+    assert {path.name for path in (installed / "plugins/modules").iterdir() if path.is_file()} == modules
+    assert (installed / "rbee/fleet/wheelhouse.py").is_file()
+    assert not {"tests", "bench", "tools", ".git"} & {path.name for path in installed.iterdir()}

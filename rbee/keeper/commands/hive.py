@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
-from rbee.keeper.ui.options import Selection, check_option, nodes_options, show_command_option, yes_option
+from rbee.keeper.ui.options import Selection, check_option, keys_option, nodes_options, show_command_option, yes_option
 
 
 @click.group(cls=KeeperGroup)
@@ -17,6 +17,7 @@ def hive() -> None:
 
 @hive.command()
 @nodes_options
+@keys_option
 @check_option
 @show_command_option
 @click.pass_obj

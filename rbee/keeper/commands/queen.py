@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
-from rbee.keeper.ui.options import check_option, show_command_option, yes_option
+from rbee.keeper.ui.options import check_option, keys_option, show_command_option, yes_option
 
 _node = click.option(
     "--node", metavar="NAME", help="Its machine; without it, the one in the group rbee_queen of the inventory."
@@ -24,6 +24,7 @@ def queen() -> None:
 
 @queen.command()
 @_node
+@keys_option
 @check_option
 @show_command_option
 @click.pass_obj

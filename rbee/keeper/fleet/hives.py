@@ -31,10 +31,13 @@ from rbee.keeper.ui.errors import AlreadyReportedError
 from rbee.keeper.ui.options import Selection
 
 
-def install(session: Session, selection: Selection, *, check: bool, show_command: bool) -> None:
-    """Install hives with their models, and start them."""
+def install(
+    session: Session, selection: Selection, *, check: bool, show_command: bool, keys: str | None = None
+) -> None:
+    """Install hives with their models, and start them; *keys* is what to do where a machine has another operator's."""
     nodes = _ready(session, selection, needs_repository=True)
-    done = run_or_show(session, "install-hives", nodes, {}, check=check, show_command=show_command)
+    extra = {"rbee_other_keys": keys} if keys else {}
+    done = run_or_show(session, "install-hives", nodes, extra, check=check, show_command=show_command)
     if done is not None:
         _summarize(session, nodes, done, check=check)
         _next(session, "rbee-keeper infer --model demo --prompt TEXT", check=check)

@@ -46,8 +46,11 @@ def queen_url(node: Node) -> str:
     return f"http://{host_port(node.address if host in _ANY_ADDRESS else host, number)}"
 
 
-def install(session: Session, name: str | None, *, check: bool, show_command: bool) -> None:
-    """Install the queen and start it; a machine that is named and not in its group yet is put there."""
+def install(session: Session, name: str | None, *, check: bool, show_command: bool, keys: str | None = None) -> None:
+    """Install the queen and start it; a machine that is named and not in its group yet is put there.
+
+    *keys* is what to do where the machine has the key of another operator.
+    """
     settings, out = session.settings, session.out
     check_inventory(settings, out)
     inventory = open_inventory(settings)
@@ -72,7 +75,8 @@ def install(session: Session, name: str | None, *, check: bool, show_command: bo
         out.say(f"Wrote {name} into the group {QUEEN} of {inventory.file}", "📒")
     node = _machine(session, name)
     require_repository(settings, [node])
-    result = run_or_show(session, "deploy-queen", [node], {}, check=check, show_command=show_command)
+    extra = {"rbee_other_keys": keys} if keys else {}
+    result = run_or_show(session, "deploy-queen", [node], extra, check=check, show_command=show_command)
     if result is None:
         return
     registered = [] if check or not done_nodes(result, [node]) else _register_hives(session, node)

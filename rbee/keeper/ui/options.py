@@ -58,6 +58,15 @@ def node_option(*, required: bool) -> Callable[[F], F]:
     return add
 
 
+def keys_option(command: F) -> F:
+    """Add `--keys`."""
+    return click.option(
+        "--keys",
+        type=click.Choice(["adopt", "replace"]),
+        help="Where a machine has another operator's key: use it here too, or give it this operator's.",
+    )(command)
+
+
 def check_option(command: F) -> F:
     """Add `--check`."""
     return click.option("--check", is_flag=True, help="Change nothing; print what would change.")(command)

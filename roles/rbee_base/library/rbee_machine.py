@@ -56,6 +56,11 @@ author:
   - The rbee project
 """
 
+UNITS = (
+    "/etc/systemd/system/rbee-hive.service",
+    "/etc/systemd/system/queen-rbee.service",
+    "/Library/LaunchDaemons/org.rbee.hive.plist",
+)
 _PROPERTIES = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,Environment"
 
 
@@ -87,6 +92,8 @@ def main():
         "user": _user(module.params["user"]),
         "wrong_folders": [folder for folder in module.params["folders"] if not _is_right(folder)],
         "files": {path: seen for path in module.params["files"] for seen in [_file(path)] if seen},
+        "taken": _taken(install, Path(module.params["state_path"])),
+        "packages": _packages(install / "packages"),
         "free_mb": {key: _free_mb(Path(module.params[key])) for key in ("install_path", "state_path")},
         "listening": _listening(),
         "units": {name: _unit(name) for name in ("rbee-hive", "queen-rbee")},
@@ -225,6 +232,24 @@ def _content(path):
         if answer is None or answer[0] != 0:
             raise
         return answer[1].encode()
+
+
+def _taken(install, state):
+    """List which of the two folders are rbee's: by the mark in them, or because a unit of ours names them."""
+    found = []
+    units = "".join(_read(unit) for unit in UNITS)
+    names = {install: [f"{install}/releases/"], state: [f"RBEE_HOME={state}\n", f"<string>{state}</string>"]}
+    for path, named in names.items():
+        # The folder of the state may be closed to us; then it was made by a run that has also made a unit.
+        if os.path.lexists(str(path / ".rbee")) or any(name in units for name in named):
+            found.append(str(path))
+    return found
+
+
+def _packages(folder):
+    """Return the distributions that carry models, each with its version: they are not part of any release."""
+    names = (path.name[: -len(".dist-info")].rsplit("-", 1) for path in folder.glob("*.dist-info"))
+    return {re.sub(r"[-_.]+", "-", parts[0]).lower(): parts[1] for parts in names if len(parts) == 2}
 
 
 def _free_mb(path):

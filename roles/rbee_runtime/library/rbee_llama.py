@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -50,6 +53,7 @@ def main():
             "flags": {"type": "str", "required": True},
         }
     )
+    _end_with_the_connection()
     kit, target = Path(module.params["kit"]), Path(module.params["target"])
     if module.sha256(str(kit)) != module.params["sha256"]:
         module.fail_json(msg=f"CHECKSUM_MISMATCH: {kit} is not the kit that the controller packed; it was not used.")
@@ -93,6 +97,20 @@ def main():
         if kit.exists():
             kit.unlink()
     module.exit_json(changed=True, wheel=str(next(iter(target.glob("*.whl")))))
+
+
+def _end_with_the_connection():
+    """End at once, with all that was started, when nobody reads the output any more: the run was cancelled."""
+
+    def watch():
+        # Nothing is asked for: that the reader is gone is always told.
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), 0)
+        poller.poll()
+        os.killpg(0, signal.SIGKILL)
+
+    os.setpgid(0, 0)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

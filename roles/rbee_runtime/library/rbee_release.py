@@ -16,10 +16,13 @@ import json
 import os
 import pwd
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -60,8 +63,12 @@ options:
     description: What the release is made with; kept in the manifest.
     type: dict
     required: true
+  packages:
+    description: The folder of packages with models, which every release looks into besides its own.
+    type: path
+    required: true
   keep:
-    description: How many releases stay besides this one and the current one.
+    description: How many releases stay, this one and those that serve among them.
     type: int
     default: 2
 author:
@@ -93,10 +100,12 @@ def main():
             "releases": {"type": "path", "required": True},
             "name": {"type": "str", "required": True},
             "wants": {"type": "dict", "required": True},
+            "packages": {"type": "path", "required": True},
             "keep": {"type": "int", "default": 2},
         },
         supports_check_mode=True,
     )
+    _end_with_the_connection()
     name, wants = module.params["name"], module.params["wants"]
     releases, archive = Path(module.params["releases"]), Path(module.params["archive"])
     if module.check_mode:
@@ -112,7 +121,8 @@ def main():
     release, moved = _free_name(releases, name)
     try:
         work.mkdir(parents=True)
-        _make(release, Path(module.params["checkout"]), archive, work, module.params["user"])
+        _make(release, Path(module.params["checkout"]), wants["commit"], archive, work, module.params["user"])
+        _look_into(Path(module.params["packages"]), release)
         _prove(release, wants["extras"], module.params["user"])
         manifest = work / "release.json"
         manifest.write_text(json.dumps({"wants": wants}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -143,10 +153,36 @@ def _free_name(releases, name):
     return release, number > 1
 
 
-def _make(release, checkout, archive, work, user):
+def _end_with_the_connection():
+    """End at once, with all that was started, when nobody reads the output any more: the run was cancelled.
+
+    What was begun has no manifest, so the next run makes it anew.
+    """
+
+    def watch():
+        # Nothing is asked for: that the reader is gone is always told.
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), 0)
+        poller.poll()
+        os.killpg(0, signal.SIGKILL)
+
+    os.setpgid(0, 0)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _look_into(packages, release):
+    """Have the release's Python find the packages with models, of which a machine has one copy for all releases."""
+    packages.mkdir(exist_ok=True)
+    site = next((release / "lib").glob("python*/site-packages"))
+    (site / "rbee-packages.pth").write_text(f"{packages}\n", encoding="utf-8")
+
+
+def _make(release, checkout, commit, archive, work, user):
     with tarfile.open(str(archive)) as tar:
         tar.extractall(str(work), filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(str(work))  # noqa: S202
-    _check(work, (checkout / "constraints.txt").read_text(encoding="utf-8"))
+    source = _source(checkout, commit, work)
+    _check(work, (source / "constraints.txt").read_text(encoding="utf-8"))
+    archive.unlink()
     uv = _uv(work)
     env = dict(os.environ)
     env.update(UV_CACHE_DIR=str(work / "cache"), UV_PYTHON_DOWNLOADS="never", UV_OFFLINE="1", UV_NO_CONFIG="1")
@@ -154,7 +190,18 @@ def _make(release, checkout, archive, work, user):
     install = [uv, "pip", "install", "-q", "--python", release / "bin" / "python", "--no-deps", "--no-index"]
     install += ["--find-links", work]
     _run([*install, "--compile-bytecode", "--require-hashes", "-r", work / "requirements.txt"], env)
-    _run([*install, "--compile-bytecode", _build(release, checkout, work, user)], env)
+    _run([*install, "--compile-bytecode", _build(release, source, work, user)], env)
+
+
+def _source(checkout, commit, work):
+    """Take the commit itself out of the clone, whatever its work tree has by now."""
+    tree, packed = work / "source", work / "source.tar"
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/bin", "/opt/homebrew/bin"])
+    _run([shutil.which("git", path=search) or "git", "-C", checkout, "archive", "-o", packed, commit])
+    tree.mkdir()
+    with tarfile.open(str(packed)) as tar:
+        tar.extractall(str(tree), filter="data") if hasattr(tarfile, "data_filter") else tar.extractall(str(tree))  # noqa: S202
+    return tree
 
 
 def _check(work, constraints):
@@ -231,6 +278,7 @@ def _run(command, env=None, user=None, cwd=None):
         account = pwd.getpwnam(user)
         options = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/nonexistent", "LANG": "C.UTF-8"}
+        env.update({name: os.environ[name] for name in ("RBEE_RUN",) if name in os.environ})
     try:
         done = subprocess.run(
             [str(part) for part in command],
@@ -264,19 +312,22 @@ def _is_full(folder, error):
 
 
 def _forget(releases, made, keep):
-    """Remove the oldest releases, never the one just made nor one that the link or a service names."""
-    needed = {made, ".work"}
+    """Keep that many releases, the one just made and those that the link or a service names in any case."""
+    needed = {made}
     link = releases.parent / "current"
     if link.is_symlink():
         needed.add(link.readlink().name)
     for unit in UNITS:
         if Path(unit).exists():
             needed |= set(re.findall(r"/releases/([^/]+)/bin/", Path(unit).read_text(encoding="utf-8")))
-    others = [path for path in releases.iterdir() if path.is_dir() and path.name not in needed]
-    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in others[keep:]:
+    there = [path for path in releases.iterdir() if path.is_dir() and path.name != ".work"]
+    others = [path for path in there if path.name not in needed]
+    # One without a manifest was never whole.
+    others.sort(key=lambda path: ((path / "release.json").exists(), path.stat().st_mtime), reverse=True)
+    spare = others[max(0, keep - (len(there) - len(others))) :]
+    for path in spare:
         shutil.rmtree(str(path), ignore_errors=True)
-    return [path.name for path in others[keep:]]
+    return [path.name for path in spare]
 
 
 if __name__ == "__main__":

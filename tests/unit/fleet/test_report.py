@@ -252,3 +252,24 @@ def test_a_run_that_reached_no_host_says_why(output: str, reason: str, advice: s
     assert "Traceback" not in error.message
     assert "WARNING" not in error.message
     assert advice in error.body()["error"]["hint"]
+
+
+def test_a_machine_whose_turn_did_not_come_is_unfinished() -> None:
+    """A rollout that stops at its first machine leaves the others as they were, whatever was well before."""
+    waits = {"rbee_hive_rollout": "waits"}
+
+    found = report(
+        HostTask("h1", "plan", "rbee_hive", Outcome.OK, facts=waits),
+        HostTask("h2", "plan", "rbee_hive", Outcome.OK, facts=waits),
+        HostTask("h3", "plan", "rbee_hive", Outcome.OK, facts=waits),
+        HostTask("h1", "begin", "", Outcome.OK, facts={"rbee_hive_rollout": "begun"}),
+        HostTask("h1", "fail", "rbee_hive", Outcome.FAILED, "RELEASE_FAILED: the release does not serve."),
+        HostTask("h3", "end", "rbee_hive", Outcome.OK, facts={"rbee_hive_rollout": "done"}),
+        RunCounted({"h1": Counts(failures=1), "h2": Counts(ok=1), "h3": Counts(ok=2)}),
+        hosts=("h1", "h2", "h3"),
+    )
+
+    assert [host.verdict for host in found.hosts.values()] == [Verdict.FAILED, Verdict.UNFINISHED, Verdict.DONE]
+    error = found.error()
+    assert error is not None
+    assert "Because of that, these were left unchanged: h2." in error.message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,20 @@ def test_host_keys_are_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         )
 
     assert given["ANSIBLE_HOST_KEY_CHECKING"] == "True"
+
+
+def test_a_command_takes_no_artefacts_from_one_that_runs(tmp_path: Path) -> None:
+    """The oldest artefacts of runs that have ended go, and never those that another command is writing."""
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    names = [f"run{number:02}" for number in range(runner.KEPT_RUNS + 2)]
+
+    with runner._kept(folder, names[0]):
+        for age, name in enumerate(reversed(names)):
+            (folder / name).mkdir()
+            os.utime(folder / name, (1_000_000 - age, 1_000_000 - age))
+        with runner._kept(folder, "mine"):
+            left = sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+    assert left == [names[0], *names[3:]]
+    assert [path.name for path in folder.iterdir() if path.is_file()] == []

@@ -1,0 +1,1 @@
+../../roles/rbee_base/library/rbee_folder.py

@@ -1,0 +1,1 @@
+../../roles/rbee_runtime/library/rbee_packages.py

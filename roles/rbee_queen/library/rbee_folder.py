@@ -1,0 +1,1 @@
+../../rbee_base/library/rbee_folder.py
