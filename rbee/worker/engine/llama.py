@@ -51,14 +51,17 @@ class Llama:
         self.lib.llama_log_set(self._listener if enabled else self._silent, None)
 
     def supports_gpu(self) -> bool:
-        """Return whether this build of llama.cpp can compute on a GPU."""
-        return bool(self.lib.llama_supports_gpu_offload())
+        """Return whether there is a GPU that this build of llama.cpp can compute on.
+
+        llama.cpp's own answer is yes for every build that reaches other machines.
+        """
+        return bool(self._gpus())
 
     def device(self, backend: Backend, index: int) -> int:
         """Return a GPU's handle. Raises RbeeError CUDA_DEVICE_FAILED, BACKEND_UNAVAILABLE or INVALID_DEVICE."""
         found = [handle for handle in self._gpus() if self._registry_of(handle).startswith(_REGISTRY_NAMES[backend])]
-        if not self.supports_gpu() or not found:
-            raise _unavailable(backend, built_for_gpus=self.supports_gpu())
+        if not found:
+            raise _unavailable(backend, built_for_gpus=self._is_built_for_gpus())
         if index >= len(found):
             raise RbeeError(
                 ErrorCode.INVALID_DEVICE,
@@ -94,6 +97,13 @@ class Llama:
         kind = self._foreign("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
         handles = [get(index) for index in range(count())]
         return [handle for handle in handles if kind(handle) in _GPU_TYPES]
+
+    def _is_built_for_gpus(self) -> bool:
+        count = self._foreign("ggml_backend_reg_count", ctypes.c_size_t)
+        get = self._foreign("ggml_backend_reg_get", ctypes.c_void_p, ctypes.c_size_t)
+        name = self._foreign("ggml_backend_reg_name", ctypes.c_char_p, ctypes.c_void_p)
+        known = tuple(text for names in _REGISTRY_NAMES.values() for text in names)
+        return any(bytes(name(get(index))).decode().startswith(known) for index in range(count()))
 
     def _registry_of(self, handle: int) -> str:
         registry = self._foreign("ggml_backend_dev_backend_reg", ctypes.c_void_p, ctypes.c_void_p)
