@@ -45,5 +45,5 @@ Feature: What a worker can run
     And a worker for "demo" on localhost
     When the operator runs the demo model with a prompt of 60000 words
     Then the exit code is 1
-    And the keeper says "INVALID_REQUEST"
+    And the keeper says "context_length_exceeded"
     And the keeper says "context"

@@ -9,6 +9,7 @@ import pytest
 from rbee.errors import RbeeError
 from rbee.worker.chat import library
 from rbee.worker.chat.rendering import Chat
+from rbee.worker.engine import llama_library
 from tests.chat.conversations import CONVERSATIONS, Conversation
 
 pytestmark = pytest.mark.engine
@@ -21,7 +22,8 @@ def templates() -> list[Path]:
 
 
 def test_there_are_templates() -> None:
-    """The wheel of llama.cpp has the library, and the templates of seventy models."""
+    """The wheel of llama.cpp has the library, and the templates of seventy models, also where an engine runs."""
+    llama_library.functions()
     assert library.is_there()
     assert len(templates()) >= 70
 

@@ -34,6 +34,7 @@ def functions() -> Any:
             )
         package = types.ModuleType("llama_cpp")
         package.__path__ = list(spec.submodule_search_locations)
+        package.__spec__ = spec  # who looks for the package finds it
         sys.modules["llama_cpp"] = package
     import llama_cpp.llama_cpp
 
