@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class Source:
 
 
 @pytest.fixture(name="source")
-def _source(tmp_path: Path) -> Source:
+def _source(tmp_path: Path) -> Iterator[Source]:
     keyring = tmp_path / "gnupg"
     keyring.mkdir(mode=0o700)
     folder = tmp_path / "repository"
@@ -63,7 +64,8 @@ def _source(tmp_path: Path) -> Source:
     identity = {f"GIT_{who}_{what}": "rbee" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     source = Source(folder, {**os.environ, **identity, "GNUPGHOME": str(keyring)})
     source.run("git", "init", "-q")
-    return source
+    yield source
+    source.run("gpgconf", "--kill", "all")
 
 
 def test_a_release_is_installed_if_one_of_the_named_keys_signed_it(source: Source, tmp_path: Path) -> None:
