@@ -30,7 +30,7 @@ def resolve(name: str, aliases: Mapping[str, str]) -> str:
     elif reference.endswith(".gguf") and ("://" not in reference or reference.startswith("file://")):
         path = Path(re.sub(r"\Afile:(//)?", "", reference)).expanduser().absolute()
         forms = ERRORS[ErrorCode.INVALID_MODEL_REF].hint
-        hint = f"For a file on the node: --model file://{path}\nElse: {forms}"
+        hint = f"{forms}\nFor a file on the node: --model file://{path}"
         raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=hint)
     raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what} (aliases: {known}).", param="model")
 
