@@ -1,7 +1,7 @@
 """Read how much of the machine this process may use: its processors, and the limits of its control groups.
 
 A container, a unit of systemd or a job of a batch system is limited by control groups, of version 2 or 1, which the
-figures of the machine do not show. Each group is within those above it, so the smallest of all counts.
+machine as a whole does not show. Each group is within those above it, so the smallest of all counts.
 """
 
 from __future__ import annotations

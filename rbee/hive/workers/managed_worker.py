@@ -30,6 +30,10 @@ LAST_WORDS_S: Final = 1.0
 NOTABLE_GROWTH: Final = 1.01
 
 
+OPTIONS: Final = {"slots", "context_length", "chat_template_file"}
+"""The fields of a request that a worker keeps when another one takes its place."""
+
+
 @dataclass(slots=True)
 class ManagedWorker:
     """A worker whose process exists, or has just ended.
@@ -82,6 +86,12 @@ class ManagedWorker:
             last_active_unix=last_active_unix,
             detail=life.reason or "; ".join(filter(None, (self.remark, self.warning))),
         )
+
+    def fits(self, request: SpawnRequest, model_ref: str) -> bool:
+        """Return whether it has the model *model_ref*, on a device that *request* accepts."""
+        spec = self.spec
+        accepted = request.backend in (None, spec.backend) and request.device in (None, spec.device)
+        return accepted and spec.model_ref == model_ref
 
     def new_peak(self) -> int | None:
         """Return how much of its device the worker takes, if that is notably more than before."""

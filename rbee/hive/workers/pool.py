@@ -43,7 +43,7 @@ from rbee.hive.supervision import (
     Tick,
 )
 from rbee.hive.workers import model_files
-from rbee.hive.workers.managed_worker import LAST_WORDS_S, ManagedWorker
+from rbee.hive.workers.managed_worker import LAST_WORDS_S, OPTIONS, ManagedWorker
 from rbee.hive.workers.memory_reclaim import ReclaimChecker
 from rbee.hive.workers.model_files import ModelFileWatch
 from rbee.hive.workers.monitor import WorkerMonitor
@@ -96,6 +96,7 @@ class WorkerPool:
         self._shut_down = shut_down
         self._monitor = WorkerMonitor(self._supervision, self._dispatch, catalog=catalog, quarantines=quarantines)
         self._workers: dict[str, ManagedWorker] = {}
+        self._replacing: dict[str, ManagedWorker] = {}
         self._model_files = ModelFileWatch(self._workers.values, self._dispatch)
         self._orphans_removed = asyncio.Event()
         # One spawn at a time, so that no memory and no port is promised twice.
@@ -137,6 +138,9 @@ class WorkerPool:
         async with self._spawning:
             if request.join and (loading := self._loading(request, model.entry.reference)) is not None:
                 return loading
+            replaced = self._replaced(request, model.entry.reference)
+            if replaced is not None:
+                request = request.model_copy(update=replaced.request.model_dump(include=OPTIONS))
             self._quarantines.admit(request, model.entry.reference)
             plan = await self._spawner.plan(
                 request, model, reserved=self._reserved, ports=self._ports, quarantined=self._quarantines.quarantined()
@@ -156,6 +160,8 @@ class WorkerPool:
                 remark=plan.remark,
             )
             self._register(worker)
+            if replaced is not None:
+                self._replacing.pop(replaced.spec.worker_id, None)
         access = self.get(plan.spec.worker_id)
         return access.model_copy(update={"worker": access.worker.model_copy(update={"state": WorkerState.LOADING})})
 
@@ -242,21 +248,14 @@ class WorkerPool:
             )
         return worker
 
-    def _like(self, worker: ManagedWorker) -> list[ManagedWorker]:
-        """Return the workers with the model of *worker*, on its device."""
-        key = (worker.spec.model_ref, worker.spec.backend, worker.spec.device)
-        return [
-            each for each in self._workers.values() if (each.spec.model_ref, each.spec.backend, each.spec.device) == key
-        ]
+    def _replaced(self, request: SpawnRequest, model_ref: str) -> ManagedWorker | None:
+        """Return the worker, if any, in whose place a start for requests comes: that one keeps its options."""
+        return next((one for one in self._replacing.values() if request.join and one.fits(request, model_ref)), None)
 
     def _loading(self, request: SpawnRequest, model_ref: str) -> WorkerAccess | None:
         """Return a worker that is loading the model on a device that *request* accepts."""
-        for access in self.all():
-            worker = access.worker
-            accepted = request.backend in (None, worker.backend) and request.device in (None, worker.device)
-            if accepted and worker.model_ref == model_ref and worker.state is WorkerState.LOADING:
-                return access
-        return None
+        fitting = (self.get(name) for name, worker in self._workers.items() if worker.fits(request, model_ref))
+        return next((access for access in fitting if access.worker.state is WorkerState.LOADING), None)
 
     def _register(self, worker: ManagedWorker) -> None:
         spec = worker.spec
@@ -292,20 +291,21 @@ class WorkerPool:
             case RemoveWorker(reason=reason, code=code):
                 self._remove(worker, reason, code)
             case Replace():
+                self._replacing[worker.spec.worker_id] = worker
                 self._background.start(self._replace(worker), name="replace")
 
     async def _replace(self, worker: ManagedWorker) -> None:
         """Start a worker in place of one that is ended; a failure is logged, since nobody waits for it."""
-        began = time.time()
         try:
             await model_files.wait_until_settled(Path(worker.spec.model_path), worker.files)
             # A request may have started one meanwhile.
-            if any(each.started_unix >= began for each in self._like(worker)):
-                return
-            await self.spawn(worker.request.model_copy(update={"join": True}))
+            if worker.spec.worker_id in self._replacing:
+                await self.spawn(worker.request.model_copy(update={"join": True}))
         except RbeeError as error:
             fields = {"worker_id": worker.spec.worker_id, "code": error.code.value, "reason": error.message}
             log.error("a worker could not be replaced", extra={"fields": fields})
+        finally:
+            self._replacing.pop(worker.spec.worker_id, None)
 
     def _begin_stop(self, worker: ManagedWorker) -> None:
         if not worker.stopping:
