@@ -12,10 +12,12 @@ from rbee.errors import ConfigError
 
 
 def new_key() -> str:
-    """Return a new key of 256 random bits."""
+    """Return a new key of 256 random bits; it begins with a letter or digit, not as an option of a command does."""
     import secrets  # imports hashlib and more, which a program that only reads keys does not need
 
-    return secrets.token_urlsafe(32)
+    while not (key := secrets.token_urlsafe(32))[0].isalnum():
+        pass
+    return key
 
 
 def api_key_file(paths: Paths) -> Path:

@@ -39,6 +39,9 @@ def decoded(receive: Receive, encoding: bytes, max_bytes: int) -> Receive:
             body = inflater.decompress(message.get("body", b""), max_bytes + 1)
         except zlib.error as error:
             raise RbeeError(ErrorCode.INVALID_REQUEST, f"The body is not gzip: {error}.") from error
+        if inflater.unused_data:
+            # Several members (RFC 1952, section 2.2) are legal; thousands of empty ones would take seconds.
+            raise RbeeError(ErrorCode.INVALID_REQUEST, "The gzip body goes on after its end; send it as one member.")
         if not inflater.eof and not message.get("more_body", False) and len(body) <= max_bytes:
             raise RbeeError(ErrorCode.INVALID_REQUEST, "The gzip body is incomplete.")
         return {**message, "body": body}

@@ -78,6 +78,8 @@ def test_a_compressed_body_is_taken_within_the_bounds(tiny: Tiny) -> None:
     assert post(gzip.compress(b" " * 50_000_000), "gzip") == (413, "PAYLOAD_TOO_LARGE")
     assert post(body[:-9], "gzip") == (400, "INVALID_REQUEST")
     assert post(b'{"count": 3}', "gzip") == (400, "INVALID_REQUEST")
+    assert post(body + gzip.compress(b" "), "gzip") == (400, "INVALID_REQUEST")
+    assert post(body + b"more", "gzip") == (400, "INVALID_REQUEST")
     for name in ("zstd", "br", "deflate", "gzip, gzip"):
         refused = tiny.http.post("/count", content=body, headers={"Content-Encoding": name})
         assert (refused.status_code, refused.json()["error"]["code"]) == (415, "UNSUPPORTED_ENCODING")

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from rbee.config.credentials import api_key_file, ensure_api_key, find_api_key, read_key, store_key
+from rbee.config.credentials import api_key_file, ensure_api_key, find_api_key, new_key, read_key, store_key
 from rbee.config.paths import Paths
 from rbee.errors import ConfigError
 from rbee.observe.redaction import MASK, Redactor
+
+
+def test_a_key_never_looks_like_an_option() -> None:
+    """A new key begins with a letter or digit, so that every command takes it as a value."""
+    assert all(new_key()[0].isalnum() for _ in range(500))
 
 
 def test_a_key_is_made_once_with_mode_0600(tmp_path: Path) -> None:
