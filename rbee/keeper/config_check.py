@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 from rbee.config.file import ConfigFile
@@ -14,6 +15,9 @@ from rbee.keeper.settings import Settings
 from rbee.keeper.ui.output import Output
 
 _PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
+# A hive gives its workers these; no config file needs to have them.
+_GIVEN = {"worker": ["--model-path", "model.gguf"]}
+_GIVEN_ENV = {"worker": {"RBEE_WORKER_API_KEY": "given by the hive"}}
 _LIMIT_S = 30.0
 
 
@@ -36,8 +40,9 @@ def check_daemons(file: ConfigFile) -> list[str]:
         if not file.table(table):
             continue
         try:
-            command = [require_program(program), "--check-config", str(file.path)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False)
+            command = [require_program(program), "--check-config", str(file.path), *_GIVEN.get(table, [])]
+            env = {**_GIVEN_ENV.get(table, {}), **os.environ}
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False, env=env)
         except (subprocess.TimeoutExpired, OSError) as error:
             raise RbeeError(
                 ErrorCode.DAEMON_START_FAILED,

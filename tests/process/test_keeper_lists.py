@@ -303,6 +303,19 @@ def test_config_check_asks_the_daemons(tmp_path: Path) -> None:
     assert "prot" in ran.stderr
 
 
+def test_config_check_demands_nothing_that_a_hive_gives_its_workers(tmp_path: Path) -> None:
+    """A table of settings for workers is right without a model and a key, and a wrong value in it has its line."""
+    file = tmp_path / "config.toml"
+    file.write_text("[worker]\nthreads = 2\n")
+    right = rbee("config", "check", str(file))
+    file.write_text("[worker]\nthreads = 0\n")
+    wrong = rbee("config", "check", str(file))
+
+    assert right.code == 0, right
+    assert wrong.code == 1
+    assert f"{file}:2: threads" in wrong.stderr
+
+
 def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     """What cannot be written is PERMISSION_DENIED with the path, before anything is started."""
     home = tmp_path / "rbee-home"
