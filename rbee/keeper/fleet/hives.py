@@ -200,21 +200,30 @@ def _queen_views(session: Session) -> dict[str, dict[str, Any]] | None:
 
 def _row(node: Node, host: HostReport, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:
     found = findings(host)
-    unit = found.hive.state if found else ""
-    state = {Verdict.DONE: "serves", Verdict.UNREACHABLE: "unreachable"}.get(host.verdict, UNIT_STATES.get(unit, unit))
-    known_cause = host.cause is not None and host.cause.code is ErrorCode.CONNECTION_TIMEOUT
     return {
         "node": node.name,
         "host": node.address,
-        "state": state or host.verdict.value,
+        "state": daemon_state(host, found.hive.state if found else ""),
         "release": found.hive.release if found else "",
-        "error": None if known_cause else host_data(host)["error"],
+        "error": untold_error(host),
         **_seen_by_queen((views or {}).get(node.name), running=views is not None),
     }
 
 
 # The states of a systemd unit whose daemon does not serve, in the words of the table.
-UNIT_STATES = {"inactive": "stopped", "active": "not answering"}
+_UNIT_STATES = {"inactive": "stopped", "active": "not answering"}
+
+
+def daemon_state(host: HostReport, unit: str) -> str:
+    """Return in a word what a look at a daemon found; *unit* is the state of its unit, empty where it is not known."""
+    state = {Verdict.DONE: "serves", Verdict.UNREACHABLE: "unreachable"}.get(host.verdict)
+    return state or _UNIT_STATES.get(unit, unit) or host.verdict.value
+
+
+def untold_error(host: HostReport) -> Any:
+    """Return the error of a look at a daemon; None where the state says it all: the daemon does not answer."""
+    told = host.cause is not None and host.cause.code is ErrorCode.CONNECTION_TIMEOUT
+    return None if told else host_data(host)["error"]
 
 
 def _local_row(session: Session, views: dict[str, dict[str, Any]] | None) -> dict[str, Any]:

@@ -16,13 +16,12 @@ from rbee.fleet.layout import QUEEN
 from rbee.fleet.report import HostReport, Verdict
 from rbee.fleet.survey import findings
 from rbee.keeper.config_check import check_inventory
-from rbee.keeper.fleet.hives import UNIT_STATES, branch_variables, warn_of_branch
+from rbee.keeper.fleet.hives import branch_variables, daemon_state, untold_error, warn_of_branch
 from rbee.keeper.fleet.inventory import known_nodes, open_inventory
 from rbee.keeper.fleet.registration import register
 from rbee.keeper.fleet.runs import (
     confirm,
     done_nodes,
-    host_data,
     playbook_run,
     print_summary,
     require_repository,
@@ -162,17 +161,14 @@ def status(session: Session, name: str | None) -> None:
 
 def _row(session: Session, node: Node, host: HostReport) -> dict[str, Any]:
     found = findings(host)
-    unit = found.queen.state if found else ""
-    state = {Verdict.DONE: "serves", Verdict.UNREACHABLE: "unreachable"}.get(host.verdict, UNIT_STATES.get(unit, unit))
-    told = host.cause is not None and host.cause.code is ErrorCode.CONNECTION_TIMEOUT
     return {
         "node": node.name,
         "host": node.address,
-        "state": state or host.verdict.value,
+        "state": daemon_state(host, found.queen.state if found else ""),
         "release": found.queen.release if found else "",
         "url": queen_url(node),
         "from_here": _seen_from_here(session, node) if host.verdict is Verdict.DONE else "-",
-        "error": None if told else host_data(host)["error"],
+        "error": untold_error(host),
     }
 
 
