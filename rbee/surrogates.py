@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Each escape is consumed whole, so that the end of an escaped backslash begins none.
+# An escaped backslash is consumed too, so that its end begins no escape.
 _ESCAPE: Final = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.S
+    rb"\\(?:\\|u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2})))"
 )
+MAX_ESCAPES: Final = 65_536
+"""Escapes that are looked at: a body of megabytes of them, which is malformed anyway, would take most of a second."""
+
 _REPLACEMENT: Final = rb"\ufffd"
 
 
@@ -21,11 +24,13 @@ def whole_characters(text: str) -> str:
 
 
 def repaired_json(body: bytes) -> bytes | None:
-    """Return a JSON text with U+FFFD in place of half surrogates, None where it has none.
+    """Return a JSON text with U+FFFD in place of half surrogates, None where it has none, or `MAX_ESCAPES` escapes.
 
     They may be escapes, or encoded as if they were characters.
     """
-    repaired = _ESCAPE.sub(lambda found: _REPLACEMENT if found[1] else found[0], body)
+    repaired, escapes = _ESCAPE.subn(lambda found: _REPLACEMENT if found[1] else found[0], body, count=MAX_ESCAPES)
+    if escapes == MAX_ESCAPES:
+        return None
     try:
         repaired.decode("utf-8")
     except UnicodeDecodeError:

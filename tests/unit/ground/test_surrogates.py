@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.surrogates import repaired_json, whole_characters
+from rbee.surrogates import MAX_ESCAPES, repaired_json, whole_characters
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,10 @@ def test_any_text_of_a_program_becomes_one_of_whole_characters(text: str, escape
 
     assert read == whole_characters(text)
     read.encode("utf-8")
+
+
+@pytest.mark.parametrize("escape", [rb"\\", rb"\ud83d"], ids=["backslashes", "halves"])
+def test_a_text_of_escapes_is_not_repaired(escape: bytes) -> None:
+    """A malformed body that is made of escapes is refused as it is, instead of holding the daemon that repairs it."""
+    assert repaired_json(b'"' + escape * MAX_ESCAPES) is None
+    assert repaired_json(b'"' + rb"\ud83d" + rb"\n" * MAX_ESCAPES + b'"') is not None
