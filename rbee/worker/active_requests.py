@@ -206,7 +206,7 @@ class ActiveRequests:
 
     def cancel_all(self) -> None:
         """Cancel all generations, because the time to drain is over."""
-        for request_id in {_request_of(name) for name in self._generations}:
+        for request_id in {_request_of(one.request_id) for one in (*self._generations.values(), *self._waiting)}:
             log.warning("request cancelled: the drain timed out", extra={"fields": {"request_id": request_id}})
             self.cancel(request_id)
 

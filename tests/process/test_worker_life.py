@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,26 @@ def test_a_drain_has_an_end(tmp_path: Path) -> None:
             last = list(stream)[-1]
 
         assert last["finish_reason"] == "cancelled"
+        assert it.process.wait(10) == 0
+
+
+def test_the_end_of_a_drain_cancels_prompts_that_wait_for_a_slot(tmp_path: Path) -> None:
+    """A request none of whose prompts runs at the moment is cancelled too, and not begun after the drain's time."""
+    with (
+        worker(tmp_path, "--slots", "2", "--drain-s", "1", fake={"tokens_per_s": 5}) as it,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        it.until_idle()
+        body = {"prompt": ["a", "b", "c"], "max_tokens": 5}
+        waiting = pool.submit(it.http.post, "/v1/completions", json=body)
+        eventually(lambda: it.json("/v1/health")["slots_available"] == 1, within=5, because="its first prompt runs")
+        running = pool.submit(it.http.post, "/v1/completions", json={"prompt": "d", "max_tokens": 1000})
+        eventually(lambda: it.json("/v1/health")["slots_available"] == 0, within=5, because="another request runs")
+        eventually(lambda: it.json("/v1/health")["slots_available"] == 1, within=5, because="the others wait")
+        it.process.send_signal(signal.SIGTERM)
+
+        for answer in (waiting, running):
+            assert answer.result(timeout=20).json()["error"]["code"] == "CANCELED"
         assert it.process.wait(10) == 0
 
 
