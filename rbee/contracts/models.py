@@ -76,7 +76,7 @@ class DownloadProgress(BaseModel):
     """One event of the download stream; sizes in bytes, speed in megabits per second.
 
     Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete (with `entry`:
-    the model's catalog row).
+    the model's catalog row, and whether it was `fetched` just now).
     """
 
     stage: DownloadStage
@@ -86,6 +86,7 @@ class DownloadProgress(BaseModel):
     local_path: str | None = None
     model_id: str | None = None
     entry: CatalogEntry | None = None
+    fetched: bool = False
     attempt: int | None = None
     attempts: int | None = None
     reason: str | None = None

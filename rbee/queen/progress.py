@@ -147,7 +147,8 @@ class DownloadNarrator:
             of = f" {progress.attempt} of {progress.attempts}" if progress.attempt else ""
             self._narrate("retry", f"download attempt{of}: {progress.reason or 'retrying'}", "🔁")
             return
-        if progress.stage == "downloading" and not self.downloads:
+        # A fast one shows nothing but its end.
+        if (progress.stage == "downloading" or progress.fetched) and not self.downloads:
             self.downloads = True
             self._narrate("download", f"{self.shown} is not in the catalog, downloading it", "📥")
         elif progress.stage == "verifying" and not (self.downloads or self.checks):

@@ -133,7 +133,7 @@ def test_models_pull(queen: StandInQueen) -> None:
     steps = [
         {"stage": "queued"},
         {"stage": "downloading", "bytes_downloaded": 50, "bytes_total": 100, "speed_mbps": 8.0},
-        {"stage": "complete", "bytes_downloaded": 100, "bytes_total": 100, "local_path": "/m/b.gguf"},
+        {"stage": "complete", "bytes_downloaded": 100, "bytes_total": 100, "local_path": "/m/b.gguf", "fetched": True},
     ]
     queen.answer("GET", "/v2/models/show", MODEL)
     queen.stream("POST", "/v2/models/download", *(event({"download": step}, "progress") for step in steps), DONE)

@@ -31,6 +31,7 @@ class Download:
         self.waits = waits
         self.progress = DownloadProgress(stage="queued")
         self.retries = 0
+        self.fetched = False
         self.remark: str | None = None
         self._task: asyncio.Task[CatalogEntry] | None = None
         self._clock = clock
@@ -141,6 +142,7 @@ class Download:
 
     def count(self, have: int, total: int | None) -> None:
         """Set the progress to *have* of *total* bytes; the speed is smoothed over the last few steps."""
+        self.fetched = True
         now = self._clock()
         speed = self.progress.speed_mbps if self.progress.stage == "downloading" else 0.0
         if self._counted is not None and have > self._counted[1] and now > self._counted[0]:

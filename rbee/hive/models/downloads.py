@@ -170,6 +170,7 @@ class Downloads:
                 local_path=entry.local_path,
                 model_id=entry.id,
                 entry=entry,
+                fetched=download.fetched,
             )
         )
         return entry

@@ -62,7 +62,7 @@ class ProgressPrinter:
                 )
             elif stage == "verifying":
                 self._out.say("Verifying the file", "🔎")
-            elif stage == "complete" and self._stage:
+            elif stage == "complete" and now.get("fetched"):
                 self._out.say(f"Downloaded {size_text(total or done)}", "📦")
         self._stage = stage
 

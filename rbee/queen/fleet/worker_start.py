@@ -148,6 +148,8 @@ class WorkerStarter:
         narrator = DownloadNarrator(feed, node, shown_reference(model))
         if progress.stage != "complete":
             progress = await self._follow_download(narrator, node, model) or progress
+        elif progress.fetched:
+            narrator.tell(progress)
         entry = progress.entry
         if entry is None:
             raise RbeeError(

@@ -74,7 +74,7 @@ def test_progress_in_a_pipe_is_a_line_for_every_quarter(capsys: pytest.CaptureFi
         for done in range(1001):
             now = {"stage": "downloading", "bytes_downloaded": done * 1000, "bytes_total": 10**6, "speed_mbps": 80.0}
             assert printer.handle(Event("progress", {"download": now}))
-        printer.handle(Event("progress", {"download": {"stage": "complete", "bytes_total": 10**6}}))
+        printer.handle(Event("progress", {"download": {"stage": "complete", "bytes_total": 10**6, "fetched": True}}))
         for layer in range(33):
             now = {"stage": "loading_to_ram", "layers_loaded": layer, "layers_total": 32}
             printer.handle(Event("progress", {"loading": now}))
@@ -94,6 +94,15 @@ def test_progress_in_a_pipe_is_a_line_for_every_quarter(capsys: pytest.CaptureFi
         "Loading to RAM:  75%  24 of 32 layers",
         "Loading to RAM: 100%  32 of 32 layers",
     ]
+
+
+def test_nothing_is_called_downloaded_that_was_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """A model of which only the checksum was compared is not said to have been downloaded."""
+    with ProgressPrinter(Output(Flags())) as printer:
+        for stage in ("verifying", "complete"):
+            printer.handle(Event("progress", {"download": {"stage": stage, "bytes_total": 10**6, "fetched": False}}))
+
+    assert capsys.readouterr().err.splitlines() == ["Verifying the file"]
 
 
 def test_a_retry_is_said(capsys: pytest.CaptureFixture[str]) -> None:
