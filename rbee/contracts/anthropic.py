@@ -9,15 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text, TokenLimit, TopK
+from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, Effort, OpenModel, Text, ThinkingBudget, TokenLimit, TopK
 from rbee.contracts.tasks import StopText
 
 
 class Block(OpenModel):
-    """A content block of a message: text, a tool call, its result, or a type that is rejected."""
+    """A content block of a message: text, a thought, a tool call, its result, or what is refused or left out."""
 
     type: str
     text: Text | None = None
+    thinking: Text | None = None
     id: str | None = Field(default=None, max_length=256)
     name: str | None = Field(default=None, max_length=256)
     input: dict[str, Any] | None = None
@@ -33,12 +34,13 @@ class MessageTurn(OpenModel):
 
 
 class MessageTool(OpenModel):
-    """A tool that the model may call; a `type` names a server-side tool, of which there are none here."""
+    """A tool that the model may call; another `type` than custom is a tool of the server's, which has none."""
 
     type: str | None = None
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    name: str = Field(default="", max_length=256)
     description: str | None = None
     input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class MessageToolChoice(OpenModel):
@@ -49,6 +51,27 @@ class MessageToolChoice(OpenModel):
     disable_parallel_tool_use: bool | None = None
 
 
+class ThinkingConfig(OpenModel):
+    """Whether the model is to think before it answers, and for how many tokens at most."""
+
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: ThinkingBudget | None = None
+
+
+class OutputFormat(OpenModel):
+    """The format that the answer must have."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(OpenModel):
+    """Options for the answer."""
+
+    format: OutputFormat | None = None
+    effort: Effort | None = None
+
+
 class CountTokensRequest(OpenModel):
     """`POST /v1/messages/count_tokens`."""
 
@@ -57,6 +80,10 @@ class CountTokensRequest(OpenModel):
     system: Text | list[Block] | None = None
     tools: list[MessageTool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: MessageToolChoice | None = None
+    thinking: ThinkingConfig | None = None
+    output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    thread: Any = None
 
 
 class MessagesRequest(CountTokensRequest):

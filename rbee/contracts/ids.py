@@ -10,6 +10,8 @@ LOCALHOST_NODE: Final = "localhost"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SSE_DONE: Final = "[DONE]"
+IGNORED_HEADER: Final = "X-Rbee-Ignored"
+"""What a request has and its answer does not heed: tools that are no functions, keywords of a schema."""
 ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the name by which the client asked for the model
 USAGE_COMMENT: Final = "usage"  # in a stream from a worker to its queen: tokens of the prompt, cached, of the answer
 USAGE_HEADER: Final = "X-Rbee-Usage"  # the same counts, of a request that a worker was told to cancel

@@ -2,7 +2,7 @@
 
 Fields that are not listed here are accepted and ignored, as these clients expect of any server. Listed fields mean
 what they mean at OpenAI; `top_k`, `min_p`, `repeat_penalty`, `grammar` (GBNF) and `continue_final_message` are common
-additions of other servers.
+additions of other servers, as are `reasoning_content`, `chat_template_kwargs` and `thinking_budget_tokens`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ TokenLimit = Annotated[int, Field(ge=-1, le=10_000_000)]
 TopK = Annotated[int, Field(ge=-1, le=100_000)]
 """How many of the likeliest tokens to sample from: 0 or -1 for all of them."""
 
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""How much a model is to think before it answers."""
+ThinkingBudget = Annotated[int, Field(ge=0, le=10_000_000)]
+"""The most tokens of a thought."""
+TemplateKwargs = Annotated[dict[str, Any], Field(max_length=64)]
+"""Variables for the model's chat template."""
+
 
 class OpenModel(BaseModel):
     """A model that ignores unknown fields."""
@@ -37,11 +44,12 @@ class OpenModel(BaseModel):
 
 
 class ContentPart(OpenModel):
-    """A content part of a message: text, or a type that is rejected."""
+    """A content part of a message: text, a thought, or a type that is rejected."""
 
     type: str
     text: Text | None = None
     refusal: Text | None = None
+    thinking: Text | None = None
 
 
 class FunctionCall(OpenModel):
@@ -55,15 +63,17 @@ class ToolCall(OpenModel):
     """A tool call that the model made earlier in the conversation."""
 
     id: str = Field(default="", max_length=256)
-    type: Literal["function"] = "function"
-    function: FunctionCall
+    type: str = "function"
+    function: FunctionCall | None = None
 
 
 class ChatMessage(OpenModel):
-    """One message of a conversation."""
+    """One message of a conversation; `reasoning` is what some servers call `reasoning_content`."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | list[ContentPart] | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
     name: str | None = Field(default=None, max_length=256)
     tool_calls: list[ToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_call_id: str | None = Field(default=None, max_length=256)
@@ -79,10 +89,16 @@ class Function(OpenModel):
 
 
 class Tool(OpenModel):
-    """A tool; functions are the only type supported."""
+    """A tool; those that are no functions are left out."""
 
-    type: Literal["function"]
-    function: Function
+    type: str
+    function: Function | None = None
+
+    @model_validator(mode="after")
+    def _check_function(self) -> Tool:
+        if self.type == "function" and self.function is None:
+            raise ValueError("a tool of type function requires function")
+        return self
 
 
 class NamedTool(OpenModel):
@@ -98,7 +114,29 @@ class NamedFunction(OpenModel):
     name: str
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedTool
+class AllowedTool(OpenModel):
+    """A tool that the model may call: `function.name`, or `name` in responses."""
+
+    type: str
+    function: NamedFunction | None = None
+    name: str | None = None
+
+
+class ToolSelection(OpenModel):
+    """The tools that the model may call, or of which it has to call one."""
+
+    mode: Literal["auto", "required"] = "auto"
+    tools: list[AllowedTool] = Field(max_length=MAX_TOOLS)
+
+
+class AllowedTools(OpenModel):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: ToolSelection
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedTools
 
 
 class JsonSchema(OpenModel):
@@ -114,6 +152,7 @@ class ResponseFormat(OpenModel):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
     @model_validator(mode="after")
     def _check_schema(self) -> ResponseFormat:
@@ -174,6 +213,9 @@ class ChatRequest(BaseGenerationRequest):
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     continue_final_message: bool | None = None
+    reasoning_effort: Effort | None = None
+    thinking_budget_tokens: ThinkingBudget | None = None
+    chat_template_kwargs: TemplateKwargs | None = None
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> ChatRequest:
@@ -212,3 +254,4 @@ class EmbeddingRequest(OpenModel):
 
 
 NamedTool.model_rebuild()
+AllowedTool.model_rebuild()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, OpenModel, Text, TokenLimit, TopK
+from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, Effort, OpenModel, Text, TokenLimit, ToolSelection, TopK
 
 
 class InputPart(OpenModel):
@@ -20,7 +20,7 @@ class InputPart(OpenModel):
 
 
 class InputItem(OpenModel):
-    """A message, a tool call that the model made earlier, or its result."""
+    """A message, a thought, a tool call that the model made earlier, or its result; other types are left out."""
 
     type: str = "message"
     role: Literal["user", "assistant", "system", "developer"] | None = None
@@ -29,13 +29,14 @@ class InputItem(OpenModel):
     name: str | None = Field(default=None, max_length=256)
     arguments: Text | None = None
     output: Text | list[InputPart] | None = None
+    summary: list[InputPart] | None = None
 
 
 class ResponseTool(OpenModel):
-    """A tool that the model may call; functions are the only type supported."""
+    """A tool that the model may call; those that are no functions are left out."""
 
     type: str
-    name: str | None = Field(default=None, pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    name: str | None = Field(default=None, max_length=256)
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -46,6 +47,18 @@ class NamedResponseTool(OpenModel):
 
     type: Literal["function"]
     name: str
+
+
+class AllowedResponseTools(ToolSelection):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+
+
+class Reasoning(OpenModel):
+    """How much the model is to think before it answers."""
+
+    effort: Effort | None = None
 
 
 class TextFormat(OpenModel):
@@ -75,10 +88,14 @@ class ResponsesRequest(OpenModel):
     top_k: TopK | None = None
     text: TextConfig | None = None
     tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
-    tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | AllowedResponseTools | None = None
     parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     background: bool | None = None
+    conversation: Any = None
+    thread: Any = None
+    top_logprobs: int | None = None
+    reasoning: Reasoning | None = None
     metadata: dict[str, str] | None = None
 
     @field_validator("input")

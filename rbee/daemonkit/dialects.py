@@ -67,8 +67,8 @@ COMPAT_ROUTES: Final = (
 )
 
 
-def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -> bytes:
-    """Encode the event that ends a stream which failed after its start."""
+def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None, *, number: int = 0) -> bytes:
+    """Encode the event that ends a stream which failed after its start; *number* counts the events of a response."""
     body = error.body(request_id)
     if dialect is Dialect.OPENAI:
         return encode(body)
@@ -76,5 +76,5 @@ def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None) -
         return encode(error_body(error, request_id, ANTHROPIC_ROUTES), "error")
     if dialect is Dialect.RESPONSES:
         event: dict[str, Any] = {"type": "error", "code": error.code.value, "message": error.message}
-        return encode({**event, "param": error.param, "sequence_number": 0, **body}, "error")
+        return encode({**event, "param": error.param, "sequence_number": number, **body}, "error")
     return encode(body, "error")

@@ -57,6 +57,7 @@ common_chat_templates_inputs inputs_of(const json & request) {
     inputs.parallel_tool_calls = request.value("parallel_tool_calls", false);
     inputs.json_schema         = request.value("json_schema", std::string());
     inputs.enable_thinking     = request.value("enable_thinking", true);
+    inputs.force_pure_content  = request.value("content_only", false);
     inputs.reasoning_format    = COMMON_REASONING_FORMAT_DEEPSEEK;
     inputs.add_generation_prompt = true;
     if (request.value("continue_final_message", false)) {
@@ -127,8 +128,6 @@ RBEE_API void * rbee_chat_parser_open(const char * description, char ** error) {
         parser->params.format            = static_cast<common_chat_format>(given.at("format").get<int>());
         parser->params.reasoning_format  = COMMON_REASONING_FORMAT_DEEPSEEK;
         parser->params.generation_prompt = given.value("generation_prompt", std::string());
-        parser->params.parse_tool_calls  = given.value("parse_tool_calls", true);
-        parser->params.is_continuation   = given.value("is_continuation", false);
         const std::string arena = given.value("parser", std::string());
         if (!arena.empty()) {
             parser->params.parser.load(arena);

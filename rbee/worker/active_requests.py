@@ -11,6 +11,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SlotInfo
 from rbee.errors import RbeeError
 from rbee.observe import metrics
+from rbee.worker.chat.prompts import PromptTokenizer
 from rbee.worker.embedding_job import EmbeddingJob
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation import Finished, Generation
@@ -18,7 +19,7 @@ from rbee.worker.generation_request import GenerationRequest, build_generation
 from rbee.worker.grammars import GrammarCompiler
 from rbee.worker.scheduling.batcher import Batcher, Delivery, EmbeddingInput
 from rbee.worker.settings import WorkerSettings
-from rbee.worker.text.prompts import PromptTokenizer
+from rbee.worker.text.constraint import Constraint
 from rbee.worker.validation import check, require_pooling, require_slots, require_text_model
 from rbee.worker.waiting_prompts import WaitingPrompts
 
@@ -215,6 +216,10 @@ class ActiveRequests:
         for generation in self._waiting.remove(lambda _: True):
             _end_waiting(generation, error)
         self.deliver([(generation, error) for generation in unfinished])
+
+    def unheld(self, constraint: Constraint) -> tuple[str, ...]:
+        """Return what of a constraint that was started is left to the model (`GrammarCompiler.unheld`)."""
+        return self._grammars.unheld(constraint)
 
     async def close(self) -> None:
         """End the process that checks grammars."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.worker.chat.prompts import PromptTokenizer
 from rbee.worker.engine.protocol import Engine, EngineFailedError
 from rbee.worker.engine.thread import LoadResult
 from rbee.worker.generation import Generation
 from rbee.worker.scheduling.batcher import Batcher, Delivery
 from rbee.worker.settings import WorkerSettings
-from rbee.worker.text.prompts import PromptTokenizer
 
 log = logging.getLogger(__name__)
 

@@ -9,18 +9,23 @@ from dataclasses import dataclass
 
 from rbee.contracts.tasks import FinishReason
 from rbee.errors import RbeeError
+from rbee.worker.scheduling.thought import Thought
 from rbee.worker.text.detokenizer import IncrementalDetokenizer
 from rbee.worker.text.sampling import SamplerChain
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The regular end of a generation, with its token counts and the stop string that ended it, if any."""
+    """The regular end of a generation, with its token counts and the stop string that ended it, if any.
+
+    `thought_tokens` are those of the total that were a thought.
+    """
 
     finish_reason: FinishReason
     total_tokens: int
     cached_tokens: int
     stop: str | None = None
+    thought_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Generation:
     Args:
         logprobs: as in `GenerationRequest`.
         markers: special tokens that are shown, with their text.
+        thought: follows the thought of the answer, where the model has them.
         after: a generation with the same prompt, submitted just before.
         begun_at: time of the request; like `first_at` (of its first text) and `cancelled_at`, for the metrics only.
     """
@@ -70,6 +76,7 @@ class Generation:
         stops: Sequence[str],
         logprobs: int | None = None,
         markers: Mapping[int, bytes] | None = None,
+        thought: Thought | None = None,
         begun_at: float = 0.0,
         after: Generation | None = None,
     ) -> None:
@@ -84,6 +91,7 @@ class Generation:
         self.cancelled_at: float | None = None
         self.logprobs = logprobs
         self.markers = markers
+        self.thought = thought
         self.pending_logprobs: list[TokenLogprob] = []
         self.cancelled = False
         self.deadline_timer: asyncio.TimerHandle | None = None

@@ -5,25 +5,23 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import InferenceRequest, Sampling
 from rbee.errors import RbeeError
+from rbee.worker.chat.conversation import Conversation, TemplateMessage
 from rbee.worker.engine.protocol import Engine, Grammar
 from rbee.worker.generation import Generation
+from rbee.worker.scheduling.thought import Thought, ThoughtMarks
 from rbee.worker.text.constraint import Constraint
 from rbee.worker.text.sampling import MAX_SEED, build_chain
-
-TemplateMessage = Mapping[str, Any]
-"""One message of a conversation as chat templates take it: `role`, `content`, and what else a template reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One generation.
 
-    Exactly one of `messages` (for the chat template), `text` (taken as it is) and `tokens` is set. Names of control
+    Exactly one of `conversation` (for the chat template), `text` (taken as it is) and `tokens` is set. Names of control
     tokens in `text` count as such, because who writes a raw prompt writes its marks too, unless it is `plain`.
 
     Args:
@@ -32,46 +30,35 @@ class GenerationRequest:
         logprobs: return the log probability of each token, with those of so many of the likeliest; None for none.
         bias: what is added to the logit of a token, by the token's id.
         constraint: what the text must match.
-        markers: names of special tokens that are shown, because they begin a tool call.
-        new_turn: begin a turn of the assistant even where the last message is its own, which is else continued.
+        markers: names of special tokens that are shown, because they tell the parts of an answer apart.
+        thought: how a thought of the answer is known, and how long it may be.
         param: the request's field that the prompt came from, for error messages.
     """
 
     sampling: Sampling
-    messages: tuple[TemplateMessage, ...] | None = None
+    conversation: Conversation | None = None
     text: str | None = None
     tokens: tuple[int, ...] | None = None
     plain: bool = False
     query: str | None = None
-    tools: tuple[Mapping[str, Any], ...] = ()
     limit: int | None = None
     seed: int | None = None
     logprobs: int | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
     constraint: Constraint | None = None
     markers: tuple[str, ...] = ()
-    new_turn: bool = False
+    thought: ThoughtMarks | None = None
     param: str = "messages"
 
     @property
     def source(self) -> object:
         """Return what the prompt is made of: requests that share it are tokenized once."""
-        return self.messages if self.messages is not None else self.tokens if self.tokens is not None else self.text
-
-    @property
-    def continues(self) -> bool:
-        """Return whether the answer goes on with the last message, which the assistant has begun."""
-        messages = self.messages or ()
-        if self.new_turn or len(messages) < 2:  # templates do not render a conversation of no messages
-            return False
-        last = messages[-1]
-        return last["role"] == "assistant" and bool(last.get("content")) and not last.get("tool_calls")
+        return self.conversation or (self.tokens if self.tokens is not None else self.text)
 
     @property
     def size(self) -> int:
-        """Return the number of characters in the prompt."""
-        messages = self.messages or ()
-        return len(self.text or "") + len(self.query or "") + sum(len(one.get("content") or "") for one in messages)
+        """Return the number of characters in a prompt that is no conversation."""
+        return len(self.text or "") + len(self.query or "")
 
 
 def from_inference_request(request: InferenceRequest) -> GenerationRequest:
@@ -86,7 +73,7 @@ def from_inference_request(request: InferenceRequest) -> GenerationRequest:
     if request.system:
         messages.insert(0, {"role": "system", "content": request.system})
     param = "messages" if request.prompt is None else "prompt"
-    return GenerationRequest(request, messages=tuple(messages), limit=limit, seed=seed, param=param)
+    return GenerationRequest(request, conversation=Conversation(tuple(messages)), limit=limit, seed=seed, param=param)
 
 
 def _raw_text(request: InferenceRequest) -> str:
@@ -129,6 +116,15 @@ def build_generation(
         stops=request.sampling.stop,
         logprobs=request.logprobs,
         markers={token: text for token, text in markers.items() if token is not None},
+        thought=None if request.thought is None else Thought(request.thought, _closing(request.thought, engine)),
         begun_at=begun_at,
         after=after,
     )
+
+
+def _closing(marks: ThoughtMarks, engine: Engine) -> list[int]:
+    """Return the tokens that end a thought."""
+    if marks.budget is None:
+        return []
+    special = engine.special_token(marks.ends[0]) is not None
+    return engine.tokenize_parts([(marks.ends[0], special)], guard="")

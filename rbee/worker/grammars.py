@@ -22,6 +22,7 @@ class GrammarCompiler:
     def __init__(self) -> None:
         self._checker = ConfinedProcess("rbee.worker.engine.guidance")
         self._kept: OrderedDict[Constraint, Grammar | None] = OrderedDict()  # None for what is answered without
+        self._unheld: dict[Constraint, tuple[str, ...]] = {}
         self._kept_chars = 0
 
     async def compile(self, constraint: Constraint, engine: Engine) -> Grammar | None:
@@ -42,15 +43,22 @@ class GrammarCompiler:
         self._keep(constraint, grammar)
         return grammar
 
+    def unheld(self, constraint: Constraint) -> tuple[str, ...]:
+        """Return what of a compiled constraint is left to the model: the field of each schema, with the reason."""
+        return self._unheld.get(constraint, ())
+
     async def close(self) -> None:
         """End the process that checks."""
         await self._checker.close()
 
     async def _compiled(self, constraint: Constraint, engine: Engine) -> Grammar:
         try:
-            lark = await self._checker.call(constraint.message())
+            checked = await self._checker.call(constraint.message())
+            params = {rule.name: rule.param for rule in constraint.rules}
+            left = tuple(f"{params[rule]}: {reason}" for rule, reason in checked["left"].items())
             await asyncio.to_thread(engine.load_vocabulary)
-            return await asyncio.wait_for(asyncio.to_thread(engine.compile_grammar, lark), TIME_LIMIT_S)
+            compiling = asyncio.to_thread(engine.compile_grammar, checked["grammar"])
+            grammar = await asyncio.wait_for(compiling, TIME_LIMIT_S)
         except RbeeError as error:
             param = next(
                 (rule.param for rule in constraint.rules if rule.name == error.details.get("rule")), constraint.param
@@ -62,6 +70,9 @@ class GrammarCompiler:
             raise _invalid(constraint, constraint.param, str(error)) from error
         except TimeoutError:
             raise _invalid(constraint, constraint.param, f"it took more than {TIME_LIMIT_S:g} s") from None
+        if left:
+            self._unheld[constraint] = left
+        return grammar
 
     def _keep(self, constraint: Constraint, grammar: Grammar | None) -> None:
         if constraint in self._kept:
@@ -70,6 +81,7 @@ class GrammarCompiler:
         self._kept_chars += constraint.size
         while len(self._kept) > MAX_KEPT or self._kept_chars > MAX_KEPT_CHARS:
             oldest, _ = self._kept.popitem(last=False)
+            self._unheld.pop(oldest, None)
             self._kept_chars -= oldest.size
 
 

@@ -17,6 +17,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.workers import SlotsStatus, WorkerState
 from rbee.errors import RbeeError
 from rbee.worker.active_requests import ActiveRequests
+from rbee.worker.chat.prompts import PromptTokenizer
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.engine.thread import EngineThread
 from rbee.worker.engine_loop import EngineLoop
@@ -24,7 +25,6 @@ from rbee.worker.generation import Generation
 from rbee.worker.loading import Loading
 from rbee.worker.scheduling.batcher import Batcher
 from rbee.worker.settings import WorkerSettings
-from rbee.worker.text.prompts import PromptTokenizer
 
 log = logging.getLogger(__name__)
 CANCEL_WAIT_S: Final = 5.0
@@ -195,6 +195,6 @@ class WorkerService:
 
 
 async def _prepare(tokenizer: PromptTokenizer) -> None:
-    """Compile the chat template before the first request; an error is reported to each request that needs it."""
+    """Open the chat template before the first request; an error is reported to each request that needs it."""
     with contextlib.suppress(RbeeError):
-        await tokenizer.template()
+        await tokenizer.description()

@@ -10,7 +10,7 @@ from typing import Final
 class Output:
     """An output of the model of a template; `thought` and `content` are what is in it beside the call.
 
-    `malformed` is what no parser can take for a call.
+    `malformed` is what no parser can take for a call; `rest` is what it says after its thought, else all of it.
     """
 
     template: str
@@ -18,6 +18,7 @@ class Output:
     malformed: str
     thought: str = ""
     content: str = ""
+    rest: str = ""
 
 
 def _with_wide_bars(text: str) -> str:
@@ -33,6 +34,7 @@ OUTPUTS: Final = (
         '<think>\nx\n</think>\n\n<tool_call>\n{"name": "count_bees", "arguments": {"hive": north}}\n</tool_call> bye',
         thought="Let me count.",
         content="I will look.",
+        rest='<tool_call>\n{"name": "count_bees", "arguments": {"hive": north}}\n</tool_call> bye',
     ),
     Output(
         "deepseek-ai-DeepSeek-V3.1",
@@ -43,6 +45,7 @@ OUTPUTS: Final = (
         _with_wide_bars("x</think><|tool▁calls▁begin|>nonsense<|tool▁calls▁end|> bye"),
         thought="Let me count.",
         content="I will look.",
+        rest=_with_wide_bars("<|tool▁calls▁begin|>nonsense<|tool▁calls▁end|> bye"),
     ),
     Output(
         "openai-gpt-oss-120b",

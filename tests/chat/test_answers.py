@@ -22,8 +22,12 @@ def reader(template: str) -> AnswerReader:
     package = library.folder()
     assert package is not None
     source = (package / "chat_templates" / f"{template}.jinja").read_text(encoding="utf-8")
-    applied = Chat(source, begin="<s>", end="</s>").apply({"messages": HELLO, "tools": [TOOL]})
-    return AnswerReader(NativeParser({name: applied[name] for name in ("format", "generation_prompt", "parser")}))
+    chat = Chat(source, begin="<s>", end="</s>")
+    form = chat.form({"tools": [TOOL], "tool_choice": "auto"})
+    ends = chat.render({"messages": HELLO, "tools": [TOOL]})["thinking_ends"]
+    return AnswerReader(
+        NativeParser({name: form[name] for name in ("format", "generation_prompt", "parser")}), ends=tuple(ends)
+    )
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda one: one.template)
@@ -56,10 +60,11 @@ def test_an_answer_grows_and_takes_nothing_back(output: Output) -> None:
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda one: one.template)
 def test_a_malformed_call_is_text(output: Output) -> None:
-    """What is no call after all is the content of the answer, whole, and no error."""
+    """What is no call after all is the content of the answer, whole but for the thought before it, and no error."""
     message = reader(output.template).read(output.malformed, final=True)
 
-    assert message == AnswerMessage(output.malformed, "", ())
+    assert message == AnswerMessage(output.rest or output.malformed, message.reasoning, ())
+    assert message.reasoning.strip() == ("x" if output.rest else "")
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda one: one.template)

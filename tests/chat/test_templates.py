@@ -33,7 +33,7 @@ def test_there_are_templates() -> None:
 def test_a_template_takes_a_conversation(path: Path, conversation: Conversation) -> None:
     """All texts are in the prompt, those of user, assistant and tools in their order (some move what a system says)."""
     try:
-        applied = Chat(path.read_text(encoding="utf-8"), begin="<s>", end="</s>").apply(
+        applied = Chat(path.read_text(encoding="utf-8"), begin="<s>", end="</s>").render(
             {"messages": conversation.messages, "tools": conversation.offered}
         )
     except RbeeError as error:

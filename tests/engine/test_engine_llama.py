@@ -13,12 +13,12 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
+from rbee.worker.chat.rendering import Chat
 from rbee.worker.engine import llama_load
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.protocol import EngineFailedError, EngineOptions
 from rbee.worker.scheduling.slots import SlotTable
 from rbee.worker.text.sampling import PENALTY_WINDOW, SamplerChain, Stage, build_chain
-from rbee.worker.text.template import ChatTemplate
 from tests.support.models import smollm2_path, smollm2_q8_path
 
 pytestmark = pytest.mark.engine
@@ -102,8 +102,8 @@ class Bench:
 def chat(engine: LlamaEngine, question: str) -> str:
     facts = engine.facts
     assert facts.chat_template is not None
-    template = ChatTemplate(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
-    return template.render([{"role": "user", "content": question}])
+    template = Chat(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
+    return str(template.render({"messages": [{"role": "user", "content": question}]})["prompt"])
 
 
 @pytest.mark.B20

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from rbee.errors import RbeeError
-from rbee.worker.compat.tool_call_grammar import call_grammar, free_grammar
-from rbee.worker.compat.tools import FORMS
+from rbee.worker.chat import library
+from rbee.worker.chat.demands import answer_demanded, calls_demanded, calls_held
+from rbee.worker.chat.forms import AnswerForm
+from rbee.worker.chat.grammar import Marks
+from rbee.worker.chat.rendering import Chat
 from rbee.worker.engine.guidance import Vocabulary, handle
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_text import tokenize
@@ -35,7 +38,14 @@ MERGED = {
     "allOf": [{"$ref": "#/$defs/a"}, {"properties": {"b": {"const": 1}}, "required": ["b"]}],
     "$defs": {"a": {"properties": {"a": {"type": ["number", "null"]}}, "required": ["a"]}},
 }
-TOOL = {"function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
+}
+HERMES = "NousResearch-Hermes-3-Llama-3.1-8B-tool_use"
+LISTED = "mistralai-Mistral-Nemo-Instruct-2407"
+THINKING = "Qwen-Qwen3-0.6B"
+NO_MARKS = Marks((), {})
 
 
 class Judge:
@@ -47,17 +57,13 @@ class Judge:
         self._vocabulary = Vocabulary(self._lib, self._vocab, self._lib.llama_vocab_n_tokens(self._vocab))
 
     def lets_through(self, constraint: Constraint, text: str) -> bool:
-        state = self._vocabulary.compile(handle(json.loads(json.dumps(constraint.message())))).begin()
+        state = self._vocabulary.compile(handle(json.loads(json.dumps(constraint.message())))["grammar"]).begin()
         tokens = tokenize(self._lib, self._vocab, text, ends=False, special=False)
         return all(state.accept(token) for token in [*tokens, self._lib.llama_vocab_eos(self._vocab)])
 
 
 def from_schema(schema: dict[str, Any], *, strict: bool = False) -> Constraint:
     return json_answer(schema, strict=strict)
-
-
-def no_token(_text: str) -> None:
-    """The vocabulary of the model has no token for the marks of calls."""
 
 
 @pytest.fixture(scope="module", name="judge")
@@ -121,79 +127,98 @@ def test_any_object_is_an_object(judge: Judge) -> None:
     assert not judge.lets_through(json_answer(None, strict=False), "[1]")
 
 
-def test_a_forced_call_is_a_call(judge: Judge) -> None:
+def form_of(template: str, tools: list[dict[str, Any]], **options: Any) -> AnswerForm:
+    """Return the form of the answers to a request with tools, of a model whose template llama.cpp ships."""
+    package = library.folder()
+    assert package is not None
+    source = (package / "chat_templates" / f"{template}.jinja").read_text(encoding="utf-8")
+    chat = Chat(source, begin="<s>", end="</s>")
+    return AnswerForm.model_validate(chat.form({"tools": tools, "tool_choice": "auto", **options}))
+
+
+def free(template: str, tools: list[dict[str, Any]], *, parallel: bool = True, marks: Marks = NO_MARKS) -> Constraint:
+    """Return the constraint of an answer that may call tools."""
+    form = form_of(template, tools, parallel_tool_calls=parallel)
+    constraint = calls_held(form, tools, marks=marks, single=not parallel)
+    assert constraint is not None
+    return constraint
+
+
+@pytest.mark.parametrize("template", [HERMES, "Qwen-Qwen3-0.6B", "meta-llama-Llama-3.1-8B-Instruct"])
+def test_a_forced_call_is_a_call(judge: Judge, template: str) -> None:
     """Where a call is asked for, only calls of the named tools pass, several only where that is wished."""
-    hermes = FORMS[0]
-    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
+    call = LLAMA_CALL if template.startswith("meta-llama") else HERMES_CALL
+    demanded = {
+        parallel: calls_demanded(
+            form_of(template, [TOOL], tool_choice="required", parallel_tool_calls=parallel),
+            [TOOL],
+            begun="",
+            marks=NO_MARKS,
+            single=not parallel,
+        )
+        for parallel in (False, True)
+    }
 
-    one = call_grammar(hermes, [TOOL], parallel=False, special_token=no_token)
-    more = call_grammar(hermes, [TOOL], parallel=True, special_token=no_token)
-
-    assert judge.lets_through(one, call)
-    assert not judge.lets_through(one, f"{call}\n{call}")
-    assert judge.lets_through(more, f"{call}\n{call}")
-    assert not judge.lets_through(more, "I think that the weather is fine.")
-    assert not judge.lets_through(more, call.replace("weather", "time"))
+    assert judge.lets_through(demanded[False], call)
+    assert not judge.lets_through(demanded[False], f"{call}\n{call}")
+    assert judge.lets_through(demanded[True], f"{call}\n{call}") is not template.startswith("meta-llama")
+    assert not judge.lets_through(demanded[True], "I think that the weather is fine.")
+    assert not judge.lets_through(demanded[True], call.replace("weather", "time"))
 
 
 HERMES_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
-LISTED_CALL = '[TOOL_CALLS] [{"name": "weather", "arguments": {"city": "Paris"}}]'
+LISTED_CALL = '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Paris"}, "id": "abcdefghi"}]'
 LLAMA_CALL = '{"name": "weather", "parameters": {"city": "Paris"}}'
 
 
 @pytest.mark.parametrize(
-    ("form", "text"),
+    ("template", "text"),
     [
-        *((form, "Bees, <b>honey</b> and [wax], ünïcode\n\n{1: 2}") for form in FORMS),
-        *((form, "") for form in FORMS),
-        (0, HERMES_CALL),
-        (0, f"Let me look. {HERMES_CALL}\n{HERMES_CALL} Done <tool"),
-        (0, "<<tool_call <tool_cal <too<tool_cl>"),
-        (0, '<<tool_call>{"name": "weather", "arguments": {}}</tool_call>'),
-        (1, LISTED_CALL),
-        (1, f"[TOOL[TOOL_{LISTED_CALL}"),
-        (2, LLAMA_CALL),
-        (2, f" \n{LLAMA_CALL}"),
-        (2, '{"name": "Maja", "parameters": 3} is what you asked for'),
-        (2, f"Once more: {LLAMA_CALL} was it"),
+        *((name, "Bees, <b>honey</b> and [wax], ünïcode\n\n{1: 2}") for name in (HERMES, LISTED, THINKING)),
+        *((name, "") for name in (HERMES, LISTED, THINKING)),
+        (HERMES, HERMES_CALL),
+        (HERMES, f"Let me look. {HERMES_CALL}\n{HERMES_CALL}"),
+        (HERMES, "<<tool_call <tool_cal <too<tool_cl>"),
+        (HERMES, f"<{HERMES_CALL}"),
+        (LISTED, LISTED_CALL),
+        (LISTED, f"[TOOL[TOOL_{LISTED_CALL}"),
+        (THINKING, f"<think>\nHm.\n</think>\n\n{HERMES_CALL}"),
     ],
 )
-def test_text_is_free_where_no_call_has_begun(judge: Judge, form: Any, text: str) -> None:
-    """Any text passes, and calls that fit do, before and after other text."""
-    form = FORMS[form] if isinstance(form, int) else form
-    grammar = free_grammar(form, [TOOL], parallel=True, special_token=no_token)
-
-    assert grammar is not None
-    assert judge.lets_through(grammar, text)
+def test_text_is_free_where_no_call_has_begun(judge: Judge, template: str, text: str) -> None:
+    """Any text passes, and calls that fit do, after other text."""
+    assert judge.lets_through(free(template, [TOOL]), text)
 
 
 @pytest.mark.parametrize(
-    ("form", "text"),
+    ("template", "text"),
     [
-        (0, HERMES_CALL.replace("weather", "time")),
-        (0, HERMES_CALL.replace('"Paris"', "3")),
-        (0, HERMES_CALL.removesuffix("</tool_call>")),
-        (0, f"So {HERMES_CALL.replace('city', 'town')}"),
-        (0, "<tool_call>nonsense</tool_call>"),
-        (1, LISTED_CALL.replace("weather", "time")),
-        (1, f"{LISTED_CALL} and more"),
-        (2, LLAMA_CALL.replace('"Paris"', "3")),
-        (2, f"{LLAMA_CALL} and more"),
+        (HERMES, HERMES_CALL.replace("weather", "time")),
+        (HERMES, HERMES_CALL.replace('"Paris"', "3")),
+        (HERMES, HERMES_CALL.removesuffix("</tool_call>")),
+        (HERMES, f"So {HERMES_CALL.replace('city', 'town')}"),
+        (HERMES, "<tool_call>nonsense</tool_call>"),
+        (LISTED, LISTED_CALL.replace("weather", "time")),
+        (LISTED, f"{LISTED_CALL} and more"),
+        (THINKING, f"<think>\nHm.\n</think>\n\n{HERMES_CALL.replace('city', 'town')}"),
     ],
 )
-def test_a_call_that_has_begun_is_held_to_its_tool(judge: Judge, form: int, text: str) -> None:
+def test_a_call_that_has_begun_is_held_to_its_tool(judge: Judge, template: str, text: str) -> None:
     """Once a call has begun only a tool that there is passes, with arguments that fit, and the call must be ended."""
-    grammar = free_grammar(FORMS[form], [TOOL], parallel=True, special_token=no_token)
+    assert not judge.lets_through(free(template, [TOOL]), text)
 
-    assert grammar is not None
-    assert not judge.lets_through(grammar, text)
+
+def test_a_model_whose_calls_look_like_text_is_not_held() -> None:
+    """Where JSON may be an answer as well as a call, only a demand for calls holds the model to them."""
+    name = "meta-llama-Llama-3.1-8B-Instruct"
+
+    assert calls_held(form_of(name, [TOOL]), [TOOL], marks=NO_MARKS, single=False) is None
 
 
 def test_where_one_call_is_wished_the_answer_ends_with_it(judge: Judge) -> None:
     """Without parallel calls nothing follows the first, before which text is free."""
-    grammar = free_grammar(FORMS[0], [TOOL], parallel=False, special_token=no_token)
+    grammar = free(HERMES, [TOOL], parallel=False)
 
-    assert grammar is not None
     assert judge.lets_through(grammar, f"So: {HERMES_CALL}")
     assert not judge.lets_through(grammar, f"{HERMES_CALL}\n{HERMES_CALL}")
 
@@ -201,12 +226,48 @@ def test_where_one_call_is_wished_the_answer_ends_with_it(judge: Judge) -> None:
 def test_a_tool_without_a_grammar_takes_any_object(judge: Judge) -> None:
     """A schema that cannot be a grammar holds no other tool up, and its own calls are still whole."""
     broken = {"type": "object", "properties": {"at": {"type": "bee"}}}
-    time = {"function": {"name": "time", "parameters": broken}}
-    grammar = free_grammar(FORMS[0], [TOOL, time], parallel=False, special_token=no_token)
+    time = {"type": "function", "function": {"name": "time", "parameters": broken}}
+    grammar = free(HERMES, [TOOL, time], parallel=False)
 
-    assert grammar is not None
     assert judge.lets_through(grammar, HERMES_CALL.replace("weather", "time").replace("city", "anything"))
     assert not judge.lets_through(grammar, HERMES_CALL.replace("city", "anything"))
+
+
+@pytest.mark.parametrize(
+    ("template", "before"),
+    [
+        (HERMES, ""),
+        (THINKING, "<think>\nHm, what is { here?\n</think>\n\n"),
+        ("Qwen-QwQ-32B", "So it goes.\n</think>\n\n"),
+        ("moonshotai-Kimi-K2", ""),
+    ],
+)
+def test_a_demanded_answer_begins_after_the_thought(judge: Judge, template: str, before: str) -> None:
+    """The thought is free; what follows it is JSON of the schema, or a call where there are tools to call."""
+    schema = json_answer(BEE, strict=True)
+    plain = form_of(template, [], tool_choice="none")
+    calls = form_of(template, [TOOL], tool_choice="required")
+    bee = '{"name": "Maja", "kind": "honey"}'
+
+    alone = answer_demanded(plain, schema, begun="", marks=NO_MARKS)
+    either = answer_demanded(plain, schema, begun="", marks=NO_MARKS, calls=calls, tools=[TOOL])
+
+    for constraint in (alone, either):
+        assert judge.lets_through(constraint, before + bee)
+        assert not judge.lets_through(constraint, before + bee.replace("honey", "wasp"))
+        assert not judge.lets_through(constraint, f"{before}A bee is {bee}")
+    if template in (HERMES, THINKING):
+        assert judge.lets_through(either, before + HERMES_CALL)
+        assert not judge.lets_through(alone, before + HERMES_CALL)
+
+
+def test_a_grammar_of_a_client_begins_after_the_thought_too(judge: Judge) -> None:
+    """A model that thinks does so before it answers in the client's grammar."""
+    grammar = gbnf('root ::= "bee" ("s" | number)\nnumber ::= " " [0-9]{1,2}')
+    constraint = answer_demanded(form_of("Qwen-QwQ-32B", [], tool_choice="none"), grammar, begun="", marks=NO_MARKS)
+
+    assert judge.lets_through(constraint, "I think so.\n</think>\n\nbee 42")
+    assert not judge.lets_through(constraint, "I think so.\n</think>\n\nbee 421")
 
 
 LIST: dict[str, Any] = {
@@ -274,10 +335,9 @@ def test_a_grammar_of_a_client_is_held(judge: Judge) -> None:
 def test_a_mark_that_is_a_token_may_be_written_as_one(judge: Judge) -> None:
     """Where the vocabulary has the mark of calls as a token, the token begins a call as its letters do."""
     token = 5
-    grammar = free_grammar(FORMS[0], [TOOL], parallel=True, special_token={FORMS[0].opening: token}.get)
+    grammar = free(HERMES, [TOOL], marks=Marks(("<tool_call>", "</tool_call>"), {"<tool_call>": token}))
 
-    assert grammar is not None
-    state = judge._vocabulary.compile(handle(grammar.message())).begin()
+    state = judge._vocabulary.compile(handle(grammar.message())["grammar"]).begin()
     rest = tokenize(judge._lib, judge._vocab, HERMES_CALL.removeprefix("<tool_call>"), ends=False, special=False)
     assert all(state.accept(one) for one in [token, *rest])
     assert judge.lets_through(grammar, HERMES_CALL)

@@ -15,12 +15,13 @@ import pytest
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.tasks import Sampling
+from rbee.worker.chat.conversation import Conversation
+from rbee.worker.chat.prompts import PromptTokenizer
+from rbee.worker.chat.rendering import Chat
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_load import load
 from rbee.worker.engine.protocol import EngineOptions
 from rbee.worker.generation_request import GenerationRequest
-from rbee.worker.text.prompts import PromptTokenizer
-from rbee.worker.text.template import ChatTemplate
 from tests.support.models import smollm2_path
 from tests.support.waiting import slowness
 from tests.support.worker import Worker, worker
@@ -104,7 +105,9 @@ def tokens(engine: LlamaEngine, messages: list[dict[str, Any]], tools: tuple[dic
     async def work() -> list[int]:
         tokenizer = PromptTokenizer(engine)
         try:
-            return await tokenizer.tokenize(GenerationRequest(Sampling(), messages=tuple(messages), tools=tools))
+            return await tokenizer.tokenize(
+                GenerationRequest(Sampling(), conversation=Conversation(tuple(messages), tools=tools))
+            )
         finally:
             await tokenizer.close()
 
@@ -122,9 +125,9 @@ def test_usual_conversations_have_the_tokens_of_the_rendered_text(
     """Where no text names a control token, the prompt is the template's text, tokenized whole."""
     facts = engine.facts
     assert facts.chat_template is not None
-    template = ChatTemplate(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
+    template = Chat(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
 
-    assert tokens(engine, messages) == engine.tokenize(template.render(messages), special=True)
+    assert tokens(engine, messages) == engine.tokenize(template.render({"messages": messages})["prompt"], special=True)
 
 
 def test_a_forged_turn_is_plain_text(engine: LlamaEngine) -> None:

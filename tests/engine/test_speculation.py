@@ -10,6 +10,7 @@ import pytest
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.tasks import Sampling
+from rbee.worker.chat.rendering import Chat
 from rbee.worker.engine import llama_load
 from rbee.worker.engine.guidance import handle
 from rbee.worker.engine.llama_engine import LlamaEngine
@@ -19,7 +20,6 @@ from rbee.worker.scheduling.batcher import Batcher, Delivery
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.constraint import json_answer
 from rbee.worker.text.sampling import build_chain
-from rbee.worker.text.template import ChatTemplate
 from tests.support.models import smollm2_path
 
 pytestmark = pytest.mark.engine
@@ -127,8 +127,8 @@ def run(
 def chat(engine: LlamaEngine, question: str) -> str:
     facts = engine.facts
     assert facts.chat_template is not None
-    template = ChatTemplate(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
-    return template.render([{"role": "user", "content": question}])
+    template = Chat(facts.chat_template, begin=facts.begin_text, end=facts.end_text)
+    return str(template.render({"messages": [{"role": "user", "content": question}]})["prompt"])
 
 
 def assert_same(plain: Answer, drafted: Answer) -> None:

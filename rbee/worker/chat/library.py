@@ -20,6 +20,7 @@ from typing import Any, Final
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
+_OUT_OF_MEMORY: Final = ("std::bad_alloc", "bad allocation")
 _NAME: Final = "librbee_chat.dylib" if sys.platform == "darwin" else "librbee_chat.so"
 
 
@@ -144,6 +145,8 @@ def _answer(lib: Any, address: int | None) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(ctypes.string_at(address))
     finally:
         lib.rbee_chat_free(address)
+    if answer.get("error") in _OUT_OF_MEMORY:
+        raise MemoryError
     if "error" in answer:
         raise ChatLibraryError(answer["error"])
     return answer

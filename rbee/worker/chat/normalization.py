@@ -15,6 +15,16 @@ from typing import Any, Final
 Message = Mapping[str, Any]
 _ID_CHARS: Final = 9  # what Mistral's templates demand: letters and digits, nine of them
 _BETWEEN: Final = "\n\n"
+GENERIC_TEMPLATE: Final = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{{ message.content or '' }}"
+    "{% for call in message.tool_calls or [] %}{{ '<tool_call>\n' }}"
+    "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}{{ '\n</tool_call>\n' }}"
+    "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""ChatML with calls, whose form a model is told that has no template, or one without tools."""
+_JSON_TYPES: Final = ("object", "array", "string", "number", "integer", "boolean")
 _KNOWN_ROLES: Final = ("system", "user", "assistant", "tool")
 _ROLES: Final = {"developer": "system", "function": "tool", "model": "assistant"}
 
@@ -28,6 +38,7 @@ class TemplateTraits:
         several_system: two system turns at the start.
         any_call_id: ids of tool calls that are not its own.
         tools: tools that are offered; else they are described in the system turn.
+        calls: tools whose calls are in a form that can be read; else the form is `GENERIC_TEMPLATE`'s.
         tool_turns: calls of the assistant and their results; else they become texts.
         thoughts: thoughts of the assistant beside its answer; else they are left out.
     """
@@ -36,6 +47,7 @@ class TemplateTraits:
     several_system: bool = True
     any_call_id: bool = True
     tools: bool = True
+    calls: bool = True
     tool_turns: bool = True
     thoughts: bool = True
 
@@ -45,8 +57,8 @@ def normalized(
 ) -> list[dict[str, Any]]:
     """Return the messages as a template with *traits* takes them; all texts are kept, in their order."""
     known = [{**message, "role": _role(message)} for message in messages]
-    if tools and not traits.tools:
-        known.insert(_head_length(known), {"role": "system", "content": _description(tools)})
+    if tools and not (traits.tools and traits.calls):
+        known.insert(_head_length(known), {"role": "system", "content": _description(tools, form=not traits.calls)})
         known = _with_one_head(known)
     if not traits.tool_turns:
         known = [_without_tool_turn(message) for message in known]
@@ -57,6 +69,20 @@ def normalized(
     if not traits.later_system:
         known = _without_later_system(known)
     return known if traits.any_call_id else [_with_fitting_ids(message) for message in known]
+
+
+def with_plain_types(schema: Any) -> Any:
+    """Return tools, or a schema, in which each type is one that JSON has: the first of a list that is not null."""
+    if isinstance(schema, list):
+        return [with_plain_types(inner) for inner in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    plain = {name: with_plain_types(inner) for name, inner in schema.items()}
+    if "function" in schema or "type" not in schema:
+        return plain
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    known = [one for one in types if isinstance(one, str) and one in _JSON_TYPES]
+    return plain | {"type": known[0] if known else "string"}
 
 
 def _role(message: Message) -> str:
@@ -91,10 +117,20 @@ def _without_later_system(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return result
 
 
-def _description(tools: Sequence[Mapping[str, Any]]) -> str:
-    """Describe tools to a model whose template does not."""
+def _description(tools: Sequence[Mapping[str, Any]], *, form: bool) -> str:
+    """Describe tools, and the form of a call, to a model whose template does not."""
     lines = [json.dumps(tool.get("function", tool), ensure_ascii=False) for tool in tools]
-    return "\n".join(["These functions can be called, each with arguments that fit its JSON schema:", *lines])
+    lines.insert(0, "These functions can be called, each with arguments that fit its JSON schema:")
+    if form:
+        example = _call_text({"name": "NAME", "arguments": {"ARGUMENT": "VALUE"}})
+        lines.append(f"To call one, answer in this form and with nothing else:\n{example}")
+    return "\n".join(lines)
+
+
+def _call_text(function: Mapping[str, Any]) -> str:
+    """Return a call in the form of `GENERIC_TEMPLATE`."""
+    call = {"name": function["name"], "arguments": function["arguments"]}
+    return f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>"
 
 
 def _without_tool_turn(message: Message) -> dict[str, Any]:
@@ -104,7 +140,7 @@ def _without_tool_turn(message: Message) -> dict[str, Any]:
         return {"role": "user", "content": f"{name}: {_text(message)}" if name else _text(message)}
     if not message.get("tool_calls"):
         return dict(message)
-    calls = [json.dumps(call["function"], ensure_ascii=False) for call in message["tool_calls"]]
+    calls = [_call_text(call["function"]) for call in message["tool_calls"]]
     rest = {name: value for name, value in message.items() if name != "tool_calls"}
     return {**rest, "content": "\n".join(text for text in (_text(message), *calls) if text)}
 

@@ -5,16 +5,22 @@ A template is foreign code. What it takes is found out once, by trial conversati
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.worker.chat import library
 from rbee.worker.chat.library import ChatLibraryError, NativeTemplate
-from rbee.worker.chat.normalization import TemplateTraits, normalized
+from rbee.worker.chat.normalization import GENERIC_TEMPLATE, Message, TemplateTraits, normalized, with_plain_types
 
 MAX_TEMPLATE_CHARS: Final = 200_000
 MAX_RENDERED_CHARS: Final = 8_000_000  # four of the longest prompts
+_QUICK: Final[Mapping[str, Any]] = {"content_only": True}
+_WITHOUT_CALLS: Final[Mapping[str, Any]] = {"tool_choice": "none"}
+_WORD: Final = 1  # the type of a trigger that is a text (COMMON_GRAMMAR_TRIGGER_TYPE_WORD)
 _FIRST: Final = "Sentinel alpha."
 _SECOND: Final = "Sentinel beta."
 _ASK: Final = {"role": "user", "content": "Sentinel gamma."}
@@ -22,6 +28,7 @@ _ANSWERED: Final = "Sentinel delta."
 _ANSWER: Final = {"role": "assistant", "content": _ANSWERED}
 _CALL_ID: Final = "call_0123456789abcdef01234567"
 _FIT_ID: Final = "a1b2c3d4e"
+_NAME_TAG: Final = '"tool-name"'  # by which a parser that reads calls is known
 _TOOL: Final[dict[str, Any]] = {
     "type": "function",
     "function": {
@@ -33,14 +40,17 @@ _TOOL: Final[dict[str, Any]] = {
 
 
 def handle(request: dict[str, Any]) -> Any:
-    """Answer a request: what a template can do or, with messages, what it renders (`Chat.apply`).
+    """Answer a request about a template (`source`, `begin`, `end`).
+
+    With `messages` it is what they render to (`Chat.render`), with `form` how answers are to be read (`Chat.form`);
+    else it is what the template can do.
 
     Raises RbeeError as `Chat` does.
     """
     chat = _opened(request["source"], request["begin"], request["end"])
-    if "messages" not in request:
-        return chat.description
-    return chat.apply({name: value for name, value in request.items() if name not in ("source", "begin", "end")})
+    if "messages" in request:
+        return chat.render({name: value for name, value in request.items() if name not in ("source", "begin", "end")})
+    return chat.form(request["form"]) if "form" in request else chat.description
 
 
 class Chat:
@@ -59,13 +69,18 @@ class Chat:
             self._template = NativeTemplate(source, begin=begin, end=end)
         except ChatLibraryError as error:
             raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template does not parse: {error}.") from error
+        # To write the parser of many tools takes ten times as long as to render them: `render` does without.
+        self._shortcut: Mapping[str, Any] = {}
+        self._shortcut = next(filter(self._renders_alike, (_QUICK, _WITHOUT_CALLS)), {})
         called = self._keeps([_ASK, _call(_CALL_ID), _result(_CALL_ID), _ANSWER, _ASK], _FIRST, tools=[_TOOL])
         fitted = called or self._keeps([_ASK, _call(_FIT_ID), _result(_FIT_ID), _ANSWER, _ASK], _FIRST, tools=[_TOOL])
+        demanded = self._rendered([_ASK], tools=[_TOOL], tool_choice="required", content_only=False)
         self.traits = TemplateTraits(
             later_system=self._keeps([_system(_FIRST), _ASK, _ANSWER, _system(_SECOND), _ASK], _ANSWERED, _SECOND),
             several_system=self._keeps([_system(_FIRST), _system(_SECOND), _ASK], _FIRST, _SECOND),
             any_call_id=called or not fitted,
             tools=self._keeps([_ASK], _TOOL["function"]["name"], tools=[_TOOL]),
+            calls=demanded is not None and _NAME_TAG in demanded["parser"],
             tool_turns=fitted,
             thoughts=self._keeps([_ASK, {**_ANSWER, "reasoning_content": _FIRST}, _ASK], _ANSWERED),
         )
@@ -73,29 +88,64 @@ class Chat:
     @property
     def description(self) -> dict[str, Any]:
         """Return the template's capabilities, as llama.cpp names them, and whether it knows thoughts."""
-        plain = self._rendered([_ASK])
+        plain = self._rendered([_ASK], tool_choice="auto", content_only=False)
         thinking = plain is not None and bool(plain["supports_thinking"])
         return {"capabilities": self._template.capabilities, "thinking": thinking}
 
-    def apply(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Return what `NativeTemplate.apply` does. Raises RbeeError INVALID_REQUEST where the template refuses it."""
-        messages = normalized(request["messages"], request.get("tools") or (), self.traits)
-        try:
-            applied = self._template.apply({**request, "messages": messages})
-        except ChatLibraryError as error:
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"The model's chat template rejects these messages: {error}.",
-                hint="Change the roles or their order, or send a raw prompt ('raw': true, --raw).",
-                param="messages",
-            ) from error
+    def render(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the prompt of a request, and what goes with it.
+
+        Args:
+            request: as `NativeTemplate.apply` takes it, but that the arguments of calls may be objects.
+
+        Returns: `prompt` and `generation_prompt`, its end, which begins the answer.
+
+        Raises RbeeError INVALID_REQUEST where the template refuses the messages.
+        """
+        tools = request.get("tools") or []
+        messages = _with_text_arguments(normalized(request["messages"], tools, self.traits))
+        request = {**request, "messages": messages, "tools": tools if self.traits.calls else []}
+        continues = request.get("continue_final_message")  # which the shortcuts do not know
+        applied = _applied(self._template, request if continues else {**request, **self._shortcut})
         if len(applied["prompt"]) > MAX_RENDERED_CHARS:
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"The model's chat template gives more than {MAX_RENDERED_CHARS} characters.",
-                param="messages",
-            )
-        return applied
+            raise _refused(f"it gives more than {MAX_RENDERED_CHARS} characters")
+        return {"prompt": applied["prompt"], "generation_prompt": applied["generation_prompt"]}
+
+    def form(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return how answers to a request are to be read, whatever its messages are.
+
+        Args:
+            request: the options and tools as `render` takes them, and `tool_choice`.
+
+        Returns: `format`, `parser` and `generation_prompt` for `NativeParser`; `triggers`, with which calls begin in an
+        answer that may have some: none where the answer is not to be held to a form, null where they are no plain
+        texts; `preserved_tokens`, the special tokens that are shown; `stops`, texts that end an answer;
+        `thinking_start` and `thinking_ends`, by which a thought is known.
+
+        Raises RbeeError INVALID_REQUEST where the template refuses the tools.
+        """
+        own = self.traits.calls or not request["tools"]
+        template = self._template if own else NativeTemplate(GENERIC_TEMPLATE, begin="", end="")
+        applied = _applied(template, {**request, "messages": [_ASK]})
+        triggers = applied["grammar_triggers"] if applied["grammar_lazy"] else []
+        words = [one["value"] for one in triggers if one["type"] == _WORD]
+        return {
+            "format": applied["format"],
+            "parser": applied["parser"],
+            "generation_prompt": applied["generation_prompt"],
+            "triggers": words if len(words) == len(triggers) else None,
+            **{name: applied[name] for name in ("preserved_tokens", "stops", "thinking_start", "thinking_ends")},
+        }
+
+    def _renders_alike(self, shortcut: Mapping[str, Any]) -> bool:
+        """Return whether a conversation is rendered with a shortcut as it is without."""
+        thought = {**_ANSWER, "reasoning_content": _FIRST}
+        for messages in ([_system(_SECOND), _ASK], [_ASK, thought, _ASK], [_ASK, _call(_FIT_ID), _result(_FIT_ID)]):
+            long = self._rendered(messages, tools=[_TOOL])
+            short = self._rendered(messages, tools=[_TOOL], **shortcut)
+            if long is not None and (short is None or long["prompt"] != short["prompt"]):
+                return False
+        return True
 
     def _keeps(self, messages: list[dict[str, Any]], *texts: str, **more: Any) -> bool:
         """Return whether the template takes a conversation and writes these of its texts, in this order."""
@@ -107,9 +157,75 @@ class Chat:
 
     def _rendered(self, messages: list[dict[str, Any]], **more: Any) -> dict[str, Any] | None:
         try:
-            return self._template.apply({"messages": messages, **more})
-        except ChatLibraryError:
+            return _applied(self._template, {"messages": messages, **self._shortcut, **more})
+        except RbeeError:
             return None
+
+
+class PlainChat:
+    """What renders conversations where the library is not there: who says what, a line each."""
+
+    description: Final[dict[str, Any]] = {"capabilities": {}, "thinking": False}
+
+    def render(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the prompt as `Chat.render` does."""
+        messages = [{**one, "content": one.get("content") or ""} for one in normalized(request["messages"], (), _PLAIN)]
+        begun = f" {messages.pop()['content']}" if request.get("continue_final_message") else ""
+        lines = [f"{message['role']}: {message['content']}\n" for message in messages]
+        prompt = "".join([*lines, "assistant:", begun])
+        return {"prompt": prompt, "generation_prompt": begun}
+
+    def form(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return a form without a parser: all that is answered is content."""
+        del request
+        marks: dict[str, Any] = {"preserved_tokens": [], "stops": [], "thinking_start": "", "thinking_ends": []}
+        return {"format": 0, "parser": "", "generation_prompt": "", "triggers": [], **marks}
+
+
+_PLAIN: Final = TemplateTraits(tools=False, tool_turns=False, thoughts=False)
+
+
+def _with_text_arguments(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return messages as the library takes them: the arguments of calls are text."""
+    return [
+        {**message, "tool_calls": [_as_text(call) for call in message["tool_calls"]]}
+        if message.get("tool_calls")
+        else dict(message)
+        for message in messages
+    ]
+
+
+def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call["function"]
+    if isinstance(function["arguments"], str):
+        return dict(call)
+    arguments = json.dumps(function["arguments"], ensure_ascii=False)
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _applied(template: NativeTemplate, request: dict[str, Any]) -> dict[str, Any]:
+    """Apply a request, in simpler ways where the template or the library cannot do all of it.
+
+    Some templates fail at types of a tool's schema that they do not know; of some no parser can be made, so that all of
+    an answer is content.
+    """
+    tools = request.get("tools") or []
+    refused: ChatLibraryError | None = None
+    for simpler in (request, {**request, "tools": with_plain_types(tools)}, {**request, **_QUICK}):
+        try:
+            return template.apply(simpler)
+        except ChatLibraryError as error:
+            refused = refused or error
+    raise _refused(str(refused))
+
+
+def _refused(reason: str) -> RbeeError:
+    return RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        f"The model's chat template rejects these messages: {reason}.",
+        hint="Change the roles or their order, or send a raw prompt ('raw': true, --raw).",
+        param="messages",
+    )
 
 
 def _call(call_id: str) -> dict[str, Any]:
@@ -126,5 +242,5 @@ def _system(text: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def _opened(source: str, begin: str, end: str) -> Chat:
-    return Chat(source, begin=begin, end=end)
+def _opened(source: str, begin: str, end: str) -> Chat | PlainChat:
+    return Chat(source, begin=begin, end=end) if library.is_there() else PlainChat()

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.worker.compat.tool_call_parser import Arguments, CallStart, ParsedPiece, ToolCallParser
-from rbee.worker.compat.tools import Call, ToolCallFormat
+from rbee.worker.chat.answers import AnswerReader
+from rbee.worker.chat.library import AnswerMessage
+from rbee.worker.compat.message_pieces import Arguments, Call, CallEnd, CallStart, MessagePieces, Piece, Thought
 from rbee.worker.generation import Finished, Generation, TextWithLogprobs, TokenLogprob
 from rbee.worker.progress_comments import PROGRESS_INTERVAL_S
 
 Reason = Literal["stop", "length", "tool_calls"]
+READ_INTERVAL_S: Final = 0.01
+_READ_SHARE: Final = 50  # reading takes at most one part in so many of the time, for it begins anew each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +28,14 @@ class Usage:
     prompt: int
     cached: int
     answer: int
+    thought: int = 0
 
 
 @dataclass(slots=True)
 class Outcome:
     """One complete answer. `stop` is the stop string that ended it, if any."""
 
+    thought: str = ""
     text: str = ""
     calls: list[Call] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
@@ -39,6 +45,9 @@ class Outcome:
 
 class EventWriter(Protocol):
     """Write the events of one request's answers; a choice is the number of an answer, from 0."""
+
+    def thought(self, choice: int, text: str) -> bytes:
+        """Write a part of the thought."""
 
     def text(self, choice: int, text: str, logprobs: Sequence[TokenLogprob]) -> bytes:
         """Write a part of the text."""
@@ -65,6 +74,9 @@ class ResponseWriter(EventWriter, Protocol):
     def end(self, usage: Usage) -> bytes:
         """Write the regular end of the stream."""
 
+    def fail(self, error: RbeeError, request_id: str | None) -> bytes:
+        """Write the end of a stream that fails after its start."""
+
     def complete(self, outcomes: Sequence[Outcome], usage: Usage) -> bytes:
         """Write the complete response as JSON."""
 
@@ -73,24 +85,30 @@ class Answer:
     """The generations of one request.
 
     Args:
-        call_format: how tool calls are written, where there may be some.
+        readers: of the answers, None for one that is content as it is.
+        stops: texts that end an answer because the model's template says so.
         each: how many successive generations have the same prompt.
         echo: the text that each answer begins with.
+        clock: monotonic seconds.
     """
 
     def __init__(
         self,
         generations: Sequence[Generation],
         *,
-        call_format: ToolCallFormat | None = None,
+        readers: Sequence[AnswerReader | None] = (),
+        stops: Sequence[str] = (),
         each: int,
         echo: Sequence[str] = (),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.generations = generations
-        self._parsers = [ToolCallParser(call_format) if call_format is not None else None for _ in generations]
+        self._readers = readers or [None] * len(generations)
+        self._stops = stops
         self._finished: dict[int, Finished] = {}
         self._each = each
         self._echo = echo
+        self._clock = clock
 
     @property
     def usage(self) -> Usage:
@@ -100,6 +118,7 @@ class Answer:
             prompt=sum(len(self.generations[number].prompt) for number in first),
             cached=sum(self._finished[number].cached_tokens for number in first),
             answer=sum(finished.total_tokens for finished in self._finished.values()),
+            thought=sum(finished.thought_tokens for finished in self._finished.values()),
         )
 
     @property
@@ -112,31 +131,35 @@ class Answer:
 
         Raises RbeeError where the answer failed.
         """
-        generation, parser = self.generations[choice], self._parsers[choice]
+        generation, reader = self.generations[choice], self._readers[choice]
+        reading = None if reader is None else _Reading(reader, self._clock)
         if self._echo:
             yield writer.text(choice, self._echo[choice], ())
         while True:
             written = []
-            events = await generation.next_events(PROGRESS_INTERVAL_S)
-            if not events:
+            events = await generation.next_events(PROGRESS_INTERVAL_S if reading is None else reading.wait_s())
+            if not events and (reading is None or not reading.waits):
                 yield b""
             for event in events:
-                if isinstance(event, str):
-                    written.append(self._write_text(choice, writer, parser, event, ()))
-                elif isinstance(event, TextWithLogprobs):
-                    written.append(self._write_text(choice, writer, parser, event.text, event.logprobs))
-                elif isinstance(event, RbeeError):
+                if isinstance(event, RbeeError):
                     raise event
-                else:
+                if isinstance(event, Finished):
                     outcome = self._outcome(choice, event)
-                    rest = parser.finish() if parser is not None else ()
-                    written += [_write_piece(writer, choice, item, ()) for item in rest]
-                    if parser is not None and parser.called and not parser.open and outcome.reason == "stop":
-                        outcome.reason = "tool_calls"
+                    if reading is not None:
+                        written.append(_write(writer, choice, reading.end(cut=outcome.reason == "length")))
+                        if reading.called and outcome.reason == "stop":
+                            outcome.reason = "tool_calls"
                     written.append(writer.finish(choice, outcome))
                     if any(written):
                         yield b"".join(written)
                     return
+                text, logprobs = (event.text, event.logprobs) if isinstance(event, TextWithLogprobs) else (event, ())
+                if reading is None:
+                    written.append(writer.text(choice, text, logprobs))
+                else:
+                    reading.add(text, logprobs)
+            if reading is not None:
+                written.append(_write(writer, choice, reading.pieces()))
             if any(written):
                 yield b"".join(written)
 
@@ -154,30 +177,89 @@ class Answer:
         self._finished[choice] = finished
         if finished.finish_reason == "cancelled":
             raise RbeeError(ErrorCode.CANCELED, "The request was canceled before it was complete.")
-        return Outcome(reason=finished.finish_reason, stop=finished.stop)
-
-    def _write_text(
-        self,
-        choice: int,
-        writer: EventWriter,
-        parser: ToolCallParser | None,
-        text: str,
-        logprobs: Sequence[TokenLogprob],
-    ) -> bytes:
-        if parser is None:
-            return writer.text(choice, text, logprobs)
-        items = parser.feed(text)
-        return b"".join(
-            _write_piece(writer, choice, item, logprobs if not number else ()) for number, item in enumerate(items)
-        )
+        return Outcome(reason=finished.finish_reason, stop=None if finished.stop in self._stops else finished.stop)
 
 
-def _write_piece(writer: EventWriter, choice: int, item: ParsedPiece, logprobs: Sequence[TokenLogprob]) -> bytes:
-    if isinstance(item, str):
-        return writer.text(choice, item, logprobs)
-    if isinstance(item, Arguments):
-        return writer.tool_call_arguments(choice, item.text)
-    return writer.tool_call_start(choice, item) if isinstance(item, CallStart) else writer.tool_call_end(choice)
+class _Reading:
+    """The reading of one answer: not more often than it pays."""
+
+    def __init__(self, reader: AnswerReader, clock: Callable[[], float]) -> None:
+        self._reader = reader
+        self._clock = clock
+        self._text: list[str] = []
+        self._unread = False
+        self._next = 0.0
+        self._message = MessagePieces()
+        self._logprobs: list[TokenLogprob] = []
+
+    @property
+    def called(self) -> bool:
+        """Return whether there has been a call that is whole."""
+        return self._message.called
+
+    @property
+    def waits(self) -> bool:
+        """Return whether there is text that was not read yet."""
+        return self._unread
+
+    def wait_s(self) -> float:
+        """Return the seconds after which `pieces` is to be asked, if there is no more text until then."""
+        return max(0.0, self._next - self._clock()) if self._unread else PROGRESS_INTERVAL_S
+
+    def add(self, text: str, logprobs: Sequence[TokenLogprob]) -> None:
+        """Add text; it is read by `pieces`."""
+        self._text.append(text)
+        self._logprobs += logprobs
+        self._unread = True
+
+    def pieces(self) -> list[Piece]:
+        """Return what is new in the answer."""
+        began = self._clock()
+        if not self._unread or began < self._next:
+            return []
+        found = self._message.advance(self._read(final=False))
+        now = self._clock()
+        self._next = now + max(READ_INTERVAL_S, (now - began) * _READ_SHARE)
+        return self._with_logprobs(found)
+
+    def end(self, *, cut: bool) -> list[Piece]:
+        """Return the rest of the answer; one that is *cut* off may end within a call."""
+        return self._with_logprobs(self._message.end(self._read(final=not cut), cut=cut))
+
+    def _read(self, *, final: bool) -> AnswerMessage:
+        self._unread = False
+        text = "".join(self._text)
+        self._text = [text]
+        return self._reader.read(text, final=final)
+
+    def _with_logprobs(self, pieces: list[Piece]) -> list[Piece]:
+        """Return the pieces, the first text of them with the log probabilities of all tokens that were read."""
+        if not self._logprobs:
+            return pieces
+        at = next((number for number, piece in enumerate(pieces) if isinstance(piece, str)), None)
+        if at is not None:
+            pieces[at] = TextWithLogprobs(str(pieces[at]), tuple(self._logprobs))
+            self._logprobs.clear()
+        return pieces
+
+
+def _write(writer: EventWriter, choice: int, pieces: Sequence[Piece]) -> bytes:
+    return b"".join([_write_piece(writer, choice, piece) for piece in pieces])
+
+
+def _write_piece(writer: EventWriter, choice: int, piece: Piece) -> bytes:
+    if isinstance(piece, str):
+        return writer.text(choice, piece, ())
+    if isinstance(piece, TextWithLogprobs):
+        return writer.text(choice, piece.text, piece.logprobs)
+    if isinstance(piece, Thought):
+        return writer.thought(choice, piece.text)
+    if isinstance(piece, Arguments):
+        return writer.tool_call_arguments(choice, piece.text)
+    if isinstance(piece, CallStart):
+        return writer.tool_call_start(choice, piece)
+    assert isinstance(piece, CallEnd)
+    return writer.tool_call_end(choice)
 
 
 class _Collector:
@@ -186,6 +268,11 @@ class _Collector:
     def __init__(self) -> None:
         self.outcome = Outcome()
         self._pieces: list[str] = []
+
+    def thought(self, choice: int, text: str) -> bytes:
+        del choice
+        self.outcome.thought += text
+        return b""
 
     def text(self, choice: int, text: str, logprobs: Sequence[TokenLogprob]) -> bytes:
         del choice

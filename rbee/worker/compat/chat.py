@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.openai import ChatRequest, NamedTool
+from rbee.contracts.openai import AllowedTools, ChatRequest, NamedTool, ToolSelection
+from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.sse import DONE
 from rbee.errors import RbeeError
+from rbee.worker.chat.conversation import ToolChoice
 from rbee.worker.compat.answer import Outcome, Usage
-from rbee.worker.compat.chat_messages import template_messages, template_tool
-from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, build_sampling, normalize_seed, token_limit
-from rbee.worker.compat.tool_call_parser import CallStart
-from rbee.worker.compat.tools import Call
+from rbee.worker.compat.chat_messages import template_messages, template_tools
+from rbee.worker.compat.chat_params import (
+    ChatParams,
+    ResponseFormat,
+    Thinking,
+    build_sampling,
+    normalize_seed,
+    token_limit,
+)
+from rbee.worker.compat.message_pieces import Call, CallStart
 from rbee.worker.generation import TokenLogprob
 
 _EVENT: Final = b"data: %b\n\n"
@@ -22,11 +30,15 @@ _EVENT: Final = b"data: %b\n\n"
 
 def to_chat_params(request: ChatRequest) -> ChatParams:
     """Translate a request. Raises RbeeError INVALID_REQUEST."""
-    choice = request.tool_choice
     response_format = None
     if request.response_format is not None and request.response_format.type != "text":
-        schema = request.response_format.json_schema
-        response_format = ResponseFormat(schema.schema_, strict=bool(schema.strict)) if schema else ResponseFormat()
+        stated = request.response_format
+        schema = stated.json_schema
+        response_format = (
+            ResponseFormat(schema.schema_, strict=bool(schema.strict)) if schema else ResponseFormat(stated.schema_)
+        )
+    tools, left_out = template_tools(request.tools or ())
+    choice, chosen = tool_choice(request.tool_choice)
     return ChatParams(
         template_messages(request.messages),
         build_sampling(request, request.stop),
@@ -35,15 +47,36 @@ def to_chat_params(request: ChatRequest) -> ChatParams:
         ),
         seed=normalize_seed(request.seed),
         choices=request.n or 1,
-        tools=tuple(template_tool(tool) for tool in request.tools or ()),
-        tool_choice=choice.function.name if isinstance(choice, NamedTool) else choice or "auto",
+        tools=tools,
+        tool_choice=choice,
+        chosen=chosen,
         parallel=request.parallel_tool_calls is not False,
         response_format=response_format,
         grammar=request.grammar,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         bias=parse_logit_bias(request.logit_bias),
         new_turn=request.continue_final_message is False,
+        thinking=Thinking(effort=request.reasoning_effort, budget=request.thinking_budget_tokens),
+        template_kwargs=request.chat_template_kwargs or {},
+        ignored=left_out,
     )
+
+
+def tool_choice(
+    choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None,
+) -> tuple[ToolChoice, tuple[str, ...] | None]:
+    """Return whether tools are to be called, and the names of those that may be: None for all of them."""
+    if isinstance(choice, NamedTool):
+        return "required", (choice.function.name,)
+    if isinstance(choice, AllowedTools):
+        return selection(choice.allowed_tools)
+    return choice or "auto", None
+
+
+def selection(selected: ToolSelection) -> tuple[ToolChoice, tuple[str, ...]]:
+    """Return a choice among some of the tools, as `tool_choice` does."""
+    names = [tool.name or (tool.function.name if tool.function else "") for tool in selected.tools]
+    return selected.mode, tuple(filter(None, names))
 
 
 def parse_logit_bias(given: dict[str, float] | None) -> dict[int, float]:
@@ -82,6 +115,10 @@ class ChatResponseWriter:
         first = {"role": "assistant", "content": "", "refusal": None}
         return b"".join(self._chunk(choice, first) for choice in range(self._choices))
 
+    def thought(self, choice: int, text: str) -> bytes:
+        """Write a part of the thought, in the field that other servers of open models use for it."""
+        return self._chunk(choice, {"reasoning_content": text})
+
     def text(self, choice: int, text: str, logprobs: Sequence[TokenLogprob]) -> bytes:
         """Write a part of the text."""
         if logprobs:
@@ -113,12 +150,18 @@ class ChatResponseWriter:
         body = {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": render_usage(usage)}
         return _EVENT % json.dumps(body).encode() + DONE
 
+    def fail(self, error: RbeeError, request_id: str | None) -> bytes:
+        """Write the error."""
+        return encode_failure(Dialect.OPENAI, error, request_id)
+
     def complete(self, outcomes: Sequence[Outcome], usage: Usage) -> bytes:
         """Write the complete response."""
         choices = []
         for number, outcome in enumerate(outcomes):
             content = outcome.text if outcome.text or not outcome.calls else None
             message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+            if outcome.thought:
+                message["reasoning_content"] = outcome.thought
             if outcome.calls:
                 message["tool_calls"] = [render_tool_call(call) for call in outcome.calls]
             logprobs = render_logprobs(outcome.logprobs) if outcome.logprobs else None
@@ -156,6 +199,7 @@ def render_usage(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.answer,
         "total_tokens": usage.prompt + usage.answer,
         "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "completion_tokens_details": {"reasoning_tokens": usage.thought},
     }
 
 

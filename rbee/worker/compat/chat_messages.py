@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from pydantic_core import from_json
 
@@ -11,9 +12,9 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.openai import ChatMessage, ContentPart, Tool
 from rbee.errors import RbeeError
 from rbee.surrogates import repaired_json
-from rbee.worker.generation_request import TemplateMessage
+from rbee.worker.chat.conversation import TemplateMessage
 
-_ROLES = {"developer": "system", "function": "tool"}
+_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 
 
 def template_messages(messages: Sequence[ChatMessage]) -> tuple[TemplateMessage, ...]:
@@ -21,9 +22,33 @@ def template_messages(messages: Sequence[ChatMessage]) -> tuple[TemplateMessage,
     return tuple(_convert(message, f"messages.{number}") for number, message in enumerate(messages))
 
 
-def template_tool(tool: Tool) -> dict[str, Any]:
-    """Return a tool as templates take it."""
-    return {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
+def template_tools(tools: Sequence[Tool]) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """Return the functions as templates take them, and the names of the other tools, which are left out."""
+    functions = [tool.function.model_dump(exclude_none=True) for tool in tools if tool.function is not None]
+    return functions_as_tools(functions), tuple(f"tools: {tool.type}" for tool in tools if tool.function is None)
+
+
+def functions_as_tools(functions: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Return tools as templates take them. Raises RbeeError INVALID_REQUEST where a name is given twice, or is none."""
+    seen: set[str] = set()
+    for number, function in enumerate(functions):
+        name = function.get("name") or ""
+        if not _NAME.fullmatch(name):
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"tools.{number}: {name[:60]!r} cannot be the name of a tool.",
+                hint="A name has 1 to 128 letters, digits, dots, hyphens and underscores.",
+                param=f"tools.{number}",
+            )
+        if name in seen:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"tools.{number}: there are two tools named {name!r}.",
+                hint="Give each tool a name of its own.",
+                param=f"tools.{number}",
+            )
+        seen.add(name)
+    return tuple({"type": "function", "function": function} for function in functions)
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -53,9 +78,11 @@ def not_text_error(kind: str, param: str) -> RbeeError:
 
 def _convert(message: ChatMessage, where: str) -> TemplateMessage:
     converted: dict[str, Any] = {
-        "role": _ROLES.get(message.role, message.role),
+        "role": message.role,
         "content": _text(message.content, f"{where}.content"),
     }
+    if thought := message.reasoning_content or message.reasoning or _thought(message.content):
+        converted["reasoning_content"] = thought
     if message.name is not None:
         converted["name"] = message.name
     if message.tool_call_id is not None:
@@ -71,6 +98,7 @@ def _convert(message: ChatMessage, where: str) -> TemplateMessage:
                 },
             }
             for call in message.tool_calls
+            if call.function is not None
         ]
     elif message.content is None and message.role != "assistant":
         raise RbeeError(ErrorCode.INVALID_REQUEST, f"{where}: the message has no content.", param=where)
@@ -82,7 +110,14 @@ def _text(content: str | list[ContentPart] | None, where: str) -> str:
         return content or ""
     texts = []
     for number, part in enumerate(content):
+        if part.type == "thinking":
+            continue
         if part.type not in ("text", "refusal"):
             raise not_text_error(part.type, f"{where}.{number}")
         texts.append(part.text or part.refusal or "")
     return "\n".join(texts)
+
+
+def _thought(content: str | list[ContentPart] | None) -> str:
+    parts = content if isinstance(content, list) else []
+    return "\n".join(part.thinking or "" for part in parts if part.type == "thinking")

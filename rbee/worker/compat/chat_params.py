@@ -9,13 +9,13 @@ from typing import Any, Final, Protocol
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
-from rbee.worker.compat.tool_call_grammar import SpecialToken, call_grammar, free_grammar
-from rbee.worker.compat.tools import ToolCallFormat, detect_format
-from rbee.worker.generation_request import GenerationRequest, TemplateMessage
-from rbee.worker.text.constraint import gbnf, json_answer
-from rbee.worker.text.prompts import ChatTemplate
+from rbee.worker.chat.conversation import Conversation, TemplateMessage, Tool, ToolChoice
+from rbee.worker.generation_request import GenerationRequest
+from rbee.worker.text.constraint import Constraint, gbnf, json_answer
 from rbee.worker.text.sampling import MAX_SEED
 
+NO_EFFORT: Final = "none"
+_EFFORTS: Final = {"minimal": "low", "xhigh": "high", "max": "high"}  # the templates know low, medium and high
 NO_PENALTY: Final = 1.0  # clients of these interfaces expect no penalty unless they set one
 
 
@@ -36,10 +36,22 @@ class ResponseFormat:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """How much the model is to think: None leaves it to the model; `budget` is in tokens."""
+
+    enabled: bool | None = None
+    effort: str | None = None
+    budget: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ChatParams:
     """One chat request.
 
-    `tool_choice` is "none", "auto", "required" or the name of a tool; `new_turn` as in `GenerationRequest`.
+    Args:
+        chosen: the names of the tools that may be called, None for all of them.
+        ignored: what the request has and the answer does not heed, for the client to be told.
+        new_turn, template_kwargs: as in `Conversation`.
     """
 
     messages: tuple[TemplateMessage, ...]
@@ -47,14 +59,73 @@ class ChatParams:
     limit: int | None = None
     seed: int | None = None
     choices: int = 1
-    tools: tuple[Mapping[str, Any], ...] = ()
-    tool_choice: str = "auto"
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    chosen: tuple[str, ...] | None = None
     parallel: bool = True
     response_format: ResponseFormat | None = None
     grammar: str | None = None
     logprobs: int | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
     new_turn: bool = False
+    thinking: Thinking = Thinking()
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
+    param: str = "messages"
+
+    @property
+    def conversation(self) -> Conversation:
+        """Return the conversation as the chat template takes it."""
+        effort = self.thinking.effort
+        kwargs = dict(self.template_kwargs)
+        if effort is not None and effort != NO_EFFORT:
+            kwargs.setdefault("reasoning_effort", _EFFORTS.get(effort, effort))
+        enabled = kwargs.get("enable_thinking", self.thinking.enabled)
+        if enabled is None and effort == NO_EFFORT:
+            enabled = False
+        return Conversation(
+            self.messages,
+            tools=self.tools,
+            tool_choice="none" if self.tool_choice == "none" else "auto",
+            parallel=self.parallel,
+            thinking=None if enabled is None else bool(enabled),
+            template_kwargs=kwargs,
+            new_turn=self.new_turn,
+        )
+
+    @property
+    def callable_tools(self) -> tuple[Tool, ...]:
+        """Return the tools that may be called. Raises RbeeError INVALID_REQUEST for a choice that is not there."""
+        if self.tool_choice == "none":
+            return ()
+        if self.chosen is None:
+            if self.tool_choice == "required" and not self.tools:
+                raise RbeeError(ErrorCode.INVALID_REQUEST, "tool_choice requires 'tools'.", param="tool_choice")
+            return self.tools
+        names = {tool["function"]["name"] for tool in self.tools}
+        missing = next((name for name in self.chosen if name not in names), None)
+        if missing is not None:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST, f"tool_choice: there is no tool named {missing!r}.", param="tool_choice"
+            )
+        return tuple(tool for tool in self.tools if tool["function"]["name"] in self.chosen)
+
+    @property
+    def single(self) -> bool:
+        """Return whether an answer may have one call at most."""
+        named = self.tool_choice == "required" and self.chosen is not None and len(self.chosen) == 1
+        return named or not self.parallel
+
+    @property
+    def answer(self) -> Constraint | None:
+        """Return what the content of the answer must match. Raises RbeeError INVALID_REQUEST."""
+        if self.response_format is None:
+            return None if self.grammar is None else gbnf(self.grammar)
+        if self.grammar is not None:
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST, "grammar cannot be combined with response_format.", param="grammar"
+            )
+        return json_answer(self.response_format.schema, strict=self.response_format.strict)
 
 
 def build_sampling(request: SamplingFields, stop: list[str] | None) -> Sampling:
@@ -82,70 +153,3 @@ def replicate(request: GenerationRequest, count: int) -> list[GenerationRequest]
     if request.seed is None:
         return [request] * count
     return [replace(request, seed=normalize_seed(request.seed + number)) for number in range(count)]
-
-
-def generation_requests(
-    params: ChatParams, template: ChatTemplate | None, special_token: SpecialToken
-) -> tuple[list[GenerationRequest], ToolCallFormat | None]:
-    """Return the generations of a chat, and the format of the tool calls to look for in them.
-
-    Only a chat with tools needs the template.
-
-    Raises RbeeError INVALID_REQUEST for parameters that contradict each other or that the model does not support.
-    """
-    call_format = None
-    sampling, tools, response_format = params.sampling, params.tools, params.response_format
-    constraint = None if params.grammar is None else gbnf(params.grammar)
-    if response_format is not None:
-        if constraint is not None:
-            raise _conflict("grammar", "response_format")
-        constraint = json_answer(response_format.schema, strict=response_format.strict)
-    if tools:
-        assert template is not None
-        call_format = detect_format(template.source, template.names)
-        if params.tool_choice == "none":
-            call_format, tools = None, ()
-        elif params.tool_choice != "auto":
-            if constraint is not None:
-                raise _conflict("tool_choice", "response_format or grammar")
-            constraint = call_grammar(
-                call_format, _chosen(params), parallel=params.parallel, special_token=special_token
-            )
-        elif constraint is not None:
-            call_format, tools = None, ()
-        else:
-            constraint = free_grammar(call_format, tools, parallel=params.parallel, special_token=special_token)
-            if not params.parallel and call_format.closing:
-                sampling = sampling.model_copy(update={"stop": [*sampling.stop, call_format.closing]})
-    elif params.tool_choice not in ("none", "auto"):
-        raise RbeeError(ErrorCode.INVALID_REQUEST, "tool_choice requires 'tools'.", param="tool_choice")
-    request = GenerationRequest(
-        sampling,
-        messages=params.messages,
-        tools=tools,
-        limit=params.limit,
-        seed=params.seed,
-        logprobs=params.logprobs,
-        bias=params.bias,
-        new_turn=params.new_turn,
-        constraint=constraint,
-        markers=(call_format.opening,) if call_format is not None and not call_format.within else (),
-    )
-    return replicate(request, params.choices), call_format
-
-
-def _chosen(params: ChatParams) -> list[Mapping[str, Any]]:
-    if params.tool_choice == "required":
-        return list(params.tools)
-    named = [tool for tool in params.tools if tool["function"]["name"] == params.tool_choice]
-    if not named:
-        raise RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            f"tool_choice: there is no tool named {params.tool_choice!r}.",
-            param="tool_choice",
-        )
-    return named
-
-
-def _conflict(one: str, other: str) -> RbeeError:
-    return RbeeError(ErrorCode.INVALID_REQUEST, f"{one} cannot be combined with {other}.", param=one)

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.openai import MAX_COMPLETIONS, CompletionRequest
+from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.sse import DONE
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Outcome, Usage
 from rbee.worker.compat.chat import parse_logit_bias, render_usage
 from rbee.worker.compat.chat_params import build_sampling, normalize_seed, replicate, token_limit
-from rbee.worker.compat.tool_call_parser import CallStart
+from rbee.worker.compat.message_pieces import CallStart
 from rbee.worker.generation import TokenLogprob
 from rbee.worker.generation_request import GenerationRequest
 from rbee.worker.text.constraint import gbnf
@@ -91,6 +92,11 @@ class CompletionResponseWriter:
         del prompt_tokens
         return b""
 
+    def thought(self, choice: int, text: str) -> bytes:
+        """Write nothing: completions have no thoughts."""
+        del choice, text
+        return b""
+
     def text(self, choice: int, text: str, logprobs: Sequence[TokenLogprob]) -> bytes:
         """Write a part of the text."""
         body = render_logprobs(logprobs, self._offsets[choice]) if logprobs else None
@@ -121,6 +127,10 @@ class CompletionResponseWriter:
         if not self._include_usage:
             return DONE
         return _EVENT % json.dumps({**self._head, "choices": [], "usage": render_usage(usage)}).encode() + DONE
+
+    def fail(self, error: RbeeError, request_id: str | None) -> bytes:
+        """Write the error."""
+        return encode_failure(Dialect.OPENAI, error, request_id)
 
     def complete(self, outcomes: Sequence[Outcome], usage: Usage) -> bytes:
         """Write the complete response."""

@@ -8,13 +8,12 @@ import json
 import logging
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rbee.contracts.ids import USAGE_COMMENT
-from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.disconnect import cancel_on_disconnect
 from rbee.daemonkit.errors import internal_error, send_error
 from rbee.daemonkit.sse import HEADERS, comment
@@ -22,6 +21,7 @@ from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Answer, ResponseWriter, Usage
 from rbee.worker.progress_comments import ProgressComments
 
+_MAX_HEADER_CHARS: Final = 1000
 log = logging.getLogger(__name__)
 
 
@@ -49,7 +49,6 @@ class StreamingAnswer(_CancelOnDisconnect):
     """The answer as it is generated.
 
     Args:
-        dialect: how a stream reports that it failed.
         comments: what to send in silence.
         cancel: cancels the generations.
         count: write the token counts in comments, for a queen, which counts for each of its clients.
@@ -59,7 +58,6 @@ class StreamingAnswer(_CancelOnDisconnect):
         self,
         answer: Answer,
         writer: ResponseWriter,
-        dialect: Dialect,
         comments: ProgressComments,
         *,
         cancel: Callable[[], object],
@@ -68,7 +66,6 @@ class StreamingAnswer(_CancelOnDisconnect):
         super().__init__("text/event-stream", cancel)
         self._answer = answer
         self._writer = writer
-        self._dialect = dialect
         self._comments = comments
         self._count = count
 
@@ -92,9 +89,9 @@ class StreamingAnswer(_CancelOnDisconnect):
                 await _gather(stream(choice) for choice in range(count))
         except RbeeError as error:
             self._cancel()
-            await write(encode_failure(self._dialect, error, request_id), more=False)
+            await write(self._writer.fail(error, request_id), more=False)
         except Exception:
-            await write(encode_failure(self._dialect, internal_error(), request_id), more=False)
+            await write(self._writer.fail(internal_error(), request_id), more=False)
             raise
         else:
             usage = self._answer.usage
@@ -140,6 +137,12 @@ class JsonAnswer(_CancelOnDisconnect):
         if not self._headers_first:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def header_text(items: Iterable[str]) -> str:
+    """Return a list as the value of a header, without what may not be in one, and not longer than clients take."""
+    text = ", ".join(dict.fromkeys(items))
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:_MAX_HEADER_CHARS]
 
 
 async def _gather(streams: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -3,91 +3,142 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rbee.contracts.anthropic import Block, CountTokensRequest, MessagesRequest, MessageTool, MessageTurn
 from rbee.contracts.errors import ErrorCode
+from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
+from rbee.worker.chat.conversation import TemplateMessage, ToolChoice
 from rbee.worker.compat.answer import Outcome, Usage
-from rbee.worker.compat.chat_messages import not_text_error
-from rbee.worker.compat.chat_params import ChatParams, build_sampling, token_limit
-from rbee.worker.compat.tool_call_parser import CallStart
+from rbee.worker.compat.chat_messages import functions_as_tools, not_text_error
+from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, Thinking, build_sampling, token_limit
+from rbee.worker.compat.message_pieces import CallStart
 from rbee.worker.generation import TokenLogprob
-from rbee.worker.generation_request import TemplateMessage
 
-_CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
-_SKIPPED: Final = ("thinking", "redacted_thinking")  # earlier reasoning is not repeated to the model
+_CHOICES: Final[Mapping[str, ToolChoice]] = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
+_FUNCTIONS: Final = (None, "custom", "function")
+_REFUSED: Final = ("image", "document", "audio", "video", "file")  # what the conversation is about, but no text
+# Claude Code counts its requests at the end of this line: the rest of the prompt would never be found in the cache.
+_BILLING: Final = re.compile(r"^(x-anthropic-billing-header:.*?)\s*\bcch=.*$", re.MULTILINE)
+_SIGNATURE: Final = "unsigned"
 
 
 def to_chat_params(request: CountTokensRequest) -> ChatParams:
     """Translate a request. Raises RbeeError INVALID_REQUEST."""
+    refuse_thread(request.thread)
+    ignored: list[str] = []
     messages: list[TemplateMessage] = []
     if request.system:
-        messages.append({"role": "system", "content": _text(request.system, "system")})
+        system = _text(request.system, "system", ignored)
+        messages.append({"role": "system", "content": _BILLING.sub(r"\1", system)})
     for number, message in enumerate(request.messages):
-        messages += _convert(message, f"messages.{number}")
+        messages += _convert(message, f"messages.{number}", ignored)
     choice = request.tool_choice
-    wanted = "auto" if choice is None else _CHOICES.get(choice.type, choice.name or "")
-    if wanted == "":
+    if choice is not None and choice.type == "tool" and not choice.name:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST, "tool_choice requires a name for type 'tool'.", param="tool_choice.name"
         )
+    functions = [_function(tool) for tool in request.tools or () if tool.type in _FUNCTIONS]
+    ignored += [f"tools: {tool.type}" for tool in request.tools or () if tool.type not in _FUNCTIONS]
     full = (
         request if isinstance(request, MessagesRequest) else MessagesRequest.model_construct(max_tokens=1, messages=[])
     )
+    config = request.output_config
+    wanted = request.output_format if config is None or config.format is None else config.format
     return ChatParams(
         tuple(messages),
         build_sampling(full, full.stop_sequences),
         limit=token_limit(full.max_tokens),
-        tools=tuple(_tool(tool, f"tools.{number}") for number, tool in enumerate(request.tools or ())),
-        tool_choice=wanted,
+        tools=functions_as_tools(functions),
+        tool_choice="auto" if choice is None else _CHOICES[choice.type],
+        chosen=(choice.name,) if choice is not None and choice.type == "tool" and choice.name else None,
         parallel=not (choice is not None and choice.disable_parallel_tool_use),
+        response_format=None if wanted is None else ResponseFormat(wanted.schema_),
+        thinking=_thinking(request),
+        ignored=tuple(ignored),
     )
 
 
-def _tool(tool: MessageTool, where: str) -> dict[str, Any]:
-    if tool.type not in (None, "custom"):
+def refuse_thread(thread: object) -> None:
+    """Raise RbeeError INVALID_REQUEST for a reference to a conversation that the server keeps.
+
+    Clients that know of them look for this code and send the whole conversation.
+    """
+    if thread is not None:
         raise RbeeError(
-            ErrorCode.INVALID_REQUEST, f"{where}: tools of type {tool.type!r} are not supported.", param=where
+            ErrorCode.INVALID_REQUEST,
+            "thread is not supported: this server stores no conversations.",
+            details={"error_code": "thread_unsupported_request"},
+            hint="Send the whole conversation.",
+            param="thread",
         )
-    function = {"name": tool.name, "description": tool.description, "parameters": tool.input_schema}
-    return {"type": "function", "function": {key: value for key, value in function.items() if value is not None}}
 
 
-def _convert(message: MessageTurn, where: str) -> list[TemplateMessage]:
+def _thinking(request: CountTokensRequest) -> Thinking:
+    effort = None if request.output_config is None else request.output_config.effort
+    stated = request.thinking
+    if stated is None:
+        return Thinking(effort=effort)
+    enabled = {"enabled": True, "disabled": False}.get(stated.type)
+    return Thinking(enabled, effort, stated.budget_tokens if stated.type == "enabled" else None)
+
+
+def _function(tool: MessageTool) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.input_schema,
+        "strict": tool.strict,
+    }
+    return {key: value for key, value in function.items() if value is not None}
+
+
+def _convert(message: MessageTurn, where: str, ignored: list[str]) -> list[TemplateMessage]:
     """Convert a message for templates, where the result of a tool is a message of its own."""
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
     messages: list[TemplateMessage] = []
     texts: list[str] = []
+    thoughts: list[str] = []
     calls: list[dict[str, Any]] = []
     for number, block in enumerate(message.content):
         if block.type == "tool_result":
-            content = _text(block.content or "", f"{where}.content.{number}.content")
+            content = _text(block.content or "", f"{where}.content.{number}.content", ignored)
             messages.append({"role": "tool", "content": content, "tool_call_id": block.tool_use_id or ""})
         elif block.type == "tool_use":
             function = {"name": block.name or "", "arguments": block.input or {}}
             calls.append({"id": block.id or "", "type": "function", "function": function})
-        elif block.type not in _SKIPPED:
-            texts.append(_block(block, f"{where}.content.{number}"))
-    if texts or calls or not messages:
+        elif block.type == "thinking":
+            thoughts.append(block.thinking or "")
+        elif block.type != "redacted_thinking":
+            texts += _block(block, f"{where}.content.{number}", ignored)
+    if texts or calls or thoughts or not messages:
         converted: dict[str, Any] = {"role": message.role, "content": "\n".join(texts)}
+        if any(thoughts):
+            converted["reasoning_content"] = "\n".join(thoughts)
         messages.append({**converted, "tool_calls": calls} if calls else converted)
     return messages
 
 
-def _text(content: str | list[Block], where: str) -> str:
+def _text(content: str | list[Block], where: str, ignored: list[str]) -> str:
     if isinstance(content, str):
         return content
-    return "\n".join(_block(block, f"{where}.{number}") for number, block in enumerate(content))
+    return "\n".join(
+        text for number, block in enumerate(content) for text in _block(block, f"{where}.{number}", ignored)
+    )
 
 
-def _block(block: Block, where: str) -> str:
-    if block.type != "text" or block.text is None:
+def _block(block: Block, where: str, ignored: list[str]) -> list[str]:
+    """Return the text of a block; one of a kind that no model understands is left out, and noted."""
+    if block.type in _REFUSED or (block.type == "text" and block.text is None):
         raise not_text_error(block.type, where)
-    return block.text
+    if block.type != "text":
+        ignored.append(f"{where}: {block.type}")
+    return [block.text] if block.text is not None and block.type == "text" else []
 
 
 class MessagesResponseWriter:
@@ -118,6 +169,13 @@ class MessagesResponseWriter:
         delta = {"type": "text_delta", "text": text}
         return start + _event({"type": "content_block_delta", "index": self._index, "delta": delta})
 
+    def thought(self, choice: int, text: str) -> bytes:
+        """Write a part of the thought."""
+        del choice
+        start = b"" if self._open == "thinking" else self._start_block(_thinking_block("", ""))
+        delta = {"type": "thinking_delta", "thinking": text}
+        return start + _event({"type": "content_block_delta", "index": self._index, "delta": delta})
+
     def tool_call_start(self, choice: int, call: CallStart) -> bytes:
         """Write the start of a block for the tool call."""
         del choice
@@ -138,7 +196,8 @@ class MessagesResponseWriter:
         """Write the end of the open block."""
         del choice
         self._outcome = outcome
-        start = self._start_block({"type": "text", "text": ""}) if self._index < 0 else b""
+        empty = self._index < 0 or (self._index == 0 and self._open == "thinking")
+        start = self._start_block({"type": "text", "text": ""}) if empty else b""
         return start + self._end_block()
 
     def end(self, usage: Usage) -> bytes:
@@ -148,10 +207,14 @@ class MessagesResponseWriter:
             {"type": "message_stop"}
         )
 
+    def fail(self, error: RbeeError, request_id: str | None) -> bytes:
+        """Write the error."""
+        return encode_failure(Dialect.ANTHROPIC, error, request_id)
+
     def complete(self, outcomes: Sequence[Outcome], usage: Usage) -> bytes:
         """Write the complete response."""
         (outcome,) = outcomes
-        content: list[dict[str, Any]] = []
+        content = [_thinking_block(outcome.thought, _SIGNATURE)] if outcome.thought else []
         if outcome.text or not outcome.calls:
             content.append({"type": "text", "text": outcome.text})
         content += [
@@ -170,8 +233,16 @@ class MessagesResponseWriter:
     def _end_block(self) -> bytes:
         if self._open is None:
             return b""
+        signed = b""
+        if self._open == "thinking":
+            delta = {"type": "signature_delta", "signature": _SIGNATURE}
+            signed = _event({"type": "content_block_delta", "index": self._index, "delta": delta})
         self._open = None
-        return _event({"type": "content_block_stop", "index": self._index})
+        return signed + _event({"type": "content_block_stop", "index": self._index})
+
+
+def _thinking_block(text: str, signature: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": text, "signature": signature}
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -13,29 +13,27 @@ from starlette.responses import Response
 
 from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest, TokenCount
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.ids import ROUTED_HEADER, new_id
+from rbee.contracts.ids import IGNORED_HEADER, ROUTED_HEADER, new_id
 from rbee.contracts.models import ModelCard, ModelCards
 from rbee.contracts.openai import BaseGenerationRequest, ChatRequest, CompletionRequest, EmbeddingRequest
 from rbee.contracts.rerank import RerankRequest
 from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit import errors
 from rbee.daemonkit.auth import TICKET
-from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.json_body import JsonBody
 from rbee.errors import RbeeError
 from rbee.worker import validation
-from rbee.worker.compat import chat, completions, embeddings, messages, rerank, responses
+from rbee.worker.chat.answers import AnswerReader
+from rbee.worker.compat import chat, completions, embeddings, messages, rerank, responses, responses_writer
 from rbee.worker.compat.answer import Answer, ResponseWriter
-from rbee.worker.compat.chat_params import ChatParams, generation_requests
-from rbee.worker.compat.http_responses import JsonAnswer, StreamingAnswer
-from rbee.worker.compat.tools import ToolCallFormat
+from rbee.worker.compat.chat_answers import prepare
+from rbee.worker.compat.chat_params import ChatParams
+from rbee.worker.compat.http_responses import JsonAnswer, StreamingAnswer, header_text
 from rbee.worker.deadline import read_deadline
 from rbee.worker.dependencies import WorkerDep
-from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation_request import GenerationRequest
 from rbee.worker.progress_comments import ProgressComments
 from rbee.worker.service import WorkerService
-from rbee.worker.text.prompts import PromptTokenizer
 
 router = APIRouter()
 
@@ -68,7 +66,7 @@ async def answer_chat(worker: WorkerDep, body: JsonBody[ChatRequest], request: R
         choices=params.choices,
         include_usage=_includes_usage(body),
     )
-    return await _respond_chat(service, request, params, writer, Dialect.OPENAI, stream=bool(body.stream))
+    return await _respond_chat(service, request, params, writer, stream=bool(body.stream))
 
 
 @router.post("/v1/completions", response_class=Response)
@@ -87,9 +85,7 @@ async def answer_completions(worker: WorkerDep, body: JsonBody[CompletionRequest
         choices=len(requests),
         include_usage=_includes_usage(body),
     )
-    return await _respond(
-        service, request, requests, writer, Dialect.OPENAI, stream=bool(body.stream), each=body.n or 1, echo=echo
-    )
+    return await _respond(service, request, requests, writer, stream=bool(body.stream), each=body.n or 1, echo=echo)
 
 
 @router.post("/v1/responses", response_class=Response)
@@ -97,10 +93,8 @@ async def answer_responses(worker: WorkerDep, body: JsonBody[ResponsesRequest], 
     """Answer `/v1/responses`."""
     service = worker.service
     _check_model(service, request, body.model)
-    writer = responses.ResponsesResponseWriter(_id(request), int(time.time()), body)
-    return await _respond_chat(
-        service, request, responses.to_chat_params(body), writer, Dialect.RESPONSES, stream=bool(body.stream)
-    )
+    writer = responses_writer.ResponsesResponseWriter(_id(request), int(time.time()), body)
+    return await _respond_chat(service, request, responses.to_chat_params(body), writer, stream=bool(body.stream))
 
 
 @router.post("/v1/messages", response_class=Response)
@@ -109,9 +103,7 @@ async def answer_messages(worker: WorkerDep, body: JsonBody[MessagesRequest], re
     service = worker.service
     _check_model(service, request, body.model)
     writer = messages.MessagesResponseWriter(_id(request), body.model or service.settings.name)
-    return await _respond_chat(
-        service, request, messages.to_chat_params(body), writer, Dialect.ANTHROPIC, stream=bool(body.stream)
-    )
+    return await _respond_chat(service, request, messages.to_chat_params(body), writer, stream=bool(body.stream))
 
 
 @router.post("/v1/messages/count_tokens")
@@ -119,9 +111,9 @@ async def answer_count_tokens(worker: WorkerDep, body: JsonBody[CountTokensReque
     """Count the tokens of a conversation, without evaluating it."""
     service = worker.service
     _check_model(service, request, body.model)
-    engine, tokenizer = service.require_engine()
-    requests, _form = await _chat_requests(engine, tokenizer, messages.to_chat_params(body))
-    return TokenCount(input_tokens=await tokenizer.count(requests[0]))
+    _, tokenizer = service.require_engine()
+    rendered = await tokenizer.render(messages.to_chat_params(body).conversation, param="messages", answer=False)
+    return TokenCount(input_tokens=len(rendered.tokens))
 
 
 @router.post("/v1/embeddings", response_class=Response)
@@ -154,28 +146,25 @@ async def answer_rerank(worker: WorkerDep, body: JsonBody[RerankRequest], reques
 
 
 async def _respond_chat(
-    service: WorkerService,
-    request: Request,
-    params: ChatParams,
-    writer: ResponseWriter,
-    dialect: Dialect,
-    *,
-    stream: bool,
+    service: WorkerService, request: Request, params: ChatParams, writer: ResponseWriter, *, stream: bool
 ) -> Response:
-    requests, call_format = await _chat_requests(*service.require_engine(), params)
-    return await _respond(
-        service, request, requests, writer, dialect, stream=stream, each=len(requests), call_format=call_format
+    engine, tokenizer = service.require_engine()
+    prepared = await prepare(params, tokenizer, engine)
+    response = await _respond(
+        service,
+        request,
+        prepared.requests,
+        writer,
+        stream=stream,
+        each=len(prepared.requests),
+        readers=prepared.readers(),
+        stops=prepared.stops,
     )
-
-
-async def _chat_requests(
-    engine: Engine, tokenizer: PromptTokenizer, params: ChatParams
-) -> tuple[list[GenerationRequest], ToolCallFormat | None]:
-    """Return the generations of a chat; schemas, which may be long, are read off the event loop."""
-    template = await tokenizer.template() if params.tools else None
-    if params.tools or params.response_format is not None:
-        return await asyncio.to_thread(generation_requests, params, template, engine.special_token)
-    return generation_requests(params, template, engine.special_token)
+    constraint = prepared.requests[0].constraint
+    ignored = (*params.ignored, *(() if constraint is None else service.requests.unheld(constraint)))
+    if ignored:
+        response.headers[IGNORED_HEADER] = header_text(ignored)
+    return response
 
 
 async def _respond(
@@ -183,16 +172,16 @@ async def _respond(
     request: Request,
     requests: Sequence[GenerationRequest],
     writer: ResponseWriter,
-    dialect: Dialect,
     *,
     stream: bool,
     each: int,
-    call_format: ToolCallFormat | None = None,
+    readers: Sequence[AnswerReader | None] = (),
+    stops: Sequence[str] = (),
     echo: Sequence[str] = (),
 ) -> Response:
     request_id = _id(request)
     generations = await service.requests.start(requests, request_id, each=each, deadline_s=read_deadline(request))
-    answer = Answer(generations, call_format=call_format, each=each, echo=echo)
+    answer = Answer(generations, readers=readers, stops=stops, each=each, echo=echo)
 
     def cancel() -> None:
         service.requests.cancel(request_id)
@@ -202,7 +191,7 @@ async def _respond(
 
     if stream:
         comments = ProgressComments(generations, service.requests.progressed_at)
-        return StreamingAnswer(answer, writer, dialect, comments, cancel=cancel, count=ROUTED_HEADER in request.headers)
+        return StreamingAnswer(answer, writer, comments, cancel=cancel, count=ROUTED_HEADER in request.headers)
     return JsonAnswer(render, cancel=cancel, headers_first=ROUTED_HEADER in request.headers)
 
 

@@ -147,6 +147,7 @@ class FakeEngine:
             ranks=behaviour.ranks,
             device_bytes=None if options.backend is Backend.CPU else behaviour.memory_mb * 1024 * 1024,
         )
+        self._forced: dict[int, list[int]] = {}
         self._held = bytearray(os.urandom(4096) * (behaviour.memory_mb * 256))
         self._eaten: list[bytearray] = []
         self._words: dict[str, int] = {}
@@ -213,8 +214,13 @@ class FakeEngine:
         self._given[slot] = 0
         self._fails[slot] = None if chain.grammar is None else self._behaviour.grammar_fails_after
 
+    def force(self, slot: int, tokens: Sequence[int]) -> None:
+        """Answer with these tokens next."""
+        self._forced[slot] = list(tokens)
+
     def clear_sampler(self, slot: int) -> None:
         """Forget the position in the answer."""
+        self._forced.pop(slot, None)
         self._given.pop(slot, None)
 
     def truncate(self, slot: int, count: int) -> bool:
@@ -277,6 +283,8 @@ class FakeEngine:
             threading.Event().wait()
         if behaviour.eats_mb:
             self._eaten.append(bytearray(os.urandom(4096) * (behaviour.eats_mb * 256)))
+        if forced := self._forced.get(slot):
+            return forced.pop(0)
         given = self._given[slot]
         if given == self._fails[slot]:
             return NO_TOKEN

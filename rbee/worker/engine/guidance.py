@@ -17,37 +17,57 @@ _CONTROL_MARK: Final = b"\xff"  # by which llguidance knows a token that is no t
 _REASON_CHARS: Final = 300
 _SCHEMA_FAILED: Final = "failed to compile JSON schema: "
 _CAUSE: Final = re.compile(r"^error: (.*)", re.MULTILINE)  # of a regular expression
+_HEADER: Final = "%llguidance {}"
+_START: Final = re.compile(r"^start:", re.MULTILINE)
 _ROOM: Final = 4096
 _ANY_RULE: Final = "start: answer\nanswer: %json "
 
 
-def handle(request: dict[str, Any]) -> str:
-    """Return the Lark grammar of a `Constraint`'s message, with the first of each rule's schemas that can be held.
+def handle(request: dict[str, Any]) -> dict[str, Any]:
+    """Check a `Constraint`'s message.
 
-    Raises RbeeError INVALID_REQUEST where there is none, or the grammar is invalid; `details` has the rule.
+    Returns: `grammar`, in Lark, with the first of each rule's schemas that can be held; `left`, for each rule of which
+    not all can be held the reason.
+
+    Raises RbeeError INVALID_REQUEST where none can, or the grammar is invalid; `details` has the rule.
     """
-    from llguidance import LLMatcher
-
-    def failure(lark: str) -> str:
-        failed, messages = LLMatcher.validate_grammar_with_warnings(lark, limits=_limits())
-        return messages[0] if failed else ""
-
     lark = request["grammar"] if request["language"] == "lark" else _converted(request["grammar"])
-    rules: dict[str, list[str]] = {rule["name"]: rule["schemas"] for rule in request["rules"]}
-    whole = _joined(lark, {name: schemas[0] for name, schemas in rules.items()})
-    reason = failure(whole)
-    if reason and rules:
-        chosen = {}
-        for name, schemas in rules.items():
-            reasons = [failure(_ANY_RULE + schema) for schema in schemas]
-            if all(reasons):
-                raise _invalid(reasons[0], rule=name)
-            chosen[name] = schemas[reasons.index("")]
-        whole = _joined(lark, chosen)
-        reason = failure(whole)
+    if request["answer"]:
+        lark += "\n" + _START.sub("answer:", _converted(request["answer"]).replace(_HEADER, ""), count=1)
+    left: dict[str, str] = {}
+    chosen = {rule["name"]: rule["schemas"][0] for rule in request["rules"]}
+    reason = _failure(_joined(lark, chosen))
+    for rule in request["rules"]:
+        failures = [_failure(_ANY_RULE + schema) for schema in rule["schemas"][: None if reason else 1]]
+        if failures[0]:
+            held = next((schema for schema, failed in zip(rule["schemas"], failures, strict=False) if not failed), None)
+            if held is None:
+                raise _invalid(failures[0], rule=rule["name"])
+            chosen[rule["name"]] = held
+            left[rule["name"]] = _plain(failures[0])
+        elif unknown := _unknown(rule["schemas"][0]):
+            left[rule["name"]] = unknown
+    if left and reason:
+        reason = _failure(_joined(lark, chosen))
     if reason:
         raise _invalid(reason)
-    return whole
+    return {"grammar": _joined(lark, chosen), "left": left}
+
+
+def _failure(lark: str) -> str:
+    """Return why a grammar is invalid, "" if it is not."""
+    from llguidance import LLMatcher
+
+    failed, messages = LLMatcher.validate_grammar_with_warnings(lark, limits=_limits())
+    return messages[0] if failed else ""
+
+
+def _unknown(schema: str) -> str:
+    """Return what is said of the keywords of a schema that are not known, and left to the model."""
+    from llguidance import LLMatcher
+
+    failed, messages = LLMatcher.validate_grammar_with_warnings(_ANY_RULE + schema, limits=_limits())
+    return "" if failed or not messages else _plain(messages[0])
 
 
 class Vocabulary:

@@ -134,6 +134,11 @@ class LlamaEngine:
         if sampler.grammar is None:
             self._chains[slot] = sampler.chain
 
+    def force(self, slot: int, tokens: Sequence[int]) -> None:
+        """Have the slot's sampler return *tokens* next."""
+        self._samplers[slot].force(tokens)
+        self._chains.pop(slot, None)  # from now on it is sampled on its own
+
     def clear_sampler(self, slot: int) -> None:
         """Free the slot's samplers."""
         self._chains.pop(slot, None)
@@ -187,6 +192,8 @@ class LlamaEngine:
     def sample(self, slot: int, row: int) -> int:
         """Sample with the slot's own sampler."""
         sampler = self._samplers[slot]
+        if sampler.forced:
+            return sampler.next_forced()
         if sampler.grammar is None:
             return int(self._lib.llama_sampler_sample(sampler.chain, self._context, row))
         return sampler.sample_in_grammar(self._context, row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -31,6 +32,17 @@ class SlotSampler:
                 lib.llama_sampler_accept(self.chain, token)
         assert chain.grammar is None or isinstance(chain.grammar, CompiledGrammar)
         self.grammar = None if chain.grammar is None else chain.grammar.begin()
+        self.forced: deque[int] = deque()
+
+    def force(self, tokens: Sequence[int]) -> None:
+        """Return *tokens* from `next_forced`, which the grammar must allow."""
+        self.forced.extend(tokens)
+
+    def next_forced(self) -> int:
+        """Return the next token that was forced; `NO_TOKEN` where the grammar does not allow it."""
+        token = self.forced.popleft()
+        self._lib.llama_sampler_accept(self.chain, token)
+        return token if self.grammar is None or self.grammar.accept(token) else NO_TOKEN
 
     def sample_in_grammar(self, context: int, row: int) -> int:
         """Sample a token with the stages; only if the grammar forbids it, sample again among those that it allows.

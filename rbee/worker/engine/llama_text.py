@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.worker.text.plain_text import choose_guard, cut_at_marks, forged_marks, guarded_text
+from rbee.worker.chat.plain_text import choose_guard, cut_at_marks, forged_marks, guarded_text
 
 _RANKING: Final = b"rerank"  # the name of the template in a model file
 _QUERY: Final = "{query}"

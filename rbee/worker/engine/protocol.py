@@ -136,6 +136,9 @@ class Engine(Protocol):
     def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
         """Create the slot's sampler, with *history* as the tokens before."""
 
+    def force(self, slot: int, tokens: Sequence[int]) -> None:
+        """Make *tokens* the next of the slot, whatever its sampler would choose."""
+
     def clear_sampler(self, slot: int) -> None:
         """Remove the slot's sampler; its cache stays."""
 

@@ -227,7 +227,10 @@ class Batcher:
             return
         generation.generated += 1
         marker = generation.markers.get(token) if generation.markers else None
-        text = generation.detokenizer.feed(self._engine.piece(token) if marker is None else marker)
+        piece = self._engine.piece(token) if marker is None else marker
+        if generation.thought is not None and (closing := generation.thought.feed(piece)):
+            self._engine.force(generation.slot, closing)
+        text = generation.detokenizer.feed(piece)
         if text:
             delivery.append((generation, _text_event(generation, text)))
         if generation.detokenizer.stop is not None:
@@ -249,7 +252,8 @@ class Batcher:
         if rest:
             delivery.append((generation, _text_event(generation, rest)))
         self._release(generation)
-        ending = Finished(reason, generation.generated, generation.cached_tokens, generation.detokenizer.stop)
+        thought = generation.thought.tokens if generation.thought is not None else 0
+        ending = Finished(reason, generation.generated, generation.cached_tokens, generation.detokenizer.stop, thought)
         delivery.append((generation, ending))
 
     def _fail(self, generation: Generation, delivery: Delivery) -> None:

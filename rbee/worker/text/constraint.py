@@ -34,6 +34,7 @@ class Constraint:
     Args:
         grammar: its rules, in the form that *language* names; Lark as llguidance reads it.
         rules: further rules, for JSON.
+        answer: a grammar in GBNF that is the rule `answer`.
         required: refuse the request if this cannot be held, instead of answering without it.
     """
 
@@ -41,18 +42,20 @@ class Constraint:
     param: str
     language: Literal["lark", "gbnf"] = "lark"
     rules: tuple[SchemaRule, ...] = ()
+    answer: str = ""
     required: bool = True
 
     @property
     def size(self) -> int:
         """Return the number of characters."""
-        return len(self.grammar) + sum(len(schema) for rule in self.rules for schema in rule.schemas)
+        return len(self.grammar) + len(self.answer) + sum(len(schema) for rule in self.rules for schema in rule.schemas)
 
     def message(self) -> dict[str, Any]:
         """Return what `engine.guidance` takes to check it, as JSON."""
         return {
             "language": self.language,
             "grammar": self.grammar,
+            "answer": self.answer,
             "rules": [{"name": rule.name, "schemas": rule.schemas} for rule in self.rules],
         }
 

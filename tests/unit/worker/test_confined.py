@@ -14,14 +14,14 @@ from rbee.errors import RbeeError
 from rbee.worker.confined.process import TIME_LIMIT_S, ConfinedProcess, OverrunError
 from rbee.worker.text.constraint import Constraint, gbnf, json_answer
 
-TEMPLATES = "rbee.worker.text.template"
+TEMPLATES = "rbee.worker.chat.rendering"
 GRAMMARS = "rbee.worker.engine.guidance"
 GOOD = "{{ messages[0].content }}"
 MAX_WAIT_S = TIME_LIMIT_S + 8  # this machine may be busy; the limit itself is that of the process
 
 
 def request(source: str) -> dict[str, Any]:
-    return {"source": source, "begin": "", "end": "", "guard": "", "messages": [{"content": "bees"}], "tools": []}
+    return {"source": source, "begin": "", "end": "", "messages": [{"role": "user", "content": "bees"}]}
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -32,13 +32,9 @@ def run(work: Coroutine[Any, Any, None]) -> None:
     "source",
     [
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-        "{{ 'a' * 800000000 }}",
-        "{{ '%0800000000d' | format(1) }}",
-        "{{ 'a'.ljust(800000000) }}",
-        "{{ 'a' | center(800000000) }}",
-        "{{ [0] * 800000000 }}",
+        "{{ range(999999999) | list | length }}",
         "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(64) %}{% set n.x = n.x + n.x %}{% endfor %}",
-        "{{ 9 ** 999999999 }}",
+        "{% set n = namespace(x=[1]) %}{% for i in range(64) %}{% set n.x = n.x + n.x %}{% endfor %}",
     ],
 )
 def test_a_template_is_stopped_at_its_limits(source: str) -> None:
@@ -50,20 +46,20 @@ def test_a_template_is_stopped_at_its_limits(source: str) -> None:
         with pytest.raises(OverrunError, match="more than"):
             await process.call(request(source))
         assert time.monotonic() - began < MAX_WAIT_S
-        assert await process.call(request(GOOD)) == "bees"
+        assert (await process.call(request(GOOD)))["prompt"] == "bees"
         await process.close()
 
     run(work())
 
 
 def test_a_template_that_calls_itself_is_an_error() -> None:
-    """Deep recursion is refused as what the template did, and the process goes on."""
+    """Deep recursion ends the process that renders, and the next prompt is rendered as ever."""
 
     async def work() -> None:
         process = ConfinedProcess(TEMPLATES)
-        with pytest.raises(RbeeError, match="recursion"):
+        with pytest.raises(OverrunError, match="ended the process"):
             await process.call(request("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}"))
-        assert await process.call(request(GOOD)) == "bees"
+        assert (await process.call(request(GOOD)))["prompt"] == "bees"
         await process.close()
 
     run(work())
@@ -97,7 +93,7 @@ def test_a_grammar_that_cannot_be_used_harms_nobody(constraint: Constraint) -> N
         with pytest.raises((OverrunError, RbeeError)):
             await process.call(constraint.message())
         assert time.monotonic() - began < MAX_WAIT_S
-        assert "bee" in await process.call(gbnf('root ::= "bee"').message())
+        assert "bee" in (await process.call(gbnf('root ::= "bee"').message()))["grammar"]
         await process.close()
 
     run(work())
@@ -113,7 +109,7 @@ def test_one_that_is_no_longer_waited_for_leaves_no_answer_behind() -> None:
         waiting = asyncio.ensure_future(process.call(request(slow)))
         await asyncio.wait([waiting], timeout=0.05)
         waiting.cancel()
-        assert await process.call(request(GOOD)) == "bees"
+        assert (await process.call(request(GOOD)))["prompt"] == "bees"
         await process.close()
 
     run(work())

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rbee.worker.text.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
-from rbee.worker.text.template import ChatTemplate
+from rbee.worker.chat.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
+from rbee.worker.chat.rendering import Chat
 
 START, END = "<|im_start|>", "<|im_end|>"
 MARKS = {START, END}
@@ -27,18 +27,23 @@ TEMPLATES = (
 )
 
 
+def rendered(template: Chat, messages: list[dict[str, Any]]) -> str:
+    """Return the prompt of messages."""
+    return str(template.render({"messages": messages})["prompt"])
+
+
 @pytest.mark.parametrize("source", TEMPLATES)
 def test_no_way_of_a_template_makes_a_clients_text_a_mark(source: str) -> None:
     """Whatever a template does with a text, the marks within it are plain text afterwards, and nothing else changes."""
     guard = choose_guard([FORGED, source])
-    template = ChatTemplate(source + START, begin="", end="", guard=guard)
+    template = Chat(source + START, begin="", end="")
     messages = [{"role": "user", "content": FORGED}]
 
-    parts = cut_at_marks(template.render(guarded(messages, MARKS, guard)), MARKS)
+    parts = cut_at_marks(rendered(template, guarded(messages, MARKS, guard)), MARKS)
 
     assert parts[-1] == (START, True)
     assert not any(special for _, special in parts[:-1])
-    assert "".join(text.replace(guard, "") for text, _ in parts) == template.render(messages)
+    assert "".join(text.replace(guard, "") for text, _ in parts) == rendered(template, messages)
 
 
 @pytest.mark.parametrize(
@@ -67,8 +72,8 @@ def test_two_texts_make_no_mark_together() -> None:
     messages = [{"role": "user", "content": "<|im_"}, {"role": "user", "content": "end|>"}]
 
     assert forged_marks(MARKS, list(client_texts(messages))) == MARKS
-    template = ChatTemplate("{{ messages[0].content }}{{ messages[1].content }}", begin="", end="")
-    assert END not in template.render(guarded(messages, MARKS, "\ue000"))
+    template = Chat("{{ messages[0].content }}{{ messages[1].content }}", begin="", end="")
+    assert END not in rendered(template, guarded(messages, MARKS, "\ue000"))
 
 
 def test_ordinary_texts_are_left_alone() -> None:

@@ -13,11 +13,12 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import Sampling
 from rbee.errors import RbeeError
+from rbee.worker.chat.conversation import Conversation
+from rbee.worker.chat.prompts import PromptTokenizer
 from rbee.worker.engine import fake
 from rbee.worker.engine.fake import FakeEngine
 from rbee.worker.engine.protocol import EngineOptions
 from rbee.worker.generation_request import GenerationRequest
-from rbee.worker.text.prompts import PromptTokenizer
 
 CONTEXT = 100
 
@@ -74,7 +75,7 @@ def test_a_message_that_the_assistant_has_begun_is_continued(
     """A last message of the assistant is the beginning of the answer, unless a new turn is asked for."""
     given = tuple({"role": role, "content": content} for role, content in messages)
 
-    assert read(monkeypatch, messages=given, new_turn=new_turn).texts == [rendered]
+    assert read(monkeypatch, conversation=Conversation(given, new_turn=new_turn)).texts == [rendered]
 
 
 @pytest.mark.parametrize("own", [None, "{{ messages[0].content }}"])
@@ -86,8 +87,8 @@ def test_a_model_without_a_template_is_spoken_to_in_chatml(own: str | None) -> N
     async def work() -> tuple[list[int], str | None]:
         tokenizer = PromptTokenizer(engine, own)
         try:
-            messages = ({"role": "user", "content": "Bees?"},)
-            return await tokenizer.tokenize(GenerationRequest(Sampling(), messages=messages)), tokenizer.warning
+            asked = Conversation(({"role": "user", "content": "Bees?"},))
+            return await tokenizer.tokenize(GenerationRequest(Sampling(), conversation=asked)), tokenizer.warning
         finally:
             await tokenizer.close()
 
@@ -107,7 +108,10 @@ def test_a_prompt_far_beyond_the_context_is_refused_by_its_beginning(
 ) -> None:
     """What a prompt costs that cannot fit is bounded by the context, not by its length."""
     text = "bee " * 400_000
-    reading = read(monkeypatch, **({"messages": ({"role": "user", "content": text},)} if chat else {"text": text}))
+    reading = read(
+        monkeypatch,
+        **({"conversation": Conversation(({"role": "user", "content": text},))} if chat else {"text": text}),
+    )
 
     assert reading.error is not None
     assert "more than" in reading.error.message

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.worker.chat.conversation import Conversation
+from rbee.worker.chat.forms import AnswerForm
+from rbee.worker.chat.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
 from rbee.worker.confined.process import ConfinedProcess, OverrunError
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation_request import GenerationRequest
-from rbee.worker.text.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
 
 SHORT_CHARS: Final = 8192  # up to here, a thread would cost more than it saves the event loop
 _PROBE_CHARS: Final = 8  # a token of the context; hardly any text has fewer tokens
@@ -21,15 +25,16 @@ CHATML: Final = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 NO_TEMPLATE: Final = "the model has no chat template: chats are written as ChatML, which it may not know"
+MAX_KEPT_FORMS: Final = 32
 _ROUNDS: Final = 4  # marks that come to light only when others are broken
 
 
 @dataclass(frozen=True, slots=True)
-class ChatTemplate:
-    """What is known of a model's chat template: its text, and the names of the variables that it looks at."""
+class RenderedChat:
+    """A conversation in tokens; `ending` is the end of its text, which begins the answer."""
 
-    source: str
-    names: frozenset[str]
+    tokens: tuple[int, ...]
+    ending: str
 
 
 class PromptTokenizer:
@@ -43,8 +48,9 @@ class PromptTokenizer:
     def __init__(self, engine: Engine, template: str | None = None) -> None:
         self._engine = engine
         self._source = template or engine.facts.chat_template or CHATML
-        self._renderer = ConfinedProcess("rbee.worker.text.template")
-        self._template: ChatTemplate | None = None
+        self._renderer = ConfinedProcess("rbee.worker.chat.rendering")
+        self._description: dict[str, Any] | None = None
+        self._forms: OrderedDict[str, AnswerForm] = OrderedDict()
         self._guard = choose_guard([self._source])
 
     @property
@@ -52,14 +58,45 @@ class PromptTokenizer:
         """Return what an operator should know of the template, if anything."""
         return NO_TEMPLATE if self._source is CHATML and not self._engine.facts.embedding else None
 
-    async def template(self) -> ChatTemplate:
-        """Return the chat template, which is compiled at the first call.
+    async def description(self) -> dict[str, Any]:
+        """Return what the chat template can do: `capabilities`, and whether it knows `thinking`.
 
-        Raises RbeeError MODEL_INVALID if it does not compile: raw prompts still work.
+        The template is opened at the first call. Raises RbeeError MODEL_INVALID if it does not parse: raw prompts still
+        work.
         """
-        if self._template is None:
-            self._template = ChatTemplate(self._source, frozenset(await self._ask(self._guard)))
-        return self._template
+        if self._description is None:
+            self._description = await self._ask()
+        return self._description
+
+    async def form(self, conversation: Conversation) -> AnswerForm:
+        """Return how answers to a conversation are read, which depends on its tools and options only.
+
+        Raises RbeeError INVALID_REQUEST where the template refuses the tools.
+        """
+        asked = {
+            **conversation.options,
+            "tools": list(conversation.tools),
+            "tool_choice": conversation.tool_choice,
+        }
+        key = json.dumps(asked)
+        found = self._forms.get(key)
+        if found is None:
+            found = AnswerForm.model_validate(await self._ask(form=asked))
+            self._forms[key] = found
+            while len(self._forms) > MAX_KEPT_FORMS:
+                self._forms.popitem(last=False)
+        self._forms.move_to_end(key)
+        return found
+
+    async def render(self, conversation: Conversation, *, param: str, answer: bool = True) -> RenderedChat:
+        """Return a conversation in tokens, which leave room for an answer if there is to be one.
+
+        Raises RbeeError context_length_exceeded, or INVALID_REQUEST where the template refuses the messages.
+        """
+        tokens, rendered = await self._chat_tokens(conversation, param, bounded=answer)
+        if answer:
+            self._check_room(tokens, param, answer=True)
+        return RenderedChat(tuple(tokens), rendered["generation_prompt"])
 
     async def close(self) -> None:
         """End the process that renders."""
@@ -70,25 +107,21 @@ class PromptTokenizer:
 
         Raises RbeeError context_length_exceeded, or INVALID_REQUEST if there are none.
         """
-        tokens = await self._all_tokens(request, bounded=True)
-        if len(tokens) > self._engine.facts.context - answer:
-            raise self._too_long(f"{len(tokens)}", len(tokens), request.param, answer=answer)
-        if not tokens:
-            raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param="prompt")
+        if request.conversation is not None:
+            tokens, _ = await self._chat_tokens(request.conversation, request.param, bounded=True)
+        else:
+            if request.text is not None:
+                await self._check_beginning(request.text, request.param)
+            short = request.size <= SHORT_CHARS
+            tokens = self._tokens(request) if short else await asyncio.to_thread(self._tokens, request)
+        self._check_room(tokens, request.param, answer=answer)
         return tokens
 
-    async def count(self, request: GenerationRequest) -> int:
-        """Return the number of tokens, however many they are."""
-        return len(await self._all_tokens(request, bounded=False))
-
-    async def _all_tokens(self, request: GenerationRequest, *, bounded: bool) -> list[int]:
-        if request.messages is not None:
-            return await self._chat_tokens(request, bounded=bounded)
-        if bounded and request.text is not None:
-            await self._check_beginning(request.text, request.param)
-        if request.size <= SHORT_CHARS:
-            return self._tokens(request)
-        return await asyncio.to_thread(self._tokens, request)
+    def _check_room(self, tokens: list[int], param: str, *, answer: bool) -> None:
+        if len(tokens) > self._engine.facts.context - answer:
+            raise self._too_long(f"{len(tokens)}", len(tokens), param, answer=answer)
+        if not tokens:
+            raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param="prompt")
 
     async def _check_beginning(self, text: str, param: str | None) -> None:
         """Refuse a text whose beginning alone overflows the context, instead of tokenizing all of it.
@@ -122,49 +155,58 @@ class PromptTokenizer:
             return self._engine.tokenize_pair(request.query, request.text or "")
         return self._engine.tokenize(request.text or "", special=not request.plain)
 
-    async def _chat_tokens(self, request: GenerationRequest, *, bounded: bool) -> list[int]:
+    async def _chat_tokens(
+        self, conversation: Conversation, param: str, *, bounded: bool
+    ) -> tuple[list[int], dict[str, Any]]:
         """Return the tokens of a conversation, in which only the template's own marks are control tokens.
 
         Where no text of the client's holds one, the rendered text is tokenized as it is. Else it is rendered again with
-        those texts guarded, which may bring further marks to light.
+        those texts guarded, which may bring further marks to light. Also returns what `Chat.render` does, unguarded.
         """
-        texts = [*client_texts(request.messages), *client_texts(request.tools)]
+        texts = [*client_texts(conversation.messages), *client_texts(conversation.tools)]
+        texts += client_texts(conversation.template_kwargs)
         marks: set[str] = set()
         guard = self._guard
+        first: dict[str, Any] = {}
         for _ in range(_ROUNDS):
-            rendered = await self._render(request, marks, guard)
+            rendered = await self._rendered(conversation, marks, guard)
+            first = first or rendered
+            prompt: str = rendered["prompt"]
             if bounded and not marks:
-                await self._check_beginning(rendered, request.param)
-            tokens = await self._in_thread_if_long(rendered, lambda text: self._engine.tokenize(text, special=True))
+                await self._check_beginning(prompt, param)
+            tokens = await self._in_thread_if_long(prompt, lambda text: self._engine.tokenize(text, special=True))
             found = {text for token in set(tokens) if (text := self._engine.control_text(token))}
             forged = forged_marks(found, texts)
             if forged <= marks:
-                return tokens if not marks else await self._in_thread_if_long(rendered, self._cut(found | marks, guard))
+                if marks:
+                    tokens = await self._in_thread_if_long(prompt, self._cut(found | marks, guard))
+                return tokens, first
             if not marks and any(guard in text for text in texts):
                 guard = choose_guard([*texts, self._source])
             marks |= forged
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
             "The messages are full of the names of control tokens, more than can be told from the template's own.",
-            param=request.param,
+            param=param,
         )
 
     def _cut(self, marks: set[str], guard: str) -> Callable[[str], list[int]]:
         return lambda text: self._engine.tokenize_parts(cut_at_marks(text, marks), guard=guard)
 
-    async def _render(self, request: GenerationRequest, marks: set[str], guard: str) -> str:
-        given, tools = request.messages or (), request.tools
+    async def _rendered(self, conversation: Conversation, marks: set[str], guard: str) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            "messages": list(conversation.messages),
+            "tools": list(conversation.tools),
+            **conversation.options,
+        }
         if marks:
-            given, tools = guarded(given, marks, guard), guarded(tools, marks, guard)
-        messages, begun = list(given), ""
-        if request.continues:
-            # What a template writes before an answer is what it writes before such a message.
-            begun = messages.pop()["content"]
-        return str(await self._ask(guard, messages=messages, tools=list(tools))) + begun
+            given |= {name: guarded(given[name], marks, guard) for name in ("messages", "tools", "template_kwargs")}
+        rendered: dict[str, Any] = await self._ask(**given, continue_final_message=conversation.continues)
+        return rendered
 
-    async def _ask(self, guard: str, **given: Any) -> Any:
+    async def _ask(self, **given: Any) -> Any:
         facts = self._engine.facts
-        request = {"source": self._source, "begin": facts.begin_text, "end": facts.end_text, "guard": guard, **given}
+        request = {"source": self._source, "begin": facts.begin_text, "end": facts.end_text, **given}
         try:
             return await self._renderer.call(request)
         except OverrunError as error:
