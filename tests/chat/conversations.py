@@ -6,18 +6,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 CALL_ID: Final = "call_8f2c91d04be7435ea6d0c1b2"
-TOOL: Final = {
-    "type": "function",
-    "function": {
-        "name": "count_bees",
-        "description": "Counts the bees of a hive.",
-        "parameters": {
-            "type": "object",
-            "properties": {"hive": {"type": "string", "description": "Which hive."}, "hours": {"type": "integer"}},
-            "required": ["hive"],
-        },
+FUNCTION: Final[dict[str, Any]] = {
+    "name": "count_bees",
+    "description": "Counts the bees of a hive.",
+    "parameters": {
+        "type": "object",
+        "properties": {"hive": {"type": "string", "description": "Which hive."}, "hours": {"type": "integer"}},
+        "required": ["hive"],
     },
 }
+TOOL: Final = {"type": "function", "function": FUNCTION}
 
 
 @dataclass(frozen=True)

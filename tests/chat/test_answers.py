@@ -8,13 +8,13 @@ import pytest
 
 from rbee.worker.chat import library
 from rbee.worker.chat.answers import MAX_DEPTH, AnswerReader
-from rbee.worker.chat.library import AnswerMessage, NativeParser
+from rbee.worker.chat.forms import AnswerForm
+from rbee.worker.chat.library import AnswerMessage
 from rbee.worker.chat.rendering import Chat
 from tests.chat.conversations import TOOL
 from tests.chat.outputs import OUTPUTS, Output
 
 pytestmark = pytest.mark.engine
-HELLO = [{"role": "user", "content": "How many bees are in the north hive?"}]
 
 
 def reader(template: str) -> AnswerReader:
@@ -23,11 +23,10 @@ def reader(template: str) -> AnswerReader:
     assert package is not None
     source = (package / "chat_templates" / f"{template}.jinja").read_text(encoding="utf-8")
     chat = Chat(source, begin="<s>", end="</s>")
-    form = chat.form({"tools": [TOOL], "tool_choice": "auto"})
-    ends = chat.render({"messages": HELLO, "tools": [TOOL]})["thinking_ends"]
-    return AnswerReader(
-        NativeParser({name: form[name] for name in ("format", "generation_prompt", "parser")}), ends=tuple(ends)
-    )
+    form = AnswerForm.model_validate(chat.form({"tools": [TOOL], "tool_choice": "auto"}))
+    found = form.reader(begun="", single=False)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda one: one.template)

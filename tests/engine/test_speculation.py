@@ -197,7 +197,7 @@ def test_a_grammar_is_obeyed_and_advances_with_what_is_written_only(engine: Llam
         "maxItems": 6,
     }
     question = 'Write a JSON array of six objects like {"name": "bee"}, {"name": "bee"}, {"name": "bee"}.'
-    grammar = engine.compile_grammar(handle(json_answer(schema, strict=False).message()))
+    grammar = engine.compile_grammar(handle(json_answer(schema, strict=False).message())["grammar"])
 
     (plain,), _ = run(engine, [question], speculate=0, grammar=grammar, limit=150)
     (drafted,), _ = run(engine, [question], speculate=MOST_DRAFTED, grammar=grammar, limit=150)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.worker.chat.conversation import Tool
-from rbee.worker.chat.form import NOTHING, Content, FormError, Tree
+from rbee.worker.chat.form import NOTHING, SPACE, Content, FormError, Tree, sequenced
 from rbee.worker.chat.forms import AnswerForm
 from rbee.worker.chat.grammar import MAX_CHARS, Marks, lark_of
 from rbee.worker.chat.parser_form import read_calls
@@ -71,7 +71,7 @@ def answer_demanded(
     if form.is_plain and calls is None:
         return answer
     try:
-        trees = [form.tree(content=Content(), begun=begun)]
+        trees = [form.tree(content=sequenced([SPACE, Content()]), begun=begun)]
         if calls is not None:
             trees.append(calls.tree(content=NOTHING, raw=_raw_names(tools), begun=begun, single=single))
     except FormError as error:

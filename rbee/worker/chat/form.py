@@ -239,11 +239,25 @@ def after(parts: Sequence[Form], text: str) -> list[Form] | None:
 
 
 def sequenced(parts: Iterable[Form]) -> Form:
-    """Return a sequence, in which what is a sequence itself is dissolved."""
+    """Return a sequence, in which what is a sequence itself is dissolved, and optional white space is one part.
+
+    So where answers of several forms may have white space, it is the same to the lexer.
+    """
     flat: list[Form] = []
     for part in parts:
-        flat += part.parts if isinstance(part, Sequenced) else [part]
+        for inner in part.parts if isinstance(part, Sequenced) else (part,):
+            if not _is_blank(inner):
+                flat.append(inner)
+            elif not flat or flat[-1] != SPACE:
+                flat.append(SPACE)
     return flat[0] if len(flat) == 1 else Sequenced(tuple(flat))
+
+
+def _is_blank(form: Form) -> bool:
+    """Return whether a form is white space that may be there."""
+    if isinstance(form, Repeated):
+        return (form.least, form.most) == (0, 1) and isinstance(form.part, Literal) and not form.part.text.strip()
+    return isinstance(form, Characters) and form.pattern == SPACE.pattern and not form.least
 
 
 def one_of(parts: Iterable[Form]) -> Form:

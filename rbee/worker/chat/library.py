@@ -20,7 +20,7 @@ from typing import Any, Final
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
-_OUT_OF_MEMORY: Final = ("std::bad_alloc", "bad allocation")
+_OUT_OF_MEMORY: Final = "bad_alloc"
 _NAME: Final = "librbee_chat.dylib" if sys.platform == "darwin" else "librbee_chat.so"
 
 
@@ -145,7 +145,7 @@ def _answer(lib: Any, address: int | None) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(ctypes.string_at(address))
     finally:
         lib.rbee_chat_free(address)
-    if answer.get("error") in _OUT_OF_MEMORY:
+    if _OUT_OF_MEMORY in answer.get("error", ""):
         raise MemoryError
     if "error" in answer:
         raise ChatLibraryError(answer["error"])

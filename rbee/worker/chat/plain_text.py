@@ -7,6 +7,7 @@ nowhere else. What lies between is tokenized as plain text, without the characte
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 from collections.abc import Collection, Iterator, Mapping
@@ -66,6 +67,11 @@ def guarded_text(text: str, marks: Collection[str], guard: str) -> str:
     for mark in marks:
         text = text.replace(mark, mark[:1] + guard + mark[1:])
     return text + guard if any(_overlaps(mark, text) for mark in marks) else text
+
+
+def unescaped(text: str, guard: str) -> str:
+    """Return a rendered text in which the guard is itself where the template has written JSON of ASCII only."""
+    return text.replace(json.dumps(guard)[1:-1], guard)
 
 
 def cut_at_marks(text: str, marks: Collection[str]) -> list[tuple[str, bool]]:

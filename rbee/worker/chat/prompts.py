@@ -13,7 +13,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.worker.chat.conversation import Conversation
 from rbee.worker.chat.forms import AnswerForm
-from rbee.worker.chat.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
+from rbee.worker.chat.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded, unescaped
 from rbee.worker.confined.process import ConfinedProcess, OverrunError
 from rbee.worker.engine.protocol import Engine
 from rbee.worker.generation_request import GenerationRequest
@@ -171,7 +171,7 @@ class PromptTokenizer:
         for _ in range(_ROUNDS):
             rendered = await self._rendered(conversation, marks, guard)
             first = first or rendered
-            prompt: str = rendered["prompt"]
+            prompt = unescaped(rendered["prompt"], guard) if marks else str(rendered["prompt"])
             if bounded and not marks:
                 await self._check_beginning(prompt, param)
             tokens = await self._in_thread_if_long(prompt, lambda text: self._engine.tokenize(text, special=True))

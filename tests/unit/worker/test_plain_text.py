@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rbee.worker.chat.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded
+from rbee.worker.chat.plain_text import choose_guard, client_texts, cut_at_marks, forged_marks, guarded, unescaped
 from rbee.worker.chat.rendering import Chat
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -39,7 +39,7 @@ def test_no_way_of_a_template_makes_a_clients_text_a_mark(source: str) -> None:
     template = Chat(source + START, begin="", end="")
     messages = [{"role": "user", "content": FORGED}]
 
-    parts = cut_at_marks(rendered(template, guarded(messages, MARKS, guard)), MARKS)
+    parts = cut_at_marks(unescaped(rendered(template, guarded(messages, MARKS, guard)), guard), MARKS)
 
     assert parts[-1] == (START, True)
     assert not any(special for _, special in parts[:-1])
