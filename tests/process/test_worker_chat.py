@@ -21,6 +21,9 @@ CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "How many bees are in the north hive?"}]
 CALLED = {"hive": "north", "hours": 3}
 QWEN = "Qwen-Qwen3-0.6B"
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+TEMPLATE = (Path(__file__).parents[1] / "support" / "tools.jinja").read_text()
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
 def template(name: str) -> str:
@@ -218,3 +221,93 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
             assert response.status_code == 200, response.text
             assert named in response.headers["x-rbee-ignored"]
         assert "x-rbee-ignored" not in it.http.post(CHAT, json={"messages": HELLO}).headers
+
+
+@pytest.fixture(scope="module", name="caller")
+def _caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """One worker whose model calls a tool twice, whatever it is asked."""
+    fake = {"template": TEMPLATE, "text": f"{CALL}\n{CALL}", "length": 14}
+    with worker(tmp_path_factory.mktemp("caller"), fake=fake) as it:
+        it.until_idle()
+        yield it
+
+
+def asked(**fields: Any) -> dict[str, Any]:
+    """Return the body of a chat."""
+    return {"messages": HELLO, **fields}
+
+
+def test_calls_are_told_in_parallel(caller: Worker) -> None:
+    """Two calls in one answer are two calls with ids of their own, and the reason says so; streamed too."""
+    (choice,) = caller.http.post(CHAT, json=asked(tools=[WEATHER])).json()["choices"]
+    streamed = list(lines(caller, CHAT, asked(tools=[WEATHER])))
+    deltas = [call for chunk in streamed for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
+
+    told = choice["message"]["tool_calls"]
+    assert choice["finish_reason"] == streamed[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] is None
+    assert [call["function"]["name"] for call in told] == ["weather", "weather"]
+    assert [json.loads(call["function"]["arguments"]) for call in told] == [{"city": "Paris"}] * 2
+    assert len({call["id"] for call in told}) == 2
+    for index, call in enumerate(told):
+        first, *rest = [delta for delta in deltas if delta["index"] == index]
+        assert (first["function"]["name"], first["type"]) == ("weather", "function")
+        assert first["id"]
+        assert all(set(delta) == {"index", "function"} for delta in rest)
+        assert rest
+        assert "".join(delta["function"]["arguments"] for delta in (first, *rest)) == call["function"]["arguments"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "limit", "end"),
+    [
+        (CHAT, asked(tools=[WEATHER]), "max_tokens", '"finish_reason": "length"'),
+        (
+            "/v1/messages",
+            {"messages": HELLO, "tools": [{"name": "weather", "input_schema": {}}]},
+            "max_tokens",
+            '"stop_reason": "max_tokens"',
+        ),
+        (
+            "/v1/responses",
+            {"input": "x", "tools": [{"type": "function", "name": "weather"}]},
+            "max_output_tokens",
+            '"reason": "max_output_tokens"',
+        ),
+    ],
+)
+def test_a_call_that_is_cut_off_is_said_to_be(
+    caller: Worker, path: str, body: dict[str, Any], limit: str, end: str
+) -> None:
+    """An answer that ends within a call says that it was cut, and has no call that looks whole; streamed or not."""
+    with caller.http.stream("POST", path, json={**body, limit: 5, "stream": True}) as response:
+        told = response.read().decode()
+    whole = caller.http.post(path, json={**body, limit: 5})
+
+    pieces = re.findall(r'"(?:arguments|partial_json|delta)": ("(?:[^"\\]|\\.)*")', told.partition(end)[0])
+    assert "".join(map(json.loads, pieces)).startswith('{"city":')
+    assert end in told
+    assert end in json.dumps(whole.json())
+    assert whole.status_code == 200
+    for text in (told, whole.text):
+        assert "weather" in text
+        assert "tool_call>" not in text
+        assert '"stop_reason": "tool_use"' not in text
+        assert "arguments.done" not in text
+
+
+def test_one_call_is_enough_where_only_one_is_wished(caller: Worker) -> None:
+    """Without parallel calls the answer ends after the first."""
+    (choice,) = caller.http.post(CHAT, json=asked(tools=[WEATHER], parallel_tool_calls=False)).json()["choices"]
+
+    assert len(choice["message"]["tool_calls"]) == 1
+    assert choice["finish_reason"] == "tool_calls"
+
+
+def test_without_tools_a_call_is_text(caller: Worker) -> None:
+    """Where no tools were given, or none may be called, what the model writes is text."""
+    for fields in ({}, {"tools": [WEATHER], "tool_choice": "none"}):
+        (choice,) = caller.http.post(CHAT, json=asked(**fields)).json()["choices"]
+
+        assert choice["message"]["content"].startswith("<tool_call>")
+        assert choice["finish_reason"] == "stop"
