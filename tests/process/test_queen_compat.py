@@ -165,6 +165,19 @@ def test_every_dialect_is_relayed(machine: Machine, path: str, body: dict[str, A
     assert count.json()["input_tokens"] > 0
 
 
+def test_what_is_not_heeded_is_named_through_the_queen(machine: Machine) -> None:
+    """The header in which a worker names tools that it leaves out reaches the client, streamed or not."""
+    queen = QueenProcess(machine)
+    body = request_body(tools=[{"type": "web_search"}])
+
+    whole = queen.http.post(CHAT, json=body)
+    with queen.http.stream("POST", CHAT, json={**body, "stream": True}) as response:
+        response.read()
+
+    assert whole.headers["x-rbee-ignored"] == response.headers["x-rbee-ignored"] == "tools: web_search"
+    assert "x-rbee-ignored" not in queen.http.post(CHAT, json=request_body()).headers
+
+
 def test_documents_are_ranked_through_the_queen(machine: Machine) -> None:
     """A model that ranks is found, loaded and asked like any other, and refused for a chat in its worker's words."""
     machine.fake(ranks=True)
@@ -351,39 +364,3 @@ def test_the_official_client_sees_the_break(machine: Machine) -> None:
             list(bad)
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="gpt-4", messages=HELLO)
-
-
-def test_a_trace_goes_through_every_log(machine: Machine) -> None:
-    """The trace that a client names is in the log lines of queen, hive and worker that belong to its request."""
-    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    queen = QueenProcess(machine)
-
-    answer = queen.http.post(CHAT, json=request_body(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
-
-    assert answer.status_code == 200
-    assert trace in queen.running.stderr.read_text()
-    for name in ("rbee-hive", "worker-"):
-        eventually(
-            lambda name=name: any(  # type: ignore[misc]
-                trace in text for log, text in machine.logs().items() if log.startswith(name)
-            ),
-            within=5,
-            because=f"{name} has written its line",
-        )
-
-
-def test_figures_count_what_was_done(machine: Machine) -> None:
-    """Queen, hive and worker count requests, tokens, times and placements of the requests that they had."""
-    queen = QueenProcess(machine)
-    for _ in range(2):
-        assert queen.http.post(CHAT, json=request_body()).status_code == 200
-    queen.refused("POST", CHAT, request_body(n=1000))
-
-    metrics = queen.http.get("/metrics").text
-
-    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="200"} 2.0' in metrics
-    assert 'rbee_http_requests_total{method="POST",route="/v1/chat/completions",status="400"} 1.0' in metrics
-    assert 'rbee_queen_tasks_total{client="operator",outcome="done"} 2.0' in metrics
-    assert 'rbee_queen_tasks_total{client="operator",outcome="INVALID_REQUEST"} 1.0' in metrics
-    assert 'rbee_queen_placements_total{decision="spawn"} 1.0' in metrics
-    assert 'rbee_queen_placements_total{decision="warm"} 2.0' in metrics

@@ -12,10 +12,11 @@ from typing import Final, cast
 
 import httptools
 
-from rbee.contracts.ids import USAGE_HEADER
+from rbee.contracts.ids import IGNORED_HEADER, USAGE_HEADER
 
 HIGH_WATER_BYTES = 256 * 1024
 _USAGE: Final = USAGE_HEADER.lower().encode()
+_IGNORED: Final = IGNORED_HEADER.lower().encode()
 
 
 ChunkConsumer = Callable[[bytes], bool]
@@ -41,6 +42,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.reused = False
         self.status = 0
         self.usage = b""
+        self.ignored = b""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._chunks: list[bytes] = []
@@ -65,7 +67,7 @@ class UpstreamConnection(asyncio.Protocol):
         """
         self._parser = httptools.HttpResponseParser(self)
         self._answered = self._complete = False
-        self.usage = b""
+        self.usage = self.ignored = b""
         self._check()
         if self._transport is None:
             raise UpstreamError("not connected")
@@ -152,9 +154,11 @@ class UpstreamConnection(asyncio.Protocol):
     # httptools
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep the token counts of a canceled request."""
+        """Keep the token counts of a canceled request, and what of a request is not heeded."""
         if len(name) == len(_USAGE) and name.lower() == _USAGE:
             self.usage = value
+        elif len(name) == len(_IGNORED) and name.lower() == _IGNORED:
+            self.ignored = value
 
     def on_headers_complete(self) -> None:
         """Wake `send`."""

@@ -29,8 +29,8 @@ class ResponseSink(ByteSink, Protocol):
     async def comment(self, text: str) -> None:
         """Send a comment, which no program reads."""
 
-    async def start(self) -> None:
-        """Start the answer: a worker has accepted the request."""
+    async def start(self, ignored: bytes = b"") -> None:
+        """Start the answer: a worker has accepted the request, but for what of it is *ignored* (a header's value)."""
 
     async def fail(self, error: RbeeError, request_id: str | None) -> None:
         """Report that there will be no complete answer."""

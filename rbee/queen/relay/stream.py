@@ -201,7 +201,7 @@ async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer:
                 raise await _error_of(upstream, data, observer)
             first = False
             observer.feed_whole(data)
-            await out.start()
+            await out.start(upstream.ignored)
             await out.send(data)
     except UpstreamError as error:
         raise _stream_broken(observer, str(error)) from error

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from starlette.types import Send
 
+from rbee.contracts.ids import IGNORED_HEADER
 from rbee.contracts.queen import Progress
 from rbee.contracts.tasks import Narration
 from rbee.daemonkit.dialects import Dialect, encode_failure
@@ -17,6 +18,7 @@ from rbee.errors import RbeeError
 from rbee.queen.progress import Event, encode_event
 
 COMMENTS_AFTER_S: Final = 1.0
+_IGNORED: Final = IGNORED_HEADER.lower().encode()
 _STREAM: Final = "text/event-stream; charset=utf-8"
 
 
@@ -36,7 +38,7 @@ class TaskEventSink:
         """Send the comment."""
         await self.send(comment(text))
 
-    async def start(self) -> None:
+    async def start(self, ignored: bytes = b"") -> None:
         """Do nothing: an event of the task reports it."""
 
     async def send(self, data: bytes) -> None:
@@ -96,12 +98,15 @@ class CompatSink:
         """Send the comment, if the client reads a stream."""
         await self._comment(text)
 
-    async def start(self) -> None:
-        """Send the head."""
+    async def start(self, ignored: bytes = b"") -> None:
+        """Send the head; once it is sent nothing can be added to it."""
         if not self._started:
             self._started = True
             self._connection.coalesce_head()
-            await self._send(_head(200, _STREAM if self._stream else "application/json"))
+            head = _head(200, _STREAM if self._stream else "application/json")
+            if ignored:
+                head["headers"].append((_IGNORED, ignored))
+            await self._send(head)
 
     async def send(self, data: bytes) -> None:
         """Send a chunk."""

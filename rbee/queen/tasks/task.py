@@ -203,7 +203,7 @@ class Task:
             with assignment.use:
                 await sink.emit(placed)
                 if upstream_request.stream:
-                    await sink.start()
+                    await sink.start(assignment.upstream.ignored)
                     self._guard = StallGuard(assignment.upstream, services.no_token_timeout_s)
                     await relay(assignment.upstream, sink, observer, self._guard)
                 else:
