@@ -28,7 +28,7 @@ Feature: A worker serves OpenAI's and Anthropic's clients
       | something impossible           | field           |
       | a thousand answers             | n               |
       | an empty grammar               | grammar         |
-      | a tool                         | tools           |
+      | a tool that has no name        | tools.0         |
       | a schema that is nested deeply | response_format |
       | an unknown token               | logit_bias      |
       | an embedding                   | model           |

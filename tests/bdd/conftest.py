@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.bdd.steps.chat import *
 from tests.bdd.steps.clients import *
 from tests.bdd.steps.daemons import *
 from tests.bdd.steps.faults import *

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
+
+from rbee.worker.chat.rendering import Chat
 
 CALL_ID: Final = "call_8f2c91d04be7435ea6d0c1b2"
 FUNCTION: Final[dict[str, Any]] = {
@@ -98,3 +101,24 @@ CONVERSATIONS: Final = (
         ],
     ),
 )
+
+
+def lost_texts(source: str, conversation: Conversation) -> list[str]:
+    """Return the texts that a template loses or puts out of order; those of system turns may be anywhere."""
+    chat = _opened(source)
+    prompt = chat.render({"messages": conversation.messages, "tools": conversation.offered})["prompt"]
+    lost = [text for text in conversation.tools if text not in prompt]
+    at = 0
+    for message in conversation.messages:
+        text, is_system = message["content"], message["role"] == "system"
+        found = prompt.find(text, 0 if is_system else at)
+        if found < 0:
+            lost.append(text)
+        elif not is_system:
+            at = found
+    return lost
+
+
+@lru_cache(maxsize=4)
+def _opened(source: str) -> Chat:
+    return Chat(source, begin="<s>", end="</s>")

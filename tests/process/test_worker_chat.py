@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rbee.worker.chat import library
-from tests.chat.conversations import FUNCTION, TOOL
+from tests.chat.answers import CHAT, HELLO, ask_all, chat, fake_options, lines, messages, responses, streamed_chat
+from tests.chat.conversations import TOOL
 from tests.chat.outputs import OUTPUTS, Output
 from tests.support.worker import Worker, worker
 
 pytestmark = [pytest.mark.process, pytest.mark.engine]
-CHAT = "/v1/chat/completions"
-HELLO = [{"role": "user", "content": "How many bees are in the north hive?"}]
 CALLED = {"hive": "north", "hours": 3}
 QWEN = "Qwen-Qwen3-0.6B"
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -26,107 +23,12 @@ TEMPLATE = (Path(__file__).parents[1] / "support" / "tools.jinja").read_text()
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
-def template(name: str) -> str:
-    """Return a template that llama.cpp ships."""
-    package = library.folder()
-    assert package is not None
-    return (package / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a dialect told of an answer: calls are names and arguments."""
-
-    thought: str
-    content: str
-    calls: list[tuple[str, Any]]
-    reason: str
-
-
-def lines(it: Worker, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a stream."""
-    with it.http.stream("POST", path, json={**body, "stream": True}) as response:
-        assert response.status_code == 200, response.read()
-        for line in response.iter_lines():
-            if line.startswith("data: ") and line != "data: [DONE]":
-                yield json.loads(line.removeprefix("data: "))
-
-
-def chat(it: Worker, **fields: Any) -> Told:
-    """Ask for a chat completion."""
-    response = it.http.post(CHAT, json={"messages": HELLO, "tools": [TOOL], **fields})
-    assert response.status_code == 200, response.text
-    (choice,) = response.json()["choices"]
-    message = choice["message"]
-    calls = [(call["function"]["name"], call["function"]["arguments"]) for call in message.get("tool_calls", ())]
-    return Told(message.get("reasoning_content", ""), message["content"] or "", calls, choice["finish_reason"])
-
-
-def streamed_chat(it: Worker, **fields: Any) -> Told:
-    """Ask for a chat completion as a stream."""
-    thought, content, reason = "", "", ""
-    calls: dict[int, list[str]] = {}
-    for chunk in lines(it, CHAT, {"messages": HELLO, "tools": [TOOL], **fields}):
-        (choice,) = chunk["choices"]
-        delta = choice["delta"]
-        thought += delta.get("reasoning_content", "")
-        content += delta.get("content") or ""
-        for call in delta.get("tool_calls", ()):
-            name_and_arguments = calls.setdefault(call["index"], [call["function"].get("name", ""), ""])
-            name_and_arguments[1] += call["function"]["arguments"]
-        reason = choice["finish_reason"] or reason
-    return Told(thought, content, [(name, arguments) for name, arguments in calls.values()], reason)
-
-
-def messages(it: Worker) -> Told:
-    """Ask for a message of Anthropic's as a stream."""
-    tool = {"name": FUNCTION["name"], "input_schema": FUNCTION["parameters"]}
-    blocks: dict[int, dict[str, Any]] = {}
-    reason = ""
-    for event in lines(it, "/v1/messages", {"messages": HELLO, "tools": [tool], "max_tokens": 500}):
-        if event["type"] == "content_block_start":
-            blocks[event["index"]] = {**event["content_block"], "told": ""}
-        elif event["type"] == "content_block_delta":
-            delta = event["delta"]
-            blocks[event["index"]]["told"] += (
-                delta.get("thinking") or delta.get("text") or delta.get("partial_json") or ""
-            )
-        elif event["type"] == "message_delta":
-            reason = event["delta"]["stop_reason"]
-    kinds = [block["type"] for block in blocks.values()]
-    texts = {kind: "".join(block["told"] for block in blocks.values() if block["type"] == kind) for kind in kinds}
-    calls = [(block["name"], block["told"]) for block in blocks.values() if block["type"] == "tool_use"]
-    return Told(texts.get("thinking", ""), texts.get("text", ""), calls, reason)
-
-
-def responses(it: Worker) -> Told:
-    """Ask for a response as a stream, whose events are numbered, and whose last one holds all items."""
-    tool = {"type": "function", **FUNCTION}
-    events = list(lines(it, "/v1/responses", {"input": "How many?", "tools": [tool]}))
-    assert [event["sequence_number"] for event in events] == list(range(len(events)))
-    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
-    response = events[-1]["response"]
-    assert response["output"] == done
-
-    def texts(kind: str, delta: str) -> str:
-        told = "".join(event["delta"] for event in events if event["type"] == delta)
-        assert told == "".join(part["text"] for item in done if item["type"] == kind for part in item["content"])
-        return told
-
-    return Told(
-        texts("reasoning", "response.reasoning_text.delta"),
-        texts("message", "response.output_text.delta"),
-        [(item["name"], item["arguments"]) for item in done if item["type"] == "function_call"],
-        response["status"],
-    )
-
-
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda one: one.template)
 def test_an_answer_comes_out_apart_in_each_dialect(tmp_path: Path, output: Output) -> None:
     """Thought, text and call are told each in its place, whole or as they come, with the dialect's own reason."""
-    with worker(tmp_path, fake=fake(output.template, output.text)) as it:
+    with worker(tmp_path, fake=fake_options(output.template, output.text)) as it:
         it.until_idle()
-        told = {"chat": chat(it), "streamed": streamed_chat(it), "messages": messages(it), "responses": responses(it)}
+        told = ask_all(it.http)
 
     for name, one in told.items():
         assert one.thought.strip() == output.thought, name
@@ -138,10 +40,10 @@ def test_an_answer_comes_out_apart_in_each_dialect(tmp_path: Path, output: Outpu
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda one: one.template)
 def test_a_malformed_call_degrades_to_text(tmp_path: Path, output: Output) -> None:
     """What is no call after all is text, and no error; nothing that was told is taken back."""
-    with worker(tmp_path, fake=fake(output.template, output.malformed)) as it:
+    with worker(tmp_path, fake=fake_options(output.template, output.malformed)) as it:
         it.until_idle()
-        whole = chat(it)
-        told = [streamed_chat(it), messages(it), responses(it)]
+        whole = chat(it.http)
+        told = [streamed_chat(it.http), messages(it.http), responses(it.http)]
 
     assert whole.content == (output.rest or output.malformed)
     for one in told:
@@ -149,19 +51,13 @@ def test_a_malformed_call_degrades_to_text(tmp_path: Path, output: Output) -> No
         assert not one.calls or one.calls[0][0] == "count_bees"
 
 
-def fake(name: str, text: str) -> dict[str, Any]:
-    """Return the options of a fake engine that answers *text* in the template with this name."""
-    words = len(re.findall(r"\s*\S+|\s+", text))  # its tokens
-    return {"template": template(name), "text": text, "length": words, "tokens_per_s": 400}
-
-
 @pytest.mark.parametrize("limit", [3, 6, 9])
 def test_an_answer_that_is_cut_off_says_so(tmp_path: Path, limit: int) -> None:
     """A thought, a text or a call that the limit ends is told as far as it came, and as cut."""
     output = next(one for one in OUTPUTS if one.template == QWEN)
-    with worker(tmp_path, fake=fake(QWEN, output.text)) as it:
+    with worker(tmp_path, fake=fake_options(QWEN, output.text)) as it:
         it.until_idle()
-        told = [chat(it, max_tokens=limit), streamed_chat(it, max_tokens=limit)]
+        told = [chat(it.http, max_tokens=limit), streamed_chat(it.http, max_tokens=limit)]
 
     assert told[0] == told[1]
     assert told[0].reason == "length"
@@ -172,7 +68,7 @@ def test_an_answer_that_is_cut_off_says_so(tmp_path: Path, limit: int) -> None:
 def test_usage_counts_the_thought(tmp_path: Path) -> None:
     """The tokens of a thought are told apart from those of the rest, of which they are a part."""
     output = next(one for one in OUTPUTS if one.template == QWEN)
-    with worker(tmp_path, fake=fake(QWEN, output.text)) as it:
+    with worker(tmp_path, fake=fake_options(QWEN, output.text)) as it:
         it.until_idle()
         usage = it.http.post(CHAT, json={"messages": HELLO, "tools": [TOOL]}).json()["usage"]
         thoughtless = it.http.post("/v1/completions", json={"prompt": "x"}).json()["usage"]
@@ -185,9 +81,9 @@ def test_usage_counts_the_thought(tmp_path: Path) -> None:
 
 def test_a_budget_ends_a_thought(tmp_path: Path) -> None:
     """A thought that has had its tokens is closed by force, and the answer goes on after it."""
-    with worker(tmp_path, fake=fake(QWEN, f"<think>\n{'hm ' * 200}\n</think>\n\nDone.") | {"length": 60}) as it:
+    with worker(tmp_path, fake=fake_options(QWEN, f"<think>\n{'hm ' * 200}\n</think>\n\nDone.") | {"length": 60}) as it:
         it.until_idle()
-        told = chat(it, tools=[], thinking_budget_tokens=10)
+        told = chat(it.http, tools=[], thinking_budget_tokens=10)
         body = {"messages": HELLO, "max_tokens": 50, "thinking": {"type": "enabled", "budget_tokens": 10}}
         blocks = it.http.post("/v1/messages", json=body).json()["content"]
 
@@ -240,7 +136,7 @@ def asked(**fields: Any) -> dict[str, Any]:
 def test_calls_are_told_in_parallel(caller: Worker) -> None:
     """Two calls in one answer are two calls with ids of their own, and the reason says so; streamed too."""
     (choice,) = caller.http.post(CHAT, json=asked(tools=[WEATHER])).json()["choices"]
-    streamed = list(lines(caller, CHAT, asked(tools=[WEATHER])))
+    streamed = list(lines(caller.http, CHAT, asked(tools=[WEATHER])))
     deltas = [call for chunk in streamed for call in chunk["choices"][0]["delta"].get("tool_calls", ())]
 
     told = choice["message"]["tool_calls"]

@@ -18,12 +18,11 @@ from tests.support.waiting import eventually
 
 HELLO: Any = [{"role": "user", "content": "Name three kinds of bees."}]
 DEEP: Any = json.loads('{"items":' * 70 + "{}" + "}" * 70)
-TOOL: Any = {"type": "function", "function": {"name": "weather"}}
 IMPOSSIBLE: dict[str, dict[str, Any]] = {
     "a thousand answers": {"n": 1000},
     "an empty grammar": {"extra_body": {"grammar": " "}},
     "a chat": {},
-    "a tool": {"tools": [TOOL]},
+    "a tool that has no name": {"tools": [{"type": "function", "function": {"name": ""}}]},
     "a schema that is nested deeply": {
         "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": DEEP}}
     },

@@ -45,7 +45,7 @@ def stream_call(endpoint: Endpoint, model: str, tool: str, **options: Any) -> St
 @given(parsers.parse('bee calls the tool "{tool}" for "{city}"'))
 def fake_calls(machine: Machine, tool: str, city: str) -> None:
     call = json.dumps({"name": tool, "arguments": {"city": city}})
-    machine.fake(template=TEMPLATE, text=f"<tool_call> {call} </tool_call>", length=7)
+    machine.fake(template=TEMPLATE, text=f"<tool_call>\n{call}\n</tool_call>", length=7, tokens_per_s=20)
 
 
 @when(parsers.parse('OpenAI\'s client streams a chat with the tool "{tool}"'), target_fixture="call")
