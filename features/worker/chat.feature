@@ -62,4 +62,4 @@ Feature: A model is spoken to in its own words
     And a running hive
     And a worker of that hive for bee
     When clients of chats, messages and responses send 10000 words
-    Then each of them is refused with the code "context_length_exceeded" and "maximum context length is 4096 tokens"
+    Then each of them is refused with the code "context_length_exceeded" and "maximum context length is 2048 tokens"

@@ -25,10 +25,10 @@ Feature: A worker serves OpenAI's and Anthropic's clients
     Then the client gets status 400 and an error that names the field "<field>"
 
     Examples:
-      | something impossible           | field           |
-      | a thousand answers             | n               |
-      | an empty grammar               | grammar         |
-      | a tool that has no name        | tools.0         |
-      | a schema that is nested deeply | response_format |
-      | an unknown token               | logit_bias      |
-      | an embedding                   | model           |
+      | something impossible           | field                 |
+      | a thousand answers             | n                     |
+      | an empty grammar               | grammar               |
+      | a tool that has no name        | tools.0.function.name |
+      | a schema that is nested deeply | response_format       |
+      | an unknown token               | logit_bias            |
+      | an embedding                   | model                 |

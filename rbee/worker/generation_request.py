@@ -10,6 +10,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import InferenceRequest, Sampling
 from rbee.errors import RbeeError
 from rbee.worker.chat.conversation import Conversation, TemplateMessage
+from rbee.worker.chat.plain_text import choose_guard
 from rbee.worker.engine.protocol import Engine, Grammar
 from rbee.worker.generation import Generation
 from rbee.worker.scheduling.thought import Thought, ThoughtMarks
@@ -126,5 +127,6 @@ def _closing(marks: ThoughtMarks, engine: Engine) -> list[int]:
     """Return the tokens that end a thought."""
     if marks.budget is None:
         return []
-    special = engine.special_token(marks.ends[0]) is not None
-    return engine.tokenize_parts([(marks.ends[0], special)], guard="")
+    end = marks.ends[0]
+    special = engine.special_token(end) is not None
+    return engine.tokenize_parts([(end, special)], guard=choose_guard([end]))
