@@ -116,8 +116,8 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_MODEL_REF: ErrorSpec(
         400,
         _INVALID,
-        "Use hf:org/repo[@revision][:quant or file], file:///path/model.gguf, https://host/x.gguf#sha256=..., "
-        "package:<python package>/<file>, or an alias from [models] in the config file.",
+        "Use hf:org/repo[@revision][:quant or folder/file.gguf], file:///path/model.gguf, "
+        "https://host/x.gguf#sha256=..., package:<python package>/<file>, or an alias of [models] in the config file.",
     ),
     ErrorCode.INVALID_BACKEND: ErrorSpec(400, _INVALID, "Use one of: cuda, metal, cpu."),
     ErrorCode.INVALID_DEVICE: ErrorSpec(400, _INVALID, "Run 'rbee-hive detect' on the machine to see its devices."),

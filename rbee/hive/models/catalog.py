@@ -24,7 +24,7 @@ from rbee.contracts.references import shown_reference
 from rbee.errors import RbeeError
 from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
-from rbee.hive.models.reference import parse_reference
+from rbee.model_reference import parse_reference
 
 if TYPE_CHECKING:
     from rbee.hive.models.catalog_table import CatalogRow, CatalogTable

@@ -25,7 +25,6 @@ from rbee.hive.memory import LoadedModel, LoadOptions, memory_limit
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
-from rbee.hive.models.reference import parse_reference
 from rbee.hive.preflight import PreflightResult, choose_device
 from rbee.hive.settings import HiveSettings
 from rbee.hive.workers import orphans
@@ -33,6 +32,7 @@ from rbee.hive.workers.control_groups import ControlGroups
 from rbee.hive.workers.ports import PortChoice, choose_port
 from rbee.hive.workers.process import WorkerProcess, WorkerSpec, worker_program
 from rbee.hive.workers.spare import SpareWorker
+from rbee.model_reference import parse_reference
 
 _ARM: Final = ("arm64", "aarch64")
 SPARE_MIN_MEMORY_BYTES: Final = 4 * 1024**3
