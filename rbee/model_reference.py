@@ -121,7 +121,7 @@ def parse_reference(text: str) -> ModelRef:
     if len(text) > _MAX_CHARS:
         raise _invalid(text, f"it has more than {_MAX_CHARS} characters")
     if not colon:
-        raise _invalid(text, "it is neither an alias nor does it begin with hf:, file:, https: or package:")
+        raise _invalid(text, "it does not begin with hf:, file:, https: or package:")
     if _UNPRINTABLE.search(text):
         raise _invalid(text, "it holds a control character, or bytes that are not UTF-8")
     match scheme:

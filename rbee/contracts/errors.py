@@ -243,7 +243,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.MODEL_INVALID: ErrorSpec(400, _INVALID, "Use another file of the model, or another chat_template_file."),
     ErrorCode.CONFIG_INVALID: ErrorSpec(
-        None, _LOCAL, "Correct the setting; to check the config file: rbee-keeper config check"
+        None, _LOCAL, "Correct it; to check config file and inventory: rbee-keeper config check"
     ),
     ErrorCode.STATE_CORRUPT: ErrorSpec(
         500, _SERVER, "Move the named file away; a new one is created at the next start."

@@ -90,5 +90,7 @@ def describe_settings(settings: BaseModel, sources: Mapping[str, str]) -> dict[s
 def fail(program: str, error: RbeeError, owner: OwnerLink, code: int = 1) -> Any:
     """Exit because the daemon cannot start; report why to its owner and on standard error, without a traceback."""
     owner.tell(error.body())
-    print(f"{program}: {error.message}\n{program}: {error.hint}", file=sys.stderr)  # noqa: T201
+    also = error.also if isinstance(error, ConfigError) else ()
+    for line in (error.message, *(each.message for each in also), error.hint):
+        print(f"{program}: {line}", file=sys.stderr)  # noqa: T201
     sys.exit(code)

@@ -53,6 +53,7 @@ all:
       hosts:
 """
 _YAML_ENDINGS = (".yml", ".yaml")
+_VARIABLE_ENDINGS = (*_YAML_ENDINGS, ".json", "")
 # Ansible's own list, as far as people keep such files there (INVENTORY_IGNORE_EXTS).
 _NO_SOURCES = (".md", ".txt", ".rst", ".orig", ".cfg", ".retry", ".bak", ".pyc", ".swp", ".lock")
 
@@ -110,6 +111,12 @@ class Inventory:
             return [self.path] if self.path.is_file() else []
         files = sorted(path for path in self.path.iterdir() if path.is_file() and not path.name.startswith("."))
         return [path for path in files if path.suffix not in _NO_SOURCES]
+
+    def variable_files(self) -> list[Path]:
+        """List the files of variables beside the hosts, of groups and of single machines, as Ansible takes them."""
+        folders = [self.folder / kind for kind in ("group_vars", "host_vars")]
+        files = [file for folder in folders if folder.is_dir() for file in sorted(folder.rglob("*")) if file.is_file()]
+        return [file for file in files if file.suffix in _VARIABLE_ENDINGS and not file.name.startswith(".")]
 
     def nodes(self, group: str | None = HIVES) -> list[Node]:
         """List the machines of a group in Ansible's order (None: of all).
@@ -231,7 +238,7 @@ class Inventory:
 
 def load(file: Path) -> YamlDocument:
     """Parse one YAML file with its ends of lines; an encrypted one as empty. Raises ConfigError."""
-    if file.suffix not in (*_YAML_ENDINGS, ".json", ""):
+    if file.suffix not in _VARIABLE_ENDINGS:
         raise ConfigError("is not YAML; rbee edits YAML only. Change it by hand.", path=str(file))
     try:
         text = file.read_bytes().decode("utf-8")

@@ -17,6 +17,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from rbee.errors import ConfigError
 from rbee.fleet.yaml_scalar import plain_scalar, scalar
@@ -225,6 +226,10 @@ class YamlDocument:
             line = mark.line + 1 if mark is not None else None
             raise ConfigError(f"is not YAML: {error.problem}", path=self.path, line=line) from error
         except YAMLError as error:
+            if isinstance(error, ReaderError):
+                line = self.text.count("\n", 0, error.position) + 1
+                reason = f"it holds the character U+{error.character:04X}; write it as an escape, or remove it"
+                raise ConfigError(f"is not YAML: {reason}.", path=self.path, line=line) from error
             reason = str(error).strip().splitlines()[0]
             raise ConfigError(f"is not YAML: {reason}", path=self.path) from error
         if root is not None and not isinstance(root, MappingNode):

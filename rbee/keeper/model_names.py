@@ -37,7 +37,7 @@ def _refusal(error: RbeeError, name: str, aliases: Mapping[str, str]) -> RbeeErr
     if name in aliases:
         message = f"The alias {name!r}: {message}"
     elif ":" not in name:
-        message = f"{message[:-1]} (aliases: {', '.join(sorted(aliases))})."
+        message = f"{message[:-1]}, and is no alias (aliases: {', '.join(sorted(aliases))})."
     if found := _NAME_OF_FILE.fullmatch(aliases.get(name, name)):
         hint = f"{hint}\nFor a file on the node: --model file://{Path(found['path']).expanduser().absolute()}"
     return RbeeError(error.code, message, details=error.details, hint=hint, param=error.param)

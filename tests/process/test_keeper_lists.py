@@ -303,6 +303,27 @@ def test_config_check_asks_the_daemons(tmp_path: Path) -> None:
     assert "prot" in ran.stderr
 
 
+def test_config_check_tells_everything_at_once(tmp_path: Path) -> None:
+    """What keeper, daemons and inventory find wrong comes in one run, each with its line, also for scripts."""
+    file, hosts = tmp_path / "config.toml", tmp_path / "inventory" / "hosts.yml"
+    hosts.parent.mkdir()
+    hosts.write_text("rbee_hives:\n  hosts: {h1: {rbee_hive_prot: 1}}\n  vars: {rbee_state_path: /opt/rbee}\n")
+    file.write_text(
+        f"queen_ulr = 'x'\ninventory = '{hosts.parent}'\n[models]\na = 'hf:a/b@'\nb = 3\n[hive]\nslotz = 1\nslots = 0\n"
+        "[queen]\nport = -1\n"
+    )
+
+    ran = rbee("config", "check", str(file), "--json")
+
+    error = ran.json["error"]
+    places = [(Path(each["file"]).name, each["line"]) for each in (error["details"], *error["details"]["also"])]
+    assert places == [*(("config.toml", line) for line in (1, 4, 5, 7, 8, 10)), ("hosts.yml", 2), ("hosts.yml", 3)]
+    for line in (1, 4, 5, 7, 8, 10):
+        assert f"Error: {file}:{line}: " in ran.stderr
+    assert ran.stderr.count("Error: ") == len(places)
+    assert ran.code == 1
+
+
 def test_config_check_demands_nothing_that_a_hive_gives_its_workers(tmp_path: Path) -> None:
     """A table of settings for workers is right without a model and a key, and a wrong value in it has its line."""
     file = tmp_path / "config.toml"

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from rbee.contracts.errors import ErrorCode
-from rbee.errors import RbeeError, name_node
+from rbee.errors import ConfigError, RbeeError, name_node
 from rbee.keeper.ui.interrupts import Interrupted
 from rbee.keeper.ui.lazy import Flags
 from rbee.keeper.ui.output import Output
@@ -64,8 +64,12 @@ def report(failure: BaseException, flags: Flags) -> int:
 def lines(error: RbeeError) -> list[str]:
     """Format an error for a person: what happened, details or log lines, next step."""
     text = [f"Error: {error.message}"]
+    if isinstance(error, ConfigError):
+        text += [f"Error: {also.message}" for also in error.also]
     empty: tuple[object, ...] = (None, "", [], {})
-    details = {key: value for key, value in error.details.items() if value not in empty and key != "log_tail"}
+    details = {
+        key: value for key, value in error.details.items() if value not in empty and key not in ("log_tail", "also")
+    }
     unsaid = {key: value for key, value in details.items() if str(value) not in error.message}
     shown = ", ".join(f"{key} {_plain(value)}" for key, value in unsaid.items())
     text.append(f"  {error.code.value}{': ' + shown if shown else ''}")

@@ -36,11 +36,17 @@ def test_an_inventory_in_order_has_no_problems(tmp_path: Path) -> None:
         ("rbee_hive_port: 99999", "rbee_hive_port must be a port from 1 to 65535, not 99999."),
         ("ansible_port: 0", "ansible_port must be a port"),
         ("rbee_state_path: srv/rbee", "rbee_state_path must be an absolute path, not 'srv/rbee'."),
-        ("rbee_state_path: /srv/../etc", "must be an absolute path"),
-        ("rbee_install_path: /", "rbee_install_path must be a folder of rbee's own, not '/'."),
+        ("rbee_state_path: /opt/../x", "rbee_state_path must be a path without '..', not '/opt/../x'."),
+        ("rbee_install_path: /", "rbee_install_path must be a folder of rbee's own, not '/', which is the system's."),
+        ("rbee_state_path: /etc/rbee", "must be a folder of rbee's own"),
+        ('rbee_state_path: "/srv/\\0x"', "rbee_state_path must not hold a control character (U+0000)."),
+        ("rbee_queen_url: 10.0.0.9:8080", "must be an address such as http://192.0.2.10:8080, not '10.0.0.9:8080'."),
+        ("rbee_hive_queen_url: ftp://q", "rbee_hive_queen_url must be an address"),
         ("rbee_state_path: /var/lib/", "must be a folder of rbee's own"),
-        ("rbee_models: [hf:org/repo, nonsense]", "'nonsense' is no model reference; write hf:org/repo"),
-        ("rbee_models: [{reference: 'hf:a/b'}]", "{'reference': 'hf:a/b'} is no model reference"),
+        ("rbee_models: [hf:org/repo, nonsense]", "rbee_models: 'nonsense' is not a model reference: it does not"),
+        ("rbee_models: ['hf:a/b@']", "'hf:a/b@' is not a model reference: after org/repo@ comes"),
+        ("rbee_models: ['file://srv/m.gguf']", "after two slashes comes the name of a machine, here 'srv'"),
+        ("rbee_models: [{reference: 'hf:a/b'}]", "{'reference': 'hf:a/b'} is not a model reference"),
     ],
 )
 def test_a_value_out_of_bounds_is_named_with_its_machines(tmp_path: Path, variable: str, says: str) -> None:
@@ -49,10 +55,53 @@ def test_a_value_out_of_bounds_is_named_with_its_machines(tmp_path: Path, variab
 
     assert says in found
     assert "(h1, h2)" in found
+    assert "group_vars/rbee_hives.yml:1: " in found
 
 
 @pytest.mark.parametrize(
-    "variable", ["rbee_hive_slots: '{{ 2 * 2 }}'", "rbee_hive_port: '9200'", "rbee_models: [hf:a/b, file:///m.gguf]"]
+    ("variables", "says"),
+    [
+        ("rbee_state_path: /opt/rbee", "rbee_state_path (/opt/rbee) is the same as rbee_install_path (/opt/rbee)"),
+        ("rbee_state_path: /opt/rbee/x", "rbee_state_path (/opt/rbee/x) lies in rbee_install_path (/opt/rbee)"),
+        ("rbee_install_path: /var/lib/rbee/x", "(/var/lib/rbee) contains rbee_install_path (/var/lib/rbee/x)"),
+        (
+            "rbee_install_path: /var/lib/rbee-models/x",
+            "models' folder of rbee_state_path (/var/lib/rbee-models) contain",
+        ),
+        ("rbee_checkout_path: /opt/rbee/releases", "rbee_checkout_path (/opt/rbee/releases) lies in rbee_install_path"),
+        ("rbee_checkout_path: /var/lib/rbee/co", "rbee_checkout_path (/var/lib/rbee/co) lies in rbee_state_path"),
+        ("rbee_checkout_path: /opt", "rbee_checkout_path must be a folder of rbee's own"),
+        ("rbee_install_path: /srv/a\nrbee_checkout_path: /srv/a", "rbee_checkout_path (/srv/a) is the same as"),
+        ("rbee_hive_state_path: /srv/x", "rbee_state_path (/var/lib/rbee) and rbee_hive_state_path (/srv/x) differ"),
+    ],
+)
+def test_folders_of_roles_lie_apart(tmp_path: Path, variables: str, says: str) -> None:
+    """No role's folder is, holds or lies in that of another purpose, and all roles take one for the same purpose."""
+    (found,) = problems(tmp_path, {"group_vars/all.yml": variables + "\n"})
+
+    assert says in found
+    assert "group_vars/all.yml:" in found
+
+
+def test_every_wrong_value_is_told_where_it_stands(tmp_path: Path) -> None:
+    """Each wrong entry of a list has its own sentence, and a machine's own value the line of its own."""
+    everywhere = "rbee_hive_slots: 4\nrbee_models: [one, two]\n"
+
+    found = problems(tmp_path, {"group_vars/all.yml": everywhere, "host_vars/h2.yml": "rbee_hive_slots: 0\n"})
+
+    assert len(found) == 3
+    assert [line for line in found if "group_vars/all.yml:2: rbee_models: 'two' is not" in line]
+    assert [line for line in found if "host_vars/h2.yml:1: rbee_hive_slots must be 1 or more, not 0. (h2)" in line]
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("rbee_hive_slots: '{{ 2 * 2 }}'", "rbee_hive_port: '9200'", "rbee_state_path: '{{ rbee_install_path }}/x'"),
+        *("rbee_models: [hf:a/b, 'hf:a/b@v1:Q8_0/x.gguf', file:///m.gguf, '{{ m }}']", "rbee_queen_url: ''"),
+        *("rbee_checkout_path: /opt/rbee/src", "rbee_hive_checkout_path: ''", "rbee_queen_state_path: /srv/queen"),
+        *("rbee_queen_url: http://[fd00::1]:8080", "rbee_state_path: /opt/rbee-state/"),
+    ],
 )
 def test_a_value_in_bounds_or_unknown_yet_passes(tmp_path: Path, variable: str) -> None:
     """A number may be a text, and a template is known only when Ansible runs."""
@@ -82,6 +131,18 @@ def test_machines_that_are_no_hives_are_found(tmp_path: Path) -> None:
 
     assert "no machine is in the group rbee_hives" in found
     assert "Is 'hives' meant to be it?" in found
+
+
+@pytest.mark.parametrize(
+    ("group", "meant"), [("hives", "rbee_hives"), ("hive", "rbee_hives"), ("queens", "rbee_queen"), ("office", None)]
+)
+def test_machines_in_a_group_of_almost_our_name_are_found(tmp_path: Path, group: str, meant: str | None) -> None:
+    """Machines that are none of rbee's are let be, unless their group is called almost like one of ours."""
+    found = problems(tmp_path, {"more.yml": f"{group}: {{hosts: {{x1: , x2: }}}}\n"})
+
+    wanted = [f"the group '{group}' (x1, x2) is none of rbee's; is '{meant}' meant, or a group in it?"]
+    assert [problem.partition(": ")[2] for problem in found] == (wanted if meant else [])
+    assert problems(tmp_path, {"more.yml": f"rbee_hives: {{children: {{{group}: {{hosts: {{x1: }}}}}}}}\n"}) == []
 
 
 def test_variables_of_nobody_are_found(tmp_path: Path) -> None:

@@ -49,7 +49,9 @@ def test_anything_else_is_refused(name: str) -> None:
 
 def test_a_refusal_names_the_aliases() -> None:
     """A name of no form is compared with the aliases; one of them that stands for nonsense is told as the alias."""
-    with pytest.raises(RbeeError, match=r"'tyni' is not a model reference: .* \(aliases: broken, tiny\)\."):
+    with pytest.raises(
+        RbeeError, match=r"'tyni' is not a model reference: .* and is no alias \(aliases: broken, tiny\)\."
+    ):
         resolve("tyni", ALIASES)
     with pytest.raises(RbeeError, match="The alias 'broken': 'nowhere' is not a model reference"):
         resolve("broken", ALIASES)
