@@ -18,7 +18,7 @@ from rbee.config.paths import Paths, storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet.ansible_inventory import Host, read_hosts
-from rbee.fleet.credentials import NODE_NAME
+from rbee.fleet.credentials import require_node_name
 from rbee.fleet.layout import HIVES, Layout
 from rbee.fleet.yaml_edit import YamlDocument
 
@@ -155,13 +155,7 @@ class Inventory:
             RbeeError: NODE_EXISTS without *replace*; a name that cannot be a node's.
             ConfigError: the file cannot be changed by a program at that place; nothing is written.
         """
-        if not NODE_NAME.fullmatch(node.name):
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"{node.name!r} cannot be the name of a node.",
-                hint="Use letters, digits, dots, dashes and underscores; the first and the last a letter or digit.",
-                param="node",
-            )
+        require_node_name(node.name)
         with self._edit() as text:
             layout = Layout(text)
             if node.name in layout.lines and not replace:

@@ -28,8 +28,9 @@ _FOLDERS: Final[Mapping[str, tuple[str, ...]]] = {
 _DEFAULTS: Final = {"install_path": "/opt/rbee", "state_path": "/var/lib/rbee"}
 _COPIED: Final = "copied_models"
 _MADE: Final = ("releases", "packages", "current")  # in the install path
-_PATHS: Final = tuple(
-    f"rbee_{place}" for name, roles in _FOLDERS.items() for place in (name, *(f"{role}_{name}" for role in roles))
+_PATHS: Final = (
+    *(f"rbee_{place}" for name, roles in _FOLDERS.items() for place in (name, *(f"{role}_{name}" for role in roles))),
+    *("rbee_binary_path", "rbee_hive_binary_path"),
 )
 _SYSTEM: Final = (
     *("/", "/bin", "/home", "/lib", "/opt", "/root", "/sbin", "/srv", "/usr", "/usr/local", "/var", "/var/lib"),
@@ -89,7 +90,7 @@ def _problem_of(name: str, value: Any) -> str | None:
 
 def _path_problem(name: str, value: str) -> str | None:
     path = PurePosixPath(value)
-    if name.endswith("_checkout_path") and value == "":
+    if name in ("rbee_hive_binary_path", "rbee_hive_checkout_path") and value == "":  # for none of their own
         return None
     if not path.is_absolute():
         return f"{name} must be an absolute path, not {value!r}."

@@ -41,6 +41,8 @@ def parse(text: str, path: str) -> MappingNode | None:
         line = text.count("\n", 0, error.position) + 1
         reason = f"it holds the character U+{error.character:04X}; write it as an escape, or remove it."
         raise ConfigError(f"is not YAML: {reason}", path=path, line=line) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply to be read.", path=path) from error
     except YAMLError as error:
         raise ConfigError(f"is not YAML: {str(error).strip().splitlines()[0]}", path=path) from error
     if root is None or (isinstance(root, ScalarNode) and root.value == ""):

@@ -66,21 +66,11 @@ def check_inventory(settings: Settings) -> Path | None:
             raise ConfigError(f"inventory: there is no {path} (from {settings.sources['inventory']}).")
         return None
     inventory = open_inventory(settings)
+    from rbee.fleet import inventory_check
     from rbee.fleet.assets import Assets
-    from rbee.fleet.inventory_check import check_machines
-    from rbee.fleet.problem import without_repeats
-    from rbee.fleet.schema import check
-    from rbee.fleet.settings_check import check_settings
 
-    assets = Assets.find()
-    problems = check(inventory, assets)
-    errors: list[ConfigError] = []
-    with collected(errors):
-        problems += [*check_machines(inventory), *check_settings(inventory, assets)]
-    if any(problem.unreadable for problem in problems):
-        errors.clear()  # Ansible refuses the same file
-    if problems or errors:
-        raise ConfigError.of([*(problem.error() for problem in without_repeats(problems)), *errors])
+    if errors := inventory_check.check_inventory(inventory, Assets.find()):
+        raise ConfigError.of(errors)
     return inventory.path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from rbee.contracts.errors import ErrorCode
-from rbee.errors import ConfigError, RbeeError, name_node
+from rbee.errors import RbeeError, name_node
 from rbee.keeper.ui.interrupts import Interrupted
 from rbee.keeper.ui.lazy import Flags
 from rbee.keeper.ui.output import Output
@@ -63,9 +63,8 @@ def report(failure: BaseException, flags: Flags) -> int:
 
 def lines(error: RbeeError) -> list[str]:
     """Format an error for a person: what happened, details or log lines, next step."""
-    text = [f"Error: {error.message}"]
-    if isinstance(error, ConfigError):
-        text += [f"Error: {also.message}" for also in error.also]
+    also = error.details.get("also")  # of a daemon's error too
+    text = [f"Error: {message}" for message in (error.message, *(each["message"] for each in also or ()))]
     empty: tuple[object, ...] = (None, "", [], {})
     details = {
         key: value for key, value in error.details.items() if value not in empty and key not in ("log_tail", "also")

@@ -142,6 +142,12 @@ def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
     assert caught.value.line is not None
 
 
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    """Brackets without end are no bug of ours."""
+    with pytest.raises(ConfigError, match=r"config\.toml: is nested too deeply"):
+        config(tmp_path, f"a = {'[' * 3000}{']' * 3000}\n")
+
+
 def test_the_first_config_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """RBEE_CONFIG comes before ~/.config/rbee, that before ~/.rbee; a named file must exist."""
     monkeypatch.setenv("HOME", str(tmp_path))

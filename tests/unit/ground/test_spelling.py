@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbee.fleet.assets import Assets
-from rbee.fleet.schema import known_variables
+from rbee.fleet.file_check import known_variables
 from rbee.spelling import closest
 
 

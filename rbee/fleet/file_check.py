@@ -1,4 +1,4 @@
-"""Check an inventory for misspelt variables and values of the wrong type, with file and line.
+"""Check the files of an inventory for misspelt variables and values of the wrong type, with file and line.
 
 What may be set is what the roles declare in their argument_specs, and the fleet-wide variables below.
 """
@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from rbee.errors import ConfigError
 from rbee.fleet.assets import Assets
-from rbee.fleet.credentials import NODE_NAME
+from rbee.fleet.credentials import is_node_name
 from rbee.fleet.inventory import Inventory, load
 from rbee.fleet.layout import HIVES, QUEEN
 from rbee.fleet.problem import Problem, about
@@ -56,7 +56,7 @@ _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
-def check(inventory: Inventory, assets: Assets) -> list[Problem]:
+def check_files(inventory: Inventory, assets: Assets) -> list[Problem]:
     """List all problems, a file that is not YAML at all among them."""
     known = known_variables(assets)
     problems: list[Problem] = []
@@ -102,7 +102,7 @@ def _group(
             advice = f"; did you mean '{near[0]}'?" if near else "; a group has hosts, children and vars."
             yield Problem(text.path, part.line, f"unknown key '{part.name}' in the group '{entry.name}'{advice}")
     for host in text.entries(*path, "hosts"):
-        if not NODE_NAME.fullmatch(host.name) and "[" not in host.name:
+        if not is_node_name(host.name) and "[" not in host.name:
             yield Problem(text.path, host.line, f"'{host.name}' cannot be the name of a node.")
         yield from _variables(text, text.entries(*path, "hosts", host.name), known)
     yield from _variables(text, text.entries(*path, "vars"), known)

@@ -8,8 +8,8 @@ import pytest
 
 from rbee.config.paths import Paths
 from rbee.fleet.assets import Assets
+from rbee.fleet.file_check import FLEET, check_files
 from rbee.fleet.inventory import Inventory
-from rbee.fleet.schema import FLEET, check
 
 
 def problems(folder: Path, place: str, text: str) -> list[str]:
@@ -18,7 +18,7 @@ def problems(folder: Path, place: str, text: str) -> list[str]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     inventory = Inventory(folder, Paths(folder / "home"))
-    return [str(problem).removeprefix(f"{folder}/") for problem in check(inventory, Assets.find())]
+    return [str(problem).removeprefix(f"{folder}/") for problem in check_files(inventory, Assets.find())]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_example_is_right(tmp_path: Path) -> None:
     """The inventory to copy passes its own check."""
     assets = Assets.find()
 
-    assert check(Inventory(assets.example_inventory, Paths(tmp_path)), assets) == []
+    assert check_files(Inventory(assets.root / "inventory" / "example", Paths(tmp_path)), assets) == []
 
 
 def test_every_fleet_wide_variable_is_explained() -> None:
