@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from rbee.errors import ConfigError
@@ -116,18 +116,20 @@ def _variables(text: YamlDocument, entries: list[Entry], known: Mapping[str, dic
             if (message := _type_error(entry, known[entry.name])) is not None:
                 yield Problem(text.path, entry.line, message, about(entry.name, entry.value))
         elif entry.name.startswith("rbee_"):
-            yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'{_advice(entry.name, known)}")
+            yield Problem(text.path, entry.line, unknown_variable(entry.name, known))
         elif re.match(r"ansibl?e?_", entry.name) and entry.name not in _CONNECTION:
             near = difflib.get_close_matches(entry.name, _CONNECTION, 1, 0.88)
             if near:
                 yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'; did you mean '{near[0]}'?")
 
 
-def _advice(name: str, known: Mapping[str, dict[str, Any]]) -> str:
+def unknown_variable(name: str, known: Iterable[str]) -> str:
+    """Return the sentence about a variable that no role has, with what was probably meant."""
     if (meant := closest(name, known)) is not None:
-        return f"; did you mean '{meant}'?"
+        return f"unknown variable '{name}'; did you mean '{meant}'?"
     more = next((f"{role}_settings" for role in ("rbee_hive", "rbee_queen") if name.startswith(f"{role}_")), None)
-    return "." if more is None else f"; settings without a variable of their own stand in {more}."
+    advice = "." if more is None else f"; settings without a variable of their own stand in {more}."
+    return f"unknown variable '{name}'{advice}"
 
 
 def _type_error(entry: Entry, spec: Mapping[str, Any]) -> str | None:

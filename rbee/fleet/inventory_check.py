@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rbee.errors import ConfigError
 from rbee.fleet.assets import Assets
-from rbee.fleet.file_check import check_files
+from rbee.fleet.file_check import check_files, known_variables
 from rbee.fleet.inventory import Inventory
 from rbee.fleet.machine_check import check_machines
 from rbee.fleet.problem import without_repeats
@@ -16,7 +16,7 @@ def check_inventory(inventory: Inventory, assets: Assets) -> list[ConfigError]:
     problems = check_files(inventory, assets)
     refusal = None
     try:
-        problems += [*check_machines(inventory), *check_settings(inventory, assets)]
+        problems += [*check_machines(inventory, known_variables(assets)), *check_settings(inventory, assets)]
     except ConfigError as error:
         # What Ansible says of a file that is no YAML was told, with its line.
         refusal = None if any(problem.unreadable for problem in problems) else error

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
+from rbee.fleet.file_check import unknown_variable
 from rbee.fleet.inventory import Inventory, Node
 from rbee.fleet.layout import HIVES, QUEEN
 from rbee.fleet.problem import Problem, about, listed
@@ -17,11 +18,15 @@ from rbee.fleet.variable_lines import locate
 from rbee.spelling import closest
 
 
-def check_machines(inventory: Inventory) -> list[Problem]:
-    """List the problems of the machines. Raises ConfigError where Ansible refuses the inventory."""
+def check_machines(inventory: Inventory, known: Collection[str]) -> list[Problem]:
+    """List the problems of the machines; *known* are the variables that may be set.
+
+    Raises ConfigError where Ansible refuses the inventory.
+    """
     nodes = inventory.nodes(None)
     path = str(inventory.path)
-    found = [*_values(inventory, nodes), *(Problem(path, None, message) for message in _addresses(nodes))]
+    messages = [*_unknown_variables(inventory, nodes, known), *_addresses(nodes)]
+    found = [*_values(inventory, nodes), *(Problem(path, None, message) for message in messages)]
     return [*found, *_groups(path, nodes), *_variables_of_nobody(inventory, nodes)]
 
 
@@ -38,6 +43,18 @@ def _values(inventory: Inventory, nodes: Sequence[Node]) -> Iterator[Problem]:
         file, line = locate(inventory, finding.variable, finding.value) or (str(inventory.path), None)
         message = f"{finding.message} ({listed(machines[key])})"
         yield Problem(file, line, message, about(finding.variable, finding.entry or finding.value))
+
+
+def _unknown_variables(inventory: Inventory, nodes: Sequence[Node], known: Collection[str]) -> Iterator[str]:
+    """Yield the misspelt variables of sources that are no YAML, which `file_check` cannot read."""
+    machines: dict[str, list[str]] = defaultdict(list)
+    for node in nodes:
+        for name in node.variables:
+            if name.startswith("rbee_") and name not in known:
+                machines[name].append(node.name)
+    for name, names in machines.items():
+        if locate(inventory, name, None) is None:
+            yield f"{unknown_variable(name, known)} ({listed(names)})"
 
 
 def _addresses(nodes: Sequence[Node]) -> Iterator[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from rbee.config.paths import Paths
 from rbee.fleet.assets import Assets
+from rbee.fleet.file_check import known_variables
 from rbee.fleet.inventory import Inventory
 from rbee.fleet.machine_check import check_machines
 
@@ -20,13 +21,18 @@ def problems(folder: Path, files: dict[str, str] | None = None) -> list[str]:
         file = folder / "inventory" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    return [str(problem) for problem in check_machines(Inventory(folder / "inventory", Paths(folder / "home")))]
+    return checked(Inventory(folder / "inventory", Paths(folder / "home")))
+
+
+def checked(inventory: Inventory) -> list[str]:
+    """Check the machines of an inventory."""
+    return [str(problem) for problem in check_machines(inventory, known_variables(Assets.find()))]
 
 
 def test_an_inventory_in_order_has_no_problems(tmp_path: Path) -> None:
     """Two machines at two addresses pass, and so does the example that people copy."""
     assert problems(tmp_path) == []
-    assert check_machines(Inventory(Assets.find().root / "inventory" / "example", Paths(tmp_path / "home"))) == []
+    assert checked(Inventory(Assets.find().root / "inventory" / "example", Paths(tmp_path / "home"))) == []
 
 
 @pytest.mark.parametrize(
@@ -149,6 +155,17 @@ def test_machines_in_a_group_of_almost_our_name_are_found(tmp_path: Path, group:
     wanted = [f"the group '{group}' (x1, x2) is none of rbee's; is '{meant}' meant, or a group in it?"]
     assert [problem.partition(": ")[2] for problem in found] == (wanted if meant else [])
     assert problems(tmp_path, {"more.yml": f"rbee_hives: {{children: {{{group}: {{hosts: {{x1: }}}}}}}}\n"}) == []
+
+
+def test_a_misspelt_variable_of_another_format_is_found(tmp_path: Path) -> None:
+    """What stands in INI is checked as Ansible reads it; what stands in YAML is left to the check of the files."""
+    ini = "[rbee_hives]\nx1 ansible_host=10.0.0.8 rbee_hive_prot=1\n[rbee_hives:vars]\nrbee_hive_slots=0\n"
+
+    found = problems(tmp_path, {"more.ini": ini, "host_vars/h1.yml": "rbee_hive_solts: 1\n"})
+
+    assert len(found) == 2
+    assert "rbee_hive_slots must be 1 or more, not 0. (" in found[0]
+    assert found[1].endswith("unknown variable 'rbee_hive_prot'; did you mean 'rbee_hive_port'? (x1)")
 
 
 def test_variables_of_nobody_are_found(tmp_path: Path) -> None:
