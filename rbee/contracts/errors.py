@@ -8,7 +8,7 @@ A status of None marks a code that only the keeper reports, about machines, and 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class ErrorCode(StrEnum):
@@ -258,3 +258,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.PERMISSION_DENIED: ErrorSpec(500, _SERVER, "Make the path writable for this user, or set RBEE_HOME."),
     ErrorCode.INTERNAL: ErrorSpec(500, _SERVER, "This is a bug in rbee; the daemon's log has the details."),
 }
+
+EXIT_CODES: Final = {ErrorCode.CONFIG_INVALID: 78, ErrorCode.DISK_FULL: 74}
+"""The exit code of a daemon that could not start for this reason (EX_CONFIG, EX_IOERR of sysexits.h); else 1.
+
+On a full disk it is all that whoever started it without a lifeline learns: no line of the log was written.
+"""
