@@ -298,5 +298,25 @@ def test_a_model_without_a_chat_template_chats_with_a_warning_or_with_one_of_the
 
     assert "no chat template" not in told(start(chat_template_file=str(template)))
     assert queen.worker()["detail"] == ""
-    (error,) = named(start(chat_template_file="/nowhere/chat.jinja"), "error")
-    assert error["error"]["param"] == "chat_template_file"
+    for path in ("/nowhere/chat.jinja", str(machine.root)):
+        (error,) = named(start(chat_template_file=path), "error")
+        assert (error["error"]["code"], error["error"]["param"]) == ("INVALID_REQUEST", "chat_template_file")
+
+
+def test_a_chat_template_that_does_not_parse_is_told_to_the_operator(machine: Machine) -> None:
+    """`worker start` fails with file, line and reason, as often as it is tried; no quarantine follows."""
+    queen = QueenProcess(machine)
+    template = machine.root / "chat.jinja"
+    template.write_text("{{ messages[0].content }}\n{% endfor %}\n")
+    command = ("worker", "start", "--node", "localhost", "--model", queen.model, "--chat-template", str(template))
+
+    for _ in range(4):
+        refused = machine.run("rbee-keeper", *command)
+        assert refused.code == 1
+        assert f"The chat template {template} cannot be used: line 2: " in refused.stderr, refused.stderr
+        assert "MODEL_INVALID" in refused.stderr
+
+    listed = queen.get("/v2/workers/list")
+    assert (listed["workers"], listed["quarantined"]) == ([], [])
+    template.write_text("{{ messages[0].content }}\n")
+    assert machine.run("rbee-keeper", *command).code == 0

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any, Final, NoReturn
 
-from jinja2 import TemplateError, meta
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -60,7 +60,14 @@ class ChatTemplate:
             self.names = frozenset(meta.find_undeclared_variables(environment.parse(source)))
             self._template = environment.from_string(source)
         except TemplateError as error:
-            raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template does not compile: {error}.") from error
+            reason = str(error.message)
+            if isinstance(error, TemplateSyntaxError):
+                reason = f"line {error.lineno}: {reason.removesuffix('.')}"
+            raise RbeeError(
+                ErrorCode.MODEL_INVALID,
+                f"The model's chat template does not compile: {reason}.",
+                details={"reason": reason},
+            ) from error
         self.source = source
         self._tokens = {"bos_token": begin, "eos_token": end}
 
