@@ -62,7 +62,7 @@ def test_worker_list(queen: StandInQueen) -> None:
         "ID        NODE       MODEL             ON     STATE  SLOTS FREE  LAST USED",
         "worker-1  localhost  package:a/b.gguf  cpu:0  idle   3 of 4      never",
     ]
-    assert data.json == {"workers": [WORKER], "quarantined": []}
+    assert data.json == {"workers": [WORKER], "quarantined": [], "unreachable": []}
     assert queen.requests("GET", "/v2/workers/list")[1].path == "/v2/workers/list?node=n+1"
 
 
