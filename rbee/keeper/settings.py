@@ -6,9 +6,10 @@ Layers, first wins: environment (`RBEE_QUEEN_URL`), config file (`queen_url`), d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
@@ -21,6 +22,8 @@ from rbee.config.paths import Paths
 from rbee.errors import ConfigError, RbeeError, collected
 
 DAEMON_TABLES = ("queen", "hive", "worker")
+# What follows the address in that of a request; a proxy may have put a path of its own before it.
+_ROUTE: Final = re.compile(r"(/v[12](/.*)?|/health|/metrics|/openapi\.json|/*[?#].*)$")
 
 
 def _queen_url(text: str) -> str:
@@ -28,8 +31,11 @@ def _queen_url(text: str) -> str:
         split_url(text)
     except RbeeError as error:
         raise ValueError(f"must be an address such as http://127.0.0.1:8080, not {text!r}") from error
-    # The base URL of OpenAI clients is often copied here.
-    return text.rstrip("/").removesuffix("/v1")
+    # The base URL of OpenAI clients is often copied here, and so is the address of one of their requests.
+    base = _ROUTE.sub("", text.rstrip("/"))
+    if base != text.rstrip("/").removesuffix("/v1"):
+        raise ValueError(f"must be the address of the queen, {base!r}, without the path of a request: not {text!r}")
+    return base
 
 
 def _number(value: Any) -> Any:

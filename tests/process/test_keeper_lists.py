@@ -349,3 +349,15 @@ def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert (ran.code, ran.json["error"]["code"]) == (1, "PERMISSION_DENIED")
     assert str(blocked) in ran.stderr
     assert stat.S_ISREG(blocked.stat().st_mode)
+
+
+def test_an_address_with_a_path_that_leads_nowhere_is_told(
+    queen: StandInQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the queen has no route below the path of its address, the next step is the address without the path."""
+    monkeypatch.setenv("RBEE_QUEEN_URL", f"{queen.url}/bees")
+
+    refused = rbee("worker", "list")
+
+    assert refused.code == 1
+    assert f"{queen.url}/bees, has a path. Without a proxy there, write {queen.url}" in refused.stderr

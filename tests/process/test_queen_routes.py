@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -320,3 +321,28 @@ def test_a_chat_template_that_does_not_parse_is_told_to_the_operator(machine: Ma
     assert (listed["workers"], listed["quarantined"]) == ([], [])
     template.write_text("{{ messages[0].content }}\n")
     assert machine.run("rbee-keeper", *command).code == 0
+
+
+def test_a_key_sees_no_model_but_its_own(machine: Machine) -> None:
+    """A model that a key may not use is 404 to it, in the words for one that does not exist."""
+    machine.tables["models"] |= {
+        name: f"file://{write_gguf(machine.root / f'{name}.gguf')}" for name in ("bee", "wasp")
+    }
+    queen = QueenProcess(machine)
+    assert queen.http.post("/v1/completions", json={"model": "bee", "prompt": "x", "max_tokens": 1}).status_code == 200
+    refused = []
+
+    with queen.client("guest", models=["bee"]) as guest:
+        assert guest.get("/v1/models/bee").json()["id"] == "bee"
+        for name in ("nope", "wasp", "bee.gguf", "hf:no/model"):
+            answer = guest.get(f"/v1/models/{quote(name, safe='')}")
+            error = answer.json()["error"]
+            refused.append(
+                (answer.status_code, error["code"], error["message"].replace(name, "NAME"), error["details"])
+            )
+    with queen.client("anybody") as client:
+        assert client.get("/v1/models/wasp").status_code == 200
+        assert client.get("/v1/models/hf:no%2Fmodel").status_code == 404
+
+    missing = "There is no model 'NAME'. Available: bee."
+    assert refused == [(404, "MODEL_NOT_FOUND", missing, {"models": ["bee"]})] * 4

@@ -39,7 +39,7 @@ class ResponseFormat:
 class ChatParams:
     """One chat request.
 
-    `tool_choice` is "none", "auto", "required" or the name of a tool; `new_turn` as in `GenerationRequest`.
+    `tool_choice` is "none", "auto", "required" or the name of a tool; `new_turn` and `param` as in `GenerationRequest`.
     """
 
     messages: tuple[TemplateMessage, ...]
@@ -55,6 +55,7 @@ class ChatParams:
     logprobs: int | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
     new_turn: bool = False
+    param: str = "messages"
 
 
 def build_sampling(request: SamplingFields, stop: list[str] | None) -> Sampling:
@@ -128,6 +129,7 @@ def generation_requests(
         logprobs=params.logprobs,
         bias=params.bias,
         new_turn=params.new_turn,
+        param=params.param,
         constraint=constraint,
         markers=(call_format.opening,) if call_format is not None and not call_format.within else (),
     )

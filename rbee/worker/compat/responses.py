@@ -51,6 +51,7 @@ def to_chat_params(request: ResponsesRequest) -> ChatParams:
         tool_choice=choice.name if isinstance(choice, NamedResponseTool) else choice or "auto",
         parallel=request.parallel_tool_calls is not False,
         response_format=response_format,
+        param="input",
     )
 
 

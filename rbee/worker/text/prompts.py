@@ -74,7 +74,7 @@ class PromptTokenizer:
         if len(tokens) > self._engine.facts.context - answer:
             raise self._too_long(f"{len(tokens)}", len(tokens), request.param, answer=answer)
         if not tokens:
-            raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param="prompt")
+            raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param=request.param)
         return tokens
 
     async def count(self, request: GenerationRequest) -> int:
@@ -160,7 +160,12 @@ class PromptTokenizer:
         if request.continues:
             # What a template writes before an answer is what it writes before such a message.
             begun = messages.pop()["content"]
-        return str(await self._ask(guard, messages=messages, tools=list(tools))) + begun
+        try:
+            return str(await self._ask(guard, messages=messages, tools=list(tools))) + begun
+        except RbeeError as error:
+            if error.code is ErrorCode.INVALID_REQUEST:  # of the template, which knows no request
+                error.param = request.param
+            raise
 
     async def _ask(self, guard: str, **given: Any) -> Any:
         facts = self._engine.facts
