@@ -95,6 +95,21 @@ def test_a_full_disk_loses_no_catalog(start_hive: StartHive, tmp_path: Path) -> 
         hive.close()
 
 
+def test_a_model_in_its_place_is_listed_on_a_full_disk(start_hive: StartHive, tmp_path: Path) -> None:
+    """A file that is used where it lies needs no row to be found, for as long as the hive runs."""
+    with small_file_system(tmp_path / "home", "6m"):
+        hive = start_hive()
+        assert hive.get("/v1/models/list")["models"] == []
+        fill(tmp_path / "home")
+        model = f"file://{write_gguf(tmp_path / 'model.gguf')}"
+
+        hive.post("/v1/models/download", {"model": model})
+
+        assert hive.get("/v1/models/show", model=model)["reference"] == model
+        assert [row["reference"] for row in hive.get("/v1/models/list")["models"]] == [model]
+        hive.close()
+
+
 def test_a_queen_on_a_full_disk_says_so(tmp_path: Path) -> None:
     """A queen that cannot store a key is refused with DISK_FULL, and goes on serving."""
     with machine_with_fake(tmp_path) as machine, small_file_system(machine.home, "6m"):
