@@ -131,11 +131,10 @@ def _launched(launcher: HiveLauncher, port: int, prestarted: PrestartedHive | No
 
     try:
         return launcher.launch(free_port(port), prestarted)
-    except RbeeError as error:
+    except RbeeError:
         if prestarted is not None:
             prestarted.abort()
-        # The queen serves other nodes all the same; whoever needs this one hears the reason then.
-        print(f"queen-rbee: {error.message}", file=sys.stderr)  # noqa: T201
+        # The queen serves other nodes all the same, and tries again once it serves, with the reason in its log.
         return None
 
 

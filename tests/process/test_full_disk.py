@@ -140,14 +140,14 @@ def test_daemons_start_on_a_disk_without_a_byte(tmp_path: Path) -> None:
         filler.unlink()
 
 
-@pytest.mark.parametrize("daemon", ["queen-rbee", "rbee-hive"])
-def test_a_daemon_that_a_full_disk_stops_says_so(daemon: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["run/queen-rbee.lock", "run/rbee-hive.lock", "logs/rbee-hive.log"])
+def test_a_daemon_that_a_full_disk_stops_says_so(missing: str, tmp_path: Path) -> None:
     """A queen or hive that cannot start, nor write into its log, for want of room is told as DISK_FULL."""
     with machine_with_fake(tmp_path) as machine, small_file_system(machine.home, "6m"):
         model = write_gguf(tmp_path / "model.gguf")
         assert infer(machine, model).code == 0
         machine.writes_config = False
-        (machine.home / "run" / f"{daemon}.lock").unlink()
+        (machine.home / missing).unlink()
         filler, others = fill(machine.home), fill_names(machine.home)
 
         refused = infer(machine, model)
