@@ -10,6 +10,8 @@ Code that distinguishes errors looks at `code`, never at the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rbee.contracts.errors import ERRORS, ErrorCode
@@ -85,16 +87,41 @@ class RbeeError(Exception):
         )
 
 
+@contextmanager
+def collected(errors: list[ConfigError]) -> Iterator[None]:
+    """Add a ConfigError that ends the context to *errors*, and go on after it."""
+    try:
+        yield
+    except ConfigError as error:
+        errors.append(error)
+
+
 def name_node(hint: str, node: str) -> str:
     """Return a hint of the error table with the name of a machine in place of NODE."""
     return re.sub(r"\bNODE\b", node, hint)
 
 
 class ConfigError(RbeeError):
-    """A file or setting that an operator must change; `path` and `line` (from 1) say where, if known."""
+    """A file or setting that an operator must change; `path` and `line` (from 1) say where, if known.
 
-    def __init__(self, message: str, *, path: str | None = None, line: int | None = None) -> None:
+    `also` are the others that were found with it.
+    """
+
+    def __init__(self, reason: str, *, path: str | None = None, line: int | None = None) -> None:
         where = "" if path is None else f"{path}: " if line is None else f"{path}:{line}: "
-        super().__init__(ErrorCode.CONFIG_INVALID, where + message, details={"file": path, "line": line})
+        super().__init__(ErrorCode.CONFIG_INVALID, where + reason, details={"file": path, "line": line})
+        self.reason = reason
         self.path = path
         self.line = line
+        self.also: tuple[ConfigError, ...] = ()
+
+    @classmethod
+    def of(cls, errors: Sequence[ConfigError]) -> ConfigError:
+        """Return the first of some errors, by file and line, with all others, and theirs, as its `also`."""
+        every = [each for error in errors for each in (error, *error.also)]
+        first, *rest = sorted(every, key=lambda error: (error.path or "", error.line or 0))
+        first.also = tuple(rest)
+        first.details["also"] = [
+            {"message": error.message, "file": error.path, "line": error.line} for error in first.also
+        ]
+        return first

@@ -107,5 +107,8 @@ Feature: The inventory as Ansible has it
       | rbee_hive_settings: {nonsense: 3}  | rbee_hives.yml:2: rbee_hive_settings: unknown key    |
       | rbee_hive_solts: 4                 | rbee_hives.yml:2: unknown variable 'rbee_hive_solts' |
       | ansible_host: 10.0.0.1             | h1, h2 have the same address                         |
-      | rbee_models: [nonsense]            | 'nonsense' is no model reference                     |
+      | rbee_models: [nonsense]            | 'nonsense' is not a model reference                  |
+      | rbee_models: ['hf:a/b@']           | a branch, a tag or a commit                          |
+      | rbee_state_path: /opt/rbee         | is the same as rbee_install_path                     |
+      | rbee_queen_url: 10.0.0.9:8080      | must be an address such as http://                   |
       | rbee_hive_slots: [4                | rbee_hives.yml                                       |

@@ -152,6 +152,9 @@ class BlockingClient:
             connection.close()
             raise
         connection.close()
+        if refusal is not None and refusal.code is ErrorCode.ROUTE_NOT_FOUND and self._address.path:
+            address = self._address._replace(path="", query="", fragment="").geturl()
+            refusal.hint = f"The address of {self.name}, {self.url}, has a path. Without a proxy there, write {address}"
         raise refusal or self._invalid_response(response.status)
 
     def _connect_with_retries(self) -> HTTPConnection:

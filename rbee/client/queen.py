@@ -21,6 +21,8 @@ Json = dict[str, Any]
 # A stream has a ping every 15 s, and the queen times out a worker first: a queen that is silent for longer is stuck.
 CANCEL_ACK_S: Final = 5.0
 STREAM_SILENCE_S: Final = 2 * NO_TOKEN_TIMEOUT_S
+# Before it gives up a hive, the queen waits for its start, or tries to connect four times; then it says which hive.
+_ASKED_OF_HIVE_S: Final = 45.0
 _ABSENT: Final = "Start one: rbee-keeper daemon start (infer starts one by itself)."
 
 
@@ -82,13 +84,14 @@ class QueenClient:
         """Return the workers (`WorkerInfo`)."""
         return self._list("/v2/workers/list", "workers", {"node": node})
 
-    def workers_and_quarantined(self, node: str | None = None) -> tuple[list[Json], list[Json]]:
-        """Return the workers, and the models and devices in quarantine (`NodeQuarantine`)."""
+    def worker_list(self, node: str | None = None) -> dict[str, list[Json]]:
+        """Return the workers, what is in quarantine, and the hives that do not answer (`FleetWorkerList`)."""
         answer = self._object("GET", "/v2/workers/list", params={"node": node})
-        rows, quarantined = answer.get("workers"), answer.get("quarantined", [])
-        if not isinstance(rows, list) or not isinstance(quarantined, list):
+        lists = {name: answer.get(name, []) for name in ("quarantined", "unreachable")}
+        lists["workers"] = answer.get("workers")
+        if not all(isinstance(rows, list) for rows in lists.values()):
             raise self._invalid_response("/v2/workers/list")
-        return rows, quarantined
+        return lists
 
     def workers_health(self, node: str | None = None) -> list[Json]:
         """Return the health of every worker (`WorkerHealthRow`)."""
@@ -100,7 +103,7 @@ class QueenClient:
 
     def models_and_downloads(self, node: str) -> tuple[list[Json], list[Json]]:
         """Return a node's catalog (`CatalogEntry`), and the downloads that run there (`RunningDownload`)."""
-        answer = self._object("GET", "/v2/models/list", params={"node": node})
+        answer = self._object("GET", "/v2/models/list", params={"node": node}, timeout_s=_ASKED_OF_HIVE_S)
         rows, downloads = answer.get("models"), answer.get("downloads", [])
         if not isinstance(rows, list) or not isinstance(downloads, list):
             raise self._invalid_response("/v2/models/list")
@@ -108,15 +111,18 @@ class QueenClient:
 
     def cancel_download(self, node: str, model: str) -> None:
         """Cancel a download on a node; return when it has ended."""
-        self._daemon.json("DELETE", "/v2/models/download", params={"node": node, "model": model})
+        params = {"node": node, "model": model}
+        self._daemon.json("DELETE", "/v2/models/download", params=params, timeout_s=_ASKED_OF_HIVE_S)
 
     def model(self, node: str, model: str) -> Json:
         """Return one model (`ModelDetails`), by id or reference."""
-        return self._object("GET", "/v2/models/show", params={"node": node, "model": model})
+        params = {"node": node, "model": model}
+        return self._object("GET", "/v2/models/show", params=params, timeout_s=_ASKED_OF_HIVE_S)
 
     def remove_model(self, node: str, model: str) -> None:
         """Remove a model from a node, by id or reference."""
-        self._daemon.json("DELETE", "/v2/models", params={"node": node, "model": model})
+        params = {"node": node, "model": model}
+        self._daemon.json("DELETE", "/v2/models", params=params, timeout_s=_ASKED_OF_HIVE_S)
 
     def cancel(self, task_id: str) -> None:
         """Cancel a task and wait for the acknowledgement; one that has ended is not an error."""

@@ -5,11 +5,11 @@ The error of the driver is read, by SQLite's numbers and by SQLSTATE, so that no
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import Final
 
+from rbee.config.paths import NO_SPACE
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
@@ -54,5 +54,5 @@ def _is_full(file: Path | None) -> bool:
     try:
         info = os.statvfs(file.parent)
     except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return error.errno in NO_SPACE
     return info.f_bavail * info.f_frsize < _SPARE_BYTES or (info.f_files > 0 and info.f_favail == 0)

@@ -88,6 +88,8 @@ def read(path: Path) -> ConfigFile:
         found = re.search(r"at line (\d+)", str(error))
         line = int(found[1]) if found else text.count("\n") + 1
         raise ConfigError(f"is not TOML: {error}", path=str(path), line=line) from error
+    except RecursionError as error:
+        raise ConfigError("is nested too deeply to be read.", path=str(path)) from error
 
 
 def _split(dotted: str) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ An unknown key is rejected in every layer, with file and line if there are any.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -26,6 +27,7 @@ from pydantic_settings import (
 from rbee.config.credentials import read_credential
 from rbee.config.file import ConfigFile
 from rbee.errors import ConfigError
+from rbee.spelling import closest
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Layers:
     file: ConfigFile = field(default_factory=lambda: ConfigFile(None))
     flags: Mapping[str, Any] = field(default_factory=dict)
 
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # The sources of the reading that is under way: the library asks the class for them, which knows of no reading.
 _reading: ContextVar[tuple[PydanticBaseSettingsSource, ...]] = ContextVar("reading", default=())
@@ -77,20 +81,43 @@ S = TypeVar("S", bound=LayeredSettings)
 def read(settings: type[S], layers: Layers) -> tuple[S, dict[str, str]]:
     """Return the settings, and for each its source: `--port`, `RBEE_HIVE_PORT`, `credential port`, `FILE:7`, `default`.
 
-    Raises ConfigError for an unknown key, and for the first wrong value with its reason and source.
+    Raises ConfigError for the first unknown key or wrong value, with its reason and source; `also` has all others.
     """
     sources = [source(settings, layers) for source in (_Flags, _Environment, _Credentials, _ConfigTable)]
+    errors = [*_unknown_variables(settings, layers), *_unknown_keys(settings, layers)]
     token = _reading.set(tuple(sources))
     found: dict[str, str] = {}
+    wrong: dict[str, str] = {}
     try:
-        found = {key: source.origin(key) for source in reversed(sources) for key in source()}
-        return settings(), {key: found.get(key, "default") for key in settings.model_fields}
+        for source in sources:
+            for key, value in source().items():
+                if key not in found and (character := control_character(value)) is not None:
+                    wrong[key] = f"holds a control character ({character})"
+                found.setdefault(key, source.origin(key))
+        values = settings()
     except ValidationError as error:
-        raise _wrong_value(settings, layers, error, found) from error
+        for each in error.errors(include_url=False):
+            key = str(each["loc"][0]) if each["loc"] else ""
+            wrong.setdefault(key, each["msg"].removeprefix("Value error, "))
     except SettingsError as error:
-        raise ConfigError(f"{error}.") from error
+        errors.append(ConfigError(f"{error}."))
+    except ConfigError as error:
+        errors.append(error)
     finally:
         _reading.reset(token)
+    errors += [_error(settings, layers, key, reason, found.get(key)) for key, reason in wrong.items()]
+    if errors:
+        raise ConfigError.of(errors)
+    return values, {key: found.get(key, "default") for key in settings.model_fields}
+
+
+def control_character(value: object) -> str | None:
+    """Return the first control character in a value or in what it holds, as U+0000; tabs and ends of lines are none."""
+    if isinstance(value, str):
+        found = _CONTROL.search(value)
+        return None if found is None else f"U+{ord(found[0]):04X}"
+    parts = [*value, *value.values()] if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    return next((character for part in parts if (character := control_character(part)) is not None), None)
 
 
 class _Flags(InitSettingsSource):
@@ -105,12 +132,6 @@ class _Environment(EnvSettingsSource):
     def __init__(self, settings: type[LayeredSettings], layers: Layers) -> None:
         self._environ = layers.environ
         super().__init__(settings)
-        known = {self.origin(key) for key in settings.model_fields}
-        prefixes = tuple(name for name in settings.foreign_env if name.endswith("_"))
-        for name in layers.environ:
-            foreign = name in settings.foreign_env or name.startswith(prefixes)
-            if name.startswith(self.env_prefix) and name not in known and not foreign:
-                raise ConfigError(f"unknown setting {name} in the environment; unset it or correct its name.")
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         # The library looks names up in small letters; variables are written in capitals, and others are not ours.
@@ -140,12 +161,7 @@ class _Credentials(InitSettingsSource):
 class _ConfigTable(InitSettingsSource):
     def __init__(self, settings: type[LayeredSettings], layers: Layers) -> None:
         self._file, self._table = layers.file, settings.table
-        values = self._file.data if self._table is None else self._file.table(self._table)
-        for key in values:
-            if key not in settings.model_fields and key not in settings.foreign_keys:
-                where = "at the top level" if self._table is None else f"in [{self._table}]"
-                known = ", ".join(sorted([*settings.model_fields, *settings.foreign_keys]))
-                raise self._file.error(f"unknown key '{key}' {where}; known keys: {known}.", *_path(settings, key))
+        values = _table(settings, layers)
         super().__init__(settings, {key: value for key, value in values.items() if key in settings.model_fields})
 
     def origin(self, key: str) -> str:
@@ -153,19 +169,42 @@ class _ConfigTable(InitSettingsSource):
         return f"{self._file.path}:{line}" if line else str(self._file.path)
 
 
+def _table(settings: type[LayeredSettings], layers: Layers) -> Mapping[str, Any]:
+    return layers.file.data if settings.table is None else layers.file.table(settings.table)
+
+
 def _path(settings: type[LayeredSettings], key: str) -> tuple[str, ...]:
     return (key,) if settings.table is None else (settings.table, key)
 
 
-def _wrong_value(
-    settings: type[LayeredSettings], layers: Layers, error: ValidationError, found: Mapping[str, str]
-) -> ConfigError:
-    first = error.errors(include_url=False)[0]
-    key = str(first["loc"][0]) if first["loc"] else ""
-    message = first["msg"].removeprefix("Value error, ")
-    source = found.get(key)
+def _unknown_variables(settings: type[LayeredSettings], layers: Layers) -> Iterator[ConfigError]:
+    prefix = settings.model_config["env_prefix"]
+    known = [prefix + key.upper() for key in settings.model_fields]
+    foreign = tuple(name for name in settings.foreign_env if name.endswith("_"))
+    for name in layers.environ:
+        if name.startswith(prefix) and name not in (*known, *settings.foreign_env) and not name.startswith(foreign):
+            advice = _advice(name, known) or "unset it or correct its name."
+            yield ConfigError(f"unknown setting {name} in the environment; {advice}")
+
+
+def _unknown_keys(settings: type[LayeredSettings], layers: Layers) -> Iterator[ConfigError]:
+    known = sorted([*settings.model_fields, *settings.foreign_keys])
+    where = "at the top level" if settings.table is None else f"in [{settings.table}]"
+    for key in _table(settings, layers):
+        if key not in known:
+            advice = _advice(key, known) or f"known keys: {', '.join(known)}."
+            yield layers.file.error(f"unknown key '{key}' {where}; {advice}", *_path(settings, key))
+
+
+def _advice(name: str, known: Sequence[str]) -> str:
+    meant = closest(name, known)
+    return "" if meant is None else f"did you mean '{meant}'?"
+
+
+def _error(settings: type[LayeredSettings], layers: Layers, key: str, reason: str, source: str | None) -> ConfigError:
+    """Return the error for the value of a key, which is empty for all together, with where the value was found."""
     if source is None:
-        return ConfigError(f"{key}: {message}" if key else message)
+        return ConfigError(f"{key}: {reason}" if key else reason)
     if layers.file.path is not None and source.startswith(str(layers.file.path)):
-        return layers.file.error(f"{key}: {message}.", *_path(settings, key))
-    return ConfigError(f"{key}: {message} (from {source}).")
+        return layers.file.error(f"{key}: {reason}.", *_path(settings, key))
+    return ConfigError(f"{key}: {reason} (from {source}).")

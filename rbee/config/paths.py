@@ -8,9 +8,13 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""The numbers of errors of a file system that is full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ def _keep_others_out(folder: Path) -> None:
 
 def storage_error(error: OSError, path: Path) -> RbeeError:
     """Return an error of the file system as an RbeeError that names the path."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in NO_SPACE:
         return RbeeError(ErrorCode.DISK_FULL, f"No space left on the device for {path}.", details={"path": str(path)})
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return RbeeError(

@@ -8,7 +8,7 @@ A status of None marks a code that only the keeper reports, about machines, and 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class ErrorCode(StrEnum):
@@ -116,8 +116,8 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.INVALID_MODEL_REF: ErrorSpec(
         400,
         _INVALID,
-        "Use hf:org/repo[@revision][:quant or file], file:///path/model.gguf, https://host/x.gguf#sha256=..., "
-        "package:<python package>/<file>, or an alias from [models] in the config file.",
+        "Use hf:org/repo[@revision][:quant or folder/file.gguf], file:///path/model.gguf, "
+        "https://host/x.gguf#sha256=..., package:<python package>/<file>, or an alias of [models] in the config file.",
     ),
     ErrorCode.INVALID_BACKEND: ErrorSpec(400, _INVALID, "Use one of: cuda, metal, cpu."),
     ErrorCode.INVALID_DEVICE: ErrorSpec(400, _INVALID, "Run 'rbee-hive detect' on the machine to see its devices."),
@@ -243,7 +243,7 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ),
     ErrorCode.MODEL_INVALID: ErrorSpec(400, _INVALID, "Use another file of the model, or another chat_template_file."),
     ErrorCode.CONFIG_INVALID: ErrorSpec(
-        None, _LOCAL, "Correct the setting; to check the config file: rbee-keeper config check"
+        None, _LOCAL, "Correct it; to check config file and inventory: rbee-keeper config check"
     ),
     ErrorCode.STATE_CORRUPT: ErrorSpec(
         500, _SERVER, "Move the named file away; a new one is created at the next start."
@@ -258,3 +258,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
     ErrorCode.PERMISSION_DENIED: ErrorSpec(500, _SERVER, "Make the path writable for this user, or set RBEE_HOME."),
     ErrorCode.INTERNAL: ErrorSpec(500, _SERVER, "This is a bug in rbee; the daemon's log has the details."),
 }
+
+EXIT_CODES: Final = {ErrorCode.CONFIG_INVALID: 78, ErrorCode.DISK_FULL: 74}
+"""The exit code of a daemon that could not start for this reason (EX_CONFIG, EX_IOERR of sysexits.h); else 1.
+
+On a full disk it is all that whoever started it without a lifeline learns: no line of the log was written.
+"""

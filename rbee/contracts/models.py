@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class Provider(StrEnum):
-    """The source of a model: the part of a reference before the first colon."""
-
-    HF = "hf"
-    FILE = "file"
-    HTTPS = "https"
-    PACKAGE = "package"
+from rbee.contracts.references import Provider
 
 
 class CatalogEntry(BaseModel):

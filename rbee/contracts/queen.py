@@ -88,11 +88,29 @@ class NodeQuarantine(Quarantine):
     client: str | None = None
 
 
+class UnreachableHive(BaseModel):
+    """A hive that does not answer, and the workers that it had when it was last heard of.
+
+    Of a hive that has ended there are none: its workers ended with it.
+    """
+
+    node: str
+    reason: str
+    last_seen_unix: float | None = None
+    workers: list[WorkerInfo] = Field(default_factory=list)
+
+
 class WorkerList(BaseModel):
-    """`GET /v2/workers/list?node=`, and `GET /v1/workers/list` of a hive."""
+    """`GET /v1/workers/list` of a hive."""
 
     workers: list[WorkerInfo]
     quarantined: list[NodeQuarantine] = Field(default_factory=list)
+
+
+class FleetWorkerList(WorkerList):
+    """`GET /v2/workers/list?node=`."""
+
+    unreachable: list[UnreachableHive]
 
 
 class WorkerHealthRow(BaseModel):

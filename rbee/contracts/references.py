@@ -1,4 +1,4 @@
-"""Write model references as they may be shown: in lists, errors, logs, arguments and names of files.
+"""Name the providers of models, and write references as they may be shown: in lists, errors, logs, arguments, files.
 
 The query of an address may be a signature or a token, and what stands before its host a password. The shown form has
 neither, but it still tells two addresses apart, and it is its own shown form.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
@@ -15,6 +16,15 @@ _ADDRESS: Final = re.compile(
     r"(?is)(?!file:|hf:|package:)([a-z][a-z0-9+.-]*:/{1,3})([^/?#]*@)?([^?#]*)(?:\?([^#]*))?(.*)"
 )
 _MASKED: Final = re.compile(r"masked=[0-9a-f]{16}")
+
+
+class Provider(StrEnum):
+    """The source of a model: the part of a reference before the first colon."""
+
+    HF = "hf"
+    FILE = "file"
+    HTTPS = "https"
+    PACKAGE = "package"
 
 
 @lru_cache(maxsize=1024)

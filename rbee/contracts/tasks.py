@@ -25,7 +25,9 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    max_tokens: int = Field(default=20, ge=1, le=1_000_000)
+    max_tokens: int = Field(
+        default=20, ge=1, le=1_000_000, description="most tokens of the answer, which the context bounds as well"
+    )
     temperature: float = Field(default=0.7, ge=0.0, le=2.0)
     top_k: int = Field(default=40, ge=0, le=100_000)
     top_p: float = Field(default=0.95, ge=0.0, le=1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +29,11 @@ ANONYMOUS: Final = Caller("")
 """Anybody, on an open path."""
 
 KeyLookup = Callable[[str, str], Caller | None]
+
+# Where clients of other services put their keys.
+_OTHER_HEADERS: Final = ("api-key", "apikey", "x-goog-api-key", "x-auth-token", "x-access-token")
+_PARAMETERS: Final = frozenset({b"key", b"api_key", b"api-key", b"apikey", b"token", b"access_token"})
+_OTHER_SCHEMES: Final = frozenset({b"basic", b"digest", b"token", b"apikey", b"negotiate"})
 
 
 class Authenticator:
@@ -61,8 +66,8 @@ class Authenticator:
         self._client_key_lookup = client_key_lookup
         self._tickets = tickets
 
-    def check(self, path: str, authorization: bytes | None, query: bytes = b"") -> Caller:
-        """Return the caller.
+    def check(self, path: str, headers: Mapping[bytes, bytes], query: bytes = b"") -> Caller:
+        """Return the caller of a request with these headers, by their names in small letters.
 
         Raises RbeeError MISSING_API_KEY or INVALID_API_KEY.
         """
@@ -71,17 +76,39 @@ class Authenticator:
         # Before the key: a redirected client may send the queen's key along.
         if query and self._tickets is not None and self._tickets.redeem(path, query):
             return TICKET
-        scheme, _, key = (authorization or b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not key.strip():
+        key = _key(headers)
+        if not key:
             message = (
-                f"{self._daemon} requires an API key, as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>', and the "
-                "request has neither."
+                f"{self._daemon} requires an API key, as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'; "
+                f"the request {_found(headers, query)}."
             )
             raise RbeeError(ErrorCode.MISSING_API_KEY, message)
-        key = key.strip()
         if hmac.compare_digest(key, self._key):
             return self._operator
         caller = self._client_key_lookup(path, key.decode("latin-1")) if self._client_key_lookup is not None else None
         if caller is not None:
             return caller
         raise RbeeError(ErrorCode.INVALID_API_KEY, f"{self._daemon} does not accept this API key.")
+
+
+def _key(headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the bearer key; Anthropic's clients send it as X-Api-Key. It is empty where there is none."""
+    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"").strip()
+
+
+def _found(headers: Mapping[bytes, bytes], query: bytes) -> str:
+    """Return what a request has in place of a key, without repeating any of it: it may be the key."""
+    scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
+    if scheme.lower() == b"bearer" or b"x-api-key" in headers:
+        return "has an empty one"
+    if scheme.lower() in _OTHER_SCHEMES:
+        return f"has 'Authorization: {scheme.decode('latin-1').capitalize()}', which is not taken"
+    if scheme:
+        return f"has 'Authorization' {'with another scheme' if rest else 'without a scheme'}, which is not taken"
+    for name in _OTHER_HEADERS:
+        if name.encode() in headers:
+            return f"has one in the header '{name}', which is not taken"
+    if any(part.partition(b"=")[0].lower() in _PARAMETERS for part in query.split(b"&")):
+        return "has one in its address, which is not taken: addresses are logged"
+    return "has neither"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pydantic import BaseModel, SecretStr
 
@@ -16,12 +18,14 @@ from rbee import __version__
 from rbee.config import file as config_file
 from rbee.config import layering
 from rbee.config.layering import LayeredSettings, Layers
+from rbee.config.paths import NO_SPACE, storage_error
+from rbee.contracts.errors import EXIT_CODES
 from rbee.errors import ConfigError, RbeeError
 from rbee.lifeline import OwnerLink
 from rbee.observe.redaction import MASK
 
 S = TypeVar("S", bound=LayeredSettings)
-EXIT_CONFIG = 78  # sysexits.h EX_CONFIG
+_STANDARD_ERROR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Program(Generic[S]):
             flags = {key: getattr(options, key, None) for key in self.settings.model_fields}
             settings, sources = layering.read(self.settings, Layers(environ, file, flags))
         except ConfigError as error:
-            fail(self.name, error, owner, EXIT_CONFIG)
+            fail(self.name, error, owner)
         if options.check_config:
             print(f"{options.check_config}: the settings of {self.name} are valid", file=sys.stderr)  # noqa: T201
             sys.exit(0)
@@ -87,8 +91,28 @@ def describe_settings(settings: BaseModel, sources: Mapping[str, str]) -> dict[s
     }
 
 
-def fail(program: str, error: RbeeError, owner: OwnerLink, code: int = 1) -> Any:
-    """Exit because the daemon cannot start; report why to its owner and on standard error, without a traceback."""
+@contextlib.contextmanager
+def reported_failures(program: str, owner: OwnerLink) -> Iterator[None]:
+    """Exit as `fail` does where the daemon cannot start: for an expected error, or for a disk that is full anywhere."""
+    try:
+        yield
+    except RbeeError as error:
+        fail(program, error, owner)
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        fail(program, storage_error(error, Path(error.filename or f"the files of {program}")), owner)
+
+
+def fail(program: str, error: RbeeError, owner: OwnerLink) -> NoReturn:
+    """Exit because the daemon cannot start; report why to its owner, on standard error, and by the exit code.
+
+    No traceback is printed.
+    """
     owner.tell(error.body())
-    print(f"{program}: {error.message}\n{program}: {error.hint}", file=sys.stderr)  # noqa: T201
-    sys.exit(code)
+    # Past the buffer: what a full disk leaves in it would be written again at the exit, and change the exit code.
+    also = error.also if isinstance(error, ConfigError) else ()
+    lines = (error.message, *(each.message for each in also), error.hint)
+    with contextlib.suppress(OSError):
+        os.write(_STANDARD_ERROR, "".join(f"{program}: {line}\n" for line in lines).encode(errors="replace"))
+    sys.exit(EXIT_CODES.get(error.code, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -20,20 +21,20 @@ class HomeLock:
 
     Raises:
         RbeeError: ALREADY_RUNNING, with the process that holds the lock; PERMISSION_DENIED or DISK_FULL if the lock
-            cannot be written.
+            cannot be made.
     """
 
     def __init__(self, paths: Paths, program: str, timeout_s: float = 0.0) -> None:
         path = paths.make(paths.run) / f"{program}.lock"
         try:
-            self._file = path.open("a+", encoding="ascii")
+            self._file = path.open("a+b", buffering=0)
         except OSError as error:
             raise storage_error(error, path) from error
         deadline = time.monotonic() + timeout_s
         while not self._try_lock():
             if time.monotonic() >= deadline:
                 self._file.seek(0)
-                holder = self._file.read(32).strip() or "unknown"
+                holder = (self._file.read(32) or b"").decode("ascii", "replace").strip() or "unknown"
                 self.release()
                 raise RbeeError(
                     ErrorCode.ALREADY_RUNNING,
@@ -41,9 +42,10 @@ class HomeLock:
                     details={"pid": holder, "home": str(paths.home)},
                 )
             time.sleep(_POLL_S)
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+        # Without room for its name it holds all the same, and the daemon may serve those who make room.
+        with contextlib.suppress(OSError):
+            self._file.truncate(0)
+            self._file.write(b"%d\n" % os.getpid())
 
     def release(self) -> None:
         """Release the lock."""

@@ -76,7 +76,7 @@ class RequestMiddleware:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, headers: dict[bytes, bytes]) -> None:
         try:
-            self._authenticator.check(scope["path"], _key(headers))
+            self._authenticator.check(scope["path"], headers)
         except RbeeError as error:
             await receive()
             # Starlette sends it as a plain HTTP response (ASGI's websocket.http.response extension).
@@ -99,7 +99,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            caller = self._authenticator.check(scope["path"], _key(headers), scope["query_string"])
+            caller = self._authenticator.check(scope["path"], headers, scope["query_string"])
             scope["state"]["caller"], scope["state"]["client"] = caller, caller.name
             if caller is not ANONYMOUS:
                 mark_authenticated(scope)
@@ -207,14 +207,6 @@ def _route(scope: Scope) -> str:
     for name, value in scope.get("path_params", {}).items():
         path = path.replace(f"/{value}", f"/{{{name}}}", 1)
     return path
-
-
-def _key(headers: dict[bytes, bytes]) -> bytes | None:
-    """Return the bearer key; Anthropic's clients send it as X-Api-Key."""
-    given = headers.get(b"authorization")
-    if given is None and b"x-api-key" in headers:
-        return b"Bearer " + headers[b"x-api-key"]
-    return given
 
 
 def _clean_id(text: bytes | None) -> str | None:

@@ -20,8 +20,8 @@ from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet.assets import Assets
+from rbee.fleet.causes import VAULT_HINT
 from rbee.fleet.events import reason_in
-from rbee.fleet.report import VAULT_HINT
 from rbee.fleet.runner import PlaybookRun, environment, run
 from rbee.programs import find_program
 

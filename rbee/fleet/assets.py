@@ -42,11 +42,6 @@ class Assets:
         """The configuration of Ansible."""
         return self.root / "ansible.cfg"
 
-    @property
-    def example_inventory(self) -> Path:
-        """The inventory to copy."""
-        return self.root / "inventory" / "example"
-
     def playbook(self, name: str) -> Path:
         """Return one playbook by its name without ending. Raises RbeeError with the names there are."""
         path = self.root / "playbooks" / f"{name}.yml"

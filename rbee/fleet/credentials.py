@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Final
 
 from rbee.config.credentials import new_key, read_key, store_key
 from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
-NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_NODE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+
+
+def is_node_name(name: str) -> bool:
+    """Return whether a node may have this name, which is that of the file of its key too."""
+    return _NODE_NAME.fullmatch(name) is not None
+
+
+def require_node_name(name: str) -> None:
+    """Raise RbeeError INVALID_REQUEST for a name that cannot be a node's."""
+    if not is_node_name(name):
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"{name!r} cannot be the name of a node.",
+            hint="Use letters, digits, dots, dashes and underscores; the first and the last a letter or digit.",
+            param="node",
+        )
 
 
 def hive_key_file(paths: Paths, node: str) -> Path:
     """Return where the key of a node's hive is kept. Raises RbeeError for a name that cannot be a node's."""
-    if not NODE_NAME.fullmatch(node) or len(node) > 253:
-        raise RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            f"{node!r} cannot be the name of a node.",
-            hint="Use letters, digits, dots, dashes and underscores; the first and the last a letter or digit.",
-            param="node",
-        )
+    require_node_name(node)
     return paths.secrets / "hives" / node
 
 

@@ -18,7 +18,7 @@ from rbee.config.paths import Paths, storage_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.fleet.ansible_inventory import Host, read_hosts
-from rbee.fleet.credentials import NODE_NAME
+from rbee.fleet.credentials import require_node_name
 from rbee.fleet.layout import HIVES, Layout
 from rbee.fleet.yaml_edit import YamlDocument
 
@@ -53,6 +53,7 @@ all:
       hosts:
 """
 _YAML_ENDINGS = (".yml", ".yaml")
+_VARIABLE_ENDINGS = (*_YAML_ENDINGS, ".json", "")
 # Ansible's own list, as far as people keep such files there (INVENTORY_IGNORE_EXTS).
 _NO_SOURCES = (".md", ".txt", ".rst", ".orig", ".cfg", ".retry", ".bak", ".pyc", ".swp", ".lock")
 
@@ -111,6 +112,12 @@ class Inventory:
         files = sorted(path for path in self.path.iterdir() if path.is_file() and not path.name.startswith("."))
         return [path for path in files if path.suffix not in _NO_SOURCES]
 
+    def variable_files(self) -> list[Path]:
+        """List the files of variables beside the hosts, of groups and of single machines, as Ansible takes them."""
+        folders = [self.folder / kind for kind in ("group_vars", "host_vars")]
+        files = [file for folder in folders if folder.is_dir() for file in sorted(folder.rglob("*")) if file.is_file()]
+        return [file for file in files if file.suffix in _VARIABLE_ENDINGS and not file.name.startswith(".")]
+
     def nodes(self, group: str | None = HIVES) -> list[Node]:
         """List the machines of a group in Ansible's order (None: of all).
 
@@ -148,13 +155,7 @@ class Inventory:
             RbeeError: NODE_EXISTS without *replace*; a name that cannot be a node's.
             ConfigError: the file cannot be changed by a program at that place; nothing is written.
         """
-        if not NODE_NAME.fullmatch(node.name):
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"{node.name!r} cannot be the name of a node.",
-                hint="Use letters, digits, dots, dashes and underscores; the first and the last a letter or digit.",
-                param="node",
-            )
+        require_node_name(node.name)
         with self._edit() as text:
             layout = Layout(text)
             if node.name in layout.lines and not replace:
@@ -231,7 +232,7 @@ class Inventory:
 
 def load(file: Path) -> YamlDocument:
     """Parse one YAML file with its ends of lines; an encrypted one as empty. Raises ConfigError."""
-    if file.suffix not in (*_YAML_ENDINGS, ".json", ""):
+    if file.suffix not in _VARIABLE_ENDINGS:
         raise ConfigError("is not YAML; rbee edits YAML only. Change it by hand.", path=str(file))
     try:
         text = file.read_bytes().decode("utf-8")

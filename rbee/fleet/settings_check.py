@@ -11,22 +11,22 @@ import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from rbee.fleet.ansible_inventory import is_template
 from rbee.fleet.assets import Assets
 from rbee.fleet.inventory import Inventory, Node, load
-from rbee.fleet.inventory_check import listed
 from rbee.fleet.layout import HIVES, QUEEN
-from rbee.fleet.schema import Problem
-from rbee.fleet.yaml_edit import YamlDocument
+from rbee.fleet.problem import Problem, about, listed
+from rbee.fleet.variable_lines import locate
 from rbee.programs import find_program
 
 _INVALID: Final = 78
 _WITHIN_S: Final = 30.0
 _AT_ONCE: Final = 4
-_MOST_PROBLEMS: Final = 10
+_PLACED: Final = re.compile(r"-:(\d+): (.*)")  # file and line of what a program refuses
 _PAIR: Final = re.compile(r"'(\w+)': (rbee_\w+)")
 
 
@@ -83,11 +83,22 @@ def _check_daemon(
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         asked = {config: pool.submit(refusals, program, daemon, settings) for config, settings in configs.items()}
     # What several machines have from one place is told once.
+    problems: dict[tuple[str, int | None, str], Problem] = {}
     names: dict[tuple[str, int | None, str], list[str]] = defaultdict(list)
     for config, refused in asked.items():
         for setting, reason in refused.result():
-            names[*_place_of(inventory, setting), reason] += machines[config]
-    return [Problem(path, line, f"{reason} ({listed(found)})") for (path, line, reason), found in names.items()]
+            problem = _problem(inventory, setting, reason)
+            problems[problem.file, problem.line, reason] = problem
+            names[problem.file, problem.line, reason] += machines[config]
+    return [replace(each, message=f"{each.message} ({listed(names[key])})") for key, each in problems.items()]
+
+
+def _problem(inventory: Inventory, setting: Setting | None, reason: str) -> Problem:
+    if setting is None:
+        return Problem(str(inventory.path), None, reason)
+    file, line = locate(inventory, setting.variable, setting.value, setting.key) or (str(inventory.path), None)
+    name = setting.variable if setting.key is None else f"{setting.variable}.{setting.key}"
+    return Problem(file, line, reason, about(name, setting.value))
 
 
 def variables_of(daemon: Daemon, assets: Assets) -> dict[str, str]:
@@ -113,22 +124,20 @@ def settings_of(node: Node, daemon: Daemon, variables: Mapping[str, str]) -> lis
 def refusals(program: Path, daemon: Daemon, settings: Sequence[Setting]) -> list[tuple[Setting | None, str]]:
     """List what the daemon refuses of its settings, each with the setting that is wrong, where it is one alone."""
     left, found = list(settings), list[tuple[Setting | None, str]]()
-    while len(found) < _MOST_PROBLEMS:
-        reason = _ask(program, "\n".join([f"[{daemon.table}]", *map(_line, left)]) + "\n")
-        if reason is None:
+    # What cannot be together is told once each setting is right.
+    while reasons := _ask(program, "\n".join([f"[{daemon.table}]", *map(_line, left)]) + "\n"):
+        placed = {int(at[1]) - 2: at[2] for reason in reasons if (at := _PLACED.match(reason))}
+        wrong = {index: reason for index, reason in placed.items() if 0 <= index < len(left)}
+        if not wrong:
+            found.append((None, f"{daemon.program} refuses these settings together: {reasons[0]}"))
             break
-        at = re.match(r"-:(\d+): (.*)", reason, re.DOTALL)
-        index = int(at[1]) - 2 if at else -1
-        if at is None or not 0 <= index < len(left):
-            found.append((None, f"{daemon.program} refuses these settings together: {reason}"))
-            break
-        wrong = left.pop(index)
-        found.append((wrong, f"{wrong.variable}: {at[2]}"))
+        found += [(left[index], f"{left[index].variable}: {reason}") for index, reason in wrong.items()]
+        left = [setting for index, setting in enumerate(left) if index not in wrong]
     return found
 
 
-def _ask(program: Path, config: str) -> str | None:
-    """Return why the program refuses a config file; None where it does not, or cannot run here."""
+def _ask(program: Path, config: str) -> list[str]:
+    """Return why the program refuses a config file; nothing where it does not, or cannot run here."""
     try:
         done = subprocess.run(
             [program, "--check-config", "-"],
@@ -139,10 +148,10 @@ def _ask(program: Path, config: str) -> str | None:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
-        return None
+        return []
     if done.returncode != _INVALID:
-        return None
-    return (done.stderr.strip().splitlines() or ["no reason given"])[0].removeprefix(f"{program.name}: ")
+        return []
+    return [line.removeprefix(f"{program.name}: ") for line in done.stderr.splitlines()] or ["no reason given"]
 
 
 def _line(setting: Setting) -> str:
@@ -156,34 +165,3 @@ def _is_open(value: object) -> bool:
     if isinstance(value, list):
         return any(map(_is_open, value))
     return is_template(value)
-
-
-def _place_of(inventory: Inventory, setting: Setting | None) -> tuple[str, int | None]:
-    place = None if setting is None else locate(inventory, setting.variable, setting.key)
-    return (str(inventory.path), None) if place is None else place
-
-
-def locate(inventory: Inventory, variable: str, key: str | None) -> tuple[str, int] | None:
-    """Return file and line of a variable, or of a key in it, where the inventory's own files have it."""
-    folders = [inventory.folder / kind for kind in ("group_vars", "host_vars")]
-    files = [file for folder in folders if folder.is_dir() for file in sorted(folder.rglob("*")) if file.is_file()]
-    for file in (*inventory.hosts_files(), *files):
-        if file.suffix in (".yml", ".yaml", ".json", "") and not file.name.startswith("."):
-            line = _line_in(load(file), (), variable, key)
-            if line is not None:
-                return str(file), line
-    return None
-
-
-def _line_in(text: YamlDocument, path: tuple[str, ...], variable: str, key: str | None) -> int | None:
-    for entry in text.entries(*path):
-        below = (*path, entry.name)
-        if entry.name == variable and key is None:
-            return entry.line
-        if entry.name == variable:
-            line = next((each.line for each in text.entries(*below) if each.name == key), None)
-        else:
-            line = _line_in(text, below, variable, key)
-        if line is not None:
-            return line
-    return None

@@ -14,15 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, StringMark, YAMLError
+from ruamel.yaml.error import StringMark
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from rbee.errors import ConfigError
-from rbee.fleet.yaml_scalar import plain_scalar, scalar
+from rbee.fleet.yaml_values import parse, plain, scalar
 
 _INDENT = 2
-_MAX_VALUES = 200_000  # aliases of aliases double with each level
 
 
 class _UnparsableError(Exception):
@@ -53,7 +51,7 @@ class YamlDocument:
     def get(self, *keys: str) -> Any:
         """Return the value at a path of keys as plain Python; None if there is none."""
         node = self._node(keys)
-        return None if node is None else self._plain(node)
+        return None if node is None else plain(node)
 
     def has(self, *keys: str) -> bool:
         """Return whether the path of keys exists, also with nothing in it."""
@@ -64,7 +62,7 @@ class YamlDocument:
         node = self._node(keys)
         if not isinstance(node, MappingNode):
             return []
-        return [Entry(str(key.value), self._plain(value), self._row(key.start_mark) + 1) for key, value in node.value]
+        return [Entry(str(key.value), plain(value), self._row(key.start_mark) + 1) for key, value in node.value]
 
     def put(self, value: object, *keys: str) -> None:
         """Set the scalar at a path, making what is missing on the way. *value* None makes an empty key.
@@ -218,42 +216,7 @@ class YamlDocument:
             raise _UnparsableError from error
 
     def _parse(self) -> None:
-        try:
-            root = YAML(typ="rt").compose(self.text)
-        except MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark is not None else None
-            raise ConfigError(f"is not YAML: {error.problem}", path=self.path, line=line) from error
-        except YAMLError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"is not YAML: {reason}", path=self.path) from error
-        if root is not None and not isinstance(root, MappingNode):
-            if isinstance(root, ScalarNode) and root.value == "":
-                root = None
-            else:
-                raise ConfigError("must be a mapping of keys to values.", path=self.path, line=1)
-        self.root = root
-        if root is not None:
-            self._plain(root)
-            _reject_duplicates(root, self.path, set())
-
-    def _plain(self, node: Node) -> Any:
-        """Return what a node means. Raises ConfigError for aliases that never end."""
-        count = 0
-
-        def walk(node: Node, above: tuple[int, ...]) -> Any:
-            nonlocal count
-            count += 1
-            if count > _MAX_VALUES or id(node) in above:
-                what = "refers to itself" if id(node) in above else f"stands for more than {_MAX_VALUES} values"
-                raise ConfigError(f"an alias {what}.", path=self.path, line=self._row(node.start_mark) + 1)
-            if isinstance(node, MappingNode):
-                return {str(key.value): walk(value, (*above, id(node))) for key, value in node.value}
-            if isinstance(node, SequenceNode):
-                return [walk(item, (*above, id(node))) for item in node.value]
-            return plain_scalar(node) if isinstance(node, ScalarNode) else None
-
-        return walk(node, ())
+        self.root = parse(self.text, self.path)
 
     def _node(self, keys: tuple[str, ...]) -> Node | None:
         node: Node | None = self.root
@@ -283,22 +246,3 @@ def _without_empty(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_empty(each) for key, each in value.items()} or None
     return [_without_empty(each) for each in value] if isinstance(value, list) else value
-
-
-def _reject_duplicates(node: Node, path: str, done: set[int]) -> None:
-    if id(node) in done:
-        return
-    done.add(id(node))
-    if isinstance(node, MappingNode):
-        seen: dict[str, int] = {}
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            if name in seen:
-                raise ConfigError(
-                    f"'{name}' is defined here and on line {seen[name]}; keep one of them.", path=path, line=line
-                )
-            seen[name] = line
-            _reject_duplicates(value, path, done)
-    elif isinstance(node, SequenceNode):
-        for item in node.value:
-            _reject_duplicates(item, path, done)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.fields import Facts, read_parts
+from rbee.gguf.prefix import invalid_model
 from rbee.gguf.reader import OTHER_FILE, HeaderError
 from rbee.gguf.split import part_names
 
@@ -119,12 +120,7 @@ def _regular(path: Path) -> Part:
 
 def invalid_header(path: Path, reason: str, hint: str = OTHER_FILE) -> RbeeError:
     """Return the error for a file that is no model; *hint* says what to do about this *reason*."""
-    return RbeeError(
-        ErrorCode.MODEL_INVALID,
-        f"{path} is not a model that can be loaded: {reason}.",
-        details={"path": str(path)},
-        hint=hint,
-    )
+    return invalid_model(path, reason, hint)
 
 
 def unreadable(path: Path, reason: str) -> RbeeError:

@@ -65,7 +65,13 @@ def read_layer_count(path: Path) -> int:
 
 
 def invalid_model(path: Path, reason: str, hint: str) -> RbeeError:
-    """Build the error for a file that is not a usable model; *hint* says what to do about this *reason*."""
+    """Build the error for a file that is not a usable model; *hint* says what to do about this *reason*.
+
+    Clients of the queen are shown the reason, but for what is in parentheses, unless a path is in it.
+    """
     return RbeeError(
-        ErrorCode.MODEL_INVALID, f"{path} is not a usable model: {reason}.", details={"path": str(path)}, hint=hint
+        ErrorCode.MODEL_INVALID,
+        f"{path} is not a usable model: {reason}.",
+        details={"path": str(path), "reason": reason},
+        hint=hint,
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rbee.config.paths import Paths
     from rbee.hive.settings import HiveSettings
 
+PROGRAM = "rbee-hive"
 # A queen that comes back starts its hive again while the earlier one is still stopping.
 LOCK_PATIENCE_S = 3.0
 GIL_SWITCH_S = 0.0005
@@ -31,14 +32,14 @@ def main() -> None:
     argv = sys.argv[1:]
     if argv[:1] == ["detect"]:
         sys.exit(detect(argv[1:]))
-    serve(await_orders(owner) if argv == [lifeline.ORDERED] else argv, owner)
+    ordered = argv == [lifeline.ORDERED]
+    if ordered:
+        # What it takes to serve is imported before the arguments come.
+        from rbee.hive import app, daemon, settings  # noqa: F401
+    from rbee.daemonkit.cli import reported_failures
 
-
-def await_orders(owner: lifeline.OwnerLink) -> list[str]:
-    """Import what it takes to serve, then wait for the arguments with which to serve, and return them."""
-    from rbee.hive import app, daemon, settings  # noqa: F401
-
-    return owner.take_arguments()
+    with reported_failures(PROGRAM, owner):
+        serve(owner.take_arguments() if ordered else argv, owner)
 
 
 def detect(argv: list[str]) -> int:
@@ -58,23 +59,17 @@ def detect(argv: list[str]) -> int:
 def serve(argv: list[str], owner: lifeline.OwnerLink) -> None:
     """Serve until a signal, the shutdown route or the loss of every queen ends the hive."""
     from rbee.config.paths import Paths
-    from rbee.daemonkit.cli import Program, fail
-    from rbee.errors import ConfigError, RbeeError
+    from rbee.daemonkit.cli import Program
     from rbee.hive.settings import HiveSettings
 
     program = Program(
-        name="rbee-hive",
+        name=PROGRAM,
         settings=HiveSettings,
         description="Serves this machine: detects devices, keeps models, runs workers. Subcommand: detect.",
     )
     settings = program.parse(argv, os.environ, owner)
     paths = Paths(Path(settings.home).expanduser().absolute()) if settings.home else Paths.of(os.environ)
-    try:
-        _serve(settings, paths, owner)
-    except ConfigError as error:
-        fail(program.name, error, owner, 78)
-    except RbeeError as error:
-        fail(program.name, error, owner)
+    _serve(settings, paths, owner)
 
 
 def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> None:
@@ -90,10 +85,8 @@ def _serve(settings: HiveSettings, paths: Paths, owner: lifeline.OwnerLink) -> N
     make_folders(paths, (paths.run, paths.logs, paths.models))
     key = api_key(settings, paths)
     own_log, secrets = paths.logs / HIVE_LOG, (key, *_database_secrets(settings))
-    redactor = configure_log(
-        "rbee-hive", own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets
-    )
-    lock = HomeLock(paths, "rbee-hive", LOCK_PATIENCE_S)
+    redactor = configure_log(PROGRAM, own_log, level=settings.log_level, max_mb=settings.log_max_mb, secrets=secrets)
+    lock = HomeLock(paths, PROGRAM, LOCK_PATIENCE_S)
     if settings.models_db is None:
         check_database_file(paths.home / "models.db")
     sock = bind(settings.host, settings.port)

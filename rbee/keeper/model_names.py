@@ -6,35 +6,38 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
+from rbee.model_reference import UrlRef, parse_reference
 
-_REFERENCE = re.compile(r"(hf:[^/\s]+/[^/\s]+|file:///.+|https://[^/\s]+/\S+|package:[^/\s]+/.+)")
-_ONE_SLASH = re.compile(r"\Afile:(?://localhost)?/(?!/)")
-_MAX_CHARS = 2048
+_NAME_OF_FILE = re.compile(r"(?:file:(?!/)|file://(?=[^/]+\Z))?(?P<path>(?!\w+:).+\.gguf)")
 
 
 def resolve(name: str, aliases: Mapping[str, str]) -> str:
-    """Return the reference behind an alias, or *name* itself if it has the form of a reference.
+    """Return the reference, in its canonical form, behind an alias or of *name* itself.
 
-    Raises RbeeError INVALID_MODEL_REF, which lists the accepted forms and the known aliases.
+    Raises RbeeError INVALID_MODEL_REF that says what is wrong, with the accepted forms.
     """
-    reference = _ONE_SLASH.sub("file:///", aliases.get(name, name))
-    if len(reference) <= _MAX_CHARS and _REFERENCE.fullmatch(reference):
-        return reference
-    known = ", ".join(sorted(aliases))
-    shown = reference if len(reference) <= 80 else reference[:80] + "..."
-    what = f"{shown!r} is neither a model reference nor an alias"
-    if name in aliases:
-        what = f"The alias {name!r} stands for {shown!r}, which is not a model reference"
-    elif reference.endswith(".gguf") and ("://" not in reference or reference.startswith("file://")):
-        path = Path(re.sub(r"\Afile:(//)?", "", reference)).expanduser().absolute()
-        forms = ERRORS[ErrorCode.INVALID_MODEL_REF].hint
-        hint = f"{forms}\nFor a file on the node: --model file://{path}"
-        raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what}.", hint=hint)
-    raise RbeeError(ErrorCode.INVALID_MODEL_REF, f"{what} (aliases: {known}).", param="model")
+    text = aliases.get(name, name)
+    try:
+        ref = parse_reference(text)
+    except RbeeError as error:
+        raise _refusal(error, name, aliases) from error
+    # The canonical form of an address lacks its query, which is needed to fetch it.
+    return text if isinstance(ref, UrlRef) else ref.canonical
 
 
 def display_name(reference: str, aliases: Mapping[str, str]) -> str:
     """Return the first alias that stands for *reference*, or *reference* itself where none does."""
     return next((alias for alias, target in aliases.items() if target == reference), reference)
+
+
+def _refusal(error: RbeeError, name: str, aliases: Mapping[str, str]) -> RbeeError:
+    """Return the refusal of a model's name, with what the keeper knows besides: aliases, and the folder it runs in."""
+    message, hint = error.message, error.hint
+    if name in aliases:
+        message = f"The alias {name!r}: {message}"
+    elif ":" not in name:
+        message = f"{message[:-1]}, and is no alias (aliases: {', '.join(sorted(aliases))})."
+    if found := _NAME_OF_FILE.fullmatch(aliases.get(name, name)):
+        hint = f"{hint}\nFor a file on the node: --model file://{Path(found['path']).expanduser().absolute()}"
+    return RbeeError(error.code, message, details=error.details, hint=hint, param=error.param)

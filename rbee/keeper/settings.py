@@ -6,9 +6,10 @@ Layers, first wins: environment (`RBEE_QUEEN_URL`), config file (`queen_url`), d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import SettingsConfigDict
@@ -18,9 +19,11 @@ from rbee.config.credentials import find_api_key
 from rbee.config.file import BUILT_IN_ALIASES, ConfigFile, find
 from rbee.config.layering import LayeredSettings, Layers, read
 from rbee.config.paths import Paths
-from rbee.errors import RbeeError
+from rbee.errors import ConfigError, RbeeError, collected
 
 DAEMON_TABLES = ("queen", "hive", "worker")
+# What follows the address in that of a request; a proxy may have put a path of its own before it.
+_ROUTE: Final = re.compile(r"(/v[12](/.*)?|/health|/metrics|/openapi\.json|/*[?#].*)$")
 
 
 def _queen_url(text: str) -> str:
@@ -28,8 +31,11 @@ def _queen_url(text: str) -> str:
         split_url(text)
     except RbeeError as error:
         raise ValueError(f"must be an address such as http://127.0.0.1:8080, not {text!r}") from error
-    # The base URL of OpenAI clients is often copied here.
-    return text.rstrip("/").removesuffix("/v1")
+    # The base URL of OpenAI clients is often copied here, and so is the address of one of their requests.
+    base = _ROUTE.sub("", text.rstrip("/"))
+    if base != text.rstrip("/").removesuffix("/v1"):
+        raise ValueError(f"must be the address of the queen, {base!r}, without the path of a request: not {text!r}")
+    return base
 
 
 def _number(value: Any) -> Any:
@@ -123,21 +129,30 @@ class Settings(NamedTuple):
 
 
 def load(environ: Mapping[str, str], file: ConfigFile | None = None) -> Settings:
-    """Read the settings. Raises ConfigError for an unknown key or a wrong value, with file and line."""
+    """Read the settings. Raises ConfigError for an unknown key or a wrong value, with file and line, and for all."""
     file = find(environ) if file is None else file
     layers = Layers(environ, file)
-    keeper, sources = read(KeeperSettings, layers)
-    remote, remote_sources = read(RemoteSettings, layers)
-    sources |= {f"remote.{key}": source for key, source in remote_sources.items()}
+    errors: list[ConfigError] = []
+    with collected(errors):
+        keeper, sources = read(KeeperSettings, layers)
+    with collected(errors):
+        remote, remote_sources = read(RemoteSettings, layers)
     for table in DAEMON_TABLES:
-        file.table(table)
-    return Settings(file, Paths.of(environ), keeper, remote, sources, _aliases(file), environ)
+        with collected(errors):
+            file.table(table)
+    with collected(errors):
+        aliases = _aliases(file)
+    if errors:
+        raise ConfigError.of(errors)
+    sources |= {f"remote.{key}": source for key, source in remote_sources.items()}
+    return Settings(file, Paths.of(environ), keeper, remote, sources, aliases, environ)
 
 
 def _aliases(file: ConfigFile) -> dict[str, str]:
-    aliases = dict(BUILT_IN_ALIASES)
-    for name, reference in file.table("models").items():
-        if not isinstance(reference, str) or not reference.strip():
-            raise file.error(f"the alias {name!r} must be a model reference in quotes.", "models", name)
-        aliases[name] = reference.strip()
-    return aliases
+    models = file.table("models")
+    wrong = [name for name, reference in models.items() if not isinstance(reference, str) or not reference.strip()]
+    if wrong:
+        raise ConfigError.of(
+            [file.error(f"the alias {name!r} must be a model reference in quotes.", "models", name) for name in wrong]
+        )
+    return {**BUILT_IN_ALIASES, **{name: reference.strip() for name, reference in models.items()}}

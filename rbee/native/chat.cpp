@@ -100,6 +100,7 @@ RBEE_API void * rbee_chat_template_open(const char * source, const char * begin,
     void * handle = nullptr;
     *error = guarded([&] {
         common_log_set_verbosity_thold(-1);
+        common_chat_template(source, begin, end);  // throws with the reason, which the next line loses
         handle = common_chat_templates_init(nullptr, source, begin, end).release();
         return json{{"capabilities", common_chat_templates_get_caps(static_cast<common_chat_templates *>(handle))}};
     });

@@ -30,18 +30,13 @@ def main() -> None:
     prestarted = _prestart(owner)
 
     from rbee.config.paths import Paths
-    from rbee.daemonkit.cli import EXIT_CONFIG, fail
-    from rbee.errors import ConfigError, RbeeError
+    from rbee.daemonkit.cli import reported_failures
     from rbee.queen.settings import PROGRAM
 
     settings = PROGRAM.parse(sys.argv[1:], os.environ, owner)
-    paths = Paths(settings.home.expanduser().absolute()) if settings.home else Paths.of(os.environ)
-    try:
+    with reported_failures(PROGRAM.name, owner):
+        paths = Paths(settings.home.expanduser().absolute()) if settings.home else Paths.of(os.environ)
         _serve(settings, paths, owner, prestarted)
-    except ConfigError as error:
-        fail(PROGRAM.name, error, owner, EXIT_CONFIG)
-    except RbeeError as error:
-        fail(PROGRAM.name, error, owner)
 
 
 def _prestart(owner: lifeline.OwnerLink) -> PrestartedHive | None:
@@ -136,11 +131,10 @@ def _launched(launcher: HiveLauncher, port: int, prestarted: PrestartedHive | No
 
     try:
         return launcher.launch(free_port(port), prestarted)
-    except RbeeError as error:
+    except RbeeError:
         if prestarted is not None:
             prestarted.abort()
-        # The queen serves other nodes all the same; whoever needs this one hears the reason then.
-        print(f"queen-rbee: {error.message}", file=sys.stderr)  # noqa: T201
+        # The queen serves other nodes all the same, and tries again once it serves, with the reason in its log.
         return None
 
 

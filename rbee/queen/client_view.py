@@ -1,7 +1,8 @@
 """Decide what a client may see of an error, and of the progress of its request. Pure.
 
-A client is told what it can change itself. Why a file cannot be fetched, where a worker runs, what its log says: that
-is the operator's, who finds it in the queen's log under the request's id. What is not listed here is not shown.
+A client is told what it can change itself, and of a model that is none. Why a file cannot be fetched, where a worker
+runs, what its log says: that is the operator's, who finds it in the queen's log under the request's id.
+What is not listed here is not shown.
 """
 
 from __future__ import annotations
@@ -36,12 +37,11 @@ _SHOWN: Final = frozenset(
         ErrorCode.INTERNAL,
     }
 )
-# About a file: one code for all, since each of them would tell something about it.
+# About how a file is had: one code for all, since each of them would tell something about it.
 _FILE: Final = frozenset(
     {
         ErrorCode.DOWNLOAD_FAILED,
         ErrorCode.CHECKSUM_MISMATCH,
-        ErrorCode.MODEL_INVALID,
         ErrorCode.MODEL_ACCESS_DENIED,
         ErrorCode.MODEL_NOT_FOUND,
         ErrorCode.INVALID_MODEL_REF,
@@ -91,6 +91,8 @@ def reduced_error(error: RbeeError) -> RbeeError:
         )
     if error.code in _FILE:
         return RbeeError(ErrorCode.DOWNLOAD_FAILED, "The model cannot be fetched.", hint=ASK_OPERATOR)
+    if error.code is ErrorCode.MODEL_INVALID:
+        return RbeeError(error.code, f"The model cannot be used{_reason(error)}.", hint=ASK_OPERATOR, param="model")
     details = {name: error.details[name] for name in _NUMBERS if isinstance(error.details.get(name), int)}
     message = _MESSAGES.get(error.code)
     return RbeeError(
@@ -100,6 +102,12 @@ def reduced_error(error: RbeeError) -> RbeeError:
         hint=_TRY_AGAIN if message else ASK_OPERATOR,
         retry_after_s=error.retry_after_s,
     )
+
+
+def _reason(error: RbeeError) -> str:
+    """Return what is wrong with a model's file, without what the file holds (in parentheses) and where it is."""
+    reason = str(error.details.get("reason", "")).partition(" (")[0]
+    return f": {reason}" if reason and "/" not in reason else ""
 
 
 def reduced_event(event: Event) -> Event | None:

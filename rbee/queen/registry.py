@@ -3,7 +3,7 @@
 Pure: messages and the time go in, views come out; nothing here waits, listens or looks at a clock.
 
 Invariants (`check_invariants`):
-* a hive that is not connected has no workers: its last report may be out of date;
+* a hive that is not connected has no workers: its last report may be out of date, and is kept for people only;
 * a worker is known to one hive only, is named as its own key says, and carries the name of its node;
 * a worker that was reported gone is not listed.
 
@@ -31,7 +31,7 @@ from rbee.contracts.control import (
 from rbee.contracts.devices import Detection
 from rbee.contracts.hives import HiveInfo
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.queen import NodeQuarantine
+from rbee.contracts.queen import NodeQuarantine, UnreachableHive
 from rbee.contracts.workers import Quarantine, WorkerAccess, WorkerInfo
 from rbee.net import host_port
 
@@ -43,7 +43,8 @@ UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 class Hive:
     """One hive as known: `connected` from its Hello to the loss of its channel, `closing` once it drains.
 
-    `listed` is whether it has reported its `models`; until then they are those of its previous run.
+    `listed` is whether it has reported its `models`; until then they are those of its previous run. `last_workers` are
+    those of a hive that has fallen silent.
     """
 
     node: str
@@ -56,6 +57,7 @@ class Hive:
     models: tuple[CatalogEntry, ...] = ()
     listed: bool = False
     workers: Mapping[str, WorkerAccess] = field(default_factory=dict)
+    last_workers: tuple[WorkerInfo, ...] = ()
     quarantined: tuple[Quarantine, ...] = ()
     last_seen: float | None = None
     last_error: str | None = None
@@ -123,11 +125,22 @@ class Registry:
                 pass
         self._hives[node] = hive
 
-    def lost(self, node: str, reason: str) -> None:
-        """Note that the channel to *node* is closed, silent or cannot be opened; *reason* is for people."""
+    def lost(self, node: str, reason: str, *, ended: bool = False) -> None:
+        """Note that the channel to *node* is closed, silent or cannot be opened; *reason* is for people.
+
+        *ended* is whether the hive itself closed it, as it does at its end, and its workers' with it.
+        """
         hive = self._hives.get(node)
         if hive is not None:
-            self._hives[node] = replace(hive, connected=False, closing=False, workers={}, last_error=reason)
+            last = tuple(link.worker for link in hive.workers.values()) if hive.connected else hive.last_workers
+            self._hives[node] = replace(
+                hive,
+                connected=False,
+                closing=False,
+                workers={},
+                last_workers=() if ended or hive.closing else last,
+                last_error=reason,
+            )
 
     def hive(self, node: str) -> Hive | None:
         """Return what is known of *node*, or None."""
@@ -159,6 +172,24 @@ class Registry:
             for each in hive.quarantined
         ]
 
+    def unreachable(self, node: str | None = None) -> list[UnreachableHive]:
+        """List the hives of the fleet, or that of one node, that were tried and do not answer."""
+        live = {worker_id for hive in self._hives.values() for worker_id in hive.workers}
+        return [
+            UnreachableHive(
+                node=hive.node,
+                reason=hive.last_error,
+                last_seen_unix=hive.last_seen,
+                workers=[
+                    worker
+                    for worker in hive.last_workers
+                    if worker.worker_id not in live and worker.worker_id not in self._gone
+                ],
+            )
+            for hive in self.hives()
+            if not hive.connected and hive.last_error is not None and node in (None, hive.node)
+        ]
+
     def gone(self, worker_id: str) -> WorkerGone | None:
         """Return the report of a worker's end, if it was one of the latest."""
         return self._gone.get(worker_id)
@@ -168,6 +199,7 @@ class Registry:
         owners: dict[str, str] = {}
         for hive in self._hives.values():
             assert hive.connected or not hive.workers, f"{hive.node} is not connected and has workers"
+            assert not (hive.connected and hive.last_workers), f"{hive.node} is connected and has workers of the past"
             for worker_id, link in hive.workers.items():
                 assert link.worker.worker_id == worker_id, f"{worker_id} is filed under another name"
                 assert link.worker.node == hive.node, f"{worker_id} says it is on {link.worker.node}"
@@ -190,6 +222,7 @@ class Registry:
             models=hive.models if hello.models is None else tuple(hello.models),
             listed=hello.models is not None,
             workers=links,
+            last_workers=(),
             quarantined=tuple(hello.quarantined),
             last_error=None,
         )

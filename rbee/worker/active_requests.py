@@ -111,8 +111,8 @@ class ActiveRequests:
     ) -> list[Generation]:
         """Start the generations of one request; what still runs after *deadline_s* ends with an error.
 
-        *each* are so many successive ones of the same prompt, None where all are: these start together. Of several
-        prompts those for which there are no slots wait for them.
+        *each* are so many successive ones of the same prompt, None where all are: these start together, unless they
+        are more than there are slots. Whatever does not start at once waits for slots.
 
         Raises RbeeError before anything is computed: WORKER_LOADING, DRAINING, WORKER_CRASHED, ALL_SLOTS_BUSY, or
         context_length_exceeded, or INVALID_REQUEST.
@@ -121,6 +121,8 @@ class ActiveRequests:
         engine, tokenizer = self._require_engine()
         require_text_model(engine, self._settings.name)
         each = each or len(requests)
+        if each > self._settings.slots:
+            each = 1
         self._check_free(request_id, each)
         check(requests, engine)
         first = requests[0]

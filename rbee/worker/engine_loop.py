@@ -14,6 +14,7 @@ from rbee.worker.engine.thread import LoadResult
 from rbee.worker.generation import Generation
 from rbee.worker.scheduling.batcher import Batcher, Delivery
 from rbee.worker.settings import WorkerSettings
+from rbee.worker.template_file import read_template
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class EngineLoop:
         try:
             if isinstance(result, Exception):
                 raise result
-            tokenizer = PromptTokenizer(result, self.settings.chat_template())
+            file = self.settings.chat_template_file
+            tokenizer = PromptTokenizer(result, None if file is None else read_template(file))
             batcher = Batcher(
                 result,
                 self.settings.slots,

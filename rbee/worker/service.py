@@ -7,7 +7,6 @@ the event loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from rbee.worker.generation import Generation
 from rbee.worker.loading import Loading
 from rbee.worker.scheduling.batcher import Batcher
 from rbee.worker.settings import WorkerSettings
+from rbee.worker.template_file import check_template
 
 log = logging.getLogger(__name__)
 CANCEL_WAIT_S: Final = 5.0
@@ -163,17 +163,38 @@ class WorkerService:
     def _on_loaded(self, engine: Engine, batcher: Batcher, tokenizer: PromptTokenizer) -> None:
         self._engine, self._batcher, self._tokenizer = engine, batcher, tokenizer
         self.requests.set_batcher(batcher)
-        self.load_s = time.time() - self.started_unix
-        self.loading.finish(engine.facts.layers)
         log.info(
             "model loaded",
             extra={"fields": {"model": engine.facts.description, "context": engine.facts.context}},
         )
         if tokenizer.warning is not None:
             log.warning(tokenizer.warning)
+        if self.settings.chat_template_file is None:
+            self._serve(engine)
+        self._preparing = asyncio.ensure_future(self._prepare(engine, tokenizer))
+
+    async def _prepare(self, engine: Engine, tokenizer: PromptTokenizer) -> None:
+        """Open the chat template before the first request.
+
+        Where the operator gave it, an error ends the worker; else it is reported to each request that needs it.
+        """
+        file = self.settings.chat_template_file
+        try:
+            if file is None:
+                await tokenizer.description()
+            else:
+                await check_template(tokenizer, file)
+                self._serve(engine)
+        except RbeeError as error:
+            if file is not None:
+                self._on_failure(error, [])
+
+    def _serve(self, engine: Engine) -> None:
+        """Report that the worker is ready."""
+        self.load_s = time.time() - self.started_unix
+        self.loading.finish(engine.facts.layers)
         if self.state is WorkerState.LOADING:
             self._set_state(WorkerState.IDLE)
-        self._preparing = asyncio.ensure_future(_prepare(tokenizer))
 
     def _on_failure(self, error: RbeeError, unfinished: list[Generation]) -> None:
         """Report the error to the owner and to all who wait, and end."""
@@ -192,9 +213,3 @@ class WorkerService:
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(call, *arguments)
-
-
-async def _prepare(tokenizer: PromptTokenizer) -> None:
-    """Open the chat template before the first request; an error is reported to each request that needs it."""
-    with contextlib.suppress(RbeeError):
-        await tokenizer.description()

@@ -78,10 +78,6 @@ class WorkerSettings(LayeredSettings):
         assert self.api_key is not None
         return self.api_key.get_secret_value()
 
-    def chat_template(self) -> str | None:
-        """Read the chat template that is used instead of the model's own; None for that."""
-        return None if self.chat_template_file is None else self.chat_template_file.read_text(encoding="utf-8")
-
     @property
     def name(self) -> str:
         """Return the model's reference, else its path."""

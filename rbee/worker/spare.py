@@ -22,20 +22,23 @@ _MODULES: Final = (
     "rbee.worker.app",
     "rbee.worker.settings",
     "rbee.worker.engine.llama_load",
-    "rbee.worker.text.template",
     "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
 )
 _NICE: Final = 10
 
 
-def await_orders(owner: OwnerLink) -> list[str]:
-    """Import what a worker needs, wait for the orders and return the arguments in them."""
+def prepare(owner: OwnerLink) -> None:
+    """Import what a worker needs, and report it."""
     # Priority belongs to a thread on Linux: the importing one ends, and the worker runs with the usual priority.
     importing = threading.Thread(target=_import_all, name="imports")
     importing.start()
     importing.join()
     owner.tell(READY)
+
+
+def await_orders(owner: OwnerLink) -> list[str]:
+    """Wait for the orders and return the arguments in them. Raises OSError where their log cannot be opened."""
     argv = owner.take_arguments()
     owner.tell(TAKEN)
     return argv

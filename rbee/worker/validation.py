@@ -71,16 +71,8 @@ def require_text_model(engine: Engine, name: str) -> None:
 
 
 def require_slots(settings: WorkerSettings, free: int, wanted: int) -> None:
-    """Raise RbeeError INVALID_REQUEST if there are too few slots, ALL_SLOTS_BUSY if too few are free now."""
+    """Raise RbeeError ALL_SLOTS_BUSY if too few slots are free now."""
     total = settings.slots
-    if wanted > total:
-        raise RbeeError(
-            ErrorCode.INVALID_REQUEST,
-            f"{wanted} answers were requested; worker {settings.worker_id} has {total} slots.",
-            hint="Request fewer answers, or start the worker with more slots.",
-            param="n",
-            details={"slots_total": total},
-        )
     if free < wanted:
         too_few = f"{wanted} slots are needed; worker {settings.worker_id} has {free} free."
         raise RbeeError(

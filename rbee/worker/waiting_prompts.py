@@ -1,4 +1,4 @@
-"""The prompts of requests that have more of them than there are slots: which one is next, and when. Pure."""
+"""The generations of requests that have more of them than there are slots: which one is next, and when. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rbee.worker.generation import Generation
 class WaitingPrompts:
     """Generations that wait for a slot, in groups of one prompt; a group starts together.
 
-    A request whose prompts do not fit at once leaves a slot to others wherever it can, because it may take long.
+    A request whose generations do not fit at once leaves a slot to others wherever it can, because it may take long.
     """
 
     def __init__(self, slots: int) -> None:

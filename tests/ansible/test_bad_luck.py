@@ -66,11 +66,14 @@ def test_a_machine_that_cannot_take_a_hive_is_left_alone(
         ({"rbee_base_install_min_mb": 99_999_999}, ErrorCode.DISK_FULL, "MB", True),
         ({"rbee_install_path": "/usr/share"}, ErrorCode.INVALID_REQUEST, "Set rbee_install_path to a folder", True),
         ({"rbee_state_path": "/usr/share"}, ErrorCode.INVALID_REQUEST, "/usr/share holds what is not rbee's", True),
+        ({"rbee_state_path": "/opt/rbee/state"}, ErrorCode.INVALID_REQUEST, "folders apart", True),
+        ({"rbee_checkout_path": "/var/lib/rbee/checkout"}, ErrorCode.INVALID_REQUEST, "folders apart", True),
         ({"rbee_user": "rbee-admin"}, ErrorCode.INVALID_REQUEST, "Set rbee_user to a name that is free", True),
     ],
     ids=[
         *("no such branch", "no such repository", "no such backend", "port taken", "too little space"),
-        *("programs among others", "state among others", "somebody's account"),
+        *("programs among others", "state among others"),
+        *("state in programs", "checkout in state", "somebody's account"),
     ],
 )
 def test_an_impossible_request_is_refused(

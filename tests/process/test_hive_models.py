@@ -59,6 +59,23 @@ def test_a_download_streams_its_progress(start_hive: StartHive, hub: Hub, tmp_pa
     assert hive.get(f"/v1/models/{details['id']}") == details
 
 
+def test_a_part_in_a_folder_serves_its_whole_model(start_hive: StartHive, hub: Hub, tmp_path: Path) -> None:
+    """A file is named with its folder; any part of a split model leads to a worker of the whole, of that folder."""
+    parts = [f"x-{number:05d}-of-00002.gguf" for number in (1, 2)]
+    for folder, size in (("Q6_K", 50_000), ("Q8_0", 90_000)):
+        for part in parts:
+            hub.add(REPO, f"{folder}/{part}", write_gguf(tmp_path / part, size=size).read_bytes())
+    hive = start_hive(env=hub.environ(tmp_path))
+
+    worker = hive.spawn(f"hf:{REPO}:Q6_K/{parts[1]}")["worker"]
+
+    assert hive.serving(worker["worker_id"])["model_ref"] == f"hf:{REPO}:Q6_K/{parts[0]}"
+    (row,) = hive.get("/v1/models/list")["models"]
+    assert row["local_path"].endswith(f"{REPO}/Q6_K/{parts[0]}")
+    assert sorted(path.name for path in Path(row["local_path"]).parent.iterdir()) == parts
+    assert hub.downloads(REPO, f"Q8_0/{parts[0]}") == []
+
+
 def test_a_signature_is_in_no_error_and_no_log(start_hive: StartHive, tmp_path: Path) -> None:
     """What an address is signed with is shown by nobody, also where its download fails."""
     hive = start_hive(allow_private_sources="127.0.0.1")

@@ -248,7 +248,9 @@ def test_a_queen_of_another_version_is_refused(queen: StandInQueen) -> None:
 @pytest.mark.parametrize(
     ("args", "stdin", "says"),
     [
-        (["--max-tokens", "-1"], "", "-1 is not in the range"),
+        (["--max-tokens", "-1"], "", "-1 is not in the range 1 to 1000000. An answer ends where the context"),
+        (["--max-tokens", "0"], "", "0 is not in the range 1 to 1000000"),
+        (["--max-tokens", "1000001"], "", "1000001 is not in the range"),
         (["--temperature", "9"], "", "is not in the range"),
         (["--top-p", "1.5"], "", "is not in the range"),
         (["--prompt", "  "], "", "the prompt is empty"),

@@ -202,8 +202,11 @@ def test_what_a_hive_does_not_answer_is_one_error(machine: Machine, model: str, 
 
 
 def test_a_hive_that_hangs_is_one_error(machine: Machine, model: str) -> None:
-    """A frozen hive ends `infer` with one true error, as soon as the queen has waited for it once."""
-    machine.configure("queen", hive_start_timeout_s=8)
+    """A frozen hive ends `infer` with one true error, as soon as the queen has waited for it once.
+
+    Lists say that it does not answer, and which workers it had.
+    """
+    machine.configure("queen", hive_start_timeout_s=12)
     assert machine.run("rbee-keeper", "daemon", "start").code == 0
     assert machine.run(*infer(model)).code == 0
     hive = machine.process("rbee-hive")
@@ -212,14 +215,25 @@ def test_a_hive_that_hangs_is_one_error(machine: Machine, model: str) -> None:
     try:
         list_workers = ["rbee-keeper", "worker", "list", "--json"]
         eventually(lambda: not machine.run(*list_workers).json["workers"], within=20, because="the silence is noticed")
-        result = machine.run(*infer(model), within=20)
+        result = machine.run(*infer(model), within=30)
+        listed = machine.run("rbee-keeper", "worker", "list")
+        health = machine.run("rbee-keeper", "worker", "health")
+        models = machine.run("rbee-keeper", "models", "list", "--node", "localhost")
     finally:
         hive.resume()
 
     assert result.code == 1
     assert "CONNECTION_TIMEOUT" in result.stderr
-    assert "did not open its channel within 8 s" in result.stderr
+    assert "did not open its channel within 12 s" in result.stderr
     assert "starting over" not in result.stderr
+    address = f"http://127.0.0.1:{machine.hive_port}"
+    assert "Warning: the hive on localhost does not answer: no " in listed.stderr
+    assert address in listed.stderr
+    assert "; last heard of " in listed.stderr
+    assert "unknown, was idle" in listed.stdout
+    assert health.code == 1
+    assert "its hive does not answer: no " in health.stdout
+    assert "did not open its channel within 12 s" in models.stderr
 
 
 def test_a_request_is_not_sent_again_after_a_token(machine: Machine, model: str) -> None:

@@ -62,7 +62,7 @@ def test_worker_list(queen: StandInQueen) -> None:
         "ID        NODE       MODEL             ON     STATE  SLOTS FREE  LAST USED",
         "worker-1  localhost  package:a/b.gguf  cpu:0  idle   3 of 4      never",
     ]
-    assert data.json == {"workers": [WORKER], "quarantined": []}
+    assert data.json == {"workers": [WORKER], "quarantined": [], "unreachable": []}
     assert queen.requests("GET", "/v2/workers/list")[1].path == "/v2/workers/list?node=n+1"
 
 
@@ -303,6 +303,27 @@ def test_config_check_asks_the_daemons(tmp_path: Path) -> None:
     assert "prot" in ran.stderr
 
 
+def test_config_check_tells_everything_at_once(tmp_path: Path) -> None:
+    """What keeper, daemons and inventory find wrong comes in one run, each with its line, also for scripts."""
+    file, hosts = tmp_path / "config.toml", tmp_path / "inventory" / "hosts.yml"
+    hosts.parent.mkdir()
+    hosts.write_text("rbee_hives:\n  hosts: {h1: {rbee_hive_prot: 1}}\n  vars: {rbee_state_path: /opt/rbee}\n")
+    file.write_text(
+        f"queen_ulr = 'x'\ninventory = '{hosts.parent}'\n[models]\na = 'hf:a/b@'\nb = 3\n[hive]\nslotz = 1\nslots = 0\n"
+        "[queen]\nport = -1\n"
+    )
+
+    ran = rbee("config", "check", str(file), "--json")
+
+    error = ran.json["error"]
+    places = [(Path(each["file"]).name, each["line"]) for each in (error["details"], *error["details"]["also"])]
+    assert places == [*(("config.toml", line) for line in (1, 4, 5, 7, 8, 10)), ("hosts.yml", 2), ("hosts.yml", 3)]
+    for line in (1, 4, 5, 7, 8, 10):
+        assert f"Error: {file}:{line}: " in ran.stderr
+    assert ran.stderr.count("Error: ") == len(places)
+    assert ran.code == 1
+
+
 def test_config_check_demands_nothing_that_a_hive_gives_its_workers(tmp_path: Path) -> None:
     """A table of settings for workers is right without a model and a key, and a wrong value in it has its line."""
     file = tmp_path / "config.toml"
@@ -328,3 +349,15 @@ def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert (ran.code, ran.json["error"]["code"]) == (1, "PERMISSION_DENIED")
     assert str(blocked) in ran.stderr
     assert stat.S_ISREG(blocked.stat().st_mode)
+
+
+def test_an_address_with_a_path_that_leads_nowhere_is_told(
+    queen: StandInQueen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the queen has no route below the path of its address, the next step is the address without the path."""
+    monkeypatch.setenv("RBEE_QUEEN_URL", f"{queen.url}/bees")
+
+    refused = rbee("worker", "list")
+
+    assert refused.code == 1
+    assert f"{queen.url}/bees, has a path. Without a proxy there, write {queen.url}" in refused.stderr

@@ -218,21 +218,24 @@ def test_models_are_found_by_their_names(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("path", "body", "param"),
     [
-        (CHAT, {"messages": LONG}),
-        ("/v1/completions", {"prompt": "bee " * 60}),
-        ("/v1/responses", {"input": "bee " * 60}),
-        ("/v1/messages", {"messages": LONG, "max_tokens": 5}),
-        ("/v1/messages", {"messages": LONG, "max_tokens": 5, "stream": True}),
-        ("/v2/tasks", {"prompt": "bee " * 60}),
+        (CHAT, {"messages": LONG}, "messages"),
+        ("/v1/completions", {"prompt": "bee " * 60}, "prompt"),
+        ("/v1/responses", {"input": "bee " * 60}, "input"),
+        ("/v1/messages", {"messages": LONG, "max_tokens": 5}, "messages"),
+        ("/v1/messages", {"messages": LONG, "max_tokens": 5, "stream": True}, "messages"),
+        ("/v2/tasks", {"prompt": "bee " * 60}, "prompt"),
     ],
     ids=["chat", "completions", "responses", "messages", "stream", "tasks"],
 )
 def test_a_prompt_beyond_the_context_is_refused_in_the_words_of_clients(
-    machine: Machine, path: str, body: dict[str, Any]
+    machine: Machine, path: str, body: dict[str, Any], param: str
 ) -> None:
-    """Overflow has the code and the words by which clients know it, in every dialect, and for clients' keys too."""
+    """Overflow has the code and the words by which clients know it, in every dialect, and for clients' keys too.
+
+    The field is named as the request has it.
+    """
     machine.fake(context=50)
     queen = QueenProcess(machine)
     assert queen.http.post(CHAT, json=request_body(max_tokens=1)).status_code == 200
@@ -247,6 +250,7 @@ def test_a_prompt_beyond_the_context_is_refused_in_the_words_of_clients(
         assert answer.status_code == 400
         assert answer.json()["error"]["code"] == "context_length_exceeded"
         assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert f'"param":"{param}"' in answer.text.replace(": ", ":")
     assert "maximum context length is 50 tokens" in answer.text
     assert re.search(r"prompt is too long: \d+ tokens > 49 maximum", answer.text)
 

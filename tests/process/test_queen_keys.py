@@ -170,36 +170,39 @@ def test_a_catalogued_model_whose_file_is_gone_is_not_fetched_for_a_client(machi
 
 
 def test_an_error_tells_a_client_nothing_about_files(machine: Machine) -> None:
-    """All causes look the same: no path, address, port or reason; the queen's log has them under the request's id."""
+    """Causes look the same, but for a file that is no model: no path, address or port, which the queen's log has."""
     broken = machine.root / "broken.gguf"
-    broken.write_bytes(b"this is no model at all")
+    broken.write_bytes(b"junk is no model at all")
     declared = {
-        "missing": f"file://{machine.root}/missing.gguf",
         "broken": f"file://{broken}",
         "shadow": "file:///etc/shadow",
+        "missing": f"file://{machine.root}/missing.gguf",
         "unreachable": "https://127.0.0.1:1/m.gguf",
     }
     machine.tables["models"] |= declared
     queen = QueenProcess(machine)
     alice = queen.client("alice")
-    seen = set()
+    hidden = (str(machine.root), "shadow", "127.0.0.1", "localhost", "junk")
+    seen = []
 
     for name, reference in declared.items():
         response = ask(alice, name)
         error = response.json()["error"]
         request_id = error.pop("request_id")
-        seen.add((response.status_code, json.dumps(error)))
-        assert not [word for word in (str(machine.root), "shadow", "127.0.0.1", "localhost") if word in response.text]
+        seen.append((response.status_code, error["code"], error["message"]))
+        assert not [word for word in hidden if word in response.text]
         lines = [line for line in queen.running.stderr.read_text().splitlines() if request_id in line]
         assert any("task failed" in line and '"reason"' in line for line in lines), lines
         stream = alice.post("/v2/tasks", json={"model": name, "prompt": "hello"}).text
         (event,) = named(list(parsed(iter(stream.split("\n")))), "error")
         assert event["error"]["code"] == error["code"]
-        assert not [word for word in (str(machine.root), "shadow", "127.0.0.1", "localhost") if word in stream]
+        assert not [word for word in hidden if word in stream]
         assert reference
 
-    assert len(seen) == 1
-    assert json.loads(next(iter(seen))[1])["code"] == "DOWNLOAD_FAILED"
+    assert seen == [
+        *[(400, "MODEL_INVALID", "The model cannot be used: it is not a GGUF file.")] * 2,
+        *[(502, "DOWNLOAD_FAILED", "The model cannot be fetched.")] * 2,
+    ]
 
 
 def test_an_operators_key_may_what_the_queens_own_may(machine: Machine) -> None:

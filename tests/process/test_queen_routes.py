@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -298,5 +299,51 @@ def test_a_model_without_a_chat_template_chats_with_a_warning_or_with_one_of_the
 
     assert "no chat template" not in told(start(chat_template_file=str(template)))
     assert queen.worker()["detail"] == ""
-    (error,) = named(start(chat_template_file="/nowhere/chat.jinja"), "error")
-    assert error["error"]["param"] == "chat_template_file"
+    for path in ("/nowhere/chat.jinja", str(machine.root)):
+        (error,) = named(start(chat_template_file=path), "error")
+        assert (error["error"]["code"], error["error"]["param"]) == ("INVALID_REQUEST", "chat_template_file")
+
+
+def test_a_chat_template_that_does_not_parse_is_told_to_the_operator(machine: Machine) -> None:
+    """`worker start` fails with file, line and reason, as often as it is tried; no quarantine follows."""
+    queen = QueenProcess(machine)
+    template = machine.root / "chat.jinja"
+    template.write_text("{{ messages[0].content }}\n{% endfor %}\n")
+    command = ("worker", "start", "--node", "localhost", "--model", queen.model, "--chat-template", str(template))
+
+    for _ in range(4):
+        refused = machine.run("rbee-keeper", *command)
+        assert refused.code == 1
+        assert f"The chat template {template} cannot be used: " in refused.stderr, refused.stderr
+        assert "line 2" in refused.stderr
+        assert "MODEL_INVALID" in refused.stderr
+
+    listed = queen.get("/v2/workers/list")
+    assert (listed["workers"], listed["quarantined"]) == ([], [])
+    template.write_text("{{ messages[0].content }}\n")
+    assert machine.run("rbee-keeper", *command).code == 0
+
+
+def test_a_key_sees_no_model_but_its_own(machine: Machine) -> None:
+    """A model that a key may not use is 404 to it, in the words for one that does not exist."""
+    machine.tables["models"] |= {
+        name: f"file://{write_gguf(machine.root / f'{name}.gguf')}" for name in ("bee", "wasp")
+    }
+    queen = QueenProcess(machine)
+    assert queen.http.post("/v1/completions", json={"model": "bee", "prompt": "x", "max_tokens": 1}).status_code == 200
+    refused = []
+
+    with queen.client("guest", models=["bee"]) as guest:
+        assert guest.get("/v1/models/bee").json()["id"] == "bee"
+        for name in ("nope", "wasp", "bee.gguf", "hf:no/model"):
+            answer = guest.get(f"/v1/models/{quote(name, safe='')}")
+            error = answer.json()["error"]
+            refused.append(
+                (answer.status_code, error["code"], error["message"].replace(name, "NAME"), error["details"])
+            )
+    with queen.client("anybody") as client:
+        assert client.get("/v1/models/wasp").status_code == 200
+        assert client.get("/v1/models/hf:no%2Fmodel").status_code == 404
+
+    missing = "There is no model 'NAME'. Available: bee."
+    assert refused == [(404, "MODEL_NOT_FOUND", missing, {"models": ["bee"]})] * 4

@@ -38,6 +38,44 @@ def events(response: httpx.Response) -> list[str]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "prompts"),
+    [
+        (CHAT, {"messages": HELLO}),
+        ("/v1/completions", {"prompt": "Bees?"}),
+        ("/v1/completions", {"prompt": ["a", "b"]}),
+    ],
+    ids=["chat", "completion", "completions"],
+)
+def test_more_answers_than_slots_wait_in_turn(tmp_path: Path, path: str, prompts: dict[str, Any], stream: bool) -> None:
+    """`n` above the slots is answered whole, each prompt is counted once, and a slot is left to others meanwhile."""
+    with worker(tmp_path, "--slots", "2", fake={"tokens_per_s": 40, "length": 8}) as it:
+        it.until_idle()
+        body = {**prompts, "n": 6, "max_tokens": 8, "stream": stream, "stream_options": {"include_usage": True}}
+        batch: list[httpx.Response] = []
+        asking = threading.Thread(target=lambda: batch.append(it.http.post(path, json=body)))
+        asking.start()
+        eventually(lambda: it.json("/v1/slots")["slots_available"] == 1, within=5, because="one slot is left")
+
+        assert it.http.post(CHAT, json=chat(max_tokens=2)).status_code == 200
+        assert asking.is_alive()
+        asking.join(60)
+
+    (answer,) = batch
+    assert answer.status_code == 200, answer.text
+    texts: dict[int, str] = {}
+    bodies = [answer.json()] if not stream else [json.loads(line) for line in events(answer)]
+    for choice in (choice for one in bodies for choice in one["choices"]):
+        text = choice.get("text") or (choice.get("message") or choice.get("delta") or {}).get("content") or ""
+        texts[choice["index"]] = texts.get(choice["index"], "") + text
+    many = prompts["prompt"] if isinstance(prompts.get("prompt"), list) else ["x"]
+    assert sorted(texts) == list(range(6 * len(many)))
+    assert len(set(texts.values())) == 1
+    assert bodies[-1]["usage"]["completion_tokens"] == 6 * len(many) * 8
+    assert bodies[-1]["usage"]["prompt_tokens"] < 6
+
+
+@pytest.mark.parametrize("stream", [False, True])
 def test_more_prompts_than_slots_wait_in_turn(tmp_path: Path, stream: bool) -> None:
     """A batch of prompts is answered whole on few slots, in order, and leaves a slot to others meanwhile."""
     with worker(tmp_path, "--slots", "2", fake={"tokens_per_s": 40, "length": 8}) as it:
@@ -125,3 +163,17 @@ def test_a_conversation_goes_on_after_a_call_that_was_cut_off(it: Worker, path: 
         body = {"input": [*HELLO, call, {"type": "function_call_output", "call_id": "c1", "output": "cut off"}]}
 
     assert it.http.post(path, json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [(CHAT, "messages"), ("/v1/responses", "input"), ("/v1/messages", "messages")]
+)
+def test_what_a_template_rejects_is_named_as_the_request_has_it(tmp_path: Path, path: str, field: str) -> None:
+    """A conversation that the chat template refuses is an error about the field that holds it."""
+    with worker(tmp_path, fake={"template": "{{ raise_exception('no bees here') }}"}) as it:
+        it.until_idle()
+        answer = it.http.post(path, json={field: HELLO, "max_tokens": 5, "max_output_tokens": 5})
+
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, field)
+    assert "no bees here" in error["message"]

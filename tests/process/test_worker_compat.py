@@ -49,7 +49,6 @@ def chat(**fields: Any) -> dict[str, Any]:
     ("path", "body", "field"),
     [
         (CHAT, chat(n=1000), "n"),
-        (CHAT, chat(n=3), "n"),
         (CHAT, chat(n=0), "n"),
         (CHAT, chat(grammar=""), "grammar"),
         (CHAT, chat(grammar="root ::= " + "(" * 45_000 + '"a"' + ")" * 45_000), "grammar"),

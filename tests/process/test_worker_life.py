@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 from tests.support.worker import KEY, events, text_of, worker
 
 pytestmark = pytest.mark.process
@@ -124,6 +124,52 @@ def test_a_failed_load_is_told_and_ends_the_worker(tmp_path: Path, fails: str, c
 
         assert told["error"]["code"] == code
         assert it.process.wait(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (b"{# fine #}\n{% for message in messages }}\n{% endfor %}", "line 2"),
+        (b"hello\n{{ messages | no_such_filter }}", "line 2, column 13"),
+        (b"hello\nb\xffe", "line 2: byte 0xff is no UTF-8"),
+        (b" \n", "it is empty"),
+        (b"x" * 1_000_001, "more than 1000000 bytes"),
+        (b"x" * 200_001, "200001 characters"),
+    ],
+    ids=["syntax", "filter", "bytes", "empty", "huge", "long"],
+)
+def test_a_chat_template_that_cannot_be_used_ends_the_worker(tmp_path: Path, template: bytes, reason: str) -> None:
+    """A template that was given as a file is parsed before the worker is ready; errors name file, line and reason.
+
+    The model's own may be wrong: raw prompts work.
+    """
+    file = tmp_path / "chat.jinja"
+    file.write_bytes(template)
+
+    with worker(tmp_path, "--chat-template-file", str(file)) as refused:
+        error = refused.hear_until("error")["error"]
+        assert refused.process.wait(10 * slowness()) == 1
+
+    assert (error["code"], error["param"]) == ("MODEL_INVALID", "chat_template_file")
+    assert f"The chat template {file} cannot be used: " in error["message"]
+    assert reason in error["message"]
+    assert "--chat-template" in error["hint"]
+    assert not any(line.get("state") == "idle" for line in refused.told)
+    with worker(tmp_path, fake={"template": "{% for"}) as running:
+        running.until_idle()
+
+
+def test_a_chat_template_of_a_file_is_used(tmp_path: Path) -> None:
+    """A template that parses takes the place of the model's own, which need not."""
+    file = tmp_path / "chat.jinja"
+    file.write_text("one two {{ messages[0].content }}", encoding="utf-8-sig")
+    chat = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+
+    with worker(tmp_path, "--chat-template-file", str(file), fake={"template": "{% for"}) as running:
+        running.until_idle()
+        answer = running.http.post("/v1/chat/completions", json=chat)
+
+    assert (answer.status_code, answer.json()["usage"]["prompt_tokens"]) == (200, 3), answer.text
 
 
 def test_a_load_that_fails_ends_the_loading_stream_in_words(tmp_path: Path) -> None:

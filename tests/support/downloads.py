@@ -15,7 +15,7 @@ from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.limits import DownloadLimits
-from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef
+from rbee.model_reference import FileRef, HubRef, PackageRef, UrlRef
 
 T = TypeVar("T")
 REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"

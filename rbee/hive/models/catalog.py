@@ -24,7 +24,7 @@ from rbee.contracts.references import shown_reference
 from rbee.errors import RbeeError
 from rbee.gguf.header import parts_of
 from rbee.hive.memory import LoadedModel
-from rbee.hive.models.reference import parse_reference
+from rbee.model_reference import parse_reference
 
 if TYPE_CHECKING:
     from rbee.hive.models.catalog_table import CatalogRow, CatalogTable
@@ -121,7 +121,7 @@ class Catalog:
     def put_soon(self, entry: CatalogEntry) -> None:
         """Store a model that is used in place, without waiting; later reads of the catalog see it.
 
-        A database that cannot be used is logged; the model can be used without a row.
+        A database that cannot be read or cannot store it is logged; the model can be used without a row.
         """
         self._soon(lambda: self._put_if_new(entry))
 
@@ -212,7 +212,7 @@ class Catalog:
             if as_known == now:
                 return False
             log.warning("a model's file differs from the catalog", extra={"fields": {"problem": now.problem}})
-        self._put(entry)
+        self._confirm(entry, ())
         return True
 
     def _put_peak(self, loaded: LoadedModel, peak_bytes: int, at_unix: int) -> bool:

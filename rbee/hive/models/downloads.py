@@ -23,8 +23,8 @@ from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.limits import DownloadLimits
 from rbee.hive.models.part_sweep import expired_parts
 from rbee.hive.models.partial_file import has_content, moved_to
-from rbee.hive.models.reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
 from rbee.hive.models.remote import RemoteFile
+from rbee.model_reference import FileRef, HubRef, ModelRef, PackageRef, UrlRef
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.split import first_part, is_part, part_names
-from rbee.hive.models.reference import HubRef
+from rbee.model_reference import HubRef
 
 DEFAULT_QUANT: Final = "Q4_K_M"
 # What is taken where a reference names no quantisation: four bits, else more, else fewer, whole numbers of 16 and 32
@@ -24,33 +25,45 @@ PREFERRED: Final = (
 )
 _LAST: Final = ("F16", "BF16", "F32")
 _QUANT_IN_NAME: Final = re.compile(r"(?<![A-Za-z0-9])((?:I?Q\d|TQ\d|BF16|F16|F32|MXFP4)[A-Za-z0-9_]*)", re.IGNORECASE)
-# Projectors of images and sound, importance matrices, adapters, vocabularies; heads that guess ahead begin with "mtp".
+# What is no model, though it is a GGUF file, by a word of its name; heads that guess ahead begin with "mtp".
 _NO_MODEL: Final = re.compile(
-    r"(?<![a-z0-9])(?:mmproj|imatrix|lora|vocab)(?![a-z0-9])|(?:\A|/)mtp(?![a-z0-9])[^/]*\Z", re.IGNORECASE
+    r"(?<![a-z0-9])(?P<word>mmproj|imatrix|lora|vocab)(?![a-z0-9])|(?:\A|/)(?P<head>mtp)(?![a-z0-9])[^/]*\Z",
+    re.IGNORECASE,
 )
+_KINDS: Final = {
+    "mmproj": "a projector of images or sound",
+    "imatrix": "an importance matrix",
+    "lora": "an adapter",
+    "vocab": "a vocabulary",
+    "mtp": "a draft head",
+}
+_MOST_SHOWN: Final = 20
+_NO_MODEL_HINT: Final = "Name a repository that has the model as GGUF; on the hub they often end in -GGUF."
+_INCOMPLETE_HINT: Final = "The repository is not complete: name another model of it, or another repository."
 
 
 def choose_files(ref: HubRef, names: Sequence[str]) -> list[str]:
     """Return the files that *ref* means, all parts of a split model, the first part first.
 
-    Raises RbeeError MODEL_NOT_FOUND that names what the repository has.
+    A file that is named without its folder is looked for in all of them. Raises RbeeError MODEL_NOT_FOUND that names
+    what the repository has.
     """
     files = sorted(name for name in names if name.lower().endswith(".gguf"))
-    models = [name for name in files if not _NO_MODEL.search(name)]
+    models = [name for name in files if _kind(name) is None]
     if ref.file is not None:
-        if first_part(ref.file) not in names:
-            raise _not_found(ref, f"{ref.repo} has no file {first_part(ref.file)}", models or files)
-        return _whole(ref, ref.file, names)
+        return _whole(ref, _named(ref, ref.file, names, models or files), names)
     if not files:
-        raise _not_found(ref, f"{ref.repo} has no GGUF file", [])
+        raise _not_found(ref, f"{ref.repo} has no GGUF file", sorted(names), hint=_NO_MODEL_HINT)
     if not models:
-        raise _not_found(ref, f"{ref.repo} has no model, only files for one", files)
-    if ref.quant is not None:
-        matching = _of_quant(models, ref.quant)
-        if not matching:
-            raise _not_found(ref, f"{ref.repo} has no quantisation {ref.quant}", _quants(models) or models)
-        return _whole(ref, matching[0], names)
-    return _whole(ref, min(models, key=_preference), names)
+        raise _not_found(ref, f"{ref.repo} has GGUF files, but none of them is a model", files, hint=_NO_MODEL_HINT)
+    if ref.quant is None:
+        return _whole(ref, min(models, key=_preference), names)
+    inside = [name for name in models if ref.within is None or name.startswith(f"{ref.within}/")]
+    matching = _of_quant(inside, ref.quant)
+    if not matching:
+        where = f"{ref.repo} has in {ref.within}" if ref.within else f"{ref.repo} has"
+        raise _not_found(ref, f"{where} no quantisation {ref.quant}", _quants(inside) or _models(models))
+    return _whole(ref, matching[0], names)
 
 
 def explain_choice(ref: HubRef, files: Sequence[str]) -> str:
@@ -77,16 +90,41 @@ def _place(name: str) -> tuple[int, bool, str]:
 
 
 def _of_quant(models: Sequence[str], quant: str) -> list[str]:
+    """Return the models of a quantisation by the names of their files, else by the folders of those that tell none."""
     pattern = re.compile(rf"(?<![A-Za-z0-9]){re.escape(quant)}(?![A-Za-z0-9_])", re.IGNORECASE)
-    return sorted((name for name in models if pattern.search(name)), key=_place)
+    by_file = [name for name in models if pattern.search(PurePosixPath(name).name)]
+    is_quant = _QUANT_IN_NAME.fullmatch(quant) is not None
+    by_folder = [
+        name for name in models if pattern.search(name) and not (is_quant and _quant(PurePosixPath(name).name))
+    ]
+    return sorted(by_file or by_folder, key=_place)
+
+
+def _named(ref: HubRef, file: str, names: Sequence[str], available: Sequence[str]) -> str:
+    """Return the file of a name: one of that path, else the only one of that name in any folder."""
+    found = [file] if file in names else [name for name in names if PurePosixPath(name).name == file]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise _not_found(ref, f"{ref.repo} has {file} in {len(found)} folders", sorted(found))
+    if parts := [part for part in part_names(file) if part in names]:
+        raise _not_found(ref, f"{ref.repo} lacks a part of this model: {file}", parts, hint=_INCOMPLETE_HINT)
+    raise _not_found(ref, f"{ref.repo} has no file {file}", _models(available))
 
 
 def _whole(ref: HubRef, name: str, names: Sequence[str]) -> list[str]:
     parts = part_names(name)
-    missing = [part for part in parts if part not in names]
-    if missing:
-        raise _not_found(ref, f"{ref.repo} lacks a part of this model: {missing[0]}", [])
+    present = [part for part in parts if part in names]
+    if len(present) < len(parts):
+        missing = next(part for part in parts if part not in present)
+        raise _not_found(ref, f"{ref.repo} lacks a part of this model: {missing}", present, hint=_INCOMPLETE_HINT)
     return parts
+
+
+def _kind(name: str) -> str | None:
+    """Return what a GGUF file is by its name, in words; None for a model."""
+    found = _NO_MODEL.search(name)
+    return None if found is None else _KINDS[(found["word"] or found["head"]).lower()]
 
 
 def _quant(name: str) -> str | None:
@@ -99,12 +137,19 @@ def _quants(models: Sequence[str]) -> list[str]:
     return sorted({quant for name in models if (quant := _quant(name)) is not None})
 
 
-def _not_found(ref: HubRef, reason: str, available: Sequence[str]) -> RbeeError:
-    shown = f"; it has: {', '.join(available[:20])}" if available else ""
+def _models(files: Sequence[str]) -> list[str]:
+    """Return each model once, by its first part."""
+    return sorted({first_part(name) for name in files})
+
+
+def _not_found(ref: HubRef, reason: str, available: Sequence[str], *, hint: str | None = None) -> RbeeError:
+    more = f" and {len(available) - _MOST_SHOWN} more" if len(available) > _MOST_SHOWN else ""
+    shown = [name if (kind := _kind(name)) is None else f"{name} ({kind})" for name in available[:_MOST_SHOWN]]
+    example = available[0] if available else DEFAULT_QUANT
     return RbeeError(
         ErrorCode.MODEL_NOT_FOUND,
-        f"{reason}{shown}.",
+        f"{reason}{'; it has: ' if shown else ''}{', '.join(shown)}{more}.",
         details={"model": ref.canonical, "available": list(available[:100])},
-        hint="Name one of its quantisations or files: hf:org/repo:Q4_K_M or hf:org/repo:file.gguf",
+        hint=hint or f"Name one of its quantisations or files, such as {ref.place}:{example}",
         param="model",
     )

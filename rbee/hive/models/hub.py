@@ -15,9 +15,9 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.hive.models.addresses import AllowedSources
 from rbee.hive.models.file_selection import choose_files
-from rbee.hive.models.reference import HubRef
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile, http_error
 from rbee.hive.models.source_guard import SourceGuard, too_many_redirects, with_hub
+from rbee.model_reference import HubRef, path_problem
 
 METADATA_TIMEOUT_S = 10.0
 PUBLIC_HUB = "https://huggingface.co"
@@ -71,8 +71,12 @@ def _plan(ref: HubRef, allowed: AllowedSources) -> list[RemoteFile]:
         headers["Authorization"] = f"Bearer {token}"
     planned = []
     for name in choose_files(ref, list(files)):
-        if any(part in ("", ".", "..") for part in name.split("/")) or "\\" in name:
-            raise RbeeError(ErrorCode.MODEL_NOT_FOUND, f"{ref.place} names a file outside of itself: {name}.")
+        if (problem := path_problem(name)) is not None:
+            raise RbeeError(
+                ErrorCode.MODEL_NOT_FOUND,
+                f"{ref.place} has the file {name[:200]!r}, which cannot be stored: {problem}.",
+                hint="The repository is broken or hostile; name another one.",
+            )
         file = files[name]
         planned.append(
             RemoteFile(

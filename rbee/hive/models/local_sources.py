@@ -13,8 +13,8 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.references import is_masked
 from rbee.errors import RbeeError
 from rbee.hive.models.file_selection import choose_files
-from rbee.hive.models.reference import FileRef, HubRef, PackageRef, UrlRef
 from rbee.hive.models.remote import RemoteFile
+from rbee.model_reference import FileRef, HubRef, PackageRef, UrlRef
 
 
 def locate_file(ref: FileRef) -> Path:
@@ -48,6 +48,7 @@ def locate_package(ref: PackageRef) -> Path:
         ErrorCode.MODEL_NOT_FOUND,
         f"The package '{ref.package}' has no file {ref.file}{shown}.",
         details={"model": ref.canonical, "available": present},
+        hint=f"Name a file that it has: package:{ref.package}/{present[0] if present else '<file>'}",
         param="model",
     )
 

@@ -11,15 +11,16 @@ from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.models import CatalogEntry, DownloadProgress, DownloadRequest, ModelDetails, ModelQuery, Provider
+from rbee.contracts.models import CatalogEntry, DownloadProgress, DownloadRequest, ModelDetails, ModelQuery
 from rbee.contracts.queen import ModelList
+from rbee.contracts.references import Provider
 from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.hive.daemon import Hive
 from rbee.hive.models.download import Download
-from rbee.hive.models.reference import parse_reference
 from rbee.hive.routes.dependencies import HiveDep
+from rbee.model_reference import parse_reference
 
 router = APIRouter(prefix="/v1/models")
 # What is here already, or refused, is known within this time: the answer then says so and the stream is not needed.

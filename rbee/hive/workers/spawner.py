@@ -25,7 +25,6 @@ from rbee.hive.memory import LoadedModel, LoadOptions, memory_limit
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
-from rbee.hive.models.reference import parse_reference
 from rbee.hive.preflight import PreflightResult, choose_device
 from rbee.hive.settings import HiveSettings
 from rbee.hive.workers import orphans
@@ -33,6 +32,7 @@ from rbee.hive.workers.control_groups import ControlGroups
 from rbee.hive.workers.ports import PortChoice, choose_port
 from rbee.hive.workers.process import WorkerProcess, WorkerSpec, worker_program
 from rbee.hive.workers.spare import SpareWorker
+from rbee.model_reference import parse_reference
 
 _ARM: Final = ("arm64", "aarch64")
 SPARE_MIN_MEMORY_BYTES: Final = 4 * 1024**3
@@ -120,10 +120,11 @@ class WorkerSpawner:
         Raises RbeeError: whatever preflight finds wrong, or WORKER_START_FAILED where no port is free.
         """
         settings, entry, header = self._settings, model.entry, model.header
-        if request.chat_template_file is not None and not os.access(request.chat_template_file, os.R_OK):
+        template = request.chat_template_file
+        if template is not None and not _is_readable_file(template):
             raise RbeeError(
                 ErrorCode.INVALID_REQUEST,
-                f"There is no chat template {request.chat_template_file} on this machine, or the hive may not read it.",
+                f"There is no chat template {template} on this machine, or the hive may not read it.",
                 hint="Name a file on the machine of the worker, by its whole path.",
                 param="chat_template_file",
             )
@@ -224,3 +225,7 @@ class WorkerSpawner:
     def prune_logs(self, living: Collection[str]) -> None:
         """Remove the logs of workers long gone, none of those whose id is in *living*. Blocking."""
         orphans.prune_logs(self._paths.logs, [*living, SPARE_LOG])
+
+
+def _is_readable_file(path: str) -> bool:
+    return Path(path).is_file() and os.access(path, os.R_OK)

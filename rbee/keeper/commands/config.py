@@ -61,14 +61,13 @@ def show(flags: Flags, /) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
 @click.pass_obj
 def check(flags: Flags, /, file: Path | None) -> None:
-    """Check the config file and the inventory.
+    """Check the config file and the inventory, and tell all that is wrong.
 
     Without FILE, the config file in use is checked, for rbee-keeper and for the daemons of this machine.
     """
     from rbee.config.file import find, read
     from rbee.errors import ConfigError
-    from rbee.keeper.config_check import check_aliases, check_daemons, check_inventory
-    from rbee.keeper.settings import load
+    from rbee.keeper.config_check import check_all
     from rbee.keeper.ui.output import Output
 
     out = Output(flags)
@@ -76,22 +75,18 @@ def check(flags: Flags, /, file: Path | None) -> None:
     if file is not None and not file.is_file():
         raise ConfigError("no such file.", path=str(file))
     found = find(environ) if file is None else read(file)
-    settings = load(environ, found)
+    checked = check_all(environ, found)
     if found.path is None:
-        checked: list[str] = []
         out.say("There is no config file; the defaults apply. To write a commented one: rbee-keeper install")
-    else:
-        check_aliases(settings)
-        checked = ["rbee-keeper", *check_daemons(found)]
-    inventory = check_inventory(settings, out)
     if flags.json:
         path = str(found.path) if found.path else None
-        out.data({"file": path, "inventory": inventory, "right": True, "checked": checked})
+        inventory = str(checked.inventory) if checked.inventory else None
+        out.data({"file": path, "inventory": inventory, "right": True, "checked": checked.programs})
         return
     if found.path is not None:
-        out.text(f"{found.path} is valid (checked by {', '.join(checked)})")
-    if inventory is not None:
-        out.text(f"{inventory} is valid")
+        out.text(f"{found.path} is valid (checked by {', '.join(checked.programs)})")
+    if checked.inventory is not None:
+        out.text(f"{checked.inventory} is valid")
 
 
 @config.command("set-ssh")

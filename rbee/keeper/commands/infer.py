@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MAX_PROMPT_CHARS = 2_000_000
 _MAX_PROMPT_BYTES = 3_900_000  # a daemon refuses bodies over 4 MiB
+_MAX_TOKENS = 1_000_000
 _MAX_STOPS = 16
 _MAX_STOP_CHARS = 256
 _START_OVERS = 3
@@ -50,6 +51,15 @@ def _readable(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def _max_tokens(_ctx: click.Context, _param: click.Parameter, value: int) -> int:
+    if not 1 <= value <= _MAX_TOKENS:
+        raise click.BadParameter(
+            f"{value} is not in the range 1 to {_MAX_TOKENS}. An answer ends where the context of the worker does: "
+            f"for one without another limit, give {_MAX_TOKENS}."
+        )
+    return value
+
+
 def _system(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     return None if value is None else _readable(value)
 
@@ -69,11 +79,12 @@ def _stops(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 @click.option("--node", metavar="NAME", help="The node to run on; without it, the queen chooses.")
 @click.option(
     "--max-tokens",
-    type=click.IntRange(1, 1_000_000),
+    type=int,
+    callback=_max_tokens,
     default=20,
     show_default=True,
     metavar="N",
-    help="Generate at most N tokens.",
+    help=f"Generate at most N tokens, 1 to {_MAX_TOKENS}.",
 )
 @click.option(
     "--temperature",

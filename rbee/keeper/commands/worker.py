@@ -105,7 +105,10 @@ def stop(flags: Flags, /, worker_id: str) -> None:
 @node_option(required=False)
 @click.pass_obj
 def list_(flags: Flags, /, node: str | None) -> None:
-    """List the workers of all nodes, or of one node."""
+    """List the workers of all nodes, or of one node.
+
+    Of a hive that does not answer, those are listed that it had when it last did.
+    """
     from time import time
 
     from rbee.keeper.model_names import display_name
@@ -113,10 +116,12 @@ def list_(flags: Flags, /, node: str | None) -> None:
     from rbee.keeper.ui.output import ago_text
 
     session = Session(flags, node=node)
-    rows, quarantined = session.queen().workers_and_quarantined(node)
+    listed = session.queen().worker_list(node)
     if flags.json:
-        session.out.data({"workers": rows, "quarantined": quarantined})
+        session.out.data(listed)
         return
+    rows, unreachable = listed["workers"], listed["unreachable"]
+    unknown = [{**row, "state": f"unknown, was {row['state']}"} for hive in unreachable for row in hive["workers"]]
     now = time()
     session.out.table(
         ["id", "node", "model", "on", "state", "slots free", "last used"],
@@ -130,14 +135,19 @@ def list_(flags: Flags, /, node: str | None) -> None:
                 f"{row['slots_available']} of {row['slots_total']}",
                 ago_text(row.get("last_active_unix"), now),
             ]
-            for row in rows
+            for row in [*rows, *unknown]
         ],
-        empty=f"No workers run{f' on {node}' if node else ''}. To start one: rbee-keeper worker start",
+        empty="No hive that answers has workers."
+        if unreachable
+        else f"No workers run{f' on {node}' if node else ''}. To start one: rbee-keeper worker start",
     )
+    for hive in unreachable:
+        seen = f"; last heard of {ago_text(hive['last_seen_unix'], now)}" if hive.get("last_seen_unix") else ""
+        session.out.warn(f"the hive on {hive['node']} does not answer: {hive['reason']}{seen}")
     for row in rows:
         if row.get("detail"):
             session.out.warn(f"{row['worker_id']}: {row['detail']}")
-    for row in quarantined:
+    for row in listed["quarantined"]:
         what = row.get("model_ref") or f"{row.get('backend')} device {row.get('device')}"
         until_s = max(int(float(row.get("until_unix", now)) - now), 0)
         where = f"client {row['client']}" if row.get("client") else row.get("node")

@@ -161,7 +161,7 @@ def _summarize(session: Session, nodes: Sequence[Node], result: RunResult, *, ch
 def _ready(session: Session, selection: Selection, *, needs_repository: bool = False) -> list[Node]:
     """Return the machines, after checking the inventory. Raises ConfigError with file and line."""
     nodes = select_nodes(session.settings, selection)
-    check_inventory(session.settings, session.out)
+    check_inventory(session.settings)
     if needs_repository:
         require_repository(session.settings, nodes)
     return nodes

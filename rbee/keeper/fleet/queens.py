@@ -51,7 +51,7 @@ def install(session: Session, name: str | None, *, check: bool, show_command: bo
     *keys* is what to do where the machine has the key of another operator.
     """
     settings, out = session.settings, session.out
-    check_inventory(settings, out)
+    check_inventory(settings)
     inventory = open_inventory(settings)
     there = [node.name for node in inventory.nodes(QUEEN)]
     if name is not None and name not in there:
@@ -205,7 +205,7 @@ def _machine(session: Session, name: str | None) -> Node:
 
 def _checked_machine(session: Session, name: str | None) -> Node:
     node = _machine(session, name)
-    check_inventory(session.settings, session.out)
+    check_inventory(session.settings)
     return node
 
 

@@ -12,7 +12,7 @@ from rbee import programs
 from rbee.client.blocking import split_url
 from rbee.config.credentials import ensure_api_key
 from rbee.config.paths import storage_error
-from rbee.contracts.errors import ErrorCode
+from rbee.contracts.errors import EXIT_CODES, ErrorCode
 from rbee.errors import RbeeError
 from rbee.keeper.settings import Settings
 from rbee.lifeline import Lifeline
@@ -66,7 +66,7 @@ class ChildQueen:
         if refusal is not None:
             raise refusal
         code = self._process.wait(_KILL_AFTER_S)
-        raise start_error(self._settings, f"ended with code {code} before it served")
+        raise end_error(self._settings, code)
 
     def wait_until_gone(self, limit_s: float) -> bool:
         """Wait until it has ended; return whether that came within the limit."""
@@ -87,8 +87,11 @@ class ChildQueen:
             self._process.wait(_KILL_AFTER_S)
 
 
-def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
-    """Start a queen that outlives this process; return its process id as soon as *answers* returns True."""
+def start_detached(settings: Settings, answers: Callable[[], bool], record: Callable[[int], None]) -> int:
+    """Start a queen that outlives this process; return its process id as soon as *answers* returns True.
+
+    *record* is called with it then. If that fails, no queen is left.
+    """
     log = log_path(settings)
     log_size_before = log.stat().st_size if log.exists() else 0
     process = _popen(settings, None)
@@ -97,10 +100,11 @@ def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
     try:
         while not answers():
             if process.poll() is not None:
-                raise start_error(settings, f"ended with code {process.returncode} before it served", log_size_before)
+                raise end_error(settings, process.returncode, log_size_before)
             if time.monotonic() > deadline:
                 raise start_error(settings, f"did not start within {limit:.0f} s", log_size_before)
             time.sleep(_POLL_S)
+        record(process.pid)
     except BaseException:
         process.kill()
         process.wait(_KILL_AFTER_S)
@@ -108,6 +112,18 @@ def start_detached(settings: Settings, answers: Callable[[], bool]) -> int:
     # It is detached from here on: the interpreter must not warn that it still runs.
     process.returncode = 0
     return process.pid
+
+
+def end_error(settings: Settings, exit_code: int, log_size_before: int = 0) -> RbeeError:
+    """Build the error for a queen that ended before it served."""
+    if exit_code == EXIT_CODES[ErrorCode.DISK_FULL]:  # its log may have had no room for the reason either
+        home = str(settings.paths.home)
+        return RbeeError(
+            ErrorCode.DISK_FULL,
+            f"The queen could not start: no space is left on the device for {home}.",
+            details={"path": home},
+        )
+    return start_error(settings, f"ended with code {exit_code} before it served", log_size_before)
 
 
 def start_error(settings: Settings, what: str, log_size_before: int = 0) -> RbeeError:

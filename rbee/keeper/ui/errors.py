@@ -63,9 +63,12 @@ def report(failure: BaseException, flags: Flags) -> int:
 
 def lines(error: RbeeError) -> list[str]:
     """Format an error for a person: what happened, details or log lines, next step."""
-    text = [f"Error: {error.message}"]
+    also = error.details.get("also")  # of a daemon's error too
+    text = [f"Error: {message}" for message in (error.message, *(each["message"] for each in also or ()))]
     empty: tuple[object, ...] = (None, "", [], {})
-    details = {key: value for key, value in error.details.items() if value not in empty and key != "log_tail"}
+    details = {
+        key: value for key, value in error.details.items() if value not in empty and key not in ("log_tail", "also")
+    }
     unsaid = {key: value for key, value in details.items() if str(value) not in error.message}
     shown = ", ".join(f"{key} {_plain(value)}" for key, value in unsaid.items())
     text.append(f"  {error.code.value}{': ' + shown if shown else ''}")

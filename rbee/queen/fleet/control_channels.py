@@ -75,9 +75,9 @@ class ControlChannels:
         )
 
     async def close(self, node: str, reason: str) -> None:
-        """Close the channel, and keep the node as one that is not connected because of *reason*."""
+        """Close the channel to a hive that has ended, and keep its node as one that is not connected."""
         await self._close(node)
-        self._fleet.lost(node, reason)
+        self._fleet.lost(node, reason, ended=True)
 
     async def forget(self, node: str) -> None:
         """Close the channel and remove the node."""
@@ -118,15 +118,17 @@ class ControlChannels:
         delay = FIRST_DELAY_S
         reported = ""
         while True:
+            ended = False
             try:
                 reason = await self._serve(node, url, key)
+                ended = True
             # ValueError: a name that no resolver accepts.
             except (OSError, TimeoutError, WebSocketException, RbeeError, ValueError) as error:
                 reason = _reason(error, url)
             hive = self._fleet.registry.hive(node)
             was_connected = hive is not None and hive.connected
             delay = FIRST_DELAY_S if was_connected else min(delay * 2, LAST_DELAY_S)
-            self._fleet.lost(node, reason)
+            self._fleet.lost(node, reason, ended=ended)
             if reason != reported or was_connected:
                 log.warning("hive lost", extra={"fields": {"node": node, "reason": reason}})
                 await self._on_lost(node, reason)
@@ -134,11 +136,14 @@ class ControlChannels:
             await asyncio.sleep(delay * (0.5 + self._rand()))
 
     async def _serve(self, node: str, url: str, key: str | None) -> str:
-        """Open a channel and receive until it ends; return why it did. Raises what `_reason` describes."""
+        """Open a channel and receive until its hive closes it; return that as a reason.
+
+        Raises what `_reason` describes.
+        """
         try:
             socket = await self._dial(url, key)
-        except TimeoutError:
-            return f"no connection to {url} within {CONNECT_TIMEOUT_S:g} s"
+        except TimeoutError as error:
+            raise TimeoutError(f"no connection to {url} within {CONNECT_TIMEOUT_S:g} s") from error
         async with socket:
             await self._receive(node, socket)
         return "its hive closed the channel"
@@ -183,7 +188,7 @@ def _reason(error: Exception, url: str) -> str:
     """Return in a few words why a channel broke or could not be opened."""
     match error:
         case TimeoutError():
-            return f"no message from {url} for {SILENCE_LIMIT_S:g} s"
+            return str(error) or f"no message from {url} for {SILENCE_LIMIT_S:g} s"
         case InvalidStatus(response=response) if response.status_code == 401:
             return f"the hive at {url} does not accept the queen's key"
         case InvalidStatus(response=response):

@@ -55,9 +55,9 @@ class FleetState:
             self._prefix_index.keep_only({worker.worker_id for worker in self.registry.workers()})
         self._notify()
 
-    def lost(self, node: str, reason: str) -> None:
-        """Record that a hive cannot be reached."""
-        self.registry.lost(node, reason)
+    def lost(self, node: str, reason: str, *, ended: bool = False) -> None:
+        """Record that a hive cannot be reached, or has *ended*."""
+        self.registry.lost(node, reason, ended=ended)
         self._notify()
 
     async def wait_for(self, look: Callable[[], T | None]) -> T:

@@ -57,12 +57,16 @@ async def models(queen: QueenDep, client: ClientDep) -> ModelCards:
 
 @router.get("/v1/models/{name:path}")
 async def model(queen: QueenDep, client: ClientDep, name: str) -> ModelCard:
-    """Return one model that the caller may use, by any of its names."""
+    """Return one model that the caller may use, by any of its names; there is no other one for it."""
     cards = (await models(queen, client)).data
-    reference = (await find_model(queen, client, name)).reference
+    unknown = no_such_model(name, [card.id for card in cards])
+    try:
+        reference = (await find_model(queen, client, name)).reference
+    except RbeeError as error:
+        raise unknown if error.code is ErrorCode.FORBIDDEN else error from error
     hives = queen.fleet.registry.hives()
     if name not in {card.id for card in cards} and not is_listed(reference, queen.tasks.aliases, hives):
-        raise no_such_model(name, [card.id for card in cards])
+        raise unknown
     created = next((card.created for card in cards if card.id == name), int(queen.started_unix))
     return ModelCard(id=name, created=created)
 

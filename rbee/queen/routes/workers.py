@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import LOCALHOST_NODE, new_id
 from rbee.contracts.queen import (
+    FleetWorkerList,
     MaybeNodeQuery,
     NodeQuarantine,
     SpawnTask,
     WorkerHealthList,
     WorkerHealthRow,
-    WorkerList,
     WorkerSpawned,
     WorkerStop,
 )
@@ -38,7 +38,7 @@ HEALTH_BYTES = 64 * 1024
 
 
 @router.get("/list")
-async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> WorkerList:
+async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> FleetWorkerList:
     """List the workers of the fleet, or of one node."""
     _check_node(queen, query.node)
     registry = queen.fleet.registry
@@ -52,16 +52,26 @@ async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()
         )
         for block in queen.fleet.blocks()
     ]
-    return WorkerList(workers=registry.workers(query.node), quarantined=[*registry.quarantined(query.node), *blocked])
+    return FleetWorkerList(
+        workers=registry.workers(query.node),
+        quarantined=[*registry.quarantined(query.node), *blocked],
+        unreachable=registry.unreachable(query.node),
+    )
 
 
 @router.get("/health")
 async def workers_health(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> WorkerHealthList:
-    """Ask every worker for its health."""
+    """Ask every worker for its health; that of a hive which does not answer is not known."""
     _check_node(queen, query.node)
-    links = [queen.fleet.registry.worker(worker.worker_id) for worker in queen.fleet.registry.workers(query.node)]
+    registry = queen.fleet.registry
+    links = [registry.worker(worker.worker_id) for worker in registry.workers(query.node)]
     rows = await asyncio.gather(*(_health(queen, link) for link in links if link is not None))
-    return WorkerHealthList(workers=list(rows))
+    unknown = [
+        WorkerHealthRow(node=hive.node, worker_id=worker.worker_id, error=f"its hive does not answer: {hive.reason}")
+        for hive in registry.unreachable(query.node)
+        for worker in hive.workers
+    ]
+    return WorkerHealthList(workers=[*rows, *unknown])
 
 
 @router.post("/spawn", status_code=200, response_class=EventStream)

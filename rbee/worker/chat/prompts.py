@@ -59,7 +59,7 @@ class PromptTokenizer:
         return NO_TEMPLATE if self._source is CHATML and not self._engine.facts.embedding else None
 
     async def description(self) -> dict[str, Any]:
-        """Return what the chat template can do: `capabilities`, and whether it knows `thinking`.
+        """Return what the chat template can do, as `rendering.Chat.description` does.
 
         The template is opened at the first call. Raises RbeeError MODEL_INVALID if it does not parse: raw prompts still
         work.
@@ -121,7 +121,7 @@ class PromptTokenizer:
         if len(tokens) > self._engine.facts.context - answer:
             raise self._too_long(f"{len(tokens)}", len(tokens), param, answer=answer)
         if not tokens:
-            raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param="prompt")
+            raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt is empty.", param=param)
 
     async def _check_beginning(self, text: str, param: str | None) -> None:
         """Refuse a text whose beginning alone overflows the context, instead of tokenizing all of it.
@@ -169,7 +169,7 @@ class PromptTokenizer:
         guard = self._guard
         first: dict[str, Any] = {}
         for _ in range(_ROUNDS):
-            rendered = await self._rendered(conversation, marks, guard)
+            rendered = await self._rendered(conversation, param, marks, guard)
             first = first or rendered
             prompt = unescaped(rendered["prompt"], guard) if marks else str(rendered["prompt"])
             if bounded and not marks:
@@ -193,7 +193,7 @@ class PromptTokenizer:
     def _cut(self, marks: set[str], guard: str) -> Callable[[str], list[int]]:
         return lambda text: self._engine.tokenize_parts(cut_at_marks(text, marks), guard=guard)
 
-    async def _rendered(self, conversation: Conversation, marks: set[str], guard: str) -> dict[str, Any]:
+    async def _rendered(self, conversation: Conversation, param: str, marks: set[str], guard: str) -> dict[str, Any]:
         given: dict[str, Any] = {
             "messages": list(conversation.messages),
             "tools": list(conversation.tools),
@@ -201,7 +201,12 @@ class PromptTokenizer:
         }
         if marks:
             given |= {name: guarded(given[name], marks, guard) for name in ("messages", "tools", "template_kwargs")}
-        rendered: dict[str, Any] = await self._ask(**given, continue_final_message=conversation.continues)
+        try:
+            rendered: dict[str, Any] = await self._ask(**given, continue_final_message=conversation.continues)
+        except RbeeError as error:
+            if error.code is ErrorCode.INVALID_REQUEST:  # of the template, which knows no request
+                error.param = param
+            raise
         return rendered
 
     async def _ask(self, **given: Any) -> Any:

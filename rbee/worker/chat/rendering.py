@@ -20,6 +20,7 @@ MAX_TEMPLATE_CHARS: Final = 200_000
 MAX_RENDERED_CHARS: Final = 8_000_000  # four of the longest prompts
 _QUICK: Final[Mapping[str, Any]] = {"content_only": True}
 _WITHOUT_CALLS: Final[Mapping[str, Any]] = {"tool_choice": "none"}
+_REASON_CHARS: Final = 400
 _WORD: Final = 1  # the type of a trigger that is a text (COMMON_GRAMMAR_TRIGGER_TYPE_WORD)
 _FIRST: Final = "Sentinel alpha."
 _SECOND: Final = "Sentinel beta."
@@ -68,7 +69,12 @@ class Chat:
         try:
             self._template = NativeTemplate(source, begin=begin, end=end)
         except ChatLibraryError as error:
-            raise RbeeError(ErrorCode.MODEL_INVALID, f"The model's chat template does not parse: {error}.") from error
+            reason = _plain(str(error))
+            raise RbeeError(
+                ErrorCode.MODEL_INVALID,
+                f"The model's chat template does not parse: {reason}.",
+                details={"reason": reason},
+            ) from error
         # To write the parser of many tools takes ten times as long as to render them: `render` does without.
         self._shortcut: Mapping[str, Any] = {}
         self._shortcut = next(filter(self._renders_alike, (_QUICK, _WITHOUT_CALLS)), {})
@@ -87,10 +93,15 @@ class Chat:
 
     @property
     def description(self) -> dict[str, Any]:
-        """Return the template's capabilities, as llama.cpp names them, and whether it knows thoughts."""
-        plain = self._rendered([_ASK], tool_choice="auto", content_only=False)
-        thinking = plain is not None and bool(plain["supports_thinking"])
-        return {"capabilities": self._template.capabilities, "thinking": thinking}
+        """Return the template's capabilities, as llama.cpp names them, and whether it knows thoughts.
+
+        `failure` is why it cannot render the simplest conversation, "" where it can.
+        """
+        try:
+            thinking, failure = bool(_applied(self._template, {"messages": [_ASK]})["supports_thinking"]), ""
+        except RbeeError as error:
+            thinking, failure = False, error.message
+        return {"capabilities": self._template.capabilities, "thinking": thinking, "failure": failure}
 
     def render(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the prompt of a request, and what goes with it.
@@ -165,7 +176,7 @@ class Chat:
 class PlainChat:
     """What renders conversations where the library is not there: who says what, a line each."""
 
-    description: Final[dict[str, Any]] = {"capabilities": {}, "thinking": False}
+    description: Final[dict[str, Any]] = {"capabilities": {}, "thinking": False, "failure": ""}
 
     def render(self, request: dict[str, Any]) -> dict[str, Any]:
         """Return the prompt as `Chat.render` does."""
@@ -216,7 +227,13 @@ def _applied(template: NativeTemplate, request: dict[str, Any]) -> dict[str, Any
             return template.apply(simpler)
         except ChatLibraryError as error:
             refused = refused or error
-    raise _refused(str(refused))
+    raise _refused(_plain(str(refused)))
+
+
+def _plain(message: str) -> str:
+    """Return an error of the library in one line, without the rule that it draws below its first words."""
+    lines = (line.strip() for line in message.splitlines())
+    return " ".join(line for line in lines if line.strip("-"))[:_REASON_CHARS].rstrip(". ")
 
 
 def _refused(reason: str) -> RbeeError:

@@ -228,7 +228,7 @@ def test_flow_style_is_left_to_people(inventory: Inventory) -> None:
 
 def test_the_example_can_be_copied_and_edited(tmp_path: Path) -> None:
     """The example inventory is one that the keeper can read and change."""
-    shutil.copytree(Assets.find().example_inventory, tmp_path / "mine")
+    shutil.copytree(Assets.find().root / "inventory" / "example", tmp_path / "mine")
     inventory = Inventory(tmp_path / "mine", Paths(tmp_path.parent / "home"))
     before = inventory.file.read_text()
 

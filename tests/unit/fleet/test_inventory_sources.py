@@ -264,7 +264,8 @@ LEFT_TO_PEOPLE = {
     "flow style": (hives("b: {ansible_user: me}"), 5),
     "a block of text": (hives("b:\n  ansible_port: |\n    3"), 6),
     "an alias of itself": (hives("b: &b\n  x: *b"), 5),
-    "nothing but a zero byte": ("all: \x00\n", None),
+    "nothing but a zero byte": ("all: \x00\n", 1),
+    "brackets without end": (f"a: {'[' * 3000}{']' * 3000}\n", None),
     "aliases of aliases": (
         "a0: &a0 [x, x, x, x, x, x, x, x]\n"
         + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]\n" for n in range(1, 9)),

@@ -71,6 +71,19 @@ def test_what_cannot_be_together_is_told(tmp_path: Path) -> None:
     assert found.endswith("(h1, h2)")
 
 
+def test_a_machine_s_own_setting_is_told_where_it_stands(tmp_path: Path) -> None:
+    """Where a group and a machine set the same, the line is that of the value which is refused."""
+    files = {
+        "hosts.yml": "rbee_hives: {hosts: {h1: , h2: {rbee_hive_settings: {prompt_batch: 8}}}}\n",
+        "group_vars/all.yml": "rbee_hive_settings:\n  prompt_batch: 0\n",
+    }
+
+    (found,) = problems(tmp_path, files)
+
+    assert found.startswith("group_vars/all.yml:2: rbee_hive_settings: prompt_batch: ")
+    assert found.endswith("(h1)")
+
+
 @pytest.mark.parametrize("daemon", DAEMONS, ids=lambda daemon: daemon.program)
 def test_the_settings_that_a_role_renders_are_those_that_are_checked(daemon: tuple[str, ...]) -> None:
     """The role's own table says which variable is which setting."""

@@ -18,7 +18,7 @@ from rbee.gguf.header import parts_of, read_header
 from rbee.gguf.prefix import check_file
 from rbee.gguf.types import BLOCKS, FILE_TYPES
 from rbee.hive.models.local_sources import locate_package
-from rbee.hive.models.reference import PackageRef
+from rbee.model_reference import PackageRef
 from tests.support.gguf_files import write_gguf
 
 

@@ -75,9 +75,13 @@ def test_a_constructor_looks_at_no_layer(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_an_unknown_key_is_refused_with_file_and_line(tmp_path: Path) -> None:
     """A key that no setting has is named with its file, its line and the keys there are; foreign ones are let be."""
     with pytest.raises(
-        ConfigError, match=r"config.toml:3: unknown key 'prot' in \[test\]; known keys: .*port"
+        ConfigError, match=r"config.toml:3: unknown key 'prot' in \[test\]; did you mean 'port'\?"
     ) as caught:
         read(Settings, layers(tmp_path, "# a comment\n[test]\nprot = 40\n", {}))
+    with pytest.raises(
+        ConfigError, match=r"unknown key 'banana' in \[test\]; known keys: api_key, foreign, names, port\."
+    ):
+        read(Settings, layers(tmp_path, "[test]\nbanana = 40\n", {}))
 
     assert caught.value.line == 3
     read(Settings, layers(tmp_path, "[test]\nforeign = 40\n", {}))
@@ -85,7 +89,7 @@ def test_an_unknown_key_is_refused_with_file_and_line(tmp_path: Path) -> None:
 
 def test_an_unknown_variable_is_refused(tmp_path: Path) -> None:
     """A variable with the program's prefix that no setting has is named; foreign ones are let be."""
-    with pytest.raises(ConfigError, match="RBEE_TEST_PROT"):
+    with pytest.raises(ConfigError, match="RBEE_TEST_PROT in the environment; did you mean 'RBEE_TEST_PORT'"):
         read(Settings, layers(tmp_path, "", {"RBEE_TEST_PROT": "1"}))
     read(Settings, layers(tmp_path, "", {"RBEE_TEST_FOREIGN": "1", "RBEE_TEST_OTHER_THING": "1"}))
 
@@ -96,6 +100,28 @@ def test_a_wrong_value_is_refused_with_its_source(tmp_path: Path) -> None:
         read(Settings, layers(tmp_path, "[test]\n\nport = 70000\n", {}))
     with pytest.raises(ConfigError, match=r"port: .*RBEE_TEST_PORT"):
         read(Settings, layers(tmp_path, "", {"RBEE_TEST_PORT": "many"}))
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
+    """Unknown keys and variables and wrong values come in one error, those of the file in the order of its lines."""
+    text = "[test]\nport = 70000\nprot = 1\nnames = 3\n"
+
+    with pytest.raises(ConfigError) as caught:
+        read(Settings, layers(tmp_path, text, {"RBEE_TEST_PROT": "1"}))
+
+    every = [caught.value, *caught.value.also]
+    assert [error.line for error in every] == [None, 2, 3, 4]
+    assert [each["line"] for each in caught.value.details["also"]] == [2, 3, 4]
+    assert [error.reason.partition(":")[0] for error in every][1::2] == ["port", "names"]
+
+
+def test_a_control_character_is_named(tmp_path: Path) -> None:
+    """A value that holds one is refused by its number and not shown; one that another layer overrides does no harm."""
+    text = '[test]\nnames = ["a", "b\\u0000"]\n'
+
+    with pytest.raises(ConfigError, match=r"config.toml:2: names: holds a control character \(U\+0000\)"):
+        read(Settings, layers(tmp_path, text, {}))
+    assert read(Settings, layers(tmp_path, text, {"RBEE_TEST_NAMES": '["a"]'}))[0].names == ["a"]
 
 
 def test_lists_come_from_the_environment_as_json(tmp_path: Path) -> None:
@@ -114,6 +140,12 @@ def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
 
     assert caught.value.path == str(tmp_path / "config.toml")
     assert caught.value.line is not None
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    """Brackets without end are no bug of ours."""
+    with pytest.raises(ConfigError, match=r"config\.toml: is nested too deeply"):
+        config(tmp_path, f"a = {'[' * 3000}{']' * 3000}\n")
 
 
 def test_the_first_config_file_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.hive.models import partial_file
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
-from rbee.hive.models.reference import UrlRef
+from rbee.model_reference import UrlRef
 from tests.support.downloads import FILE, REF, REPO, failure, fetched, files, watch_and_list, within
 from tests.support.faults import Cut, Earlier, Expired, Later, OnlyTheRest, Reset, Stall, Status, Truncated, WrongBytes
 from tests.support.hub import Hub

@@ -12,7 +12,8 @@ import pytest
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.models import CatalogEntry, Provider
+from rbee.contracts.models import CatalogEntry
+from rbee.contracts.references import Provider
 from rbee.errors import RbeeError
 from rbee.hive.memory import LoadedModel, LoadOptions
 from rbee.hive.models.catalog import Catalog, check_database_file, model_id

@@ -25,8 +25,8 @@ from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.limits import GB, DownloadLimits
 from rbee.hive.models.part_sweep import expired_parts
 from rbee.hive.models.partial_file import PartialFile
-from rbee.hive.models.reference import HubRef, UrlRef
 from rbee.hive.models.remote import RemoteFile
+from rbee.model_reference import HubRef, UrlRef
 from tests.support.faults import Slow
 from tests.support.gguf_files import write_gguf
 from tests.support.hostile_host import HostileHost

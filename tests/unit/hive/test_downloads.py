@@ -12,7 +12,7 @@ from rbee.contracts.models import CatalogEntry
 from rbee.errors import RbeeError
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
-from rbee.hive.models.reference import HubRef, UrlRef
+from rbee.model_reference import HubRef, UrlRef
 from tests.support.downloads import FILE, REF, REPO, failure, fetched, files, watch_and_list, within
 from tests.support.faults import Reset
 from tests.support.gguf_files import write_gguf
@@ -110,6 +110,36 @@ def test_a_split_model_is_fetched_whole(tmp_path: Path, hub: Hub) -> None:
     assert files(tmp_path) == parts
     assert entry.size_bytes == sum(sizes)
     assert entry.local_path.endswith(parts[0])
+
+
+def test_folders_of_a_repository_are_kept_apart(tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one name in two folders are two models here too, and each is found again without the hub."""
+    for folder, size in (("Q8_0", 100_000), ("BF16", 200_000)):
+        for name in ("big-00001-of-00002.gguf", "big-00002-of-00002.gguf"):
+            hub.add(REPO, f"{folder}/{name}", write_gguf(tmp_path / name, size=size).read_bytes())
+
+    entries = [fetched(tmp_path, HubRef(REPO, file=f"{folder}/big-00001-of-00002.gguf")) for folder in ("Q8_0", "BF16")]
+
+    assert [entry.local_path.partition(f"{REPO}/")[2] for entry in entries] == [
+        "Q8_0/big-00001-of-00002.gguf",
+        "BF16/big-00001-of-00002.gguf",
+    ]
+    assert entries[0].size_bytes < entries[1].size_bytes
+    (tmp_path / "models.db").unlink()
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert fetched(tmp_path, HubRef(REPO, quant="BF16")).local_path == entries[1].local_path
+
+
+@pytest.mark.parametrize("name", ["../../x.gguf", "a\0b.gguf", "n" * 300 + ".gguf", "a//x.gguf", "C:\\x.gguf"])
+def test_a_file_that_cannot_be_stored_is_refused(tmp_path: Path, hub: Hub, name: str) -> None:
+    """What a hub names outside of its folder, or as no file can be called, is told and not fetched."""
+    hub.add("odd/names", name, b"GGUF")
+
+    error = failure(tmp_path, HubRef("odd/names"))
+
+    assert error.code is ErrorCode.MODEL_NOT_FOUND
+    assert "which cannot be stored" in error.message
+    assert files(tmp_path) == []
 
 
 def test_a_plain_address_is_fetched_and_checked(tmp_path: Path, hub: Hub, content: bytes) -> None:

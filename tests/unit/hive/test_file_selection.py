@@ -9,7 +9,7 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.hive.models.file_selection import choose_files, explain_choice
-from rbee.hive.models.reference import HubRef, parse_reference
+from rbee.model_reference import HubRef, parse_reference
 
 NAMES = [
     "README.md",
@@ -21,6 +21,16 @@ NAMES = [
     "tiny.q8_0.gguf",
     "Q6_K/tiny-Q6_K-00001-of-00002.gguf",
     "Q6_K/tiny-Q6_K-00002-of-00002.gguf",
+]
+# As repositories of large models have them: a folder for each quantisation, and one name for all.
+FOLDERS = [
+    "BF16/big-00001-of-00002.gguf",
+    "BF16/big-00002-of-00002.gguf",
+    "Q8_0/big-00001-of-00002.gguf",
+    "Q8_0/big-00002-of-00002.gguf",
+    "UD/big-Q5_K_M.gguf",
+    "old/big-Q5_K_M.gguf",
+    "extra/small.gguf",
 ]
 
 
@@ -96,6 +106,71 @@ def test_what_belongs_to_a_model_is_not_the_model(other: str) -> None:
 def test_a_model_may_have_such_letters_in_its_name(name: str) -> None:
     """Only whole words of a name say that a file is no model."""
     assert chosen("hf:a/b", [name]) == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "files"),
+    [
+        ("hf:a/b", ["UD/big-Q5_K_M.gguf"]),
+        ("hf:a/b:BF16", FOLDERS[:2]),
+        ("hf:a/b:q8_0", FOLDERS[2:4]),
+        ("hf:a/b:Q8_0/big-00002-of-00002.gguf", FOLDERS[2:4]),
+        ("hf:a/b:BF16/big-00001-of-00002.gguf", FOLDERS[:2]),
+        ("hf:a/b:old/Q5_K_M", ["old/big-Q5_K_M.gguf"]),
+        ("hf:a/b:UD", ["UD/big-Q5_K_M.gguf"]),
+        ("hf:a/b:extra/small.gguf", ["extra/small.gguf"]),
+        ("hf:a/b:small.gguf", ["extra/small.gguf"]),
+    ],
+)
+def test_a_folder_is_a_part_of_the_choice(text: str, files: list[str]) -> None:
+    """A file is named with its folder, a quantisation may be that of a folder, and parts are of one folder."""
+    assert chosen(text, FOLDERS) == files
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "hint"),
+    [
+        ("hf:a/b:big-Q5_K_M.gguf", "has big-Q5_K_M.gguf in 2 folders; it has: UD/big-", "hf:a/b:UD/big-Q5_K_M.gguf"),
+        ("hf:a/b:big-00002-of-00002.gguf", "in 2 folders; it has: BF16/big-00001", "BF16/big-00001-of-00002.gguf"),
+        ("hf:a/b:new/small.gguf", "has no file new/small.gguf", "hf:a/b:BF16/big-00001-of-00002.gguf"),
+        ("hf:a/b:old/Q8_0", "has in old no quantisation Q8_0; it has: Q5_K_M", "hf:a/b:Q5_K_M"),
+        ("hf:a/b@v2:Q2_K", "has no quantisation Q2_K", "hf:a/b@v2:BF16"),
+    ],
+)
+def test_what_no_folder_has_or_several_have_is_said(text: str, says: str, hint: str) -> None:
+    """A name that is in several folders is not guessed; the hint is a reference that this repository has."""
+    with pytest.raises(RbeeError, match=re.escape(says)) as caught:
+        chosen(text, FOLDERS)
+
+    assert hint in caught.value.hint
+    assert "00002-of" not in caught.value.message.partition(";")[2]
+
+
+def test_the_quantisation_of_a_file_goes_before_that_of_its_folder() -> None:
+    """A file that tells its own quantisation is not taken for that of the folder it lies in."""
+    with pytest.raises(RbeeError, match="no quantisation BF16; it has: Q4_K_S"):
+        chosen("hf:a/b:BF16", ["BF16/m-Q4_K_S.gguf"])
+
+
+@pytest.mark.parametrize("text", ["hf:a/b", "hf:a/b:G/x-00002-of-00002.gguf", "hf:a/b:F/x-00001-of-00002.gguf"])
+def test_parts_of_two_folders_are_no_model(text: str) -> None:
+    """A part that only another folder has is missing, whichever part was named."""
+    with pytest.raises(RbeeError, match=r"lacks a part of this model: [FG]/x-0000"):
+        chosen(text, ["F/x-00001-of-00002.gguf", "G/x-00002-of-00002.gguf"])
+
+
+def test_a_repository_without_a_model_says_what_it_has() -> None:
+    """Files that are no models are named as what they are, and the advice is not to take one of them."""
+    with pytest.raises(RbeeError) as caught:
+        chosen("hf:a/b", ["README.md", "mmproj-f16.gguf", "imatrix.gguf", "x-lora.gguf"])
+    assert "none of them is a model; it has: imatrix.gguf (an importance matrix), mmproj-f16.gguf (a pro" in str(
+        caught.value
+    )
+    assert caught.value.hint.startswith("Name a repository that has the model")
+
+    with pytest.raises(RbeeError, match="has no GGUF file; it has: adapter, imatrix") as caught:
+        chosen("hf:a/b", ["imatrix", "adapter"])
+    assert caught.value.hint.startswith("Name a repository that has the model")
 
 
 def test_the_choice_is_explained() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rbee.contracts.errors import ErrorCode
-from rbee.hive.models.reference import HubRef, PackageRef, UrlRef, parse_reference
+from rbee.model_reference import HubRef, PackageRef, UrlRef, parse_reference
 from tests.support.downloads import FILE, REPO, failure, fetched, within
 from tests.support.faults import Reset, WrongBytes
 from tests.support.gguf_files import write_gguf

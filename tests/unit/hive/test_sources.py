@@ -20,8 +20,8 @@ from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
 from rbee.hive.models.limits import DownloadLimits
-from rbee.hive.models.reference import HubRef, UrlRef
 from rbee.hive.settings import HiveSettings
+from rbee.model_reference import HubRef, UrlRef
 from tests.support.gguf_files import write_gguf
 from tests.support.hostile_host import HostileHost
 

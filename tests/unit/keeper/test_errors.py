@@ -10,7 +10,7 @@ import click
 import pytest
 
 from rbee.contracts.errors import ErrorCode
-from rbee.errors import RbeeError
+from rbee.errors import ConfigError, RbeeError
 from rbee.keeper.ui.errors import AlreadyReportedError, report
 from rbee.keeper.ui.interrupts import Interrupted
 from rbee.keeper.ui.lazy import Flags
@@ -35,6 +35,17 @@ def test_an_error_is_three_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "Error: Too little memory.",
         "  RAM_EXHAUSTED: required_mb 6000, available_mb 4000",
         "  Next: Use a smaller quantisation or context, or stop a worker: rbee-keeper worker list",
+    ]
+
+
+def test_everything_wrong_with_a_config_has_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors that were found together are printed in the order of their lines, the code and the next step once."""
+    wrong = ConfigError.of([ConfigError(f"no {line}", path="c.toml", line=line) for line in (7, 2)])
+
+    report(wrong, flags())
+
+    assert capsys.readouterr().err.splitlines()[:3] == [
+        *("Error: c.toml:2: no 2", "Error: c.toml:7: no 7", "  CONFIG_INVALID")
     ]
 
 

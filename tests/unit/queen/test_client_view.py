@@ -61,11 +61,33 @@ def test_where_the_own_request_ran_is_not_shown(name: str) -> None:
 
 
 def test_all_causes_for_a_file_look_the_same() -> None:
-    """Whether a file is not there, no model, or closed cannot be told apart."""
-    names = "DOWNLOAD_FAILED CHECKSUM_MISMATCH MODEL_INVALID MODEL_ACCESS_DENIED MODEL_NOT_FOUND INVALID_MODEL_REF"
+    """Whether a file is not there, another one, or closed cannot be told apart."""
+    names = "DOWNLOAD_FAILED CHECKSUM_MISMATCH MODEL_ACCESS_DENIED MODEL_NOT_FOUND INVALID_MODEL_REF"
     bodies = [json.dumps(reduced_error(RbeeError(ErrorCode(name), name)).body()) for name in names.split()]
 
     assert len(set(bodies)) == 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        (
+            "it is truncated: 100 bytes long, its tensors need 900",
+            ": it is truncated: 100 bytes long, its tensors need 900",
+        ),
+        ("it is not a GGUF file (it begins with b'root', not b'GGUF')", ": it is not a GGUF file"),
+        ("llama.cpp reports: failed to load model '/var/lib/secret/m.gguf'", ""),
+        ("", ""),
+    ],
+)
+def test_a_model_that_is_none_is_told_as_that(reason: str, shown: str) -> None:
+    """A client learns that the model cannot be used and why, but neither what is in its file nor where that lies."""
+    error = RbeeError(ErrorCode.MODEL_INVALID, "/var/lib/secret", details={"path": "/var/lib/secret", "reason": reason})
+
+    told = reduced_error(error)
+
+    assert (told.code, told.message) == (ErrorCode.MODEL_INVALID, f"The model cannot be used{shown}.")
+    assert told.details == {}
 
 
 def test_busy_keeps_its_numbers_and_when_to_come_back() -> None:

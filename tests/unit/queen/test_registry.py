@@ -36,7 +36,7 @@ messages: st.SearchStrategy[HiveMessage] = st.one_of(
 )
 steps = st.one_of(
     st.tuples(st.sampled_from(NODES), messages),
-    st.tuples(st.sampled_from(NODES), st.sampled_from(["lost", "add", "remove"])),
+    st.tuples(st.sampled_from(NODES), st.sampled_from(["lost", "ended", "add", "remove"])),
 )
 
 
@@ -45,6 +45,8 @@ def perform(registry: Registry, node: str, step: HiveMessage | str, now: float) 
     match step:
         case "lost":
             registry.lost(node, "the cable was pulled")
+        case "ended":
+            registry.lost(node, "its hive closed the channel", ended=True)
         case "add":
             registry.add_node(node, f"http://{node}:9200")
         case "remove":
@@ -140,6 +142,35 @@ def test_a_hive_speaks_for_its_own_workers_only() -> None:
 
     assert known(registry, "worker-0")
     assert registry.gone("worker-0") is None
+
+
+def test_a_silent_hive_keeps_what_it_had_for_lists() -> None:
+    """Its workers of before are listed apart until it answers, but for those that ended or are elsewhere."""
+    registry = registry_with(hello(link("worker-0"), link("worker-1"), link("worker-2")))
+    registry.add_node("cellar", "http://cellar:9200")
+
+    registry.lost("attic", "no message for 10 s")
+    registry.lost("attic", "no connection within 5 s")
+    registry.apply("cellar", hello(link("worker-1")), now=5.0)
+    registry.apply("attic", WorkerGone(worker_id="worker-2", reason="ended"), now=0.5)
+
+    (silent,) = registry.unreachable()
+    assert (silent.node, silent.reason, silent.last_seen_unix) == ("attic", "no connection within 5 s", 0.5)
+    assert [worker.worker_id for worker in silent.workers] == ["worker-0"]
+    assert registry.unreachable("cellar") == []
+    registry.apply("attic", hello(), now=9.0)
+    assert registry.unreachable() == []
+
+
+def test_a_hive_that_ended_has_no_workers_of_before() -> None:
+    """The workers of a hive that closes its channel, at its end or because it was killed, end with it."""
+    killed, stopped = registry_with(hello(link("worker-0"))), registry_with(hello(link("worker-0")))
+
+    killed.lost("attic", "its hive closed the channel", ended=True)
+    stopped.apply("attic", Closing(), now=1.0)
+    stopped.lost("attic", "connection reset")
+
+    assert [hive.workers for hive in (*killed.unreachable(), *stopped.unreachable())] == [[], []]
 
 
 def test_a_lost_hive_has_no_workers_and_says_why() -> None:

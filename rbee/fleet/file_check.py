@@ -1,4 +1,4 @@
-"""Check an inventory for misspelt variables and values of the wrong type, with file and line.
+"""Check the files of an inventory for misspelt variables and values of the wrong type, with file and line.
 
 What may be set is what the roles declare in their argument_specs, and the fleet-wide variables below.
 """
@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from rbee.errors import ConfigError
 from rbee.fleet.assets import Assets
-from rbee.fleet.credentials import NODE_NAME
+from rbee.fleet.credentials import is_node_name
 from rbee.fleet.inventory import Inventory, load
 from rbee.fleet.layout import HIVES, QUEEN
+from rbee.fleet.problem import Problem, about
 from rbee.fleet.yaml_edit import Entry, YamlDocument
+from rbee.spelling import closest
 
 # The variables of the whole fleet, which the roles' defaults take up (inventory/README.md explains them).
 FLEET: Final[Mapping[str, dict[str, Any]]] = {
@@ -55,35 +56,21 @@ _PYTHON_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A problem of a file, and its line (from 1) where one line has it."""
-
-    file: str
-    line: int | None
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.message}" if self.line is None else f"{self.file}:{self.line}: {self.message}"
-
-    def error(self) -> ConfigError:
-        """Return it as an exception."""
-        return ConfigError(self.message, path=self.file, line=self.line)
-
-
-def check(inventory: Inventory, assets: Assets) -> list[Problem]:
-    """List all problems. Raises ConfigError for a file that is not YAML at all."""
+def check_files(inventory: Inventory, assets: Assets) -> list[Problem]:
+    """List all problems, a file that is not YAML at all among them."""
     known = known_variables(assets)
     problems: list[Problem] = []
-    for file in inventory.hosts_files():
-        if file.suffix in (".yml", ".yaml") and not (text := load(file)).has("plugin"):
+    hosts = [file for file in inventory.hosts_files() if file.suffix in (".yml", ".yaml")]
+    for file in (*hosts, *inventory.variable_files()):
+        try:
+            text = load(file)
+        except ConfigError as error:
+            problems.append(Problem(str(file), error.line, error.reason, unreadable=True))
+            continue
+        if file not in hosts:
+            problems += _variables(text, text.entries(), known)
+        elif not text.has("plugin"):
             problems += _hosts_file(text, known)
-    for kind in ("group_vars", "host_vars"):
-        folder = inventory.folder / kind
-        for file in sorted(folder.rglob("*")) if folder.is_dir() else []:
-            if file.is_file() and file.suffix in (".yml", ".yaml", ".json", "") and not file.name.startswith("."):
-                text = load(file)
-                problems += _variables(text, text.entries(), known)
     return problems
 
 
@@ -107,14 +94,15 @@ def _group(
     if entry.name.startswith("rbee_") and entry.name not in (HIVES, QUEEN):
         near = difflib.get_close_matches(entry.name, (HIVES, QUEEN), 1)
         if near:
-            yield Problem(text.path, entry.line, f"unknown group '{entry.name}'; did you mean '{near[0]}'?")
+            message = f"unknown group '{entry.name}'; did you mean '{near[0]}'?"
+            yield Problem(text.path, entry.line, message, about=("group", entry.name))
     for part in text.entries(*path):
         if part.name not in ("hosts", "children", "vars"):
             near = difflib.get_close_matches(part.name, ("hosts", "children", "vars"), 1)
             advice = f"; did you mean '{near[0]}'?" if near else "; a group has hosts, children and vars."
             yield Problem(text.path, part.line, f"unknown key '{part.name}' in the group '{entry.name}'{advice}")
     for host in text.entries(*path, "hosts"):
-        if not NODE_NAME.fullmatch(host.name) and "[" not in host.name:
+        if not is_node_name(host.name) and "[" not in host.name:
             yield Problem(text.path, host.line, f"'{host.name}' cannot be the name of a node.")
         yield from _variables(text, text.entries(*path, "hosts", host.name), known)
     yield from _variables(text, text.entries(*path, "vars"), known)
@@ -126,15 +114,22 @@ def _variables(text: YamlDocument, entries: list[Entry], known: Mapping[str, dic
     for entry in entries:
         if entry.name in known:
             if (message := _type_error(entry, known[entry.name])) is not None:
-                yield Problem(text.path, entry.line, message)
+                yield Problem(text.path, entry.line, message, about(entry.name, entry.value))
         elif entry.name.startswith("rbee_"):
-            near = difflib.get_close_matches(entry.name, known, 1, 0.5)
-            advice = f"; did you mean '{near[0]}'?" if near else "."
-            yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'{advice}")
+            yield Problem(text.path, entry.line, unknown_variable(entry.name, known))
         elif re.match(r"ansibl?e?_", entry.name) and entry.name not in _CONNECTION:
             near = difflib.get_close_matches(entry.name, _CONNECTION, 1, 0.88)
             if near:
                 yield Problem(text.path, entry.line, f"unknown variable '{entry.name}'; did you mean '{near[0]}'?")
+
+
+def unknown_variable(name: str, known: Iterable[str]) -> str:
+    """Return the sentence about a variable that no role has, with what was probably meant."""
+    if (meant := closest(name, known)) is not None:
+        return f"unknown variable '{name}'; did you mean '{meant}'?"
+    more = next((f"{role}_settings" for role in ("rbee_hive", "rbee_queen") if name.startswith(f"{role}_")), None)
+    advice = "." if more is None else f"; settings without a variable of their own stand in {more}."
+    return f"unknown variable '{name}'{advice}"
 
 
 def _type_error(entry: Entry, spec: Mapping[str, Any]) -> str | None:

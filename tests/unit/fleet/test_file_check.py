@@ -8,8 +8,8 @@ import pytest
 
 from rbee.config.paths import Paths
 from rbee.fleet.assets import Assets
+from rbee.fleet.file_check import FLEET, check_files
 from rbee.fleet.inventory import Inventory
-from rbee.fleet.schema import FLEET, check
 
 
 def problems(folder: Path, place: str, text: str) -> list[str]:
@@ -18,13 +18,19 @@ def problems(folder: Path, place: str, text: str) -> list[str]:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text)
     inventory = Inventory(folder, Paths(folder / "home"))
-    return [str(problem).removeprefix(f"{folder}/") for problem in check(inventory, Assets.find())]
+    return [str(problem).removeprefix(f"{folder}/") for problem in check_files(inventory, Assets.find())]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("rbee_hive_prot: 9200\n", "unknown variable 'rbee_hive_prot'; did you mean 'rbee_hive_port'?"),
+        ("rbee_hive_drain_s: 9\n", "unknown variable 'rbee_hive_drain_s'; did you mean 'rbee_queen_drain_timeout_s'?"),
+        (
+            "rbee_hive_cache_type: q8_0\n",
+            "unknown variable 'rbee_hive_cache_type'; settings without a variable of their own stand in "
+            "rbee_hive_settings.",
+        ),
         ("rbee_modles: []\n", "unknown variable 'rbee_modles'; did you mean 'rbee_models'?"),
         ("ansible_usr: me\n", "unknown variable 'ansible_usr'; did you mean 'ansible_user'?"),
         ("rbee_hive_slots: four\n", "rbee_hive_slots must be a whole number, not 'four'."),
@@ -65,11 +71,24 @@ def test_the_hosts_file_is_checked_too(tmp_path: Path) -> None:
     assert [line.split(" ")[0] for line in found] == ["hosts.yml:3:", "hosts.yml:4:", "hosts.yml:7:"]
 
 
+def test_a_broken_file_hides_no_other(tmp_path: Path) -> None:
+    """A file that is not YAML is told with its line, and what is wrong in the others too."""
+    problems(tmp_path, "group_vars/all.yml", 'a: 1\nb: "x\0y"\n')
+    problems(tmp_path, "host_vars/h2.yml", "a: [\n")
+
+    found = problems(tmp_path, "host_vars/h1.yml", "rbee_hive_prot: 1\n")
+
+    assert [line.partition(" ")[0] for line in found] == [
+        *("group_vars/all.yml:2:", "host_vars/h1.yml:1:", "host_vars/h2.yml:2:")
+    ]
+    assert "it holds the character U+0000" in found[0]
+
+
 def test_the_example_is_right(tmp_path: Path) -> None:
     """The inventory to copy passes its own check."""
     assets = Assets.find()
 
-    assert check(Inventory(assets.example_inventory, Paths(tmp_path)), assets) == []
+    assert check_files(Inventory(assets.root / "inventory" / "example", Paths(tmp_path)), assets) == []
 
 
 def test_every_fleet_wide_variable_is_explained() -> None:
