@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Final
+from weakref import WeakSet
 
 from rbee.worker.chat.answers import AnswerReader
 from rbee.worker.chat.library import AnswerMessage
@@ -12,7 +13,8 @@ from rbee.worker.generation import TextWithLogprobs, TokenLogprob
 from rbee.worker.progress_comments import PROGRESS_INTERVAL_S
 
 READ_INTERVAL_S: Final = 0.01
-_READ_SHARE: Final = 50  # reading takes at most one part in so many of the time, for it begins anew each time
+_READ_SHARE: Final = 50  # all readings together take at most one part in so many of the time: each begins anew
+_UNDERWAY: Final[WeakSet[AnswerReading]] = WeakSet()
 
 
 class AnswerReading:
@@ -26,6 +28,7 @@ class AnswerReading:
         self._next = 0.0
         self._message = MessagePieces()
         self._logprobs: list[TokenLogprob] = []
+        _UNDERWAY.add(self)
 
     @property
     def called(self) -> bool:
@@ -54,7 +57,7 @@ class AnswerReading:
             return []
         found = self._message.advance(self._read(final=False))
         now = self._clock()
-        self._next = now + max(READ_INTERVAL_S, (now - began) * _READ_SHARE)
+        self._next = now + max(READ_INTERVAL_S, (now - began) * _READ_SHARE * len(_UNDERWAY))
         return self._with_logprobs(found)
 
     def end(self, *, cut: bool) -> list[Piece]:
