@@ -23,6 +23,10 @@ BROKEN = {"type": "bee"}
 DEEP: dict[str, Any] = json.loads('{"items":' * 70 + "{}" + "}" * 70)
 
 
+def tool_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "deep", "parameters": schema}}
+
+
 @pytest.fixture(scope="module", name="it")
 def _it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """One worker of two slots whose template knows no tools."""
@@ -58,6 +62,9 @@ def chat(**fields: Any) -> dict[str, Any]:
         (CHAT, chat(response_format={"type": "xml"}), "response_format.type"),
         (CHAT, chat(tools=[{"type": "function"}]), "tools.0"),
         (CHAT, chat(tools=[TOOL, TOOL]), "tools.1"),
+        (CHAT, chat(tools=[tool_of(DEEP)]), "tools.0.function.parameters"),
+        (CHAT, chat(tools=[tool_of({"enum": list(range(10_001))})]), "tools.0.function.parameters"),
+        (CHAT, chat(tools=[TOOL], tool_choice={"type": "function", "function": {"name": "other"}}), "tool_choice"),
         (CHAT, chat(tools=[{"type": "function", "function": {"name": "a b"}}]), "tools.0.function.name"),
         (CHAT, chat(tools=[{"type": "function", "function": {"name": "a", "parameters": 3}}]), None),
         (CHAT, chat(tool_choice="required"), "tool_choice"),

@@ -13,6 +13,7 @@ from rbee.contracts.openai import ChatMessage, ContentPart, Tool
 from rbee.errors import RbeeError
 from rbee.surrogates import repaired_json
 from rbee.worker.chat.conversation import TemplateMessage
+from rbee.worker.text.json_schema import check_bounds
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
 
@@ -29,7 +30,10 @@ def template_tools(tools: Sequence[Tool]) -> tuple[tuple[dict[str, Any], ...], t
 
 
 def functions_as_tools(functions: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Return tools as templates take them. Raises RbeeError INVALID_REQUEST where a name is given twice, or is none."""
+    """Return tools as templates take them.
+
+    Raises RbeeError INVALID_REQUEST where a name is given twice, or is none, or a schema is beyond the bounds.
+    """
     seen: set[str] = set()
     for number, function in enumerate(functions):
         name = function.get("name") or ""
@@ -48,6 +52,8 @@ def functions_as_tools(functions: Sequence[dict[str, Any]]) -> tuple[dict[str, A
                 param=f"tools.{number}",
             )
         seen.add(name)
+        # The chat library and templates walk through it, however deep it is.
+        check_bounds(function.get("parameters") or {}, f"tools.{number}.function.parameters")
     return tuple({"type": "function", "function": function} for function in functions)
 
 
@@ -81,7 +87,8 @@ def _convert(message: ChatMessage, where: str) -> TemplateMessage:
         "role": message.role,
         "content": _text(message.content, f"{where}.content"),
     }
-    if thought := message.reasoning_content or message.reasoning or _thought(message.content):
+    thought = message.reasoning_content or message.reasoning or _thought(message.content)
+    if thought and message.role == "assistant":
         converted["reasoning_content"] = thought
     if message.name is not None:
         converted["name"] = message.name

@@ -48,7 +48,7 @@ def prepared(schema: Schema, *, strict: bool, param: str) -> str:
 
     Raises RbeeError INVALID_REQUEST for a schema beyond the bounds.
     """
-    _check_bounds(schema, param)
+    check_bounds(schema, param)
     return _text(_Closer(schema).close(schema), strict=strict)
 
 
@@ -69,7 +69,8 @@ def _text(schema: Schema, *, strict: bool) -> str:
     return json.dumps({**schema, "x-guidance": options})
 
 
-def _check_bounds(schema: Schema, param: str) -> None:
+def check_bounds(schema: Schema, param: str) -> None:
+    """Raise RbeeError INVALID_REQUEST for a schema that is too long, too deep or of too many values."""
     nodes = 0
     level: list[Any] = [schema]
     for _ in range(MAX_NESTING):
