@@ -1,7 +1,8 @@
-"""The routes of OpenAI- and Anthropic-compatible clients, and the error event of a stream on each of them."""
+"""The routes of compatible clients (OpenAI, Anthropic, Ollama, llama-server), and how a stream is written on each."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -9,11 +10,13 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest
+from rbee.contracts.llama_server import DetokenizeRequest, TokenizeRequest
+from rbee.contracts.ollama import EmbedRequest, GenerateRequest, OllamaChatRequest, PromptEmbedRequest
 from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest
 from rbee.contracts.rerank import RerankRequest
 from rbee.contracts.responses import ResponsesRequest
-from rbee.daemonkit.errors import ANTHROPIC_ROUTES, error_body
-from rbee.daemonkit.sse import encode
+from rbee.daemonkit.errors import ANTHROPIC_ROUTES, OLLAMA_ROUTES, error_body
+from rbee.daemonkit.sse import comment, encode
 from rbee.errors import RbeeError
 
 
@@ -24,16 +27,31 @@ class Dialect(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     RESPONSES = "responses"
+    OLLAMA = "ollama"
+
+    @property
+    def media_type(self) -> str:
+        """Return the content type of a stream."""
+        return "application/x-ndjson" if self is Dialect.OLLAMA else "text/event-stream; charset=utf-8"
+
+    @property
+    def error_route(self) -> str:
+        """Return a path on which errors have the form of the dialect (`errors.error_body`)."""
+        return {Dialect.ANTHROPIC: ANTHROPIC_ROUTES, Dialect.OLLAMA: OLLAMA_ROUTES}.get(self, "")
 
 
 @dataclass(frozen=True, slots=True)
 class CompatRoute:
-    """A route that queen and worker have for OpenAI- and Anthropic-compatible clients."""
+    """A route that queen and worker have for compatible clients.
+
+    `streams` is whether an answer is a stream where the request does not say; None where it never is.
+    """
 
     path: str
     summary: str
     dialect: Dialect
     body: type[BaseModel]
+    streams: bool | None = False
 
 
 COMPAT_ROUTES: Final = (
@@ -44,12 +62,13 @@ COMPAT_ROUTES: Final = (
         Dialect.OPENAI,
         CompletionRequest,
     ),
-    CompatRoute("/v1/embeddings", "Create embeddings (OpenAI)", Dialect.OPENAI, EmbeddingRequest),
+    CompatRoute("/v1/embeddings", "Create embeddings (OpenAI)", Dialect.OPENAI, EmbeddingRequest, streams=None),
     CompatRoute(
         "/v1/rerank",
         "Rerank documents by relevance to a query (Jina, Cohere)",
         Dialect.OPENAI,
         RerankRequest,
+        streams=None,
     ),
     CompatRoute(
         "/v1/responses",
@@ -63,6 +82,20 @@ COMPAT_ROUTES: Final = (
         "Count the tokens of a message (Anthropic)",
         Dialect.ANTHROPIC,
         CountTokensRequest,
+        streams=None,
+    ),
+    CompatRoute("/api/chat", "Answer a chat (Ollama)", Dialect.OLLAMA, OllamaChatRequest, streams=True),
+    CompatRoute("/api/generate", "Answer a prompt (Ollama)", Dialect.OLLAMA, GenerateRequest, streams=True),
+    CompatRoute("/api/embed", "Embed texts (Ollama)", Dialect.OLLAMA, EmbedRequest, streams=None),
+    CompatRoute("/api/embeddings", "Embed one text (Ollama)", Dialect.OLLAMA, PromptEmbedRequest, streams=None),
+    CompatRoute("/tokenize", "Tokenize a text (llama-server)", Dialect.OPENAI, TokenizeRequest, streams=None),
+    CompatRoute("/detokenize", "Write tokens as text (llama-server)", Dialect.OPENAI, DetokenizeRequest, streams=None),
+    CompatRoute(
+        "/apply-template",
+        "Render a chat with the model's template (llama-server)",
+        Dialect.OPENAI,
+        ChatRequest,
+        streams=None,
     ),
 )
 
@@ -72,9 +105,16 @@ def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None, *
     body = error.body(request_id)
     if dialect is Dialect.OPENAI:
         return encode(body)
+    if dialect is Dialect.OLLAMA:
+        return json.dumps(error_body(error, request_id, OLLAMA_ROUTES)).encode() + b"\n"
     if dialect is Dialect.ANTHROPIC:
         return encode(error_body(error, request_id, ANTHROPIC_ROUTES), "error")
     if dialect is Dialect.RESPONSES:
         event: dict[str, Any] = {"type": "error", "code": error.code.value, "message": error.message}
         return encode({**event, "param": error.param, "sequence_number": number, **body}, "error")
     return encode(body, "error")
+
+
+def encode_comment(dialect: Dialect, text: str) -> bytes:
+    """Encode what keeps a silent stream alive, and its client ignores: between lines of JSON, a space."""
+    return b" " if dialect is Dialect.OLLAMA else comment(text)

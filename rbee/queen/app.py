@@ -14,20 +14,36 @@ from rbee.daemonkit.auth import Authenticator
 from rbee.queen.audit import Audit
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import ADMIN
-from rbee.queen.routes import admin, compat, health, hives, keys, logs, models, nodes, tasks, workers
+from rbee.queen.routes import (
+    admin,
+    compat,
+    health,
+    hives,
+    keys,
+    logs,
+    model_control,
+    models,
+    named_models,
+    nodes,
+    tasks,
+    workers,
+)
 from rbee.queen.routes.dependencies import require_operator
 from rbee.queen.tasks.upstream_request import DIALECTS
 
 # What a key that may only infer opens; everything else is the operator's.
-_CLIENTS = (health, tasks, compat)
-_OPERATORS = (admin, nodes, hives, workers, models, keys, logs)
+_CLIENTS = (health.router, tasks.router, compat.router, named_models.router, named_models.ollama)
+_OPERATORS = (
+    *(admin.router, nodes.router, hives.router, workers.router, models.router, keys.router, logs.router),
+    *(model_control.router, model_control.ollama),
+)
 
 
 def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection[str] = ()) -> ASGIApp:
     """Return the application to serve. *address* is for messages; pages of *cors_origins* may use it in browsers."""
     operators = APIRouter(dependencies=[Depends(require_operator)])
-    for module in _OPERATORS:
-        operators.include_router(module.router)
+    for router in _OPERATORS:
+        operators.include_router(router)
 
     audit = Audit(queen.paths.logs / "audit.log", inference=_is_inference)
 
@@ -47,7 +63,7 @@ def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection
             operator=ADMIN,
             client_key_lookup=queen.client_keys.find,
         ),
-        routers=[*(module.router for module in _CLIENTS), operators],
+        routers=[*_CLIENTS, operators],
         lifespan=lifespan,
         fast_paths=compat.endpoints(queen),
         on_end=audit.note,

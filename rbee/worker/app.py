@@ -18,6 +18,7 @@ from rbee.daemonkit.tickets import Tickets
 from rbee.lifeline import OwnerLink
 from rbee.net import host_port
 from rbee.worker import routes
+from rbee.worker.compat import llama_server, ollama_routes
 from rbee.worker.compat import routes as compat_routes
 from rbee.worker.dependencies import Worker
 from rbee.worker.engine.thread import EngineThread
@@ -61,7 +62,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
         "llm-worker-rbee",
         Worker(service, drain),
         authenticator=authenticator,
-        routers=[routes.router, compat_routes.router],
+        routers=[routes.router, compat_routes.router, ollama_routes.router, llama_server.router],
         max_body_bytes=MAX_BODY_BYTES,
         around=lambda app: RunningClients(app, owner.tell),
     )
