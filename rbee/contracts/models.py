@@ -8,11 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.references import Provider
 
+Capability = Literal["completion", "tools", "thinking", "vision", "embeddings", "rerank"]
+"""What a model can do."""
+
 
 class CatalogEntry(BaseModel):
     """One row of a hive's model catalog; `reference` is the canonical form of the model reference.
 
-    `problem` says what is wrong with the file now (missing, changed); None means it is as recorded.
+    `problem` says what is wrong with the file now (missing, changed); None means it is as recorded. `capabilities` are
+    what its header tells that it can do; none where it was cataloged before that was asked.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -26,6 +30,7 @@ class CatalogEntry(BaseModel):
     quantization: str | None = None
     architecture: str | None = None
     context_length: int | None = None
+    capabilities: list[Capability] = Field(default_factory=list)
     downloaded_at_unix: int
     problem: str | None = None
 
@@ -103,10 +108,6 @@ class LoadingProgress(BaseModel):
     layers_total: int = 0
     ram_mb: int | None = None
     vram_mb: int | None = None
-
-
-Capability = Literal["completion", "tools", "thinking", "vision", "embeddings", "rerank"]
-"""What a model can do."""
 
 
 class ModelMeta(BaseModel):

@@ -16,8 +16,6 @@ from rbee.contracts.workers import MAX_MODEL_CHARS
 
 VERSION: Final = "0.33.0"
 """The version of Ollama whose interface this is: clients refuse one that is too old for what they use."""
-LATEST: Final = ":latest"
-"""What Ollama's clients may add to a name."""
 
 ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
 Images = Annotated[list[str], Field(max_length=256)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,12 +10,6 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from rbee.contracts.anthropic import CountTokensRequest, MessagesRequest
-from rbee.contracts.llama_server import DetokenizeRequest, TokenizeRequest
-from rbee.contracts.ollama import EmbedRequest, GenerateRequest, OllamaChatRequest, PromptEmbedRequest
-from rbee.contracts.openai import ChatRequest, CompletionRequest, EmbeddingRequest
-from rbee.contracts.rerank import RerankRequest
-from rbee.contracts.responses import ResponsesRequest
 from rbee.daemonkit.errors import ANTHROPIC_ROUTES, OLLAMA_ROUTES, error_body
 from rbee.daemonkit.sse import comment, encode
 from rbee.errors import RbeeError
@@ -44,57 +39,80 @@ class Dialect(StrEnum):
 class CompatRoute:
     """A route that queen and worker have for compatible clients.
 
-    `streams` is whether an answer is a stream where the request does not say; None where it never is.
+    `streams` is whether an answer is a stream where the request does not say; None where it never is. `body` is the
+    request's module of `rbee.contracts` and its name: no start waits for its import.
     """
 
     path: str
     summary: str
     dialect: Dialect
-    body: type[BaseModel]
+    body: str
     streams: bool | None = False
 
+    @property
+    def request(self) -> type[BaseModel]:
+        """Return the model of the request."""
+        module, name = self.body.split(".")
+        model: type[BaseModel] = getattr(importlib.import_module(f"rbee.contracts.{module}"), name)
+        return model
+
+
+LATEST: Final = ":latest"
+"""What Ollama's clients may add to the name of a model."""
 
 COMPAT_ROUTES: Final = (
-    CompatRoute("/v1/chat/completions", "Create a chat completion (OpenAI)", Dialect.OPENAI, ChatRequest),
+    CompatRoute("/v1/chat/completions", "Create a chat completion (OpenAI)", Dialect.OPENAI, "openai.ChatRequest"),
     CompatRoute(
         "/v1/completions",
         "Complete a text (OpenAI)",
         Dialect.OPENAI,
-        CompletionRequest,
+        "openai.CompletionRequest",
     ),
-    CompatRoute("/v1/embeddings", "Create embeddings (OpenAI)", Dialect.OPENAI, EmbeddingRequest, streams=None),
+    CompatRoute(
+        "/v1/embeddings", "Create embeddings (OpenAI)", Dialect.OPENAI, "openai.EmbeddingRequest", streams=None
+    ),
     CompatRoute(
         "/v1/rerank",
         "Rerank documents by relevance to a query (Jina, Cohere)",
         Dialect.OPENAI,
-        RerankRequest,
+        "rerank.RerankRequest",
         streams=None,
     ),
     CompatRoute(
         "/v1/responses",
         "Create a response (OpenAI)",
         Dialect.RESPONSES,
-        ResponsesRequest,
+        "responses.ResponsesRequest",
     ),
-    CompatRoute("/v1/messages", "Create a message (Anthropic)", Dialect.ANTHROPIC, MessagesRequest),
+    CompatRoute("/v1/messages", "Create a message (Anthropic)", Dialect.ANTHROPIC, "anthropic.MessagesRequest"),
     CompatRoute(
         "/v1/messages/count_tokens",
         "Count the tokens of a message (Anthropic)",
         Dialect.ANTHROPIC,
-        CountTokensRequest,
+        "anthropic.CountTokensRequest",
         streams=None,
     ),
-    CompatRoute("/api/chat", "Answer a chat (Ollama)", Dialect.OLLAMA, OllamaChatRequest, streams=True),
-    CompatRoute("/api/generate", "Answer a prompt (Ollama)", Dialect.OLLAMA, GenerateRequest, streams=True),
-    CompatRoute("/api/embed", "Embed texts (Ollama)", Dialect.OLLAMA, EmbedRequest, streams=None),
-    CompatRoute("/api/embeddings", "Embed one text (Ollama)", Dialect.OLLAMA, PromptEmbedRequest, streams=None),
-    CompatRoute("/tokenize", "Tokenize a text (llama-server)", Dialect.OPENAI, TokenizeRequest, streams=None),
-    CompatRoute("/detokenize", "Write tokens as text (llama-server)", Dialect.OPENAI, DetokenizeRequest, streams=None),
+    CompatRoute("/api/chat", "Answer a chat (Ollama)", Dialect.OLLAMA, "ollama.OllamaChatRequest", streams=True),
+    CompatRoute("/api/generate", "Answer a prompt (Ollama)", Dialect.OLLAMA, "ollama.GenerateRequest", streams=True),
+    CompatRoute("/api/embed", "Embed texts (Ollama)", Dialect.OLLAMA, "ollama.EmbedRequest", streams=None),
+    CompatRoute(
+        "/api/embeddings", "Embed one text (Ollama)", Dialect.OLLAMA, "ollama.PromptEmbedRequest", streams=None
+    ),
+    CompatRoute(
+        "/tokenize", "Tokenize a text (llama-server)", Dialect.OPENAI, "llama_server.TokenizeRequest", streams=None
+    ),
+    CompatRoute(
+        "/detokenize",
+        "Write tokens as text (llama-server)",
+        Dialect.OPENAI,
+        "llama_server.DetokenizeRequest",
+        streams=None,
+    ),
     CompatRoute(
         "/apply-template",
         "Render a chat with the model's template (llama-server)",
         Dialect.OPENAI,
-        ChatRequest,
+        "openai.ChatRequest",
         streams=None,
     ),
 )

@@ -41,7 +41,7 @@ _ANTHROPIC_TYPES: Final = {
 
 _MAX_REASON_CHARS: Final = 500  # a reason may repeat what was given
 _FIELD: Final = re.compile(r"[a-z_][a-z0-9_]*|[0-9]+")
-_UNION_MEMBERS: Final = frozenset({"str", "int", "list", "dict", "literal"})
+_UNION_MEMBERS: Final = frozenset({"str", "int", "bool", "list", "dict", "literal"})
 _ROUTING: Final = {
     404: ErrorCode.ROUTE_NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,

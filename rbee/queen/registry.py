@@ -45,7 +45,7 @@ class Hive:
     """One hive as known: `connected` from its Hello to the loss of its channel, `closing` once it drains.
 
     `listed` is whether it has reported its `models`; until then they are those of its previous run. `last_workers` are
-    those of a hive that has fallen silent. `context_length` and `idle_timeout_s` are its settings for workers (`Hello`).
+    those of a hive that has fallen silent. `context_length` and `idle_timeout_s` are its settings for workers.
     """
 
     node: str

@@ -8,7 +8,6 @@ from typing import Final, Literal
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.models import CatalogEntry
-from rbee.contracts.ollama import RunningModel
 from rbee.contracts.workers import WorkerInfo, WorkerState
 from rbee.daemonkit.model_lists import ListedModel
 from rbee.queen.registry import Hive, Registry
@@ -56,17 +55,21 @@ class FleetModels:
             quantization=None if entry is None else entry.quantization,
             context_length=_least(serving or startable),
             train_context=None if entry is None else entry.context_length,
-            capabilities=next(filter(None, map(self._registry.capabilities, spellings)), ()),
+            capabilities=next(filter(None, map(self._registry.capabilities, spellings)), ())
+            or tuple(() if entry is None else entry.capabilities),
         )
 
-    def running(self, listed: ListedModel, spellings: Collection[str]) -> RunningModel:
-        """Return a model that is loaded as Ollama lists it: until its last worker ends, with the bytes of all."""
+    def residence(self, spellings: Collection[str]) -> tuple[float | None, int]:
+        """Return until when the last worker of a model stays if nobody uses it, and the bytes that all take of GPUs.
+
+        The time is in seconds since the epoch; None where it is not known.
+        """
         workers = [(hive, worker) for hive, worker in self._of(spellings) if worker.state.serves]
         ends = [
             worker.last_active_unix + hive.idle_timeout_s for hive, worker in workers if hive.idle_timeout_s is not None
         ]
         on_gpus = sum(worker.memory_bytes or 0 for _, worker in workers if worker.backend is not Backend.CPU)
-        return listed.running(expires=max(ends, default=None), device_bytes=on_gpus)
+        return max(ends, default=None), on_gpus
 
     def workers(self, spellings: Collection[str]) -> list[WorkerInfo]:
         """List the workers of the model, in whatever state."""

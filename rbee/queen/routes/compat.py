@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-from fastapi import APIRouter
 from pydantic_core import from_json
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,25 +14,23 @@ from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.keys import Right
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import read_body
-from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute, Dialect
+from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.http1 import connection_of
-from rbee.daemonkit.json_body import JsonBody, parse_as
+from rbee.daemonkit.json_body import parse_as
 from rbee.daemonkit.json_limits import check_json
-from rbee.daemonkit.json_lines import load_line
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import Client, check_placement, require
 from rbee.queen.routes import redirect
-from rbee.queen.routes.dependencies import QueenDep, client_of
+from rbee.queen.routes.dependencies import client_of
 from rbee.queen.routes.model_access import find_model, plain_name
-from rbee.queen.routes.model_control import asks_to_unload, unload_model
+from rbee.queen.routes.unloading import asks_to_unload, unload_model
 from rbee.queen.scheduling.prefix_index import prefix_hashes
 from rbee.queen.tasks.sinks import CompatSink
 from rbee.queen.tasks.task import answer
 from rbee.queen.tasks.upstream_request import DIALECTS, CompatRequest, RoutingOptions, is_stream
 from rbee.surrogates import repaired_json
 
-router = APIRouter()
 _HEADERS: Final = {
     "node": b"x-rbee-node",
     "backend": b"x-rbee-backend",
@@ -65,6 +62,8 @@ class CompatEndpoint(Response):
         if request.unloads is not None:
             require(client, Right.OPERATE, "unloading a model ('keep_alive': 0)")
             await unload_model(queen, client, request.unloads)
+            from rbee.daemonkit.json_lines import load_line  # no start waits for Ollama's messages
+
             line = load_line(path, request.unloads, "unload")
             await Response(line, media_type="application/json")(scope, receive, send)
             return
@@ -125,22 +124,6 @@ class CompatEndpoint(Response):
 def endpoints(queen: Queen) -> dict[str, ASGIApp]:
     """Return the application for each path."""
     return dict.fromkeys(DIALECTS, CompatEndpoint(queen))
-
-
-def _describe(route: CompatRoute) -> None:
-    """Declare a route for the OpenAPI document; its requests are answered by `endpoints`, before routing."""
-
-    async def relay(queen: QueenDep, _body: Any) -> Response:
-        return CompatEndpoint(queen)
-
-    body: Any = JsonBody
-    relay.__annotations__["_body"] = body[route.body]
-    relay.__doc__ = route.summary
-    router.post(route.path, response_class=Response)(relay)
-
-
-for _route in COMPAT_ROUTES:
-    _describe(_route)
 
 
 def _routing_options(headers: dict[bytes, bytes]) -> RoutingOptions:

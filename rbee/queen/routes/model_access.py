@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.keys import Right
-from rbee.contracts.ollama import LATEST
+from rbee.daemonkit.dialects import LATEST
 from rbee.daemonkit.model_lists import ListedModel
 from rbee.errors import RbeeError
 from rbee.queen.client_view import reduced_error

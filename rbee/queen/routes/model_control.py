@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -21,18 +21,16 @@ from rbee.daemonkit.json_lines import JsonLines, encode_line
 from rbee.queen.daemon import Queen
 from rbee.queen.fleet.model_names import no_such_model
 from rbee.queen.fleet.worker_start import short
-from rbee.queen.keys.access import Client
 from rbee.queen.progress import SharedJob
 from rbee.queen.routes.dependencies import ClientDep, QueenDep
-from rbee.queen.routes.model_access import find_model, fleet_models, listed_models, not_loaded, plain_name
+from rbee.queen.routes.model_access import find_model, listed_models, plain_name
+from rbee.queen.routes.unloading import unload_model
 from rbee.queen.scheduling.placement import PlacementRequest, SpawnWorker
 from rbee.queen.scheduling.rejections import Refusal
 
 router = APIRouter()
 ollama = APIRouter(responses={"default": {"model": OllamaError, "description": "Any failure"}})
 _NODE_HEADER: Final = "X-Rbee-Node"
-_KEEPING: Final = ("/api/chat", "/api/generate")
-_NO_TIME: Final = re.compile(r"0+(\.0*)?(ns|us|ms|s|m|h)?")
 _HUB: Final = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/(?=[^/]+/[^/]+$)")
 
 
@@ -56,25 +54,6 @@ async def unload(queen: QueenDep, client: ClientDep, body: JsonBody[LoadModelReq
     """Stop all workers of a model, each once its requests have ended; answer when they are gone."""
     await unload_model(queen, client, body.model)
     return Success()
-
-
-async def unload_model(queen: Queen, client: Client, name: str) -> None:
-    """Stop all workers of a model. Raises RbeeError: as `find_model` does, WORKER_NOT_FOUND where there are none."""
-    reference = (await find_model(queen, client, name)).reference
-    workers = fleet_models(queen).workers(queen.fleet.spellings(reference))
-    if not workers:
-        raise not_loaded(name)
-    await asyncio.gather(*(queen.channels.client(worker.node).stop(worker.worker_id) for worker in workers))
-
-
-def asks_to_unload(path: str, fields: Mapping[str, Any]) -> bool:
-    """Return whether a request is Ollama's way to unload a model: nothing to answer, and no time to stay loaded."""
-    if path not in _KEEPING or fields.get("prompt") or fields.get("messages"):
-        return False
-    stays = fields.get("keep_alive")
-    if isinstance(stays, str):
-        return _NO_TIME.fullmatch(stays) is not None
-    return isinstance(stays, int | float) and not isinstance(stays, bool) and stays == 0
 
 
 @ollama.post("/api/pull", response_class=Response)

@@ -21,6 +21,7 @@ from rbee.contracts.ollama import (
     TaggedModels,
 )
 from rbee.contracts.workers import WorkerAccess
+from rbee.daemonkit import ollama_lists
 from rbee.daemonkit.json_body import JsonBody
 from rbee.errors import RbeeError
 from rbee.queen.client_view import reduced_error
@@ -88,7 +89,7 @@ async def version() -> OllamaVersion:
 @ollama.get("/api/tags")
 async def tags(queen: QueenDep, client: ClientDep) -> TaggedModels:
     """List the models that the caller may use (Ollama)."""
-    return TaggedModels(models=[model.tagged() for model in await listed_models(queen, client)])
+    return TaggedModels(models=[ollama_lists.tagged(model) for model in await listed_models(queen, client)])
 
 
 @ollama.get("/api/ps")
@@ -99,7 +100,8 @@ async def loaded(queen: QueenDep, client: ClientDep) -> RunningModels:
     for model in await listed_models(queen, client):
         if model.state == "loaded":
             reference = (await find_model(queen, client, model.name)).reference
-            found.append(known.running(model, queen.fleet.spellings(reference)))
+            expires, on_gpus = known.residence(queen.fleet.spellings(reference))
+            found.append(ollama_lists.running(model, expires=expires, device_bytes=on_gpus))
     return RunningModels(models=found)
 
 
@@ -111,7 +113,7 @@ async def show(queen: QueenDep, client: ClientDep, body: JsonBody[NamedModelRequ
     template = ""
     if model.state == "loaded" and "completion" in model.capabilities:
         template = (await _ask(queen, client, name, "/props", _PROPS)).chat_template
-    return model.shown(template=template)
+    return ollama_lists.shown(model, template=template)
 
 
 async def _ask(queen: Queen, client: Client, name: str, path: str, answer: TypeAdapter[T]) -> T:

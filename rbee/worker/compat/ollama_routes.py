@@ -23,6 +23,7 @@ from rbee.contracts.ollama import (
     TaggedModels,
     TextRequest,
 )
+from rbee.daemonkit import ollama_lists
 from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.json_lines import load_line
@@ -113,7 +114,7 @@ async def answer_version() -> OllamaVersion:
 async def answer_tags(worker: WorkerDep) -> TaggedModels:
     """List the one model."""
     service = worker.service
-    return TaggedModels(models=[listed_model(service, service.settings.name).tagged()])
+    return TaggedModels(models=[ollama_lists.tagged(listed_model(service, service.settings.name))])
 
 
 @router.get("/api/ps")
@@ -123,7 +124,7 @@ async def answer_ps(worker: WorkerDep) -> RunningModels:
     if facts is None:
         return RunningModels(models=[])
     known = listed_model(service, service.settings.name)
-    return RunningModels(models=[known.running(expires=None, device_bytes=facts.device_bytes or 0)])
+    return RunningModels(models=[ollama_lists.running(known, expires=None, device_bytes=facts.device_bytes or 0)])
 
 
 @router.post("/api/show")
@@ -133,7 +134,7 @@ async def answer_show(worker: WorkerDep, body: JsonBody[NamedModelRequest], requ
     check_model(service, request, body.wanted)
     facts = service.facts
     known = listed_model(service, body.wanted or service.settings.name)
-    return known.shown(template=(facts.chat_template or "") if facts is not None else "")
+    return ollama_lists.shown(known, template=(facts.chat_template or "") if facts is not None else "")
 
 
 def _loaded(service: WorkerService, body: TextRequest, request: Request) -> Response:

@@ -12,10 +12,9 @@ from starlette.responses import Response
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import IGNORED_HEADER, ROUTED_HEADER, new_id
-from rbee.contracts.ollama import LATEST
 from rbee.daemonkit import errors
 from rbee.daemonkit.auth import TICKET
-from rbee.daemonkit.dialects import Dialect
+from rbee.daemonkit.dialects import LATEST, Dialect
 from rbee.daemonkit.model_lists import ListedModel
 from rbee.errors import RbeeError
 from rbee.worker.chat.answers import AnswerReader

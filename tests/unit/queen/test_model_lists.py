@@ -8,7 +8,7 @@ from rbee.contracts.control import ModelsChanged, WorkerChanged, WorkerGone
 from rbee.contracts.workers import WorkerState
 from rbee.queen.fleet.model_lists import FleetModels
 from rbee.queen.registry import CAPABILITIES_KEPT, Registry
-from rbee.queen.routes.model_control import asks_to_unload
+from rbee.queen.routes.unloading import asks_to_unload
 from tests.unit.queen.fleet import MODEL, entry, hello, link
 
 
@@ -74,6 +74,18 @@ def test_what_a_model_can_do_is_remembered_when_its_worker_is_gone() -> None:
         access = link(f"x{number}", model=f"hf:bees/{number}").worker.model_copy(update={"capabilities": ["rerank"]})
         made.apply("attic", WorkerChanged(link=link(f"x{number}").model_copy(update={"worker": access})), now=5.0)
     made.check_invariants()
+
+
+def test_a_model_that_was_never_loaded_can_do_what_its_header_says() -> None:
+    """What a worker found out comes before that."""
+    made = registry()
+    told = [entry().model_copy(update={"capabilities": ["completion", "thinking"]})]
+    for node in ("attic", "cellar"):
+        made.apply(node, ModelsChanged(models=told), now=2.0)
+    assert known(made).listed("bee", {MODEL}, created=0.0).capabilities == ("completion", "thinking")
+
+    made.apply("attic", changed(WorkerState.IDLE), now=3.0)
+    assert known(made).listed("bee", {MODEL}, created=0.0).capabilities == ("completion", "tools")
 
 
 def test_a_model_that_is_being_started_is_loading_before_a_hive_says_so() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from rbee.contracts.ollama import GenerateRequest, OllamaChatRequest
 from rbee.daemonkit.model_lists import ListedModel
+from rbee.daemonkit.ollama_lists import tagged
 from rbee.worker.capabilities import capabilities_of
 from rbee.worker.compat.chat_params import Thinking
 from rbee.worker.compat.ollama import generate_params, to_chat_params
@@ -102,4 +103,4 @@ def test_ollama_has_its_own_word_for_embeddings() -> None:
     """The same model is described in the words of each list."""
     model = ListedModel("bee", 0.0, capabilities=("embeddings",))
 
-    assert (model.card().capabilities, model.tagged().capabilities) == (["embeddings"], ["embedding"])
+    assert (model.card().capabilities, tagged(model).capabilities) == (["embeddings"], ["embedding"])
