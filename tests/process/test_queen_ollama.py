@@ -32,6 +32,11 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def sizes(queen: QueenProcess) -> list[int]:
+    """Return the sizes of the models that are in a catalog."""
+    return [model["size"] for model in queen.get("/api/tags")["models"] if model["size"]]
+
+
 def test_a_cold_stream_is_kept_alive_without_a_line_of_its_own(machine: Machine) -> None:
     """While a model loads there are only spaces; then come the worker's lines, and no comment of anybody's."""
     machine.fake(load_s=3)
@@ -175,15 +180,13 @@ def test_a_model_is_fetched_and_removed_by_an_operator(machine: Machine) -> None
     steps = lines(queen.http.post("/api/pull", json={"model": "bee"}).text)
     assert [steps[0]["status"], steps[-1]["status"]] == ["pulling manifest", "success"]
     assert queen.post("/api/pull", {"model": "bee", "stream": False}) == {"status": "success"}
-    assert any(model["size"] for model in queen.get("/api/tags")["models"])
+    eventually(lambda: sizes(queen), within=5, because="it is in the catalog")
     with queen.client("guest") as client:
         assert client.post("/api/pull", json={"model": "bee"}).status_code == 403
         assert client.request("DELETE", "/api/delete", json={"model": "bee"}).status_code == 403
 
     assert queen.http.request("DELETE", "/api/delete", json={"model": "bee"}).status_code == 200
-    eventually(
-        lambda: not any(model["size"] for model in queen.get("/api/tags")["models"]), within=5, because="it is gone"
-    )
+    eventually(lambda: not sizes(queen), within=5, because="it is gone")
     again = queen.http.request("DELETE", "/api/delete", json={"model": "bee"})
     assert (again.status_code, again.json()["code"]) == (404, "MODEL_NOT_FOUND")
 
