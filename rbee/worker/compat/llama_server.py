@@ -65,14 +65,15 @@ async def answer_detokenize(worker: WorkerDep, body: JsonBody[DetokenizeRequest]
 
 @router.post("/apply-template")
 async def answer_apply_template(worker: WorkerDep, body: JsonBody[ChatRequest], request: Request) -> RenderedPrompt:
-    """Render a chat with the model's template, without the token that the model begins every text with."""
+    """Render a chat with the model's template, without the token that is put before every text anyway."""
     service = worker.service
     check_model(service, request, body.model)
     engine, tokenizer = service.require_engine()
     conversation = chat.to_chat_params(body).conversation
     rendered = await tokenizer.render(conversation, param="messages", answer=False)
-    prompt = await asyncio.to_thread(_text, engine, rendered.tokens)
-    return RenderedPrompt(prompt=prompt.removeprefix(engine.facts.begin_text))
+    before = engine.tokenize("", special=False)[:1]
+    tokens = rendered.tokens[1:] if rendered.tokens[:1] == tuple(before) else rendered.tokens
+    return RenderedPrompt(prompt=await asyncio.to_thread(_text, engine, tokens))
 
 
 @router.get("/props")
