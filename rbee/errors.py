@@ -69,8 +69,13 @@ class RbeeError(Exception):
 
     @classmethod
     def from_body(cls, body: object) -> RbeeError | None:
-        """Rebuild the error that a daemon sent; None if *body* is not an error body of rbee."""
+        """Rebuild the error that a daemon sent; None if *body* is not an error body of rbee.
+
+        Where `error` is a text, as Ollama's clients are told it, the rest lies beside it.
+        """
         detail = body.get("error") if isinstance(body, dict) else None
+        if isinstance(detail, str) and isinstance(body, dict):
+            detail = {**body, "message": detail}
         if not isinstance(detail, dict):
             return None
         try:

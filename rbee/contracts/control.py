@@ -23,7 +23,8 @@ SILENCE_LIMIT_S = 10.0
 class Hello(BaseModel):
     """The whole state of a hive; it replaces what the queen knew of it.
 
-    `models` is None from a hive that has not read its catalog yet: `models_changed` follows.
+    `models` is None from a hive that has not read its catalog yet: `models_changed` follows. `context_length` is how
+    many tokens its workers take unless they are asked for otherwise, `idle_timeout_s` how long an unused one stays.
     """
 
     kind: Literal["hello"] = "hello"
@@ -34,6 +35,8 @@ class Hello(BaseModel):
     models: list[CatalogEntry] | None
     workers: list[WorkerAccess]
     quarantined: list[Quarantine] = Field(default_factory=list)
+    context_length: int | None = None
+    idle_timeout_s: float | None = None
 
 
 class WorkerChanged(BaseModel):

@@ -8,11 +8,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.references import Provider
 
+Capability = Literal["completion", "tools", "thinking", "vision", "embeddings", "rerank"]
+"""What a model can do."""
+
 
 class CatalogEntry(BaseModel):
     """One row of a hive's model catalog; `reference` is the canonical form of the model reference.
 
-    `problem` says what is wrong with the file now (missing, changed); None means it is as recorded.
+    `problem` says what is wrong with the file now (missing, changed); None means it is as recorded. `capabilities` are
+    what its header tells that it can do; none where it was cataloged before that was asked.
     """
 
     model_config = ConfigDict(protected_namespaces=())
@@ -26,6 +30,7 @@ class CatalogEntry(BaseModel):
     quantization: str | None = None
     architecture: str | None = None
     context_length: int | None = None
+    capabilities: list[Capability] = Field(default_factory=list)
     downloaded_at_unix: int
     problem: str | None = None
 
@@ -105,13 +110,35 @@ class LoadingProgress(BaseModel):
     vram_mb: int | None = None
 
 
+class ModelMeta(BaseModel):
+    """Figures of a model as llama-server lists them: tokens of a request, tokens that it was made for, bytes."""
+
+    n_ctx: int | None = None
+    n_ctx_train: int | None = None
+    size: int | None = None
+
+
+class ModelStatus(BaseModel):
+    """Whether a model is loaded somewhere, as llama-server says it."""
+
+    value: Literal["unloaded", "loading", "loaded"] = "unloaded"
+
+
 class ModelCard(BaseModel):
-    """One model in `GET /v1/models`."""
+    """One model in `GET /v1/models`.
+
+    `context_length` is how many tokens a request may have, with its answer. What is not known yet is None, and has no
+    `capabilities`: those of a model that was never loaded here.
+    """
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "rbee"
+    context_length: int | None = None
+    meta: ModelMeta = ModelMeta()
+    capabilities: list[Capability] = Field(default_factory=list)
+    status: ModelStatus = ModelStatus()
 
 
 class ModelCards(BaseModel):

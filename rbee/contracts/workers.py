@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from rbee.contracts.devices import Backend
+from rbee.contracts.models import Capability
 
 MAX_MODEL_CHARS = 2048
 ModelText = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
@@ -31,7 +32,10 @@ class WorkerState(StrEnum):
 
 
 class WorkerInfo(BaseModel):
-    """One worker in a list. `model_ref` is the canonical reference; `last_active_unix` in seconds."""
+    """One worker in a list. `model_ref` is the canonical reference; `last_active_unix` in seconds.
+
+    `capabilities` are those of its model; none until its chat template was opened.
+    """
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -49,6 +53,7 @@ class WorkerInfo(BaseModel):
     memory_bytes: int | None = None
     started_unix: float = 0.0
     last_active_unix: float = 0.0
+    capabilities: list[Capability] = Field(default_factory=list)
     detail: str = ""
 
 

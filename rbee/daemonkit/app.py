@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee import __version__
 from rbee.contracts.error_body import ErrorBody
@@ -28,6 +29,7 @@ def create_app(
     *,
     authenticator: Authenticator,
     routers: Sequence[APIRouter],
+    late_routers: Callable[[], Sequence[APIRouter]] = tuple,
     lifespan: Lifespan | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     fast_paths: Mapping[str, ASGIApp] | None = None,
@@ -39,6 +41,8 @@ def create_app(
     Args:
         title: the daemon's name, for the description of its routes.
         daemon: the object that the routes depend on, as `app.state.daemon`.
+        late_routers: returns routers that are added at the first request that no other route matches, in a thread: to
+            import and describe them would cost every start.
         fast_paths: by path, the application that handles POST requests without FastAPI; the routers describe these
             paths too.
         around: wraps the application that requests reach once they are authenticated.
@@ -58,11 +62,46 @@ def create_app(
     app.state.daemon = daemon
     for router in routers:
         app.include_router(router)
-    app.openapi = lambda: _describe(app, authenticator)  # type: ignore[method-assign]
+    late = _LateRoutes(app, late_routers)
+    app.openapi = lambda: _describe(late.added(), authenticator)  # type: ignore[method-assign]
     errors.install(app)
     return RequestMiddleware(
         around(app), authenticator=authenticator, max_body_bytes=max_body_bytes, fast_paths=fast_paths, on_end=on_end
     )
+
+
+class _LateRoutes:
+    """Adds routers to *app* once they are needed."""
+
+    def __init__(self, app: FastAPI, load: Callable[[], Sequence[APIRouter]]) -> None:
+        self._app = app
+        self._load = load
+        self._not_found = app.router.default
+        self._added = False
+        self._loading: asyncio.Future[Sequence[APIRouter]] | None = None
+        app.router.default = self
+
+    def added(self) -> FastAPI:
+        """Return the application with all its routes."""
+        self._add(self._load)
+        return self._app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Route a request again that none of the first routes matches."""
+        if self._added or scope["type"] != "http":
+            await self._not_found(scope, receive, send)
+            return
+        if self._loading is None:
+            self._loading = asyncio.ensure_future(asyncio.to_thread(self._load))
+        routers = await asyncio.shield(self._loading)
+        self._add(lambda: routers)
+        await self._app.router(scope, receive, send)
+
+    def _add(self, load: Callable[[], Sequence[APIRouter]]) -> None:
+        if not self._added:
+            self._added = True
+            for router in load():
+                self._app.include_router(router)
 
 
 def _operation_id(route: APIRoute) -> str:

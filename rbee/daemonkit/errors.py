@@ -27,6 +27,7 @@ MAX_PATH_CHARS: Final = 256
 """Characters of a path that are repeated, in an error or in a log."""
 
 ANTHROPIC_ROUTES: Final = "/v1/messages"
+OLLAMA_ROUTES: Final = "/api/"
 _ANTHROPIC_TYPES: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -40,7 +41,7 @@ _ANTHROPIC_TYPES: Final = {
 
 _MAX_REASON_CHARS: Final = 500  # a reason may repeat what was given
 _FIELD: Final = re.compile(r"[a-z_][a-z0-9_]*|[0-9]+")
-_UNION_MEMBERS: Final = frozenset({"str", "int", "list", "dict", "literal"})
+_UNION_MEMBERS: Final = frozenset({"str", "int", "bool", "list", "dict", "literal"})
 _ROUTING: Final = {
     404: ErrorCode.ROUTE_NOT_FOUND,
     405: ErrorCode.METHOD_NOT_ALLOWED,
@@ -49,8 +50,13 @@ _ROUTING: Final = {
 
 
 def error_body(error: RbeeError, request_id: str | None, path: str) -> dict[str, Any]:
-    """Return the error body for a route: on Anthropic's ones with the types that its clients distinguish."""
+    """Return the error body for a route: on Anthropic's ones with the types that its clients distinguish.
+
+    On Ollama's the message is the error, and what else there is lies beside it.
+    """
     body = error.body(request_id)
+    if path.startswith(OLLAMA_ROUTES):
+        return {"error": error.message, **{name: value for name, value in body["error"].items() if name != "message"}}
     if not path.startswith(ANTHROPIC_ROUTES):
         return body
     kind = _ANTHROPIC_TYPES.get(error.http_status, "api_error")

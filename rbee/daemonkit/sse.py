@@ -50,6 +50,7 @@ class EventStream(Response):
     """
 
     media_type = "text/event-stream"
+    ping = PING
 
     def __init__(self, events: AsyncIterator[bytes], *, until: asyncio.Event | None = None) -> None:
         super().__init__(headers=HEADERS)
@@ -80,6 +81,10 @@ class EventStream(Response):
         if sending.done() and not sending.cancelled():
             sending.result()
 
+    def encode_error(self, error: RbeeError, request_id: str | None) -> bytes:
+        """Encode the event that ends the stream where it fails."""
+        return encode_error(error, request_id)
+
     async def _send_all(self, send: Send, state: dict[str, Any]) -> None:
         request_id = state.get("request_id")
         iterator = self._events.__aiter__()
@@ -89,7 +94,7 @@ class EventStream(Response):
                 if pending is None:
                     pending = asyncio.ensure_future(_next(iterator))
                 done, _ = await asyncio.wait({pending}, timeout=PING_INTERVAL_S)
-                body = PING
+                body = self.ping
                 if done:
                     try:
                         body, pending = pending.result(), None
@@ -98,14 +103,14 @@ class EventStream(Response):
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         except RbeeError as error:
             state["error"] = error
-            await send({"type": "http.response.body", "body": encode_error(error, request_id), "more_body": True})
+            await send({"type": "http.response.body", "body": self.encode_error(error, request_id), "more_body": True})
         except asyncio.CancelledError:
             if pending is not None:
                 pending.cancel()
                 await asyncio.gather(pending, return_exceptions=True)
             raise
         except Exception:
-            body = encode_error(internal_error(), request_id)
+            body = self.encode_error(internal_error(), request_id)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             raise
 

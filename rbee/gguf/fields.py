@@ -50,6 +50,7 @@ _OF_ARCHITECTURE: Final = (
     ".attention.head_count_kv",
     ".attention.key_length",
     ".attention.value_length",
+    ".pooling_type",
 )
 _GENERAL: Final = frozenset(
     {
@@ -67,6 +68,10 @@ _GENERAL: Final = frozenset(
         "tokenizer.chat_template",
     }
 )
+
+_POOLING_OF_PAIRS: Final = 4  # enum llama_pooling_type: the output of the ranking head
+_TOOLS: Final = "tools"  # the variable of a chat template that has them
+_THOUGHTS: Final = ("reasoning_content", "enable_thinking", "<think>")
 
 _NO_MODELS: Final = {
     "mmproj": "a projector of images or sound",
@@ -162,11 +167,23 @@ def describe(metadata: dict[str, Value], parts: int) -> Facts:
         "vocabulary_size": vocabulary_size if tokens is None else tokens,
         "end_token": fields.number("tokenizer.ggml.eos_token_id", -1, (1 << 32) - 1),
         "has_chat_template": bool(fields.text("tokenizer.chat_template")),
+        "capabilities": _capabilities(fields),
         "kv_bytes_per_token": all_kv_heads * (key + value) * 2,
         "feed_forward_length": max(fields.numbers(".feed_forward_length", 0, MAX_FEED_FORWARD) or [0]) or None,
         "heads": most_heads or None,
         "head_widths": (key, value) if most_heads else None,
     }
+
+
+def _capabilities(fields: _Fields) -> list[str]:
+    """Return what a model can do, as far as its header tells without its template being run."""
+    pooling = fields.number(".pooling_type", 0, 1 << 16)
+    if pooling:
+        return ["rerank"] if pooling == _POOLING_OF_PAIRS else ["embeddings"]
+    template = fields.text("tokenizer.chat_template") or ""
+    tools = ["tools"] if _TOOLS in template else []
+    thinking = ["thinking"] if any(mark in template for mark in _THOUGHTS) else []
+    return ["completion", *tools, *thinking]
 
 
 class _Fields:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -21,6 +21,9 @@ from rbee.gguf.prefix import invalid_model
 from rbee.gguf.reader import OTHER_FILE, HeaderError
 from rbee.gguf.split import part_names
 
+if TYPE_CHECKING:  # a cold start reads a header before it needs pydantic
+    from rbee.contracts.models import Capability
+
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
@@ -28,7 +31,8 @@ class GgufHeader:
 
     `kv_bytes_per_token` is the key and value cache of one token over all layers, in 16-bit numbers.
     `matrix_bytes` adds up the matrices that tokens are multiplied with, by tensor type. `heads` are those of attention
-    in a layer, and `head_widths` the numbers in a key and in a value of one of them.
+    in a layer, and `head_widths` the numbers in a key and in a value of one of them. `capabilities` are what the model
+    seems to be made for: what its chat template can do is known for sure once a worker has opened it.
     """
 
     size_bytes: int
@@ -46,13 +50,15 @@ class GgufHeader:
     matrix_bytes: Mapping[int, int] = field(default_factory=dict)
     heads: int | None = None
     head_widths: tuple[int, int] | None = None
+    capabilities: tuple[Capability, ...] = ()
 
     @classmethod
     def of(cls, facts: Facts) -> GgufHeader:
         """Build it from what `fields.read_parts` found, or from the same after it was JSON."""
         widths = facts["head_widths"]
         matrices = {int(kind): size for kind, size in facts["matrix_bytes"].items()}
-        return cls(**{**facts, "matrix_bytes": matrices, "head_widths": tuple(widths) if widths else None})
+        changed = {"matrix_bytes": matrices, "head_widths": tuple(widths) if widths else None}
+        return cls(**{**facts, **changed, "capabilities": tuple(facts["capabilities"])})
 
 
 class Part(NamedTuple):

@@ -132,6 +132,8 @@ class Hive:
             models=self._models_seen,
             workers=self.workers.all(),
             quarantined=self.quarantines.listed(),
+            context_length=self.settings.context_length,
+            idle_timeout_s=self.settings.idle_timeout_s,
         )
 
     async def _keep_models(self) -> None:

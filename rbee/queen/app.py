@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -14,21 +14,28 @@ from rbee.daemonkit.auth import Authenticator
 from rbee.queen.audit import Audit
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import ADMIN
-from rbee.queen.routes import admin, compat, health, hives, keys, logs, models, nodes, tasks, workers
+from rbee.queen.routes import (
+    admin,
+    compat,
+    health,
+    hives,
+    keys,
+    logs,
+    models,
+    nodes,
+    tasks,
+    workers,
+)
 from rbee.queen.routes.dependencies import require_operator
 from rbee.queen.tasks.upstream_request import DIALECTS
 
 # What a key that may only infer opens; everything else is the operator's.
-_CLIENTS = (health, tasks, compat)
+_CLIENTS = (health, tasks)
 _OPERATORS = (admin, nodes, hives, workers, models, keys, logs)
 
 
 def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection[str] = ()) -> ASGIApp:
     """Return the application to serve. *address* is for messages; pages of *cors_origins* may use it in browsers."""
-    operators = APIRouter(dependencies=[Depends(require_operator)])
-    for module in _OPERATORS:
-        operators.include_router(module.router)
-
     audit = Audit(queen.paths.logs / "audit.log", inference=_is_inference)
 
     @asynccontextmanager
@@ -47,7 +54,8 @@ def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection
             operator=ADMIN,
             client_key_lookup=queen.client_keys.find,
         ),
-        routers=[*(module.router for module in _CLIENTS), operators],
+        routers=[*(module.router for module in _CLIENTS), _operators([module.router for module in _OPERATORS])],
+        late_routers=_late_routers,
         lifespan=lifespan,
         fast_paths=compat.endpoints(queen),
         on_end=audit.note,
@@ -64,6 +72,22 @@ def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection
         allow_headers=("*",),
         expose_headers=(REQUEST_ID_HEADER, "Retry-After"),
     )
+
+
+def _operators(routers: Sequence[APIRouter]) -> APIRouter:
+    """Return the routes of *routers* behind the right to operate."""
+    operators = APIRouter(dependencies=[Depends(require_operator)])
+    for router in routers:
+        operators.include_router(router)
+    return operators
+
+
+def _late_routers() -> list[APIRouter]:
+    """Return the routes of other servers' clients, but those of inference, which `compat` answers."""
+    from rbee.queen.routes import compat_descriptions, model_control, named_models  # no start waits for them
+
+    clients = [compat_descriptions.router, named_models.router, named_models.ollama]
+    return [*clients, _operators([model_control.router, model_control.ollama])]
 
 
 def _is_inference(path: str) -> bool:

@@ -30,12 +30,13 @@ from rbee.contracts.control import (
 )
 from rbee.contracts.devices import Detection
 from rbee.contracts.hives import HiveInfo
-from rbee.contracts.models import CatalogEntry
+from rbee.contracts.models import Capability, CatalogEntry
 from rbee.contracts.queen import NodeQuarantine, UnreachableHive
 from rbee.contracts.workers import Quarantine, WorkerAccess, WorkerInfo
 from rbee.net import host_port
 
 GONE_KEPT = 512
+CAPABILITIES_KEPT = 1024
 UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
@@ -44,7 +45,7 @@ class Hive:
     """One hive as known: `connected` from its Hello to the loss of its channel, `closing` once it drains.
 
     `listed` is whether it has reported its `models`; until then they are those of its previous run. `last_workers` are
-    those of a hive that has fallen silent.
+    those of a hive that has fallen silent. `context_length` and `idle_timeout_s` are its settings for workers.
     """
 
     node: str
@@ -59,6 +60,8 @@ class Hive:
     workers: Mapping[str, WorkerAccess] = field(default_factory=dict)
     last_workers: tuple[WorkerInfo, ...] = ()
     quarantined: tuple[Quarantine, ...] = ()
+    context_length: int | None = None
+    idle_timeout_s: float | None = None
     last_seen: float | None = None
     last_error: str | None = None
 
@@ -87,6 +90,7 @@ class Registry:
         # Sorted by name: they are listed for every request.
         self._hives: dict[str, Hive] = {}
         self._gone: OrderedDict[str, WorkerGone] = OrderedDict()
+        self._capabilities: OrderedDict[str, tuple[Capability, ...]] = OrderedDict()
 
     def add_node(self, node: str, url: str) -> None:
         """Add a node; one that is known keeps what is known of it, at its new address."""
@@ -107,9 +111,12 @@ class Registry:
         match message:
             case Hello():
                 hive = self._apply_hello(hive, message)
+                for link in message.workers:
+                    self._remember_capabilities(link.worker)
             case WorkerChanged(link=link) if hive.connected and link.worker.worker_id not in self._gone:
                 hive = replace(hive, workers={**hive.workers, link.worker.worker_id: _localize(link, hive)})
                 self._claim(node, (link.worker.worker_id,))
+                self._remember_capabilities(link.worker)
             case WorkerGone(worker_id=worker_id) if not self._elsewhere(worker_id, node):
                 self._remember_gone(message)
                 hive = replace(hive, workers={k: v for k, v in hive.workers.items() if k != worker_id})
@@ -194,6 +201,10 @@ class Registry:
         """Return the report of a worker's end, if it was one of the latest."""
         return self._gone.get(worker_id)
 
+    def capabilities(self, reference: str) -> tuple[Capability, ...]:
+        """Return what a model can do, by the last worker that had it loaded; none where none had."""
+        return self._capabilities.get(reference, ())
+
     def check_invariants(self) -> None:
         """Raise AssertionError where an invariant of this module does not hold."""
         owners: dict[str, str] = {}
@@ -206,6 +217,7 @@ class Registry:
                 assert worker_id not in self._gone, f"{worker_id} is gone and listed"
                 assert owners.setdefault(worker_id, hive.node) == hive.node, f"{worker_id} is on two nodes"
         assert len(self._gone) <= GONE_KEPT, "the memory of ended workers grows without bound"
+        assert len(self._capabilities) <= CAPABILITIES_KEPT, "the memory of what models can do grows without bound"
 
     def _apply_hello(self, hive: Hive, hello: Hello) -> Hive:
         links = {link.worker.worker_id: _localize(link, hive) for link in hello.workers}
@@ -224,6 +236,8 @@ class Registry:
             workers=links,
             last_workers=(),
             quarantined=tuple(hello.quarantined),
+            context_length=hello.context_length,
+            idle_timeout_s=hello.idle_timeout_s,
             last_error=None,
         )
 
@@ -238,6 +252,13 @@ class Registry:
             if other.node != node and claimed & other.workers.keys():
                 kept = {k: v for k, v in other.workers.items() if k not in claimed}
                 self._hives[other.node] = replace(other, workers=kept)
+
+    def _remember_capabilities(self, worker: WorkerInfo) -> None:
+        if worker.capabilities:
+            self._capabilities[worker.model_ref] = tuple(worker.capabilities)
+            self._capabilities.move_to_end(worker.model_ref)
+            while len(self._capabilities) > CAPABILITIES_KEPT:
+                self._capabilities.popitem(last=False)
 
     def _remember_gone(self, message: WorkerGone) -> None:
         self._gone[message.worker_id] = message

@@ -7,6 +7,8 @@ import logging
 import os
 import time
 
+from fastapi import APIRouter
+
 from rbee.contracts.tasks import MAX_BODY_BYTES
 from rbee.contracts.workers import ReadyReport, WorkerState, WorkerStopReceipt
 from rbee.daemonkit import server
@@ -62,6 +64,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
         Worker(service, drain),
         authenticator=authenticator,
         routers=[routes.router, compat_routes.router],
+        late_routers=_late_routers,
         max_body_bytes=MAX_BODY_BYTES,
         around=lambda app: RunningClients(app, owner.tell),
     )
@@ -82,6 +85,13 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
     tasks: set[asyncio.Future[None]] = set()
     server.serve(app, sock, lambda: drain, owner, then=begin)
     return 1 if service.state is WorkerState.CRASHED or service.stuck else 0
+
+
+def _late_routers() -> list[APIRouter]:
+    """Return the routes that few clients use."""
+    from rbee.worker.compat import llama_server, ollama_routes  # no start waits for them
+
+    return [ollama_routes.router, llama_server.router]
 
 
 async def _end_after_failure(service: WorkerService, drain: Drain[WorkerStopReceipt]) -> None:

@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import Capability
 from rbee.contracts.workers import SlotsStatus, WorkerState
 from rbee.errors import RbeeError
 from rbee.worker.active_requests import ActiveRequests
+from rbee.worker.capabilities import capabilities_of
 from rbee.worker.chat.prompts import PromptTokenizer
-from rbee.worker.engine.protocol import Engine
+from rbee.worker.engine.protocol import Engine, ModelFacts
 from rbee.worker.engine.thread import EngineThread
 from rbee.worker.engine_loop import EngineLoop
 from rbee.worker.generation import Generation
@@ -33,7 +35,8 @@ CANCEL_WAIT_S: Final = 5.0
 class WorkerService:
     """One worker.
 
-    `started_unix` is the time of its start, in seconds since the epoch; `load_s` is how long the model took to load.
+    `started_unix` is the time of its start, in seconds since the epoch; `load_s` is how long the model took to load;
+    `capabilities` are none until its chat template was opened.
 
     Args:
         thread: is loading the engine already.
@@ -60,7 +63,8 @@ class WorkerService:
         self.failure: RbeeError | None = None
         self.ended = asyncio.Event()
         self._tell = tell
-        self._last_report: tuple[str, int] | None = None
+        self.capabilities: tuple[Capability, ...] = ()
+        self._last_report: tuple[object, ...] | None = None
         self._engine: Engine | None = None
         self._batcher: Batcher | None = None
         self._tokenizer: PromptTokenizer | None = None
@@ -80,6 +84,11 @@ class WorkerService:
         self._thread.then(
             EngineLoop(self.settings, self._post, self._on_loaded, self.requests.deliver, self._on_failure)
         )
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """Return the properties of the model; None before it is loaded."""
+        return self._engine.facts if self._engine else None
 
     @property
     def context_length(self) -> int:
@@ -150,10 +159,15 @@ class WorkerService:
         self._report_state()
 
     def _report_state(self) -> None:
-        now = (self.state.value, self.requests.slots_available)
-        if now != self._last_report:
-            self._last_report = now
-            report: dict[str, Any] = {"state": now[0], "slots_total": self.settings.slots, "slots_available": now[1]}
+        state, available = self.state.value, self.requests.slots_available
+        if (state, available, self.capabilities) != self._last_report:
+            self._last_report = (state, available, self.capabilities)
+            report: dict[str, Any] = {
+                "state": state,
+                "slots_total": self.settings.slots,
+                "slots_available": available,
+                "capabilities": self.capabilities,
+            }
             if self._engine is not None and self._engine.facts.device_bytes is not None:
                 report["device_bytes"] = self._engine.facts.device_bytes
             if self.warning is not None:
@@ -169,25 +183,31 @@ class WorkerService:
         )
         if tokenizer.warning is not None:
             log.warning(tokenizer.warning)
+        if engine.facts.embedding:  # which says it all
+            self.capabilities = capabilities_of(engine.facts, {})
         if self.settings.chat_template_file is None:
             self._serve(engine)
         self._preparing = asyncio.ensure_future(self._prepare(engine, tokenizer))
 
     async def _prepare(self, engine: Engine, tokenizer: PromptTokenizer) -> None:
-        """Open the chat template before the first request.
+        """Open the chat template before the first request, and report what the model can do.
 
         Where the operator gave it, an error ends the worker; else it is reported to each request that needs it.
         """
         file = self.settings.chat_template_file
+        description: dict[str, Any] = {}
         try:
-            if file is None:
-                await tokenizer.description()
-            else:
+            if file is not None:
                 await check_template(tokenizer, file)
-                self._serve(engine)
+            description = await tokenizer.description()
         except RbeeError as error:
             if file is not None:
                 self._on_failure(error, [])
+                return
+        self.capabilities = capabilities_of(engine.facts, description)
+        if file is not None:
+            self._serve(engine)
+        self._report_state()
 
     def _serve(self, engine: Engine) -> None:
         """Report that the worker is ready."""

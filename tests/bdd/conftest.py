@@ -19,6 +19,7 @@ from tests.bdd.steps.inventory import *
 from tests.bdd.steps.keeper import *
 from tests.bdd.steps.keys import *
 from tests.bdd.steps.machine import *
+from tests.bdd.steps.other_servers import *
 from tests.bdd.steps.reranking import *
 from tests.bdd.steps.tools import *
 from tests.bdd.steps.workers import *

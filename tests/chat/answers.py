@@ -122,6 +122,21 @@ def responses(http: httpx.Client) -> Told:
     )
 
 
+def ollama(http: httpx.Client) -> Told:
+    """Ask for a chat of Ollama's as a stream, which has a call in one piece."""
+    response = http.post("/api/chat", json={"messages": HELLO, "tools": [TOOL]})
+    assert response.status_code == 200, response.text
+    pieces = [json.loads(line) for line in response.text.splitlines()]
+    parts = [piece["message"] for piece in pieces]
+    calls = [call["function"] for part in parts for call in part.get("tool_calls", ())]
+    return Told(
+        "".join(part.get("thinking", "") for part in parts),
+        "".join(part["content"] for part in parts),
+        [(call["name"], json.dumps(call["arguments"])) for call in calls],
+        pieces[-1]["done_reason"],
+    )
+
+
 def ask_all(http: httpx.Client) -> dict[str, Told]:
     """Ask in each interface."""
     return {
@@ -129,6 +144,7 @@ def ask_all(http: httpx.Client) -> dict[str, Told]:
         "streamed": streamed_chat(http),
         "messages": messages(http),
         "responses": responses(http),
+        "ollama": ollama(http),
     }
 
 

@@ -56,6 +56,31 @@ def test_the_model_is_listed(client: openai.OpenAI) -> None:
     assert client.completions.create(model=card.id, prompt="Bees", max_tokens=1).model == card.id
 
 
+def test_a_rendered_chat_is_what_the_model_reads(it: Worker) -> None:
+    """The prompt has all marks of the template; its tokens, written again, are the same text."""
+    prompt = it.http.post("/apply-template", json={"messages": QUESTION}).json()["prompt"]
+    tokens = it.http.post("/tokenize", json={"content": prompt}).json()["tokens"]
+    plain = it.http.post("/tokenize", json={"content": prompt, "parse_special": False}).json()["tokens"]
+
+    assert prompt.endswith("<|im_start|>user\nWhat is honey?<|im_end|>\n<|im_start|>assistant\n")
+    assert it.http.post("/detokenize", json={"tokens": tokens}).json()["content"] == prompt
+    assert len(plain) > len(tokens)
+
+
+def test_ollamas_clients_get_the_same_answer(it: Worker) -> None:
+    """A chat, and a prompt in the template, have one text with one seed, whole or in lines; a schema is held."""
+    options = {"seed": 5, "num_predict": 16}
+    whole = it.http.post("/api/chat", json={"messages": QUESTION, "options": options, "stream": False}).json()
+    lines = it.http.post("/api/generate", json={"prompt": QUESTION[0]["content"], "options": options}).text
+    ask = {"prompt": "Name a city.", "format": CITY, "stream": False}
+    held = it.http.post("/api/generate", json=ask).json()["response"]
+
+    pieces = [json.loads(line) for line in lines.splitlines()]
+    assert "".join(piece["response"] for piece in pieces) == whole["message"]["content"]
+    assert pieces[-1]["eval_count"] == whole["eval_count"] == 16
+    assert set(json.loads(held)) == {"city"}
+
+
 def test_a_chat_at_once_and_as_a_stream_is_the_same(client: openai.OpenAI) -> None:
     """With one seed the answer has one text, streamed or not; the stream ends with the same counts."""
     fields: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_completion_tokens": 16, "seed": 5}

@@ -34,7 +34,7 @@ def test_an_answer_comes_out_apart_in_each_dialect(tmp_path: Path, output: Outpu
         assert one.thought.strip() == output.thought, name
         assert one.content.strip() == output.content, name
         assert [(tool, json.loads(arguments)) for tool, arguments in one.calls] == [("count_bees", CALLED)], name
-    assert [one.reason for one in told.values()] == ["tool_calls", "tool_calls", "tool_use", "completed"]
+    assert [one.reason for one in told.values()] == ["tool_calls", "tool_calls", "tool_use", "completed", "stop"]
 
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda one: one.template)

@@ -17,6 +17,8 @@ def write_gguf(
     embedding: int = 64,
     heads: int = 4,
     name: str = "tiny",
+    template: str = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
+    pooling: int | None = None,
 ) -> Path:
     """Write a GGUF of the llama kind whose tensors take *size* bytes, and give its path."""
     writer = GGUFWriter(str(path), "llama")
@@ -35,7 +37,9 @@ def write_gguf(
     writer.add_token_merges(["a b"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
-    writer.add_chat_template("{% for m in messages %}{{ m['content'] }}\n{% endfor %}")
+    writer.add_chat_template(template)
+    if pooling is not None:
+        writer.add_uint32("llama.pooling_type", pooling)
     pattern = np.arange(size // 4, dtype=np.float32)
     writer.add_tensor("token_embd.weight", pattern)
     writer.write_header_to_file()

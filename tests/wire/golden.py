@@ -17,7 +17,7 @@ from tests.support.checkout import ROOT
 
 FOLDER = Path(__file__).with_name("golden")
 # Models that others inherit from, and that are never sent themselves.
-BASES = {"BaseGenerationRequest", "OpenModel", "Sampling"}
+BASES = {"BaseGenerationRequest", "ModelRequest", "OpenModel", "Sampling", "TextRequest"}
 
 
 def contract_models() -> dict[str, type[BaseModel]]:

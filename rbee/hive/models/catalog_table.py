@@ -41,6 +41,13 @@ PARTS: Final = sa.Table(
     sa.Column("id", sa.String(200), primary_key=True),
     sa.Column("sha256", sa.Text, nullable=False),
 )
+# What the headers tell that models can do, with spaces between.
+CAPABILITIES: Final = sa.Table(
+    "model_capabilities",
+    _METADATA,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("capabilities", sa.Text, nullable=False),
+)
 # The most memory that each load took, for the next estimate.
 LOADS: Final = sa.Table(
     "loads",
@@ -91,24 +98,29 @@ class CatalogTable:
         """Return every row."""
         with self._explained(), self._engine.connect() as connection:
             parts = {str(row[0]): str(row[1]) for row in connection.execute(sa.select(PARTS.c.id, PARTS.c.sha256))}
+            able = {str(row[0]): str(row[1]).split() for row in connection.execute(sa.select(CAPABILITIES))}
             rows = connection.execute(sa.select(MODELS)).mappings().all()
-            return [_row(dict(row), parts.get(row["id"])) for row in rows]
+            return [_row({**row, "capabilities": able.get(row["id"], [])}, parts.get(row["id"])) for row in rows]
 
     def put(self, row: CatalogRow) -> None:
         """Store a row, replacing the one of the same id."""
         entry = row.entry
-        values = {**entry.model_dump(mode="json", exclude={"problem"}), "modified_ns": row.modified_ns}
+        values = {**entry.model_dump(mode="json", exclude={"problem", "capabilities"}), "modified_ns": row.modified_ns}
         with self._explained(), self._engine.begin() as connection:
-            for table in (MODELS, PARTS):
+            for table in (MODELS, PARTS, CAPABILITIES):
                 connection.execute(sa.delete(table).where(table.c.id == entry.id))
             connection.execute(sa.insert(MODELS).values(**values))
+            if entry.capabilities:
+                connection.execute(
+                    sa.insert(CAPABILITIES).values(id=entry.id, capabilities=" ".join(entry.capabilities))
+                )
             if len(row.digests) > 1:
                 connection.execute(sa.insert(PARTS).values(id=entry.id, sha256=" ".join(row.digests)))
 
     def remove(self, model_id: str) -> None:
         """Delete a row."""
         with self._explained(), self._engine.begin() as connection:
-            for table in (MODELS, PARTS):
+            for table in (MODELS, PARTS, CAPABILITIES):
                 connection.execute(sa.delete(table).where(table.c.id == model_id))
 
     def peaks(self) -> dict[str, int]:

@@ -258,5 +258,6 @@ class Downloads:
             quantization=header.quantization,
             architecture=header.architecture,
             context_length=header.context_length,
+            capabilities=list(header.capabilities),
             downloaded_at_unix=int(self._wall_clock()),
         )

@@ -12,6 +12,7 @@ from rbee.contracts.control import WorkerGone
 from rbee.contracts.devices import Backend
 from rbee.contracts.error_body import ErrorBody
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.models import Capability
 from rbee.contracts.workers import SpawnRequest, WorkerInfo, WorkerStopReceipt
 from rbee.errors import RbeeError
 from rbee.hive.memory import LoadedModel
@@ -39,7 +40,7 @@ class ManagedWorker:
     """A worker whose process exists, or has just ended.
 
     `error` is why it ends, as it reported itself; `remark` is what the operator should know of its start,
-    `warning` what the worker itself tells of its model.
+    `warning` and `capabilities` what the worker itself tells of its model.
     `files` are those of its model as they were when it was started.
     `device_bytes` is the GPU memory that it reported, `peak_bytes` the most memory that it was seen to take;
     `served` is true once its model was loaded; `clients` are those whose requests run, or ran last, by opaque ids.
@@ -54,6 +55,7 @@ class ManagedWorker:
     files: tuple[FileState, ...] = ()
     remark: str = ""
     warning: str = ""
+    capabilities: tuple[Capability, ...] = ()
     error: RbeeError | None = None
     memory_bytes: int | None = None
     device_bytes: int | None = None
@@ -84,6 +86,7 @@ class ManagedWorker:
             memory_bytes=self.memory_bytes,
             started_unix=self.started_unix,
             last_active_unix=last_active_unix,
+            capabilities=list(self.capabilities),
             detail=life.reason or "; ".join(filter(None, (self.remark, self.warning))),
         )
 

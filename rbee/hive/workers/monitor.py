@@ -6,14 +6,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, get_args
 
 from rbee.contracts.ids import MAX_CLIENT_CHARS
+from rbee.contracts.models import Capability
 from rbee.contracts.workers import WorkerState
 from rbee.errors import RbeeError
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.quarantines import Quarantines
-from rbee.hive.supervision import Bound, Event, HealthCheckAnswered, HealthCheckMissed, Reported, Supervision
+from rbee.hive.supervision import (
+    Bound,
+    Event,
+    HealthCheckAnswered,
+    HealthCheckMissed,
+    Instruction,
+    Report,
+    Reported,
+    Supervision,
+)
 from rbee.hive.workers.managed_worker import ManagedWorker
 from rbee.hive.workers.process import WorkerProcess
 
@@ -28,6 +38,7 @@ class WorkerMonitor:
     Args:
         supervision: read, never changed: events go through *dispatch*.
         dispatch: takes the events.
+        carry_out: has queens told of a worker that says what its model can do, which changes nothing else.
         catalog: stores the most memory that a load was seen to take.
         quarantines: counts answered requests.
     """
@@ -36,12 +47,14 @@ class WorkerMonitor:
         self,
         supervision: Supervision,
         dispatch: Callable[[Event], None],
+        carry_out: Callable[[Instruction], None],
         *,
         catalog: Catalog,
         quarantines: Quarantines,
     ) -> None:
         self._supervision = supervision
         self._dispatch = dispatch
+        self._carry_out = carry_out
         self._catalog = catalog
         self._quarantines = quarantines
 
@@ -60,6 +73,8 @@ class WorkerMonitor:
                     worker.device_bytes = _count(message.get("device_bytes")) or worker.device_bytes
                     worker.warning = str(message.get("warning") or "")[:_MAX_WARNING_CHARS]
                     self.measure(worker)
+                told = _capabilities(message.get("capabilities"))
+                changed, worker.capabilities = told != worker.capabilities, told
                 self._report_slots(
                     worker,
                     Reported(
@@ -70,6 +85,8 @@ class WorkerMonitor:
                         _count(message.get("slots_available")),
                     ),
                 )
+                if changed and worker_id in self._supervision.workers:
+                    self._carry_out(Report(worker_id))
 
     async def check(self, worker: ManagedWorker) -> None:
         """Check the health of a worker."""
@@ -115,6 +132,12 @@ class WorkerMonitor:
         worker.count_load(before, after)
         if before.phase == "serving" and after is not None and after.slots_available > before.slots_available:
             self._quarantines.record_success(worker.spec.model_ref, (worker.spec.backend, worker.spec.device))
+
+
+def _capabilities(value: object) -> tuple[Capability, ...]:
+    """Return what a worker tells that its model can do, as far as it is known here."""
+    told = value if isinstance(value, list) else []
+    return tuple(known for known in get_args(Capability) if known in told)
 
 
 def _names(value: object) -> tuple[str, ...]:

@@ -94,7 +94,9 @@ class WorkerPool:
         self._channels = channels
         self._background = background
         self._shut_down = shut_down
-        self._monitor = WorkerMonitor(self._supervision, self._dispatch, catalog=catalog, quarantines=quarantines)
+        self._monitor = WorkerMonitor(
+            self._supervision, self._dispatch, self._carry_out, catalog=catalog, quarantines=quarantines
+        )
         self._workers: dict[str, ManagedWorker] = {}
         self._replacing: dict[str, ManagedWorker] = {}
         self._model_files = ModelFileWatch(self._workers.values, self._dispatch)

@@ -7,7 +7,6 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.models import ModelCard
 from rbee.errors import RbeeError
 from rbee.queen.registry import Hive
 
@@ -33,7 +32,7 @@ def resolve(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str
     matching = {reference for reference, files in references.items() if name in files}
     if len(matching) == 1:
         return matching.pop()
-    available = [card.id for card in model_cards(aliases, known, created=0)]
+    available = list(taken_names(aliases, known))
     if matching:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
@@ -69,42 +68,42 @@ def resolve_declared(name: str, aliases: Mapping[str, str], hives: Iterable[Hive
     of its file. No other reference is one here, whatever it looks like: a client makes no machine fetch what its
     operator has not declared.
     """
-    known = list(hives)
+    return _resolve(name, aliases, _references(hives))
+
+
+def declared_names(
+    aliases: Mapping[str, str], hives: Iterable[Hive], allowed: Collection[str] | None
+) -> dict[str, str]:
+    """List the names by which a client may ask, each with its reference.
+
+    What has a path or a query in its reference is listed by the name of its file.
+
+    Args:
+        allowed: the names that the client's key is limited to, None for no limit.
+    """
+    references = _references(hives)
+    if allowed is not None:
+        names = sorted(allowed)
+    else:
+        listed = {_public_name(reference, files) for reference, files in references.items()}
+        names = [*sorted(aliases), *sorted(listed - set(aliases))]
+    found = {name: _resolve(name, aliases, references) for name in names}
+    return {name: reference for name, reference in found.items() if reference is not None}
+
+
+def taken_names(aliases: Mapping[str, str], hives: Iterable[Hive]) -> dict[str, str]:
+    """List the names that are taken, with their references: aliases, then what is in a catalog or served somewhere."""
+    others = sorted(set(_references(hives)) - set(aliases))
+    return {**{name: aliases[name] for name in sorted(aliases)}, **{name: name for name in others}}
+
+
+def _resolve(name: str, aliases: Mapping[str, str], references: Mapping[str, Collection[str]]) -> str | None:
     if name in aliases:
         return aliases[name]
-    if name in aliases.values():
-        return name
-    references = _references(known)
-    if name in references:
+    if name in aliases.values() or name in references:
         return name
     matching = [reference for reference, files in references.items() if name in files]
     return matching[0] if len(matching) == 1 else None
-
-
-def declared_names(aliases: Mapping[str, str], hives: Iterable[Hive], allowed: Collection[str] | None) -> list[str]:
-    """List the names by which a client may ask; *allowed* are those that its key is limited to, None for no limit.
-
-    What has a path or a query in its reference is listed by the name of its file.
-    """
-    known = list(hives)
-    if allowed is not None:
-        return sorted(name for name in allowed if resolve_declared(name, aliases, known) is not None)
-    names = {_public_name(reference, files) for reference, files in _references(known).items()}
-    listed = sorted(name for name in names - set(aliases) if resolve_declared(name, aliases, known) is not None)
-    return [*sorted(aliases), *listed]
-
-
-def name_cards(names: Iterable[str], *, created: int) -> list[ModelCard]:
-    """Return names in the form of a list of models."""
-    return [ModelCard(id=name, created=created) for name in names]
-
-
-def model_cards(aliases: Mapping[str, str], hives: Iterable[Hive], *, created: int) -> list[ModelCard]:
-    """List the names that are taken: aliases, then what is in a catalog or served somewhere."""
-    known = list(hives)
-    times = {entry.reference: entry.downloaded_at_unix for hive in known for entry in hive.models}
-    names = [*sorted(aliases), *sorted(set(_references(known)) - set(aliases))]
-    return [ModelCard(id=name, created=times.get(aliases.get(name, name), created)) for name in names]
 
 
 def _listed(hive: Hive) -> Iterator[str]:

@@ -73,8 +73,7 @@ class FleetState:
 
     def place(self, request: PlacementRequest) -> Decision:
         """Choose where *request* runs, in the fleet as it is now."""
-        names = frozenset((shown_reference(request.model), *self._aliases[request.model]))
-        request = replace(request, aliases=names)
+        request = replace(request, aliases=self.spellings(request.model))
         block = self.client_blocks.find((request.model, *request.aliases), request.client, self._now())
         if block is not None:
             return blocked(block, self._now())
@@ -83,6 +82,10 @@ class FleetState:
     def record_prompt(self, worker: WorkerInfo, request: PlacementRequest) -> None:
         """Record that a worker reads the prompt of *request*, so that the conversation goes on there."""
         self._prefix_index.remember(worker.worker_id, request.prefix_hashes, slots=worker.slots_total)
+
+    def spellings(self, model: str) -> frozenset[str]:
+        """Return *model* and what else hives call it."""
+        return frozenset((model, shown_reference(model), *self._aliases.get(model, ())))
 
     def learn_alias(self, asked: str, canonical: str) -> None:
         """Record that a hive calls the model *asked* *canonical*, so that the next request finds its worker."""

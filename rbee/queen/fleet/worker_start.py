@@ -65,6 +65,10 @@ class WorkerStarter:
             )
         return self._spawning[key]
 
+    def starting(self, model: str) -> bool:
+        """Return whether a worker for *model* is being started, or its model fetched for one."""
+        return any(site[1] == model for site in self._spawning)
+
     def wait_for_loading(self, wait: AwaitWorker) -> SharedJob[WorkerAccess]:
         """Wait for a worker that is loading, whoever spawned it."""
         worker_id = wait.link.worker.worker_id

@@ -19,7 +19,7 @@ from rbee.errors import RbeeError
 from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import UpstreamConnection, UpstreamError
 from rbee.queen.relay.response_sink import ByteSink, ResponseSink
-from rbee.queen.relay.token_usage import TAIL_BYTES, body_usage, stream_usage, without_counts
+from rbee.queen.relay.token_usage import TAIL_BYTES, body_usage, stream_usage, without_comments, without_counts
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _ERROR_BODY: Final = b'{"error":'  # no answer of any dialect begins like that
@@ -34,6 +34,8 @@ LOST_SILENCE_S: Final = 5.0
 class StreamMarkers:
     """The bytes that mark a token in a stream (anywhere), its good or bad end, and its very last line.
 
+    A stream without `comments` has none for its client, only some for the queen.
+
     Quotes and line ends inside a text are escaped in JSON, so what begins a line is never text of the model,
     and neither is a bare quote.
     """
@@ -42,6 +44,7 @@ class StreamMarkers:
     done: tuple[bytes, ...]
     failed: bytes
     last: bytes | None = None
+    comments: bool = True
 
 
 STREAM_MARKERS: Final = {
@@ -53,6 +56,8 @@ STREAM_MARKERS: Final = {
         (b"event: response.completed", b"event: response.incomplete"),
         b"event: error",
     ),
+    # A line of JSON has no other line end than its own.
+    Dialect.OLLAMA: StreamMarkers(b'"done": false}\n', (b'{"done": true',), b'{"error":', comments=False),
 }
 
 
@@ -65,6 +70,7 @@ class StreamObserver:
         self.failed = False
         self.terminator_seen = False
         self._markers = STREAM_MARKERS[dialect]
+        self.comments = self._markers.comments
         self._rest = b""
         # The counts are at the beginning and at the end: what is between is only passed on.
         self._between = False
@@ -88,6 +94,9 @@ class StreamObserver:
         if self._rest:
             data = self._rest + data
         cut = data.rfind(b"\n") + 1
+        if not cut:
+            self._rest = data
+            return b""
         if cut == len(data):
             self._rest = b""
         else:
@@ -180,6 +189,8 @@ class _Pump:
         lines = observer.feed(data)
         if observer.tokens != before or (_PROGRESS in lines and _begins_line(lines, _PROGRESS)):
             self._guard.record_progress()
+        if not observer.comments:
+            lines = without_comments(lines)
         if lines and not self._write(lines):
             self.held = lines
             return False

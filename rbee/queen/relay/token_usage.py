@@ -16,6 +16,7 @@ from rbee.queen.keys.usage import Usage
 TAIL_BYTES: Final = 2048
 _MAX_DIGITS: Final = 12
 _COMMENT: Final = re.compile(rb"(?m)^: " + USAGE_COMMENT.encode() + rb" (\d{1,12}) (\d{1,12}) (\d{1,12})\n\n?")
+_COMMENTS: Final = re.compile(rb"(?m)^:.*\n\n?")
 _OWN_END: Final = re.compile(rb'(?:^|\n)data: (\{"done":true,.*)\n')
 _BODY: Final = b'"usage": '
 
@@ -50,6 +51,11 @@ def canceled_usage(header: bytes) -> Usage | None:
 def without_counts(lines: bytes) -> bytes:
     """Return a part of a stream without the worker's comments, which are for the queen."""
     return _COMMENT.sub(b"", lines)
+
+
+def without_comments(lines: bytes) -> bytes:
+    """Return a part of a stream of JSON lines without comments: what keeps it alive is a space in their place."""
+    return _COMMENTS.sub(b" ", lines) if lines.startswith(b":") or b"\n:" in lines else lines
 
 
 def body_usage(tail: bytes) -> Usage:

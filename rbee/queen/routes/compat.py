@@ -1,11 +1,10 @@
-"""The OpenAI- and Anthropic-compatible interfaces: the queen finds a worker and relays its answer."""
+"""The compatible interfaces of inference: the queen finds a worker and relays its answer."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-from fastapi import APIRouter
 from pydantic_core import from_json
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,27 +12,25 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
 from rbee.contracts.keys import Right
-from rbee.contracts.models import ModelCard, ModelCards
 from rbee.contracts.workers import MAX_MODEL_CHARS
 from rbee.daemonkit.body import read_body
-from rbee.daemonkit.dialects import COMPAT_ROUTES, CompatRoute
+from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.http1 import connection_of
-from rbee.daemonkit.json_body import JsonBody, parse_as
+from rbee.daemonkit.json_body import parse_as
 from rbee.daemonkit.json_limits import check_json
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
-from rbee.queen.fleet.model_names import declared_names, is_listed, model_cards, name_cards, no_such_model
 from rbee.queen.keys.access import Client, check_placement, require
 from rbee.queen.routes import redirect
-from rbee.queen.routes.dependencies import ClientDep, QueenDep, client_of
-from rbee.queen.routes.model_access import find_model
+from rbee.queen.routes.dependencies import client_of
+from rbee.queen.routes.model_access import find_model, plain_name
+from rbee.queen.routes.unloading import asks_to_unload, unload_model
 from rbee.queen.scheduling.prefix_index import prefix_hashes
 from rbee.queen.tasks.sinks import CompatSink
 from rbee.queen.tasks.task import answer
-from rbee.queen.tasks.upstream_request import DIALECTS, CompatRequest, RoutingOptions
+from rbee.queen.tasks.upstream_request import DIALECTS, CompatRequest, RoutingOptions, is_stream
 from rbee.surrogates import repaired_json
 
-router = APIRouter()
 _HEADERS: Final = {
     "node": b"x-rbee-node",
     "backend": b"x-rbee-backend",
@@ -43,32 +40,6 @@ _HEADERS: Final = {
 }
 _PLACES: Final = ("node", "backend", "device")
 _NO_OPTIONS: Final = RoutingOptions()
-
-
-@router.get("/v1/models")
-async def models(queen: QueenDep, client: ClientDep) -> ModelCards:
-    """List the models that the caller may use: aliases, and what is in a catalog or served somewhere."""
-    await queen.readiness.wait_for_catalogs()
-    aliases, hives, created = queen.tasks.aliases, queen.fleet.registry.hives(), int(queen.started_unix)
-    if client.operates and client.models is None:
-        return ModelCards(data=model_cards(aliases, hives, created=created))
-    return ModelCards(data=name_cards(declared_names(aliases, hives, client.models), created=created))
-
-
-@router.get("/v1/models/{name:path}")
-async def model(queen: QueenDep, client: ClientDep, name: str) -> ModelCard:
-    """Return one model that the caller may use, by any of its names; there is no other one for it."""
-    cards = (await models(queen, client)).data
-    unknown = no_such_model(name, [card.id for card in cards])
-    try:
-        reference = (await find_model(queen, client, name)).reference
-    except RbeeError as error:
-        raise unknown if error.code is ErrorCode.FORBIDDEN else error from error
-    hives = queen.fleet.registry.hives()
-    if name not in {card.id for card in cards} and not is_listed(reference, queen.tasks.aliases, hives):
-        raise unknown
-    created = next((card.created for card in cards if card.id == name), int(queen.started_unix))
-    return ModelCard(id=name, created=created)
 
 
 class CompatEndpoint(Response):
@@ -85,9 +56,17 @@ class CompatEndpoint(Response):
         """Answer one request."""
         queen, clock = self._queen, asyncio.get_running_loop().time
         began = clock()
-        headers, client = dict(scope["headers"]), client_of(scope)
+        headers, client, path = dict(scope["headers"]), client_of(scope), scope["path"]
         require(client, Right.INFER, "running inference")
-        request = await self._parse_request(client, scope["path"], await read_body(receive), headers)
+        request = await self._parse_request(client, path, await read_body(receive), headers)
+        if request.unloads is not None:
+            require(client, Right.OPERATE, "unloading a model ('keep_alive': 0)")
+            await unload_model(queen, client, request.unloads)
+            from rbee.daemonkit.json_lines import load_line  # no start waits for Ollama's messages
+
+            line = load_line(path, request.unloads, "unload")
+            await Response(line, media_type="application/json")(scope, receive, send)
+            return
         # What a limited key uses must be counted, and so be relayed.
         if redirect.is_requested(headers) and not client.limited:
             link = redirect.find_worker(queen, request, client.name, (scope.get("client") or ("",))[0])
@@ -127,37 +106,24 @@ class CompatEndpoint(Response):
         options = _routing_options(headers)
         if options is not _NO_OPTIONS and not client.operates:
             check_placement(client, [field for field in _PLACES if getattr(options, field) is not None])
+        if DIALECTS[path] is Dialect.OLLAMA:
+            name = plain_name(self._queen, name)
         model = await find_model(self._queen, client, name)
         return CompatRequest(
             model=model.reference,
             path=path,
             body=body,
-            stream=stream is True,
+            stream=is_stream(path, stated=stream),
             prefix_hashes=prefix_hashes(fields),
             options=options,
             may_fetch=model.may_fetch,
+            unloads=name if asks_to_unload(path, fields) else None,
         )
 
 
 def endpoints(queen: Queen) -> dict[str, ASGIApp]:
     """Return the application for each path."""
     return dict.fromkeys(DIALECTS, CompatEndpoint(queen))
-
-
-def _describe(route: CompatRoute) -> None:
-    """Declare a route for the OpenAPI document; its requests are answered by `endpoints`, before routing."""
-
-    async def relay(queen: QueenDep, _body: Any) -> Response:
-        return CompatEndpoint(queen)
-
-    body: Any = JsonBody
-    relay.__annotations__["_body"] = body[route.body]
-    relay.__doc__ = route.summary
-    router.post(route.path, response_class=Response)(relay)
-
-
-for _route in COMPAT_ROUTES:
-    _describe(_route)
 
 
 def _routing_options(headers: dict[bytes, bytes]) -> RoutingOptions:

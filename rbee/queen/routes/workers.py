@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Annotated
@@ -12,7 +11,7 @@ from fastapi import APIRouter, Query
 from pydantic import ValidationError
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.ids import LOCALHOST_NODE, new_id
+from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.contracts.queen import (
     FleetWorkerList,
     MaybeNodeQuery,
@@ -30,11 +29,11 @@ from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
 from rbee.queen.progress import encode_event
 from rbee.queen.relay.connection import UpstreamError
+from rbee.queen.relay.fetch import fetch
 from rbee.queen.routes.dependencies import QueenDep
 from rbee.queen.scheduling.placement import PlacementRequest
 
 router = APIRouter(prefix="/v2/workers")
-HEALTH_BYTES = 64 * 1024
 
 
 @router.get("/list")
@@ -109,19 +108,13 @@ async def _health(queen: Queen, link: WorkerAccess) -> WorkerHealthRow:
     worker = link.worker
     row = WorkerHealthRow(node=worker.node, worker_id=worker.worker_id)
     try:
-        upstream = await queen.pool.send(
-            "GET", worker.url, "/v1/health", key=link.api_key, node=worker.node, request_id=new_id("health")
-        )
+        body = await fetch(queen.pool, link, "/v1/health")
     except (OSError, TimeoutError, UpstreamError) as error:
         return row.model_copy(update={"error": f"it does not answer: {str(error) or type(error).__name__}"})
     try:
-        return row.model_copy(
-            update={"health": WorkerHealth.model_validate(json.loads(await upstream.read_all(HEALTH_BYTES)))}
-        )
-    except (UpstreamError, ValidationError, ValueError) as error:
+        return row.model_copy(update={"health": WorkerHealth.model_validate_json(body)})
+    except ValidationError as error:
         return row.model_copy(update={"error": f"it does not answer as a worker does: {error}"})
-    finally:
-        queen.pool.release(worker.url, upstream)
 
 
 def _check_node(queen: Queen, node: str | None) -> None:

@@ -10,8 +10,8 @@ from starlette.types import Send
 from rbee.contracts.ids import IGNORED_HEADER
 from rbee.contracts.queen import Progress
 from rbee.contracts.tasks import Narration
-from rbee.daemonkit.dialects import Dialect, encode_failure
-from rbee.daemonkit.errors import ANTHROPIC_ROUTES, send_error
+from rbee.daemonkit.dialects import Dialect, encode_comment, encode_failure
+from rbee.daemonkit.errors import send_error
 from rbee.daemonkit.http1 import ClientConnection
 from rbee.daemonkit.sse import HEADERS, comment
 from rbee.errors import RbeeError
@@ -19,7 +19,6 @@ from rbee.queen.progress import Event, encode_event
 
 COMMENTS_AFTER_S: Final = 1.0
 _IGNORED: Final = IGNORED_HEADER.lower().encode()
-_STREAM: Final = "text/event-stream; charset=utf-8"
 
 
 class TaskEventSink:
@@ -45,7 +44,7 @@ class TaskEventSink:
         """Send a chunk, after the head."""
         if not self._started:
             self._started = True
-            await self._send(_head(200, _STREAM))
+            await self._send(_head(200, Dialect.OWN.media_type))
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def fail(self, error: RbeeError, request_id: str | None) -> None:
@@ -103,7 +102,7 @@ class CompatSink:
         if not self._started:
             self._started = True
             self._connection.coalesce_head()
-            head = _head(200, _STREAM if self._stream else "application/json")
+            head = _head(200, self._dialect.media_type if self._stream else "application/json")
             if ignored:
                 head["headers"].append((_IGNORED, ignored))
             await self._send(head)
@@ -117,8 +116,7 @@ class CompatSink:
         if not self._started:
             self._started = True
             self._closed = True
-            path = ANTHROPIC_ROUTES if self._dialect is Dialect.ANTHROPIC else ""
-            await send_error(error, request_id, path, self._send)
+            await send_error(error, request_id, self._dialect.error_route, self._send)
         elif self._stream:
             await self.send(encode_failure(self._dialect, error, request_id))
         else:
@@ -135,7 +133,7 @@ class CompatSink:
         self._pending.append(event)
         if self._clock() - self._since >= COMMENTS_AFTER_S:
             await self.start()
-            pending, self._pending = b"".join(map(_as_comment, self._pending)), []
+            pending, self._pending = b"".join([_as_comment(one, self._dialect) for one in self._pending]), []
             await self.send(pending)
 
 
@@ -148,10 +146,10 @@ def _head(status: int, media_type: str) -> dict[str, Any]:
     }
 
 
-def _as_comment(event: Event | str) -> bytes:
+def _as_comment(event: Event | str, dialect: Dialect) -> bytes:
     """Encode as a comment what an event tells a person, if anything."""
     if isinstance(event, Narration):
-        return comment(event.human)
+        return encode_comment(dialect, event.human)
     if isinstance(event, Progress):
-        return comment(event.model_dump_json(exclude_none=True))
-    return comment(event) if isinstance(event, str) else b""
+        return encode_comment(dialect, event.model_dump_json(exclude_none=True))
+    return encode_comment(dialect, event) if isinstance(event, str) else b""

@@ -17,6 +17,7 @@ from rbee.queen.scheduling.placement import PlacementRequest
 from rbee.queen.scheduling.prefix_index import PrefixHashes, prefix_hashes
 
 DIALECTS: Final = {route.path: route.dialect for route in COMPAT_ROUTES}
+_STREAMS: Final = {route.path: route.streams for route in COMPAT_ROUTES}
 
 
 class RoutingOptions(BaseModel):
@@ -36,6 +37,7 @@ class CompatRequest:
     """A request of an OpenAI- or Anthropic-compatible client; its body is for the worker to read.
 
     `model` is a reference, `prefix_hashes` are those of its prompt. Without `may_fetch` the model must be there.
+    `unloads` is the name of a model that is to be unloaded instead.
     """
 
     model: str
@@ -45,6 +47,13 @@ class CompatRequest:
     prefix_hashes: PrefixHashes
     options: RoutingOptions
     may_fetch: bool = True
+    unloads: str | None = None
+
+
+def is_stream(path: str, *, stated: bool | None) -> bool:
+    """Return whether the answer to a request is a stream, which may be *stated* in it."""
+    by_default = _STREAMS[path]
+    return by_default is not None and (by_default if stated is None else stated)
 
 
 @dataclass(frozen=True, slots=True)

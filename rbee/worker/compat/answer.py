@@ -21,12 +21,17 @@ Reason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tokens of a request; those of a prompt with several answers count once."""
+    """The tokens of a request; those of a prompt with several answers count once.
+
+    `prompt_s` are the seconds until the first token, `answer_s` those after it.
+    """
 
     prompt: int
     cached: int
     answer: int
     thought: int = 0
+    prompt_s: float = 0.0
+    answer_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -112,11 +117,15 @@ class Answer:
     def usage(self) -> Usage:
         """Return the token counts, once all generations are over."""
         first = range(0, len(self.generations), self._each)
+        one, now = self.generations[0], self._clock()
+        first_at = now if one.first_at is None else one.first_at
         return Usage(
             prompt=sum(len(self.generations[number].prompt) for number in first),
             cached=sum(self._finished[number].cached_tokens for number in first),
             answer=sum(finished.total_tokens for finished in self._finished.values()),
             thought=sum(finished.thought_tokens for finished in self._finished.values()),
+            prompt_s=first_at - one.begun_at,
+            answer_s=now - first_at,
         )
 
     @property

@@ -205,16 +205,18 @@ def render_usage(usage: Usage) -> dict[str, Any]:
 
 def render_logprobs(logprobs: Sequence[TokenLogprob]) -> dict[str, Any]:
     """Return the log probabilities in the format of chat completions."""
-    return {
-        "content": [
-            {
-                **_render_token(entry.piece, entry.logprob),
-                "top_logprobs": [_render_token(piece, logprob) for piece, logprob in entry.top],
-            }
-            for entry in logprobs
-        ],
-        "refusal": None,
-    }
+    return {"content": rendered_tokens(logprobs), "refusal": None}
+
+
+def rendered_tokens(logprobs: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+    """Return each token with its log probability and those of the likeliest in its place."""
+    return [
+        {
+            **_render_token(entry.piece, entry.logprob),
+            "top_logprobs": [_render_token(piece, logprob) for piece, logprob in entry.top],
+        }
+        for entry in logprobs
+    ]
 
 
 def _render_token(piece: bytes, logprob: float) -> dict[str, Any]:

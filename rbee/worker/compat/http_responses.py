@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rbee.contracts.ids import USAGE_COMMENT
+from rbee.daemonkit.dialects import Dialect, encode_comment
 from rbee.daemonkit.disconnect import cancel_on_disconnect
 from rbee.daemonkit.errors import internal_error, send_error
 from rbee.daemonkit.sse import HEADERS, comment
@@ -52,6 +53,7 @@ class StreamingAnswer(_CancelOnDisconnect):
         comments: what to send in silence.
         cancel: cancels the generations.
         count: write the token counts in comments, for a queen, which counts for each of its clients.
+        dialect: in one of JSON lines a comment is a line, which only a queen is sent and takes out.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class StreamingAnswer(_CancelOnDisconnect):
         *,
         cancel: Callable[[], object],
         count: bool,
+        dialect: Dialect = Dialect.OPENAI,
     ) -> None:
-        super().__init__("text/event-stream", cancel)
+        super().__init__(dialect.media_type, cancel)
         self._answer = answer
         self._writer = writer
         self._comments = comments
         self._count = count
+        self._lines = dialect is Dialect.OLLAMA
 
     async def _send(self, request_id: str | None, send: Send) -> None:
         async def write(data: bytes, *, more: bool = True) -> None:
@@ -75,7 +79,7 @@ class StreamingAnswer(_CancelOnDisconnect):
 
         async def stream(choice: int) -> None:
             async for data in self._answer.events(choice, self._writer):
-                if data := data or self._comments.next():
+                if data := data or self._framed(self._comments.next()):
                     await write(data)
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -98,7 +102,14 @@ class StreamingAnswer(_CancelOnDisconnect):
             await write(self._counted(usage) + self._writer.end(usage), more=False)
 
     def _counted(self, usage: Usage) -> bytes:
-        return comment(f"{USAGE_COMMENT} {usage.prompt} {usage.cached} {usage.answer}") if self._count else b""
+        counts = f"{USAGE_COMMENT} {usage.prompt} {usage.cached} {usage.answer}"
+        return self._framed(comment(counts)) if self._count else b""
+
+    def _framed(self, text: bytes) -> bytes:
+        """Return a comment as it is told among lines of JSON: to a queen as a line, to a client as space."""
+        if not self._lines or not text:
+            return text
+        return text[:-1] if self._count else encode_comment(Dialect.OLLAMA, "")
 
 
 class JsonAnswer(_CancelOnDisconnect):

@@ -20,13 +20,16 @@ def build_pairs(request: RerankRequest) -> list[GenerationRequest]:
     ]
 
 
-def render_body(request: RerankRequest, request_id: str, model: str, relevances: Sequence[float], tokens: int) -> bytes:
+def render_body(
+    request: RerankRequest, request_id: str, model: str, vectors: Sequence[Sequence[float]], tokens: int
+) -> bytes:
     """Render the response: the best document first, equally good ones in the order of the request.
 
     Args:
-        relevances: of the documents in their order, from 0 to 1.
+        vectors: one number for each document in their order: its relevance, from 0 to 1.
         tokens: number of tokens in all pairs.
     """
+    relevances = [relevance for (relevance,) in vectors]
     order = sorted(range(len(relevances)), key=lambda number: -relevances[number])
     texts = request.texts
     results: list[dict[str, Any]] = []

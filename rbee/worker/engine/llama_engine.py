@@ -70,9 +70,9 @@ class LlamaEngine:
         if not recurrent:  # a recurrent state cannot be rewound after an interrupt
             self._set_abort_callback()
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, ends: bool = True) -> list[int]:
         """Return the tokens of *text*, with the begin token if the model wants one and the text lacks it."""
-        add_special = not (special and self.facts.begin_text and text.startswith(self.facts.begin_text))
+        add_special = ends and not (special and self.facts.begin_text and text.startswith(self.facts.begin_text))
         return tokenize(self._lib, self._vocab, text, ends=add_special, special=special)
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:

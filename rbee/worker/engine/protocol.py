@@ -97,10 +97,11 @@ class Engine(Protocol):
     chunk_tokens: int
     """Maximum of prompt tokens in one batch."""
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, ends: bool = True) -> list[int]:
         """Return the tokens of *text*; may be called from any thread.
 
-        With *special*, names of special tokens count as such.
+        With *special*, names of special tokens count as such; with *ends*, the tokens are there that the model expects
+        at the beginning and the end of a text.
         """
 
     def tokenize_parts(self, parts: Sequence[tuple[str, bool]], *, guard: str) -> list[int]:

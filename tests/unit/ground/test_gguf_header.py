@@ -45,6 +45,25 @@ def test_the_header_says_what_the_model_is(tmp_path: Path) -> None:
     assert (header.heads, header.head_widths) == (4, (16, 16))
 
 
+@pytest.mark.parametrize(
+    ("template", "pooling", "expected"),
+    [
+        ("{{ messages }}", None, ("completion",)),
+        ("{% if tools %}{{ tools | tojson }}{% endif %}", None, ("completion", "tools")),
+        ("{% if enable_thinking %}{{ tools }}{% endif %}", 0, ("completion", "tools", "thinking")),
+        ("{{ messages }}", 1, ("embeddings",)),
+        ("{{ tools }}", 4, ("rerank",)),
+    ],
+)
+def test_the_header_says_what_the_model_is_made_for(
+    tmp_path: Path, template: str, pooling: int | None, expected: tuple[str, ...]
+) -> None:
+    """A pooling type makes it a model for vectors or ranks; tools and thoughts are those of its chat template."""
+    path = write_gguf(tmp_path / "tiny.gguf", template=template, pooling=pooling)
+
+    assert read_header(path).capabilities == expected
+
+
 def test_a_file_that_changed_is_read_anew(tmp_path: Path) -> None:
     """What is remembered of a file holds as long as the file is as it was."""
     path = write_gguf(tmp_path / "tiny.gguf", layers=4)

@@ -46,6 +46,7 @@ def entry(path: Path, reference: str = "file:///x.gguf") -> CatalogEntry:
         quantization="Q4_1",
         architecture="llama",
         context_length=2048,
+        capabilities=["completion", "tools"],
         downloaded_at_unix=1700000000,
     )
 

@@ -66,7 +66,7 @@ def test_the_list_of_a_client_has_no_paths_and_no_signatures() -> None:
     assert {"bee", "hf:bees/wax", "hf:bees/served"} <= set(listed)
     assert not [name for name in listed if "/models/" in name or "Signature" in name]
     assert [name for name in listed if resolve_declared(name, ALIASES, hives) is None] == []
-    assert declared_names(ALIASES, hives, {"hf:bees/wax", "wasp"}) == ["hf:bees/wax"]
+    assert list(declared_names(ALIASES, hives, {"hf:bees/wax", "wasp"})) == ["hf:bees/wax"]
 
 
 def test_what_may_not_be_fetched_runs_only_where_it_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable
 
 import pytest
@@ -14,12 +15,14 @@ from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
+from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import (
     UpstreamError,
     UpstreamTimeout,
 )
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.stream import StreamObserver
+from rbee.queen.relay.token_usage import without_comments
 from tests.unit.queen.upstreams import (
     HEAD,
     Client,
@@ -47,6 +50,26 @@ def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert b"".join(pieces) == GOOD
     assert (observer.tokens, observer.done, observer.failed, observer.terminator_seen) == (2, True, False, True)
     assert all(piece == b"" or piece.endswith(b"\n") for piece in pieces)
+
+
+LINES = (
+    b': usage 3 0 0\n{"message": {"content": "A"}, "done": false}\n: progress 5\n: ping\n'
+    b'{"message": {"tool_calls": [{"arguments": {"x": "\\n: no comment"}}]}, "done": false}\n'
+    b': usage 3 1 2\n{"done": true, "done_reason": "stop"}\n'
+)
+
+
+@given(st.lists(st.integers(0, len(LINES)), max_size=8))
+def test_lines_of_json_reach_a_client_without_comments(cuts: list[int]) -> None:
+    """However a stream of Ollama's is cut, its client reads nothing but JSON, and the queen the counts."""
+    observer = StreamObserver(Dialect.OLLAMA)
+    edges = sorted({0, len(LINES), *cuts})
+
+    pieces = b"".join(without_comments(observer.feed(LINES[a:b])) for a, b in itertools.pairwise(edges))
+
+    assert [json.loads(line).get("done") for line in pieces.splitlines()] == [False, False, True]
+    assert (observer.tokens, observer.done, observer.failed, observer.terminator_seen) == (2, True, False, True)
+    assert observer.usage == Usage(1, 3, 1, 2)
 
 
 @given(st.lists(st.integers(0, 1000), max_size=8))

@@ -64,8 +64,8 @@ class Client:
     async def comment(self, text: str) -> None:
         raise AssertionError(text)
 
-    async def start(self) -> None:
-        raise AssertionError
+    async def start(self, ignored: bytes = b"") -> None:
+        raise AssertionError(ignored)
 
     def on_disconnect(self, call: Callable[[], object] | None) -> None:
         self.leave = call

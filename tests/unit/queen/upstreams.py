@@ -117,7 +117,7 @@ class Client:
         self.arrived.set()
         return True
 
-    async def start(self) -> None:
+    async def start(self, ignored: bytes = b"") -> None:
         """The head is of no interest here."""
 
     async def send(self, data: bytes) -> None:
