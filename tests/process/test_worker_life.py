@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import threading
@@ -193,7 +194,9 @@ def test_changes_of_state_reach_the_owner(tmp_path: Path) -> None:
         it.process.send_signal(signal.SIGTERM)
         it.hear_until("state", "stopping")
 
-        states = [(line["state"], line["slots_available"]) for line in it.told if "state" in line]
+        told = [(line["state"], line["slots_available"]) for line in it.told if "state" in line]
+        # What the model can do is told with a state that may be no new one.
+        states = [state for state, _ in itertools.groupby(told)]
         assert states[0] == ("loading", 0)
         assert states[1:] == [("idle", 1), ("busy", 0), ("idle", 1), ("draining", 1), ("stopping", 1)]
 
