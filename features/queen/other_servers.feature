@@ -13,6 +13,7 @@ Feature: Clients of other servers
 
   @B78
   Scenario: A client of Ollama's chats, and is told what is not heeded
+    Given a worker for bee on localhost
     When a client of Ollama's streams a chat with "bee:latest" of 5 tokens and a context of 9000
     Then it gets 5 lines and one that says "length"; its header "X-Rbee-Ignored" names "options.num_ctx"
 
