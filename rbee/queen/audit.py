@@ -71,7 +71,12 @@ class Audit:
             left_out = throttle.take_left_out()
             if not throttle.admit():
                 return
-        elif scope["method"] in _READING or self._inference(scope["path"]) or not state.get("operates"):
+        # What an action is about is noted, by whichever route it came.
+        elif (
+            scope["method"] in _READING
+            or (self._inference(scope["path"]) and "what" not in state)
+            or not state.get("operates")
+        ):
             return
         else:
             who = state["client"]

@@ -32,6 +32,13 @@ def lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+def actions(machine: Machine) -> list[str]:
+    """Return what the audit has of operators' actions that were done."""
+    path = machine.home / "logs" / "audit.log"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [line["action"] for line in map(json.loads, lines) if line["result"] == "done"]
+
+
 def sizes(queen: QueenProcess) -> list[int]:
     """Return the sizes of the models that are in a catalog."""
     return [model["size"] for model in queen.get("/api/tags")["models"] if model["size"]]
@@ -170,6 +177,7 @@ def test_a_model_is_unloaded_with_no_time_to_stay(machine: Machine) -> None:
     answer = queen.post("/api/generate", {"model": "bee", "keep_alive": "0s"})
 
     assert (answer["done"], answer["done_reason"]) == (True, "unload")
+    eventually(lambda: "POST /api/generate" in actions(machine), within=5, because="it is written down")
     assert queen.workers() == []
 
 

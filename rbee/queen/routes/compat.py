@@ -61,6 +61,7 @@ class CompatEndpoint(Response):
         request = await self._parse_request(client, path, await read_body(receive), headers)
         if request.unloads is not None:
             require(client, Right.OPERATE, "unloading a model ('keep_alive': 0)")
+            scope["state"].update(operates=True, what={"model": request.unloads})
             await unload_model(queen, client, request.unloads)
             from rbee.daemonkit.json_lines import load_line  # no start waits for Ollama's messages
 
