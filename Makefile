@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test behaviours check format bench chaos hostile lock rig rig-down clean
+.PHONY: help setup demo test behaviours clients check format bench chaos hostile lock rig rig-down clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -20,6 +20,9 @@ test: setup ## run all tests, those on real machines too where root allows it; A
 
 behaviours: setup ## run all scenarios, print for each promised behaviour whether it holds, write .bench/behaviours.json
 	@$(BIN)/python -m tests.bdd.behaviours $(ARGS)
+
+clients: setup ## run client programs of others against a queen, and print for each what it did
+	@$(BIN)/pytest -q -rs tests/clients $(ARGS)
 
 check: setup ## lint, format, types, layers
 	@$(BIN)/ruff check

@@ -284,3 +284,13 @@ def test_a_model_without_template_says_so(tmp_path: Path) -> None:
         assert it.infer(prompt="Bees?", max_tokens=2)[-1]["total_tokens"] == 2
         assert it.infer(raw=True, max_tokens=2)[-1]["total_tokens"] == 2
         assert "no chat template" in it.json("/v1/ready")["warning"]
+
+
+def test_the_fake_engine_answers_by_what_it_is_asked(tmp_path: Path) -> None:
+    """A prompt with a text that has a reply gets that, whole and once; the first that fits; any other the answer."""
+    fake = {"text": "Honey.", "length": 1, "replies": {"wax": "Of wax.", "bees": "Of the bees."}}
+    with worker(tmp_path, fake=fake) as it:
+        it.until_idle()
+        told = [text_of(it.infer(prompt=prompt)) for prompt in ("What of bees?", "bees and wax", "What?")]
+
+    assert told == ["Of the bees.", "Of wax.", "Honey."]

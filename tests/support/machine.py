@@ -213,7 +213,7 @@ def _is_free(port: int) -> bool:
 def _toml(value: Any) -> str:
     """Write a value as TOML: JSON, but for tables."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_toml(inner)}" for key, inner in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(inner)}" for key, inner in value.items()) + "}"
     return json.dumps(value)
 
 

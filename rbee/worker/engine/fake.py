@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -45,11 +45,13 @@ class FakeOptions(BaseModel):
     After so many tokens, counted over all requests: `hang_after` never returns from a step, `fail_after` fails as an
     engine, `exit_after` dies as a process. `eats_mb` allocates that much more memory with each token. `rubbish`
     generates bytes that are not text. A prompt with the text `dies_of` ends the process while it is being read.
+    `replies` are answers to prompts that contain a text, whole and once; the first that fits goes before `text`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     text: str = _ANSWER
+    replies: dict[str, str] = Field(default_factory=dict, description="answers by a text of the prompt")
     length: int | None = Field(default=None, ge=0, description="tokens of an answer; None generates up to the limit")
     tokens_per_s: float = Field(default=1000.0, gt=0, description="of each stream")
     prompt_tokens_per_s: float = Field(default=100_000.0, gt=0)
@@ -71,6 +73,13 @@ class FakeOptions(BaseModel):
     template: str | None = _TEMPLATE
     check_file: bool = Field(default=False, description="check the model file as the real engine does")
     memory_mb: int = Field(default=0, ge=0, description="memory to hold, so that a test sees it freed")
+
+
+class _Answer(NamedTuple):
+    """Its tokens, said again and again until the length; None is up to the limit of the request."""
+
+    tokens: list[int]
+    length: int | None
 
 
 def load(options: EngineOptions, progress: LoadProgress) -> FakeEngine:
@@ -153,7 +162,10 @@ class FakeEngine:
         self._words: dict[str, int] = {}
         self._texts: dict[int, bytes] = {_END: b""}
         self._lock = threading.Lock()
-        self._answer = self.tokenize(behaviour.text, special=False)
+        self._answer = _Answer(self.tokenize(behaviour.text, special=False), behaviour.length)
+        replies = {text: self.tokenize(reply, special=False) for text, reply in behaviour.replies.items()}
+        self._replies = {text: _Answer(tokens, len(tokens)) for text, tokens in replies.items()}
+        self._answers: dict[int, _Answer] = {}
         self._given: dict[int, int] = {}
         self._fails: dict[int, int | None] = {}
         self._total = 0
@@ -209,8 +221,8 @@ class FakeEngine:
         return token == _END
 
     def set_sampler(self, slot: int, chain: SamplerChain, history: Sequence[int]) -> None:
-        """Start the answer anew."""
-        del history
+        """Start the answer to this prompt."""
+        self._answers[slot] = self._answer_to(history)
         self._given[slot] = 0
         self._fails[slot] = None if chain.grammar is None else self._behaviour.grammar_fails_after
 
@@ -285,14 +297,20 @@ class FakeEngine:
             self._eaten.append(bytearray(os.urandom(4096) * (behaviour.eats_mb * 256)))
         if forced := self._forced.get(slot):
             return forced.pop(0)
-        given = self._given[slot]
+        answer, given = self._answers[slot], self._given[slot]
         if given == self._fails[slot]:
             return NO_TOKEN
-        if behaviour.length is not None and given >= behaviour.length:
+        if answer.length is not None and given >= answer.length:
             return _END
         self._given[slot] = given + 1
         self._total += 1
-        return self._answer[given % len(self._answer)]
+        return answer.tokens[given % len(answer.tokens)]
+
+    def _answer_to(self, prompt: Sequence[int]) -> _Answer:
+        if not self._replies:
+            return self._answer
+        text = b"".join(self._texts.get(token, b"") for token in prompt).decode()
+        return next((answer for asked, answer in self._replies.items() if asked in text), self._answer)
 
     def _number(self, word: str) -> int:
         number = self._words.setdefault(word, len(self._words) + 1)
