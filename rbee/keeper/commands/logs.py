@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperCommand
-from rbee.keeper.ui.options import node_option
+from rbee.keeper.ui.options import each_node
 
 
 @click.command(cls=KeeperCommand)
-@node_option(required=True)
+@each_node(required=True, endless="follow", text="The node, such as localhost, or several: h1,h2.")
 @click.option("--follow", "-f", is_flag=True, help="Print new lines as they come, until Ctrl-C.")
 @click.option(
     "--lines",

@@ -6,15 +6,17 @@ from typing import Any
 
 import click
 
+from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
+from rbee.keeper.ui.options import each_node
 
-_node = click.option("--node", default="localhost", show_default=True, metavar="NAME", help="The name of the node.")
+_node = each_node(default=LOCALHOST_NODE, text="The node, or several: h1,h2; without it localhost.")
 _model = click.argument("model", metavar="MODEL")
 
 
 @click.group(cls=KeeperGroup)
 def models() -> None:
-    """Pull, list, show and remove models on a node, and cancel downloads.
+    """Pull, list, show and remove models on nodes, and cancel downloads.
 
     A running queen is used. Where none runs, one is started for this command and stopped afterwards.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
-from rbee.keeper.ui.options import backend_option, device_option, node_option
+from rbee.keeper.ui.options import backend_option, device_option, each_node
 
 
 @click.group(cls=KeeperGroup)
@@ -26,7 +26,7 @@ def _whole_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
 
 
 @click.command(cls=KeeperGroup.command_class)
-@node_option(required=True)
+@each_node(required=True, text="The node, such as localhost, or several: h1,h2.")
 @click.option("--model", required=True, metavar="REF", help="A model reference, or an alias such as demo.")
 @backend_option
 @device_option
@@ -102,7 +102,7 @@ def stop(flags: Flags, /, worker_id: str) -> None:
 
 
 @click.command("list", cls=KeeperGroup.command_class)
-@node_option(required=False)
+@each_node(text="Show only this node, or these: h1,h2.")
 @click.pass_obj
 def list_(flags: Flags, /, node: str | None) -> None:
     """List the workers of all nodes, or of one node.
@@ -155,7 +155,7 @@ def list_(flags: Flags, /, node: str | None) -> None:
 
 
 @click.command(cls=KeeperGroup.command_class)
-@node_option(required=False)
+@each_node(text="Show only this node, or these: h1,h2.")
 @click.pass_obj
 def health(flags: Flags, /, node: str | None) -> None:
     """Check whether each worker responds.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
 
 import click
+
+from rbee.keeper.ui.lazy import Flags
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -46,16 +49,6 @@ def device_option(command: F) -> F:
         default=None,
         help="Use this device of the backend; without it, the one with the most free memory.",
     )(command)
-
-
-def node_option(*, required: bool) -> Callable[[F], F]:
-    """Add `--node`."""
-
-    def add(command: F) -> F:
-        text = "The name of the node, such as localhost." if required else "Show only this node."
-        return click.option("--node", required=required, metavar="NAME", help=text)(command)
-
-    return add
 
 
 def keys_option(command: F) -> F:
@@ -107,6 +100,68 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     if "" in names:
         raise click.BadParameter("names are separated by single commas: h1,h2")
     return names
+
+
+def each_node(*, text: str, default: str | None = None, required: bool = False, endless: str = "") -> Callable[[F], F]:
+    """Add `--node` and `--group`; the command runs for one node after the other, and gets its name as `node`.
+
+    Where one of several fails, it is reported and the others are done all the same; the exit code is then 1.
+
+    Args:
+        text: the help of `--node`.
+        default: the node where none is named; None calls the command once, without one.
+        required: refuse a command without a node.
+        endless: an option with which the command does not end by itself, so that one node is all it can be for.
+    """
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def repeating(*args: Any, node: tuple[str, ...], group: tuple[str, ...], **options: Any) -> Any:
+            if required and not node and not group:
+                raise click.UsageError("Give --node NAME[,NAME] or --group NAME.", click.get_current_context())
+            names = _expanded(node, group)
+            if len(names) > 1 and options.get(endless):
+                raise click.UsageError(f"--{endless} takes one node at a time.", click.get_current_context())
+            if len(names) <= 1:
+                return command(*args, node=names[0] if names else default, **options)
+            return _repeat(functools.partial(command, *args, **options), names)
+
+        groups = click.option("--group", multiple=True, callback=_names, metavar="NAMES", help="The hives of groups.")
+        nodes = click.option("--node", multiple=True, callback=_names, metavar="NAMES", help=text)
+        return cast("F", nodes(groups(repeating)))
+
+    return add
+
+
+def _expanded(nodes: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:
+    """Return the names, with the hives of groups after them."""
+    if not groups:
+        return list(nodes)
+    from rbee.keeper.fleet.inventory import select_nodes
+    from rbee.keeper.settings import load
+
+    members = select_nodes(load(dict(os.environ)), Selection(groups=groups))
+    return list(dict.fromkeys([*nodes, *(node.name for node in members)]))
+
+
+def _repeat(command: Callable[..., Any], names: list[str]) -> None:
+    """Run a command for each of several nodes. Raises AlreadyReportedError where one failed."""
+    from rbee.errors import RbeeError
+    from rbee.keeper.ui.errors import AlreadyReportedError, report
+    from rbee.keeper.ui.output import Output
+
+    flags: Flags = click.get_current_context().obj
+    failed = False
+    for name in names:
+        if not flags.json:
+            Output(flags).text(f"{name}:")
+        try:
+            command(node=name)
+        except (RbeeError, AlreadyReportedError) as error:
+            report(error, flags)
+            failed = True
+    if failed:
+        raise AlreadyReportedError
 
 
 def nodes_options(command: F) -> F:
