@@ -54,7 +54,7 @@ def _replies() -> dict[str, str]:
     return {"<tool_response>": "<think>\nIt is done.\n</think>\n\nIt is done.", **calls}
 
 
-@pytest.fixture(scope="session", name="service")
+@pytest.fixture(scope="module", name="service")
 def _service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     fake = {
         "template": TEMPLATES.source("Qwen-Qwen3-0.6B"),

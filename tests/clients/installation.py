@@ -29,8 +29,9 @@ def node_modules() -> Path:
     """Return the folder of the npm packages; skip where they cannot be installed."""
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:
-        pytest.skip("client programs: node and npm are not installed")
-    command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", "--fetch-retries=1"]
+        pytest.skip("client programs (npm): node and npm are not installed")
+    quick = ["--fetch-retry-mintimeout=500", "--fetch-retry-maxtimeout=2000"]
+    command = [npm, "install", "--no-package-lock", "--no-audit", "--no-fund", *quick]
     return install("npm", PROGRAMS / "package.json", [command]) / "node_modules"
 
 
@@ -60,12 +61,12 @@ def install(kind: str, manifest: Path, commands: Sequence[Sequence[str]], *, dea
             shutil.copy(manifest, folder)
             deadline = time.monotonic() + deadline_s
             for command in commands:
-                _run(command, folder, deadline)
+                _run(kind, command, folder, deadline)
             (folder / _COMPLETE).touch()
     return folder
 
 
-def _run(command: Sequence[str], folder: Path, deadline: float) -> None:
+def _run(kind: str, command: Sequence[str], folder: Path, deadline: float) -> None:
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -81,7 +82,7 @@ def _run(command: Sequence[str], folder: Path, deadline: float) -> None:
         # With the installer's own children, which would go on.
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        pytest.skip(f"client programs: {' '.join(command[:4])} took too long; run it again later")
+        pytest.skip(f"client programs ({kind}): the installation took too long; run it again later")
     if process.returncode != 0:
         lines = [line for line in told.splitlines() if line.strip()]
-        pytest.skip(f"client programs: {' '.join(command[:4])} failed: {' '.join(lines[:3])}")
+        pytest.skip(f"client programs ({kind}): the installation failed: {' '.join(lines[:3])}")

@@ -40,7 +40,7 @@ def test_what_is_installed_is_kept_until_its_pins_change(manifest: Path) -> None
 
 def test_what_cannot_be_had_is_skipped_with_its_reason_and_tried_again(manifest: Path) -> None:
     """The skip tells what the installer said; nothing half installed is taken for whole."""
-    with pytest.raises(pytest.skip.Exception, match=r"client programs: .* failed: no bees here"):
+    with pytest.raises(pytest.skip.Exception, match=r"the installation failed: no bees here"):
         install("test", manifest, python("open('half', 'w'); raise SystemExit('no bees here')"))
 
     folder = install("test", manifest, python("open('made', 'w')"))
@@ -54,7 +54,7 @@ def test_a_registry_that_is_too_slow_is_a_skip_too(manifest: Path, tmp_path: Pat
     child = "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()']); "
     slow = python(f"{child}open({str(told)!r}, 'w').write(str(p.pid)); p.wait()")
 
-    with pytest.raises(pytest.skip.Exception, match=r"client programs: .* took too long"):
+    with pytest.raises(pytest.skip.Exception, match=r"the installation took too long"):
         install("test", manifest, slow, deadline_s=3 * slowness())
 
     child_pid = int(told.read_text())
