@@ -83,6 +83,7 @@ class CountTokensRequest(OpenModel):
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
+    context_management: Any = None
     thread: Any = None
 
 

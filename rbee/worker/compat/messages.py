@@ -44,6 +44,7 @@ def to_chat_params(request: CountTokensRequest) -> ChatParams:
         )
     functions = [_function(tool) for tool in request.tools or () if tool.type in _FUNCTIONS]
     ignored += [f"tools: {tool.type}" for tool in request.tools or () if tool.type not in _FUNCTIONS]
+    ignored += ["context_management"] if request.context_management else []
     full = (
         request if isinstance(request, MessagesRequest) else MessagesRequest.model_construct(max_tokens=1, messages=[])
     )

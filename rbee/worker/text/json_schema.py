@@ -26,6 +26,7 @@ _BEYOND: Final = frozenset(
         *("contains", "dependentRequired", "dependentSchemas", "unevaluatedItems", "unevaluatedProperties"),
     )
 )
+_ANY_NAMES: Final = ("propertyNames", {"type": "string"})  # restricts nothing, and is in every record of zod's
 _ONE: Final = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
@@ -140,7 +141,8 @@ class _Closer:
         """Return *schema* with its objects closed."""
         if not isinstance(schema, Mapping):
             return schema
-        closed = {key: _each(key, value, self.close) for key, value in schema.items()}
+        stated = {key: value for key, value in schema.items() if (key, value) != _ANY_NAMES}
+        closed = {key: _each(key, value, self.close) for key, value in stated.items()}
         if not any(key in schema for key in _STATED):
             kind = next((kind for kind, signs in _SIGNS.items() if any(sign in schema for sign in signs)), None)
             if kind is not None:

@@ -101,3 +101,12 @@ def test_a_doubling_schema_takes_no_time() -> None:
     made = ready({"allOf": [{"$ref": "#/$defs/d0"}], "$defs": {**levels, "d40": POINT}})
 
     assert made["properties"] == {"x": True}
+
+
+def test_names_that_may_be_any_are_left_out() -> None:
+    """What zod says of the names of every record restricts nothing; other names, and a property called so, stay."""
+    record = {"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": {}}
+
+    assert "propertyNames" not in ready(record)
+    assert ready({**record, "propertyNames": {"pattern": "^a"}})["propertyNames"] != {}
+    assert "propertyNames" in ready({"type": "object", "properties": record | {"type": {}}})["properties"]
