@@ -98,4 +98,19 @@ OUTPUTS: Final = (
         thought="Let me count.",
         content="I will look.",
     ),
+    # Of models whose templates have no form of calls: they are told the generic one.
+    Output(
+        "deepseek-ai-DeepSeek-R1-Distill-Llama-8B",
+        "Let me count.\n</think>\n\nI will look.\n<tool_call>\n"
+        '{"name": "count_bees", "arguments": {"hive": "north", "hours": 3}}\n</tool_call>',
+        'x\n</think>\n\n<tool_call>\n{"name": "count_bees", "arguments": {"hive": north}}\n</tool_call> bye',
+        thought="Let me count.",
+        content="I will look.",
+        rest='<tool_call>\n{"name": "count_bees", "arguments": {"hive": north}}\n</tool_call> bye',
+    ),
+    Output(
+        "google-gemma-2-2b-it",
+        '<tool_call>\n{"name": "count_bees", "arguments": {"hive": "north", "hours": 3}}\n</tool_call>',
+        "<tool_call>\nnot json\n</tool_call>",
+    ),
 )

@@ -16,14 +16,16 @@ Message = Mapping[str, Any]
 _ID_CHARS: Final = 9  # what Mistral's templates demand: letters and digits, nine of them
 _BETWEEN: Final = "\n\n"
 GENERIC_TEMPLATE: Final = (
-    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{{ message.content or '' }}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.reasoning_content %}{{ '<think>\n' + message.reasoning_content + '\n</think>\n\n' }}{% endif %}"
+    "{{ message.content or '' }}"
     "{% for call in message.tool_calls or [] %}{{ '<tool_call>\n' }}"
     "{{ {'name': call.function.name, 'arguments': call.function.arguments} | tojson }}{{ '\n</tool_call>\n' }}"
     "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
     "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""ChatML with calls, whose form a model is told that has no template, or one without tools."""
+"""ChatML with calls and thoughts: a model whose template has no tools, or that has none, is told its form of calls."""
 _JSON_TYPES: Final = ("object", "array", "string", "number", "integer", "boolean")
 _KNOWN_ROLES: Final = ("system", "user", "assistant", "tool")
 _ROLES: Final = {"developer": "system", "function": "tool", "model": "assistant"}

@@ -135,9 +135,10 @@ class Chat:
 
         Raises RbeeError INVALID_REQUEST where the template refuses the tools.
         """
-        own = self.traits.calls or not request["tools"]
-        template = self._template if own else NativeTemplate(GENERIC_TEMPLATE, begin="", end="")
-        applied = _applied(template, {**request, "messages": [_ASK]})
+        if self.traits.calls or not request["tools"]:
+            applied = _applied(self._template, {**request, "messages": [_ASK]})
+        else:
+            applied = self._generic(request)
         triggers = applied["grammar_triggers"] if applied["grammar_lazy"] else []
         words = [one["value"] for one in triggers if one["type"] == _WORD]
         return {
@@ -146,6 +147,18 @@ class Chat:
             "generation_prompt": applied["generation_prompt"],
             "triggers": words if len(words) == len(triggers) else None,
             **{name: applied[name] for name in ("preserved_tokens", "stops", "thinking_start", "thinking_ends")},
+        }
+
+    def _generic(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Apply the generic template, whose answers begin as those of this one do: perhaps within a thought."""
+        applied = NativeTemplate(GENERIC_TEMPLATE, begin="", end="").apply({**request, "messages": [_ASK]})
+        own = _applied(self._template, {**request, "messages": [_ASK], "tools": [], **_WITHOUT_CALLS})
+        start, ends = own["thinking_start"], own["thinking_ends"]
+        thought = own["generation_prompt"].rpartition(start)[2] if start else ""
+        begun = bool(start) and start in own["generation_prompt"] and not any(end in thought for end in ends)
+        return applied | {
+            "generation_prompt": applied["generation_prompt"] + (f"{start}\n" if begun else ""),
+            "stops": own["stops"],
         }
 
     def _renders_alike(self, shortcut: Mapping[str, Any]) -> bool:
