@@ -111,7 +111,7 @@ class LoadingProgress(BaseModel):
 
 
 class ModelMeta(BaseModel):
-    """Figures of a model as llama-server lists them: tokens of a request, tokens that it was made for, bytes."""
+    """Sizes of a model as llama-server lists them: tokens of a request, tokens that it was made for, bytes."""
 
     n_ctx: int | None = None
     n_ctx_train: int | None = None

@@ -1,4 +1,4 @@
-"""What logs and figures tell of the requests of other people's clients."""
+"""What logs and metrics tell of the requests of OpenAI-compatible clients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_trace_goes_through_every_log(machine: Machine) -> None:
         )
 
 
-def test_figures_count_what_was_done(machine: Machine) -> None:
+def test_metrics_count_what_was_done(machine: Machine) -> None:
     """Queen, hive and worker count requests, tokens, times and placements of the requests that they had."""
     queen = QueenProcess(machine)
     for _ in range(2):

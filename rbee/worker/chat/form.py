@@ -99,46 +99,37 @@ class Characters:
         return None if self.least else after(tail, text)
 
 
+class _Uncut:
+    """A part that is not cut: no text is known to begin it."""
+
+    __slots__ = ()
+    may_be_empty = False
+    ends_open = False
+
+    def after(self, tail: Sequence[Form], text: str) -> list[Form] | None:
+        """Return None."""
+        del tail, text
+        return None
+
+
 @dataclass(frozen=True, slots=True)
-class Json:
+class Json(_Uncut):
     """JSON of the schema with this name; `fallback` is a schema for where there is none of the name."""
 
     name: str
     fallback: str = "{}"
-    may_be_empty = False
-    ends_open = False
-
-    def after(self, tail: Sequence[Form], text: str) -> list[Form] | None:
-        """Return None: it is not cut."""
-        del tail, text
-        return None
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Content(_Uncut):
     """What the answer says beside thoughts and calls, where the request demands a form of it."""
 
-    may_be_empty = False
-    ends_open = False
-
-    def after(self, tail: Sequence[Form], text: str) -> list[Form] | None:
-        """Return None: it is not cut."""
-        del tail, text
-        return None
-
 
 @dataclass(frozen=True, slots=True)
-class Recursion:
+class Recursion(_Uncut):
     """What has this name in the definitions, of which it is a part itself."""
 
     name: str
-    may_be_empty = False
-    ends_open = False
-
-    def after(self, tail: Sequence[Form], text: str) -> list[Form] | None:
-        """Return None: it is not cut."""
-        del tail, text
-        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class NativeTemplate:
 
         Args:
             request: `messages` and `tools` in OpenAI's form, `tool_choice` (a word), `parallel_tool_calls`,
-                `json_schema` (its text), `enable_thinking`, `continue_final_message`, `template_kwargs`.
+                `enable_thinking`, `continue_final_message`, `template_kwargs`, and `content_only`, which writes no
+                parser.
 
         Raises ChatLibraryError.
         """
