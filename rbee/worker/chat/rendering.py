@@ -151,7 +151,8 @@ class Chat:
 
     def _generic(self, request: dict[str, Any]) -> dict[str, Any]:
         """Apply the generic template, whose answers begin as those of this one do: perhaps within a thought."""
-        applied = NativeTemplate(GENERIC_TEMPLATE, begin="", end="").apply({**request, "messages": [_ASK]})
+        generic = NativeTemplate(GENERIC_TEMPLATE, begin="", end="")
+        applied = _applied(generic, {**request, "messages": [_ASK]})
         own = _applied(self._template, {**request, "messages": [_ASK], "tools": [], **_WITHOUT_CALLS})
         start, ends = own["thinking_start"], own["thinking_ends"]
         thought = own["generation_prompt"].rpartition(start)[2] if start else ""
