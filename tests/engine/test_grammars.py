@@ -233,6 +233,14 @@ def test_a_tool_without_a_grammar_takes_any_object(judge: Judge) -> None:
     assert not judge.lets_through(grammar, HERMES_CALL.replace("city", "anything"))
 
 
+def test_a_strict_tool_that_cannot_be_held_is_refused(judge: Judge) -> None:
+    """Where a tool is to be held to its schema whole, a keyword that cannot be is an error, also in a free answer."""
+    strict = {"name": "time", "strict": True, "parameters": {"type": "object", "not": {"required": ["at"]}}}
+
+    with pytest.raises(RbeeError, match="not"):
+        judge.lets_through(free(HERMES, [TOOL, {"type": "function", "function": strict}]), "Hello.")
+
+
 @pytest.mark.parametrize(
     ("template", "before"),
     [

@@ -33,8 +33,8 @@ def calls_demanded(form: AnswerForm, tools: Sequence[Tool], *, begun: str, marks
 def calls_held(form: AnswerForm, tools: Sequence[Tool], *, marks: Marks, single: bool) -> Constraint | None:
     """Return the constraint of any text in which a call, once begun, is one of *tools* with arguments that fit.
 
-    A tool whose schema cannot be held has any object as its arguments; None where the model's calls cannot be told from
-    its text as they begin.
+    A tool whose schema cannot be held has any object as its arguments, unless it is strict: then the request cannot be
+    answered. None where the model's calls cannot be told from its text as they begin.
     """
     try:
         raw = _raw_names(tools)
@@ -87,11 +87,9 @@ def _constraint(
         lark, used = lark_of(trees, rules=rules, marks=marks)
     except FormError as error:
         raise _not_held(answer.param if answer is not None else "tools", error) from error
-    schemas = tuple(
-        _rule(rules[name], schema, param, strict=strict, required=required)
-        for name, (schema, param, strict) in _schemas(tools)
-        if rules[name] in used
-    )
+    needed = [(rules[name], *stated) for name, stated in _schemas(tools) if rules[name] in used]
+    schemas = tuple(_rule(*one, required=required) for one in needed)
+    required = required or any(strict for *_, strict in needed)
     if answer is None:
         return Constraint(lark, "tools", rules=schemas, required=required)
     if answer.language == "gbnf":
@@ -99,14 +97,9 @@ def _constraint(
     return Constraint(lark, answer.param, rules=(*schemas, *answer.rules))
 
 
-def _rule(name: str, schema: Mapping[str, Any], param: str, *, strict: bool, required: bool) -> SchemaRule:
-    try:
-        choices = schema_choices(schema, strict=strict, param=param)
-    except RbeeError:
-        if required:
-            raise
-        choices = ()
-    return SchemaRule(name, choices if required else (*choices, any_object()), param)
+def _rule(name: str, schema: Mapping[str, Any], param: str, strict: bool, *, required: bool) -> SchemaRule:  # noqa: FBT001
+    choices = schema_choices(schema, strict=strict, param=param)
+    return SchemaRule(name, choices if required or strict else (*choices, any_object()), param)
 
 
 def _schemas(tools: Sequence[Tool]) -> Iterator[tuple[str, tuple[Mapping[str, Any], str, bool]]]:
