@@ -16,7 +16,7 @@ demo: setup ## run the main job once: a real model answers, and nothing is left 
 	@$(BIN)/python -m tools.demo
 
 test: setup ## run all tests, those on real machines too where root allows it; ARGS="-k slots" picks some
-	@$(BIN)/pytest -n 2 -rs $(ARGS)
+	@$(BIN)/pytest -n 3 -rs $(ARGS)
 
 behaviours: setup ## run all scenarios, print for each promised behaviour whether it holds, write .bench/behaviours.json
 	@$(BIN)/python -m tests.bdd.behaviours $(ARGS)

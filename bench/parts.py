@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 
+from bench.agent import agent
 from bench.cold import cold
 from bench.constrained import constrained
 from bench.decisions import placement
+from bench.fleet import fleet
 from bench.host_build import host_build
 from bench.load import Round, measure
 from bench.long_prompt import long_prompt
@@ -106,12 +108,14 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "memory": memory,
     "streams-many": lambda rounds: streams(rounds, 8, 16),
     "long-prompt": long_prompt,
+    "agent": agent,
     "speculation": speculation,
     "constrained": constrained,
     "relay": relays,
     "relay-memory": relay_memory,
     "queue-full": queue_full,
     "decisions": placement,
+    "fleet": fleet,
     "provisioning": provisioning,
     "host-build": host_build,
 }

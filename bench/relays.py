@@ -67,7 +67,7 @@ class Relay:
 def sourced() -> Iterator[tuple[Relay, int]]:
     """Run the source; gives it, reached directly, and the port of its hive."""
     port, hive_port = free_port(), free_port()
-    with _process([sys.executable, "-m", "bench.source", str(port), str(hive_port)], port, "/health") as pid:
+    with run_process([sys.executable, "-m", "bench.source", str(port), str(hive_port)], port, "/health") as pid:
         yield Relay(port, {}, (pid,)), hive_port
 
 
@@ -78,12 +78,12 @@ def queen(hive_port: int, *, max_tasks: int = 5000) -> Iterator[Relay]:
     with tempfile.TemporaryDirectory(prefix="rbee-bench-") as home:
         command = [str(Path(sys.executable).with_name("queen-rbee")), "--port", str(port), "--local-hive", "false"]
         command += ["--max-tasks", str(max_tasks), "--log-level", "warning"]
-        with _process(command, port, "/health", {"RBEE_HOME": home}) as pid:
+        with run_process(command, port, "/health", {"RBEE_HOME": home}) as pid:
             key = (Path(home) / "secrets" / "api-key").read_text(encoding="utf-8").strip()
             headers = {"Authorization": f"Bearer {key}"}
             node = {"node_name": "bench", "ssh_host": "127.0.0.1", "hive_port": hive_port, "hive_key": source.KEY}
-            _ask(port, "POST", "/v2/registry/beehives/add", headers, node)
-            _until(lambda: source.MODEL in _ask(port, "GET", "/v1/models", headers))
+            ask(port, "POST", "/v2/registry/beehives/add", headers, node)
+            until(lambda: source.MODEL in ask(port, "GET", "/v1/models", headers))
             yield Relay(port, headers, (pid,))
 
 
@@ -97,7 +97,7 @@ def nginx(upstream: int) -> Iterator[Relay]:
     with tempfile.TemporaryDirectory(prefix="rbee-bench-") as folder:
         config = Path(folder) / "nginx.conf"
         config.write_text(_NGINX.format(folder=folder, port=port, upstream=upstream), encoding="utf-8")
-        with _process([program, "-c", str(config), "-e", f"{folder}/error.log"], port, "/health") as pid:
+        with run_process([program, "-c", str(config), "-e", f"{folder}/error.log"], port, "/health") as pid:
             children = [child.pid for child in psutil.Process(pid).children()]
             yield Relay(port, {}, (pid, *children))
 
@@ -115,7 +115,7 @@ def sglang_router(upstream: int) -> Iterator[Relay]:
     command = [str(python), "-m", "sglang_router.launch_router", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--worker-urls", f"http://127.0.0.1:{upstream}", "--policy", "round_robin", "--log-level", "error"]
     command += ["--prometheus-port", str(free_port()), "--max-concurrent-requests", "5000"]
-    with _process(command, port, "/health") as pid:
+    with run_process(command, port, "/health") as pid:
         yield Relay(port, {}, (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))))
 
 
@@ -132,14 +132,15 @@ def all_relays(stack: ExitStack) -> dict[str, Relay]:
 
 
 @contextmanager
-def _process(command: list[str], port: int, health: str, env: dict[str, str] | None = None) -> Iterator[int]:
+def run_process(command: list[str], port: int, health: str, env: dict[str, str] | None = None) -> Iterator[int]:
+    """Run a program that answers at *port*; gives its process id. Raises RuntimeError, with its log."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("RBEE_")}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, env={**own, **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
-            _until(lambda: _alive(process) and bool(_ask(port, "GET", health, {})))
+            until(lambda: _alive(process) and bool(ask(port, "GET", health, {})))
             yield process.pid
         except RuntimeError as failure:
             log.seek(0)
@@ -159,7 +160,8 @@ def _alive(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _until(there: Callable[[], bool]) -> None:
+def until(there: Callable[[], bool]) -> None:
+    """Wait until it is there. Raises RuntimeError after a minute."""
     deadline = time.monotonic() + _READY_WITHIN_S
     while time.monotonic() < deadline:
         try:
@@ -171,7 +173,8 @@ def _until(there: Callable[[], bool]) -> None:
     raise RuntimeError(f"it did not serve within {_READY_WITHIN_S:g} s")
 
 
-def _ask(port: int, method: str, path: str, headers: dict[str, str], body: object = None) -> str:
+def ask(port: int, method: str, path: str, headers: dict[str, str], body: object = None) -> str:
+    """Send a request; return the text of the answer, "" where it was refused."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         content = None if body is None else json.dumps(body)

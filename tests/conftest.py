@@ -22,13 +22,21 @@ FEATURES = Path(__file__).parents[1] / "features"
 # The ids that features/README.md lists, in its order.
 BEHAVIOURS = re.findall(r"^\| (B\d+) \|", (FEATURES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
 _UNSET = ("RBEE_", "HF_", "HUGGING_FACE_", "NVML_STUB_")
-_KEPT = ("RBEE_TEST_",)
+# Compute threads spin while they wait for each other, and beside other tests they wait for most of the time: with two
+# an answer takes three times the processor time of one. Who asks for more says so.
+_THREADS = "RBEE_WORKER_THREADS"
+_KEPT = ("RBEE_TEST_", _THREADS)
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the ids of the promised behaviours, which scenarios carry as tags, and hear Ctrl-C again."""
+    """Register the ids of the promised behaviours, which scenarios carry as tags, and hear Ctrl-C again.
+
+    Workers, also those of daemons on other machines of the same test, compute with one thread.
+    """
     _unignore_signals()
+    # Here rather than in a fixture: some workers serve a whole module.
+    os.environ[_THREADS] = "1"
     for behaviour in BEHAVIOURS:
         config.addinivalue_line("markers", f"{behaviour}: the behaviour of this number")
 
@@ -44,12 +52,21 @@ def _unignore_signals() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Run the tests of the real model one after the other: two engines that want all processors wait for each other.
+    """Run the tests of a module with the real model in one process, in their order.
 
-    llama.cpp's threads spin at each barrier; with twice as many as processors a token takes a second instead of 20 ms.
+    The model is loaded once, and what its caches hold, by which the last digits of its numbers differ, is the same in
+    every run.
     """
     if item.get_closest_marker("engine") is not None and item.get_closest_marker("rig") is None:
-        item.add_marker(pytest.mark.xdist_group("engine"))
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests on real machines, which run in one process for half of the time, then the other long ones.
+
+    A process that is given a long test at the end leaves the others with nothing to do.
+    """
+    items.sort(key=lambda item: (item.get_closest_marker("rig") is None, item.get_closest_marker("slow") is None))
 
 
 def pytest_report_header() -> list[str]:

@@ -71,3 +71,24 @@ Feature: Machines that fail
     Then the exit code is 0
     And at most 8 MiB were downloaded twice
     And the operator can stop the queen
+
+  @B88
+  Scenario: A machine loses power while another one copies a model from it
+    Given hives on h1 and h2
+    And the hives of h1 and h2 download from the same hub
+    And the hive of h1 sends 100 megabits per second
+    When the operator types "rbee-keeper daemon start"
+    And the operator types "rbee-keeper models pull --node h1 hf:bees/shared-GGUF"
+    Then the exit code is 0
+    When the operator starts "rbee-keeper models pull --node h2 hf:bees/shared-GGUF"
+    And at least 24 MiB of it have reached h2
+    And the power of h1 is cut
+    Then it ends with code 0 within 60 seconds
+    And the keeper says "copying it from h1"
+    And h2 has the model, of which the hub sent the rest only
+    When the power of h1 is back
+    Then the queen is connected to h1 within 30 seconds
+    When the operator types "rbee-keeper models list --node h1,h2 --json"
+    Then the exit code is 0
+    And the shared model is one row, on h1 and h2
+    And the operator can stop the queen

@@ -14,7 +14,7 @@ Feature: A hive looks after its workers
 
   @B45 @B48
   Scenario: An unused worker is stopped, and the next request is a cold start
-    Given the hive stops workers that were idle for 1 second
+    Given the hive stops workers that were idle for 5 seconds
     And a running queen
     And a worker for bee on localhost
     Then there are no workers within 10 seconds

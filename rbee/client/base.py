@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cached_property
 from typing import Any
 
 from rbee.client.retry import CONNECT_TIMEOUT_S, CONTROL_TIMEOUT_S, HTTP_CONNECT, NO_TOKEN_TIMEOUT_S, Retries
@@ -31,10 +32,16 @@ class AsyncDaemonClient:
     def __init__(self, name: str, url: str, key: str | None, *, retries: Retries = HTTP_CONNECT) -> None:
         self.name = name
         self.url = url.rstrip("/")
+        self._key = key
         self._retries = retries
-        self._http = httpx.AsyncClient(
+        self._closed = False
+
+    @cached_property
+    def _http(self) -> httpx.AsyncClient:
+        """Return the pool, made at the first request: of a large fleet's hives most are never sent one."""
+        return httpx.AsyncClient(
             base_url=self.url,
-            headers=_headers(key),
+            headers=_headers(self._key),
             timeout=CONTROL_TIMEOUT,
             trust_env=False,
             # Loading the trusted certificates takes longer than most requests, and plain HTTP does not need them.
@@ -43,7 +50,9 @@ class AsyncDaemonClient:
 
     async def close(self) -> None:
         """Close the pool."""
-        await self._http.aclose()
+        self._closed = True
+        if "_http" in vars(self):
+            await self._http.aclose()
 
     async def json(
         self,
@@ -91,7 +100,7 @@ class AsyncDaemonClient:
     async def _send(self, request: httpx.Request, on_retry: OnRetry | None, *, stream: bool) -> httpx.Response:
         waits = list(self._retries.waits())
         for attempt in range(len(waits) + 1):
-            if self._http.is_closed:  # closed while this request waited for its next attempt
+            if self._closed:  # perhaps while this request waited for its next attempt
                 raise unreachable_error(self.name, self.url, attempt, ConnectionError("the client was closed"))
             try:
                 return await self._http.send(request, stream=stream)

@@ -230,7 +230,7 @@ def _parse(raw: bytes) -> Any:
 
 def _query(params: Json | None) -> str:
     set_params = {key: value for key, value in (params or {}).items() if value is not None}
-    return "?" + urlencode(set_params) if set_params else ""
+    return "?" + urlencode(set_params, doseq=True) if set_params else ""
 
 
 def _reason(error: Exception) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from rbee.client.base import WAITING_TIMEOUT, AsyncDaemonClient, OnRetry
 from rbee.client.events import read_events
 from rbee.client.retry import GRACEFUL_STOP_S
-from rbee.contracts.hives import HiveHealth, ShutdownReceipt
-from rbee.contracts.models import DownloadProgress, ModelDetails
+from rbee.contracts.devices import DeviceSelection, YieldRequest
+from rbee.contracts.hives import HiveHealth, ResumeReceipt, ShutdownReceipt, YieldReceipt
+from rbee.contracts.models import DownloadProgress, ModelDetails, Neighbour
 from rbee.contracts.queen import LogLine, ModelList
-from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerStopReceipt
+from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerEstimate, WorkerStopReceipt
 
 
 class HiveClient:
@@ -30,17 +31,22 @@ class HiveClient:
         """Return its health and version."""
         return HiveHealth.model_validate(await self._daemon.json("GET", "/v1/health", on_retry=on_retry))
 
-    async def download(self, model: str, on_retry: OnRetry | None = None) -> DownloadProgress:
-        """Start the download of a model unless it is there; the stage of the response says which."""
-        return DownloadProgress.model_validate(
-            await self._daemon.json("POST", "/v1/models/download", body={"model": model}, on_retry=on_retry)
-        )
+    async def download(
+        self, model: str, neighbours: Sequence[Neighbour] = (), on_retry: OnRetry | None = None
+    ) -> DownloadProgress:
+        """Start the download of a model unless it is there; the stage of the response says which.
+
+        With *neighbours* it is copied from them only, without them fetched from its origin.
+        """
+        body: dict[str, Any] = {"model": model}
+        if neighbours:
+            body |= {"neighbours": [each.model_dump() for each in neighbours], "origin": False}
+        answer = await self._daemon.json("POST", "/v1/models/download", body=body, on_retry=on_retry)
+        return DownloadProgress.model_validate(answer)
 
     async def download_progress(self, model: str) -> AsyncIterator[DownloadProgress]:
         """Yield the progress of a download to its end."""
-        async with self._daemon.stream(
-            "GET", "/v1/models/download/progress", params={"model": model}, timeouts=WAITING_TIMEOUT
-        ) as response:
+        async with self._daemon.stream("GET", "/v1/models/download/progress", params={"model": model}) as response:
             async for event in read_events(response):
                 yield DownloadProgress.model_validate(event.data)
 
@@ -69,10 +75,27 @@ class HiveClient:
         )
         return WorkerAccess.model_validate(answer)
 
+    async def estimate(self, request: SpawnRequest) -> WorkerEstimate:
+        """Return what a worker would take of memory; its model must be in the hive's catalog."""
+        answer = await self._daemon.json("POST", "/v1/workers/estimate", body=request.model_dump(mode="json"))
+        return WorkerEstimate.model_validate(answer)
+
     async def stop(self, worker_id: str) -> WorkerStopReceipt:
         """Stop a worker; return when it has exited."""
         answer = await self._daemon.json("POST", f"/v1/workers/{worker_id}/shutdown", timeouts=stop_timeout())
         return WorkerStopReceipt.model_validate(answer)
+
+    async def yield_devices(self, request: YieldRequest) -> YieldReceipt:
+        """Empty devices for another program; return when their workers have exited."""
+        answer = await self._daemon.json(
+            "POST", "/v1/devices/yield", body=request.model_dump(mode="json"), timeouts=stop_timeout(request.drain_s)
+        )
+        return YieldReceipt.model_validate(answer)
+
+    async def resume_devices(self, request: DeviceSelection) -> ResumeReceipt:
+        """Use devices again that were yielded."""
+        answer = await self._daemon.json("POST", "/v1/devices/resume", body=request.model_dump(mode="json"))
+        return ResumeReceipt.model_validate(answer)
 
     async def shutdown(self) -> ShutdownReceipt:
         """Stop the hive; return when its workers have exited."""
@@ -87,8 +110,8 @@ class HiveClient:
                 yield LogLine.model_validate(event.data)
 
 
-def stop_timeout() -> Any:
-    """Return the time that a graceful stop may take, with a margin for the kill after it."""
+def stop_timeout(drain_s: float | None = None) -> Any:
+    """Return the time that a graceful stop may take, *drain_s* if that is said, with a margin for the kill after it."""
     from rbee.client.web import httpx
 
-    return httpx.Timeout(GRACEFUL_STOP_S + 15, connect=5)
+    return httpx.Timeout((GRACEFUL_STOP_S if drain_s is None else drain_s) + 25, connect=5)

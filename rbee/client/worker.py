@@ -44,6 +44,6 @@ class WorkerClient:
         """Cancel a generation; one that has ended is not an error."""
         await self._daemon.json("DELETE", f"/v1/inference/{request_id}")
 
-    async def shutdown(self) -> None:
-        """Shut it down; return when its requests have finished."""
-        await self._daemon.json("POST", "/v1/admin/shutdown", timeouts=WAITING_TIMEOUT)
+    async def shutdown(self, drain_s: float) -> None:
+        """Shut it down; return when its requests have finished, which may take *drain_s* seconds."""
+        await self._daemon.json("POST", "/v1/admin/shutdown", body={"drain_s": drain_s}, timeouts=WAITING_TIMEOUT)

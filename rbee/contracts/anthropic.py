@@ -5,12 +5,25 @@ Fields that are not listed here are accepted and ignored.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
-from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, Effort, OpenModel, Text, ThinkingBudget, TokenLimit, TopK
+from rbee.contracts.openai import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    Effort,
+    FurtherSampling,
+    OpenModel,
+    Text,
+    ThinkingBudget,
+    TokenLimit,
+    TopK,
+)
 from rbee.contracts.tasks import StopText
+
+UNDERSTOOD: Final = ("text", "thinking", "tool_use", "tool_result")
+"""The types of blocks that a model understands."""
 
 
 class Block(OpenModel):
@@ -24,6 +37,14 @@ class Block(OpenModel):
     input: dict[str, Any] | None = None
     tool_use_id: str | None = Field(default=None, max_length=256)
     content: Text | list[Block] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, value: object) -> object:
+        """Keep of a block that no model understands what it is: its fields are its own."""
+        if not isinstance(value, dict) or "type" not in value or value["type"] in UNDERSTOOD:
+            return value
+        return {"type": value["type"]}
 
 
 class MessageTurn(OpenModel):
@@ -84,16 +105,18 @@ class CountTokensRequest(OpenModel):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
     context_management: Any = None
+    mcp_servers: Any = None
+    container: Any = None
     thread: Any = None
 
 
-class MessagesRequest(CountTokensRequest):
-    """`POST /v1/messages`."""
+class MessagesRequest(CountTokensRequest, FurtherSampling):
+    """`POST /v1/messages`; a temperature may be higher than Anthropic's models take it."""
 
     max_tokens: TokenLimit
     stream: bool | None = False
     stop_sequences: Annotated[list[StopText], Field(max_length=16)] | None = None
-    temperature: float | None = Field(default=None, ge=0.0, le=1.0)
+    temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, ge=0.0, le=1.0)
     top_k: TopK | None = None
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter
 
-from rbee.contracts.devices import Detection
+from rbee.contracts.devices import Detection, DeviceEnergy, YieldedDevice
 from rbee.contracts.error_body import ErrorDetail
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
@@ -35,6 +35,7 @@ class Hello(BaseModel):
     models: list[CatalogEntry] | None
     workers: list[WorkerAccess]
     quarantined: list[Quarantine] = Field(default_factory=list)
+    yielded: list[YieldedDevice] = Field(default_factory=list)
     context_length: int | None = None
     idle_timeout_s: float | None = None
 
@@ -83,10 +84,18 @@ class QuarantineChanged(BaseModel):
     quarantined: list[Quarantine]
 
 
+class YieldedChanged(BaseModel):
+    """All devices that are yielded to other programs, after a change."""
+
+    kind: Literal["yielded_changed"] = "yielded_changed"
+    yielded: list[YieldedDevice]
+
+
 class Heartbeat(BaseModel):
-    """A sign that the hive is alive."""
+    """A sign that the hive is alive, with the last reading of each device that tells what it takes."""
 
     kind: Literal["beat"] = "beat"
+    energy: list[DeviceEnergy] = Field(default_factory=list, exclude_if=lambda value: not value)
 
 
 class Closing(BaseModel):
@@ -103,7 +112,15 @@ class Lease(BaseModel):
 
 
 HiveMessage = Annotated[
-    Hello | WorkerChanged | WorkerGone | ModelsChanged | DevicesChanged | QuarantineChanged | Heartbeat | Closing,
+    Hello
+    | WorkerChanged
+    | WorkerGone
+    | ModelsChanged
+    | DevicesChanged
+    | QuarantineChanged
+    | YieldedChanged
+    | Heartbeat
+    | Closing,
     Field(discriminator="kind"),
 ]
 HIVE_MESSAGE: TypeAdapter[HiveMessage] = TypeAdapter(HiveMessage)

@@ -15,7 +15,8 @@ from rbee.contracts.devices import Backend
 # differently.
 MAX_DRAFT_TOKENS: Final = 62
 QUANTISED_BLOCK: Final = 32  # numbers in one block of a quantised cache
-_CPU_PROMPT_BATCH: Final = 126  # with a small model such a batch takes half a second, for which running streams wait
+# Two tiles of a CPU's attention; with a small model they take half a second, for which running streams wait.
+_CPU_PROMPT_BATCH: Final = 128
 _GPU_PROMPT_BATCH: Final = 512  # a GPU needs that many to be busy
 
 CacheName = Literal["f32", "f16", "bf16", "q8_0"]

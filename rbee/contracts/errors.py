@@ -37,6 +37,7 @@ class ErrorCode(StrEnum):
     LOADING_TIMEOUT = "LOADING_TIMEOUT"
     NODE_EXISTS = "NODE_EXISTS"
     MODEL_IN_USE = "MODEL_IN_USE"
+    DECLARED_IN_FILE = "DECLARED_IN_FILE"
     CANCELED = "CANCELED"
     VERSION_MISMATCH = "VERSION_MISMATCH"
     DOWNLOAD_FAILED = "DOWNLOAD_FAILED"
@@ -46,6 +47,7 @@ class ErrorCode(StrEnum):
     DRAINING = "DRAINING"
     WORKER_LOADING = "WORKER_LOADING"
     QUARANTINED = "QUARANTINED"
+    DEVICE_YIELDED = "DEVICE_YIELDED"
     RAM_EXHAUSTED = "RAM_EXHAUSTED"
     VRAM_EXHAUSTED = "VRAM_EXHAUSTED"
     GPU_VRAM_EXHAUSTED = "GPU_VRAM_EXHAUSTED"
@@ -155,6 +157,9 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         409, _CONFLICT, "Change it: rbee-keeper config set-ssh; or remove it: rbee-keeper config remove-node"
     ),
     ErrorCode.MODEL_IN_USE: ErrorSpec(409, _CONFLICT, "Stop the workers that use it: rbee-keeper worker list"),
+    ErrorCode.DECLARED_IN_FILE: ErrorSpec(
+        409, _CONFLICT, "Change it in that file, or in the inventory that it is made from, or use another name."
+    ),
     ErrorCode.CANCELED: ErrorSpec(499, "canceled_error", "The request was canceled by its client."),
     ErrorCode.VERSION_MISMATCH: ErrorSpec(409, _CONFLICT, "Upgrade the hive: rbee-keeper hive upgrade --node NODE"),
     ErrorCode.DOWNLOAD_FAILED: ErrorSpec(
@@ -171,6 +176,12 @@ ERRORS: dict[ErrorCode, ErrorSpec] = {
         503,
         _UNAVAILABLE,
         "Correct the cause, then start a worker by hand: rbee-keeper worker start --node NODE --model MODEL",
+        60,
+    ),
+    ErrorCode.DEVICE_YIELDED: ErrorSpec(
+        503,
+        _UNAVAILABLE,
+        "Use another device or node, or use this one again: rbee-keeper hive resume --node NODE",
         60,
     ),
     ErrorCode.RAM_EXHAUSTED: ErrorSpec(

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ipaddress
 import re
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from rbee.contracts.devices import Backend, Device
+from rbee.contracts.devices import Backend, Device, YieldedDevice
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import Quarantine, WorkerInfo, WorkerStopReceipt
+
+MAX_NODES_AT_ONCE: Final = 1000
 
 
 class NodeStatus(StrEnum):
@@ -67,6 +71,24 @@ class NodeSpec(BaseModel):
     backends: list[Backend] = Field(default_factory=list)
     devices: dict[Backend, int] = Field(default_factory=dict)
     replace: bool = False
+
+
+class _CheckedLater:
+    """Describe a field as a node; what is given for it is checked by whoever can name the node that is wrong."""
+
+    def __get_pydantic_json_schema__(self, _schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(NodeSpec.__pydantic_core_schema__)
+
+
+class NodeSpecs(BaseModel):
+    """Several nodes to add to the registry: `POST /v2/registry/beehives/add-many`. All of them are added, or none.
+
+    Each is a `NodeSpec`, as which the queen checks it: what is wrong is told of every node, by its name.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    nodes: list[Annotated[Any, _CheckedLater()]] = Field(min_length=1, max_length=MAX_NODES_AT_ONCE)
 
 
 class NodeInfo(BaseModel):
@@ -126,8 +148,34 @@ class HiveInfo(BaseModel):
     models: list[CatalogEntry] = Field(default_factory=list)
     workers: list[WorkerInfo] = Field(default_factory=list)
     quarantined: list[Quarantine] = Field(default_factory=list)
+    yielded: list[YieldedDevice] = Field(default_factory=list)
     last_seen_unix: float | None = None
     last_error: str | None = None
+
+
+class DeviceYield(BaseModel):
+    """What became of one device that was to be yielded: the device afterwards, and the workers that ran there.
+
+    What other programs hold of its memory is in `device`.
+    """
+
+    device: Device
+    until_unix: float | None = None
+    workers: list[WorkerStopReceipt] = Field(default_factory=list)
+
+
+class YieldReceipt(BaseModel):
+    """The outcome of yielding devices of a node."""
+
+    node: str = ""
+    devices: list[DeviceYield]
+
+
+class ResumeReceipt(BaseModel):
+    """The devices that were yielded, and are used again; none where none of those asked for was yielded."""
+
+    node: str = ""
+    devices: list[YieldedDevice]
 
 
 class ShutdownReceipt(BaseModel):

@@ -9,11 +9,16 @@ API_VERSION: Final = "v1"
 LOCALHOST_NODE: Final = "localhost"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+SERVED_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SSE_DONE: Final = "[DONE]"
 IGNORED_HEADER: Final = "X-Rbee-Ignored"
 """What a request has and its answer does not heed: tools that are no functions, keywords of a schema."""
+FALLBACK_HEADER: Final = "X-Rbee-Fallback"
+"""The declared model that is used in place of the one that was asked for, which cannot be served now."""
 ROUTED_HEADER: Final = "X-Rbee-Model"  # from the queen to a worker: the name by which the client asked for the model
-USAGE_COMMENT: Final = "usage"  # in a stream from a worker to its queen: tokens of the prompt, cached, of the answer
+USAGE_COMMENT: Final = "usage"
+"""In an answer from a worker to its queen: tokens of the prompt, of these cached, of the answer; microseconds of the
+engine."""
 USAGE_HEADER: Final = "X-Rbee-Usage"  # the same counts, of a request that a worker was told to cancel
 PROGRESS_COMMENT: Final = "progress"  # in a stream from a worker: it has nothing to send, and works on the request
 DEADLINE_HEADER: Final = "X-Rbee-Deadline"  # seconds left for a request

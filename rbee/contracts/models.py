@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,16 +46,63 @@ class ModelDetails(CatalogEntry):
     has_chat_template: bool = False
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""A SHA-256, in hexadecimal."""
+
+MAX_FILES: Final = 1000
+MAX_NEIGHBOURS: Final = 8
+
 ModelText = Annotated[str, Field(min_length=1, max_length=2048)]
 """The id, reference or alias of a model."""
 
 
+def model_files_path(model_id: str) -> str:
+    """Return the path at which a hive tells which files the model of an id has; below it lies each by its number."""
+    return f"/v1/model-files/{model_id}"
+
+
+class Neighbour(BaseModel):
+    """A hive that has a model, for another one that needs it: where it is, and a ticket that opens the model's files.
+
+    `sha256` is that of the first file; `size_bytes` counts all of them.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    node: str = Field(min_length=1, max_length=253)
+    url: str = Field(max_length=2048, pattern=r"^https?://[^/?#@]+$")
+    model_id: str = Field(max_length=200, pattern=r"^[a-z0-9-]+$")
+    ticket: str = Field(min_length=1, max_length=512, repr=False)
+    sha256: Sha256
+    size_bytes: int = Field(ge=0)
+
+
+class ModelFile(BaseModel):
+    """One file of a model, by its path from the root of the repository that it is from."""
+
+    name: str = Field(min_length=1, max_length=1024)
+    size_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
+class ModelFiles(BaseModel):
+    """`GET /v1/model-files/{model_id}` of a hive: the files of a model for another hive, the first part first."""
+
+    reference: str
+    files: list[ModelFile] = Field(min_length=1, max_length=MAX_FILES)
+
+
 class DownloadRequest(BaseModel):
-    """A request to download a model unless it is there: `POST /v1/models/download`."""
+    """A request to download a model unless it is there: `POST /v1/models/download`.
+
+    `neighbours` are asked for it, in their order, before its origin is; without `origin` that is not asked at all.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     model: ModelText
+    neighbours: list[Neighbour] = Field(default_factory=list, max_length=MAX_NEIGHBOURS)
+    origin: bool = True
 
 
 class ModelQuery(BaseModel):
@@ -73,7 +120,8 @@ class DownloadProgress(BaseModel):
     """One event of the download stream; sizes in bytes, speed in megabits per second.
 
     Stages: queued, downloading, retrying (with `attempt`, `attempts` and `reason`), verifying, complete (with `entry`:
-    the model's catalog row, and whether it was `fetched` just now).
+    the model's catalog row, and whether it was `fetched` just now). `source` is the node that the bytes come from;
+    None where it is the model's origin.
     """
 
     stage: DownloadStage
@@ -88,16 +136,21 @@ class DownloadProgress(BaseModel):
     attempts: int | None = None
     reason: str | None = None
     remark: str | None = None
+    source: str | None = None
 
 
 class RunningDownload(BaseModel):
-    """A download that has not ended, in the list of a hive's models; `reference` is canonical."""
+    """A download that has not ended, in the list of a hive's models; `reference` is canonical.
+
+    `source` is the node that it comes from; None where that is the model's origin.
+    """
 
     reference: str
     stage: DownloadStage
     bytes_downloaded: int = 0
     bytes_total: int | None = None
     speed_mbps: float = 0.0
+    source: str | None = None
 
 
 class LoadingProgress(BaseModel):

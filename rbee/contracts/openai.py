@@ -53,22 +53,25 @@ class ContentPart(OpenModel):
 
 
 class FunctionCall(OpenModel):
-    """The name of a tool and its arguments, as JSON in a string."""
+    """The name of a tool and its arguments, as JSON in a string; some clients send the object."""
 
     name: str = Field(max_length=256)
-    arguments: Text = "{}"
+    arguments: Text | dict[str, Any] | None = "{}"
 
 
 class ToolCall(OpenModel):
-    """A tool call that the model made earlier in the conversation."""
+    """A tool call that the model made earlier in the conversation; one of no function is left out."""
 
-    id: str = Field(default="", max_length=256)
+    id: str | None = Field(default=None, max_length=256)
     type: str = "function"
     function: FunctionCall | None = None
 
 
 class ChatMessage(OpenModel):
-    """One message of a conversation; `reasoning` is what some servers call `reasoning_content`."""
+    """One message of a conversation.
+
+    `reasoning` is what some servers call `reasoning_content`, `function_call` what `tool_calls` has replaced.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | list[ContentPart] | None = None
@@ -76,6 +79,7 @@ class ChatMessage(OpenModel):
     reasoning: Text | None = None
     name: str | None = Field(default=None, max_length=256)
     tool_calls: list[ToolCall] | None = Field(default=None, max_length=MAX_TOOLS)
+    function_call: FunctionCall | None = None
     tool_call_id: str | None = Field(default=None, max_length=256)
 
 
@@ -136,7 +140,13 @@ class AllowedTools(OpenModel):
     allowed_tools: ToolSelection
 
 
-ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedTools
+class ForeignChoice(OpenModel):
+    """A choice of something that is no function, which is refused."""
+
+    type: str
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool | AllowedTools | ForeignChoice
 
 
 class JsonSchema(OpenModel):
@@ -167,7 +177,16 @@ class StreamOptions(OpenModel):
     include_usage: bool | None = None
 
 
-class BaseGenerationRequest(OpenModel):
+class FurtherSampling(OpenModel):
+    """Parameters of sampling that not every interface has of its own; None means the server's default."""
+
+    min_p: float | None = Field(default=None, ge=0.0, le=1.0)
+    repeat_penalty: float | None = Field(default=None, gt=0.0, le=10.0)
+    presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
+    frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
+
+
+class BaseGenerationRequest(FurtherSampling):
     """The fields that all requests for text have in common; None means the server's default."""
 
     model: str | None = Field(default=None, max_length=2048)
@@ -177,10 +196,6 @@ class BaseGenerationRequest(OpenModel):
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, ge=0.0, le=1.0)
     top_k: TopK | None = None
-    min_p: float | None = Field(default=None, ge=0.0, le=1.0)
-    repeat_penalty: float | None = Field(default=None, gt=0.0, le=10.0)
-    presence_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
-    frequency_penalty: float | None = Field(default=None, ge=-2.0, le=2.0)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: Annotated[list[StopText], Field(max_length=16)] | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
@@ -202,7 +217,12 @@ class BaseGenerationRequest(OpenModel):
 
 
 class ChatRequest(BaseGenerationRequest):
-    """`POST /v1/chat/completions`."""
+    """`POST /v1/chat/completions`.
+
+    `json_schema` is what llama-server takes beside `response_format`; a budget of -1 is none. `functions` is refused.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: TokenLimit | None = None
@@ -214,7 +234,9 @@ class ChatRequest(BaseGenerationRequest):
     parallel_tool_calls: bool | None = None
     continue_final_message: bool | None = None
     reasoning_effort: Effort | None = None
-    thinking_budget_tokens: ThinkingBudget | None = None
+    thinking_budget_tokens: Annotated[int, Field(ge=-1, le=10_000_000)] | None = None
+    json_schema: dict[str, Any] | None = None
+    functions: Any = None
     chat_template_kwargs: TemplateKwargs | None = None
 
     @model_validator(mode="after")

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict, Field
 
+from rbee.contracts.devices import DeviceSelection, YieldRequest
 from rbee.contracts.hives import HiveInfo, LogsQuery, NodeInfo, NodeText
 from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress, ModelText, RunningDownload
 from rbee.contracts.workers import Quarantine, SpawnRequest, WorkerHealth, WorkerInfo
+
+MAX_PAGE: Final = 1000
 
 
 class QueenHealth(BaseModel):
@@ -47,24 +52,45 @@ class QueenShutdown(BaseModel):
     hives: list[str] | None = None
 
 
-class BeehiveList(BaseModel):
-    """`GET /v2/registry/beehives/list`."""
+class PageQuery(BaseModel):
+    """Which part of a list is asked for: at most `limit` rows, those after the `next` of the page before; else all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: int | None = Field(default=None, ge=1, le=MAX_PAGE)
+    after: str = Field(default="", max_length=512)
+
+
+class Page(BaseModel):
+    """A part of a list. `next` is what to ask for `after`; without one nothing follows."""
+
+    next: str | None = Field(default=None, exclude_if=lambda next_: next_ is None)
+
+
+class BeehiveList(Page):
+    """`GET /v2/registry/beehives/list?limit=&after=`."""
 
     beehives: list[NodeInfo]
 
 
-class NodeQuery(BaseModel):
-    """The query of `GET /v2/models/list`."""
+class NodesQuery(BaseModel):
+    """The query of `GET /v2/models/list`; without a node, all nodes."""
 
     model_config = ConfigDict(extra="forbid")
 
-    node: NodeText
+    node: list[NodeText] = Field(default_factory=list, max_length=10_000)
 
 
 class MaybeNodeQuery(BaseModel):
-    """The query of `GET /v2/workers/list` and `/v2/workers/health`; without a node, all nodes."""
+    """The query of `GET /v2/workers/health`; without a node, all nodes."""
 
     model_config = ConfigDict(extra="forbid")
+
+    node: NodeText | None = None
+
+
+class NodePageQuery(PageQuery):
+    """The query of `GET /v2/hives/list` and `/v2/workers/list`; without a node, all nodes."""
 
     node: NodeText | None = None
 
@@ -75,10 +101,22 @@ class NodeLogsQuery(LogsQuery):
     node: NodeText = LOCALHOST_NODE
 
 
-class HiveList(BaseModel):
-    """`GET /v2/hives/list`."""
+class HiveList(Page):
+    """`GET /v2/hives/list?node=&limit=&after=`."""
 
     hives: list[HiveInfo]
+
+
+class NodeYield(YieldRequest):
+    """`POST /v2/hives/yield`: empty devices of a node for another program."""
+
+    node: NodeText
+
+
+class NodeResume(DeviceSelection):
+    """`POST /v2/hives/resume`: use devices of a node again."""
+
+    node: NodeText
 
 
 class NodeQuarantine(Quarantine):
@@ -107,8 +145,8 @@ class WorkerList(BaseModel):
     quarantined: list[NodeQuarantine] = Field(default_factory=list)
 
 
-class FleetWorkerList(WorkerList):
-    """`GET /v2/workers/list?node=`."""
+class FleetWorkerList(WorkerList, Page):
+    """`GET /v2/workers/list?node=&limit=&after=`; a hive's quarantines, and one that does not answer, are rows too."""
 
     unreachable: list[UnreachableHive]
 
@@ -165,10 +203,45 @@ class NodeModel(BaseModel):
 
 
 class ModelList(BaseModel):
-    """`GET /v2/models/list?node=`, and `GET /v1/models/list` of a hive: the catalog, and what is being downloaded."""
+    """`GET /v1/models/list` of a hive: the catalog, and what is being downloaded."""
 
     models: list[CatalogEntry]
     downloads: list[RunningDownload] = Field(default_factory=list)
+
+
+class ModelCopy(BaseModel):
+    """A model as one node has it."""
+
+    node: str
+    local_path: str
+    downloaded_at_unix: int
+    problem: str | None = None
+
+
+class FleetModel(CatalogEntry):
+    """A model of the fleet, once however many `nodes` have it; the other fields are those of the first sound copy.
+
+    What has the same reference and other bytes is another model.
+    """
+
+    nodes: list[ModelCopy]
+
+
+class NodeDownload(RunningDownload):
+    """A download that has not ended, and the node that it is for."""
+
+    node: str
+
+
+class FleetModelList(BaseModel):
+    """`GET /v2/models/list?node=`: the models of the nodes asked for, and what is being downloaded there.
+
+    `unreachable` are the nodes that did not answer; where only one was asked for, that is an error.
+    """
+
+    models: list[FleetModel]
+    downloads: list[NodeDownload] = Field(default_factory=list)
+    unreachable: list[UnreachableHive] = Field(default_factory=list)
 
 
 class Progress(BaseModel):

@@ -42,6 +42,12 @@ def shown_reference(reference: str) -> str:
     return f"{scheme}{place}{'?' + query if query else ''}{fragment}"
 
 
+def short_reference(reference: str) -> str:
+    """Return the part of a model reference that a person reads: the file's name, or what follows the provider."""
+    shown = shown_reference(reference)
+    return shown.rsplit("/", 1)[-1] or shown
+
+
 def is_masked(address: str) -> bool:
     """Return whether *address* has lost its query, so that nothing can be fetched from it."""
     found = _ADDRESS.fullmatch(address)

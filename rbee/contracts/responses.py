@@ -5,11 +5,26 @@ Fields that are not listed here are accepted and ignored.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from rbee.contracts.openai import MAX_MESSAGES, MAX_TOOLS, Effort, OpenModel, Text, TokenLimit, ToolSelection, TopK
+from rbee.contracts.openai import (
+    MAX_MESSAGES,
+    MAX_TOOLS,
+    Effort,
+    ForeignChoice,
+    FurtherSampling,
+    OpenModel,
+    TemplateKwargs,
+    Text,
+    TokenLimit,
+    ToolSelection,
+    TopK,
+)
+
+UNDERSTOOD: Final = ("message", "function_call", "function_call_output", "reasoning")
+"""The types of items that a model understands."""
 
 
 class InputPart(OpenModel):
@@ -17,6 +32,7 @@ class InputPart(OpenModel):
 
     type: str
     text: Text | None = None
+    refusal: Text | None = None
 
 
 class InputItem(OpenModel):
@@ -30,6 +46,14 @@ class InputItem(OpenModel):
     arguments: Text | None = None
     output: Text | list[InputPart] | None = None
     summary: list[InputPart] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out(cls, value: object) -> object:
+        """Keep of an item that no model understands what it is, and the id of its call: its fields are its own."""
+        if not isinstance(value, dict) or value.get("type", "message") in UNDERSTOOD:
+            return value
+        return {name: value[name] for name in ("type", "call_id") if name in value}
 
 
 class ResponseTool(OpenModel):
@@ -55,6 +79,9 @@ class AllowedResponseTools(ToolSelection):
     type: Literal["allowed_tools"]
 
 
+ResponseToolChoice = Literal["none", "auto", "required"] | NamedResponseTool | AllowedResponseTools | ForeignChoice
+
+
 class Reasoning(OpenModel):
     """How much the model is to think before it answers."""
 
@@ -75,7 +102,7 @@ class TextConfig(OpenModel):
     format: TextFormat | None = None
 
 
-class ResponsesRequest(OpenModel):
+class ResponsesRequest(FurtherSampling):
     """`POST /v1/responses`."""
 
     model: str | None = Field(default=None, max_length=2048)
@@ -88,14 +115,17 @@ class ResponsesRequest(OpenModel):
     top_k: TopK | None = None
     text: TextConfig | None = None
     tools: list[ResponseTool] | None = Field(default=None, max_length=MAX_TOOLS)
-    tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | AllowedResponseTools | None = None
+    tool_choice: ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None
     previous_response_id: str | None = None
     background: bool | None = None
     conversation: Any = None
+    prompt: Any = None
+    include: list[str] | None = None
     thread: Any = None
     top_logprobs: int | None = None
     reasoning: Reasoning | None = None
+    chat_template_kwargs: TemplateKwargs | None = None
     metadata: dict[str, str] | None = None
 
     @field_validator("input")

@@ -14,6 +14,7 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 Priority = Annotated[int, Field(ge=-10, le=10)]
 Deadline = Annotated[float, Field(gt=0, le=86_400)]
+ReasoningEffort = Literal["low", "medium", "high"]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
@@ -51,7 +52,8 @@ class Message(BaseModel):
 class InferenceRequest(Sampling):
     """`POST /v1/inference` of a worker: either a `prompt` or `messages`.
 
-    `raw` uses the prompt as it is; otherwise the model's chat template is applied.
+    `raw` uses the prompt as it is; otherwise the model's chat template is applied, which `enable_thinking` and
+    `reasoning_effort` tell whether, and how much, the model is to think before it answers.
     """
 
     request_id: str | None = Field(default=None, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
@@ -59,6 +61,8 @@ class InferenceRequest(Sampling):
     system: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)
     raw: bool = False
+    enable_thinking: bool | None = None
+    reasoning_effort: ReasoningEffort | None = None
 
     @model_validator(mode="after")
     def _check_input(self) -> InferenceRequest:
@@ -98,6 +102,8 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class DoneEvent(BaseModel):
     """The end of a successful stream, with token counts; times are in milliseconds.
 
+    `device_ms` is the time for which the engine computed for it: that of each batch, shared by the rows that each
+    request had in it.
     `drafted_tokens` were speculated, of which `accepted_tokens` were right; both are absent without speculation.
     """
 
@@ -107,6 +113,7 @@ class DoneEvent(BaseModel):
     finish_reason: FinishReason = "stop"
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    device_ms: float = 0.0
     seed: int | None = None
     drafted_tokens: int | None = None
     accepted_tokens: int | None = None
@@ -119,6 +126,12 @@ class Narration(BaseModel):
     action: str
     human: str
     emoji: str = ""
+
+
+class Fallback(Narration):
+    """The narration of a task whose model cannot be served now: `model` is used instead, the name of another one."""
+
+    model: str
 
 
 class TaskAccepted(BaseModel):

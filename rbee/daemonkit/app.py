@@ -41,6 +41,7 @@ def create_app(
     Args:
         title: the daemon's name, for the description of its routes.
         daemon: the object that the routes depend on, as `app.state.daemon`.
+        authenticator: checks every request; routes have it as `app.state.authenticator`, for what goes on for long.
         late_routers: returns routers that are added at the first request that no other route matches, in a thread: to
             import and describe them would cost every start.
         fast_paths: by path, the application that handles POST requests without FastAPI; the routers describe these
@@ -60,6 +61,7 @@ def create_app(
         responses={"default": {"model": ErrorBody, "description": "Any failure"}},
     )
     app.state.daemon = daemon
+    app.state.authenticator = authenticator
     for router in routers:
         app.include_router(router)
     late = _LateRoutes(app, late_routers)

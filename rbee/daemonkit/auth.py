@@ -28,6 +28,7 @@ TICKET: Final = Caller("ticket")
 ANONYMOUS: Final = Caller("")
 """Anybody, on an open path."""
 
+SessionLookup = Callable[[str, Mapping[bytes, bytes]], Caller | None]
 KeyLookup = Callable[[str, str], Caller | None]
 
 # Where clients of other services put their keys.
@@ -47,6 +48,8 @@ class Authenticator:
         client_key_lookup: (path, key) -> the client that may call the path with this key, or None. It raises RbeeError
             for a key that is known and not valid any more.
         tickets: accepts single requests without a key.
+        session_lookup: (method, headers) -> the client whose browser sends a request without a key, or None. It raises
+            RbeeError FORBIDDEN for what the page of another site made it send.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class Authenticator:
         operator: Caller = OPERATOR,
         client_key_lookup: KeyLookup | None = None,
         tickets: Tickets | None = None,
+        session_lookup: SessionLookup | None = None,
     ) -> None:
         self._daemon = daemon
         self._key = key.encode()
@@ -65,11 +69,12 @@ class Authenticator:
         self._operator = operator
         self._client_key_lookup = client_key_lookup
         self._tickets = tickets
+        self._session_lookup = session_lookup
 
-    def check(self, path: str, headers: Mapping[bytes, bytes], query: bytes = b"") -> Caller:
+    def check(self, path: str, headers: Mapping[bytes, bytes], query: bytes = b"", *, method: str = "GET") -> Caller:
         """Return the caller of a request with these headers, by their names in small letters.
 
-        Raises RbeeError MISSING_API_KEY or INVALID_API_KEY.
+        Raises RbeeError MISSING_API_KEY, INVALID_API_KEY, or FORBIDDEN as sessions do.
         """
         if path in self.open_paths:
             return ANONYMOUS
@@ -77,6 +82,10 @@ class Authenticator:
         if query and self._tickets is not None and self._tickets.redeem(path, query):
             return TICKET
         key = _key(headers)
+        if not key and self._session_lookup is not None and b"cookie" in headers:
+            caller = self._session_lookup(method, headers)
+            if caller is not None:
+                return caller
         if not key:
             message = (
                 f"{self._daemon} requires an API key, as 'Authorization: Bearer <key>' or 'X-Api-Key: <key>'; "

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
@@ -17,10 +17,11 @@ from pydantic import BaseModel, SecretStr
 from rbee import __version__
 from rbee.config import file as config_file
 from rbee.config import layering
+from rbee.config.file import ConfigFile
 from rbee.config.layering import LayeredSettings, Layers
 from rbee.config.paths import NO_SPACE, storage_error
 from rbee.contracts.errors import EXIT_CODES
-from rbee.errors import ConfigError, RbeeError
+from rbee.errors import ConfigError, RbeeError, collected
 from rbee.lifeline import OwnerLink
 from rbee.observe.redaction import MASK
 
@@ -36,13 +37,28 @@ class Program(Generic[S]):
     settings: type[S]
     description: str
 
-    def parse(self, argv: list[str], environ: Mapping[str, str], owner: OwnerLink) -> S:
-        """Return the settings, or exit: 0 after --print-config, --check-config and --version, 78 for invalid ones."""
+    def parse(
+        self,
+        argv: list[str],
+        environ: Mapping[str, str],
+        owner: OwnerLink,
+        *,
+        check: Callable[[ConfigFile, S | None], object] = lambda _file, _settings: None,
+    ) -> S:
+        """Return the settings, or exit: 0 after --print-config, --check-config and --version, 78 for invalid ones.
+
+        Args:
+            check: for --check-config, checks what else the daemon reads of the file, whose settings it gets unless they
+                are wrong. Raises ConfigError.
+        """
         options = self._parser().parse_args(argv)
         try:
             file = config_file.read(options.check_config) if options.check_config else config_file.find(environ)
             flags = {key: getattr(options, key, None) for key in self.settings.model_fields}
-            settings, sources = layering.read(self.settings, Layers(environ, file, flags))
+            layers = Layers(environ, file, flags)
+            if options.check_config:
+                self._check(layers, check)
+            settings, sources = layering.read(self.settings, layers)
         except ConfigError as error:
             fail(self.name, error, owner)
         if options.check_config:
@@ -52,6 +68,17 @@ class Program(Generic[S]):
             print(json.dumps(describe_settings(settings, sources), indent=2))  # noqa: T201
             sys.exit(0)
         return settings
+
+    def _check(self, layers: Layers, check: Callable[[ConfigFile, S | None], object]) -> None:
+        """Check a file as a whole. Raises ConfigError with everything that is wrong."""
+        errors: list[ConfigError] = []
+        found: list[S] = []
+        with collected(errors):
+            found.append(layering.read(self.settings, layers)[0])
+        with collected(errors):
+            check(layers.file, found[0] if found else None)
+        if errors:
+            raise ConfigError.of(errors)
 
     def _parser(self) -> argparse.ArgumentParser:
         prefix = self.settings.model_config["env_prefix"]

@@ -57,6 +57,19 @@ class CompatRoute:
         return model
 
 
+_EMPTY_RESPONSE: Final = {
+    "object": "response",
+    "created_at": 0,
+    "incomplete_details": None,
+    "instructions": None,
+    "metadata": {},
+    "model": "",
+    "output": [],
+    "parallel_tool_calls": True,
+    "tool_choice": "auto",
+    "tools": [],
+    "usage": None,
+}
 LATEST: Final = ":latest"
 """What Ollama's clients may add to the name of a model."""
 
@@ -118,8 +131,20 @@ COMPAT_ROUTES: Final = (
 )
 
 
-def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None, *, number: int = 0) -> bytes:
-    """Encode the event that ends a stream which failed after its start; *number* counts the events of a response."""
+def encode_failure(
+    dialect: Dialect,
+    error: RbeeError,
+    request_id: str | None,
+    *,
+    number: int = 0,
+    response: dict[str, Any] | None = None,
+) -> bytes:
+    """Encode what ends a stream which failed after its start.
+
+    Args:
+        number: of the next event of a response.
+        response: as far as it came, for the event that tells of its failure.
+    """
     body = error.body(request_id)
     if dialect is Dialect.OPENAI:
         return encode(body)
@@ -128,8 +153,12 @@ def encode_failure(dialect: Dialect, error: RbeeError, request_id: str | None, *
     if dialect is Dialect.ANTHROPIC:
         return encode(error_body(error, request_id, ANTHROPIC_ROUTES), "error")
     if dialect is Dialect.RESPONSES:
-        event: dict[str, Any] = {"type": "error", "code": error.code.value, "message": error.message}
-        return encode({**event, "param": error.param, "sequence_number": number, **body}, "error")
+        told = {"code": error.code.value, "message": error.message}
+        failed = {"id": f"resp_{request_id}", **(response or _EMPTY_RESPONSE), "status": "failed", "error": told}
+        kind = "response.failed"
+        first = encode({"type": kind, "sequence_number": number, "response": failed}, kind)
+        event = {"type": "error", **told, "param": error.param, "sequence_number": number + 1, **body}
+        return first + encode(event, "error")
     return encode(body, "error")
 
 

@@ -228,3 +228,10 @@ def mark_authenticated(scope: Scope) -> None:
     extension = scope.get("extensions", {}).get(_EXTENSION)
     if extension is not None:
         extension["protocol"].mark_authenticated()
+
+
+def abort(scope: Scope) -> None:
+    """Close the connection of the request of *scope* at once, without what was not sent yet."""
+    extension = scope.get("extensions", {}).get(_EXTENSION)
+    if extension is not None:
+        extension["protocol"].transport.abort()

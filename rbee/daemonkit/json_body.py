@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Body
 from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter, ValidationError
 from pydantic.json_schema import JsonSchemaValue
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from pydantic_core import CoreSchema, SchemaValidator, core_schema
 
 from rbee.daemonkit.errors import invalid_body
 from rbee.daemonkit.json_limits import check_json
 from rbee.surrogates import repaired_json
+
+# FastAPI ignores it where it describes a body; the body of a model that builds its schema late is described later.
+warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
 
 T = TypeVar("T")
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -99,7 +99,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            caller = self._authenticator.check(scope["path"], headers, scope["query_string"])
+            caller = self._authenticator.check(scope["path"], headers, scope["query_string"], method=scope["method"])
             scope["state"]["caller"], scope["state"]["client"] = caller, caller.name
             if caller is not ANONYMOUS:
                 mark_authenticated(scope)

@@ -38,6 +38,7 @@ class Server(uvicorn.Server):
 
     Args:
         limits: those of the connections, which *config* has as well.
+        on_reload: called upon SIGHUP, which ends the daemon without it.
         successor: whether a signal leaves new connections to the next daemon, which gets the same listening socket.
     """
 
@@ -48,9 +49,11 @@ class Server(uvicorn.Server):
         on_serving: Callable[[], None],
         *,
         limits: ConnectionLimits,
+        on_reload: Callable[[], None] | None = None,
         successor: bool,
     ) -> None:
         super().__init__(config)
+        self._on_reload = on_reload
         self._limits = limits
         self._drain = drain
         self._on_serving = on_serving
@@ -71,7 +74,8 @@ class Server(uvicorn.Server):
         def on_signal(number: int, _frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(self._on_signal, number)
 
-        before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        handled = [signal.SIGINT, signal.SIGTERM, *([] if self._on_reload is None else [signal.SIGHUP])]
+        before = {number: signal.signal(number, on_signal) for number in handled}
         try:
             yield
         finally:
@@ -88,6 +92,10 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _on_signal(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            if self._on_reload is not None and not self._signals:
+                self._on_reload()
+            return
         self._signals += 1
         if self._signals > 1:
             log.warning("second signal: stopping at once", extra={"fields": {"signal": number}})
@@ -120,6 +128,7 @@ def serve(
     owner: OwnerLink,
     *,
     then: Callable[[], None] | None = None,
+    on_reload: Callable[[], None] | None = None,
     successor: bool = False,
     max_connections_per_address: int = PER_ADDRESS,
 ) -> None:
@@ -129,6 +138,7 @@ def serve(
         drain_of: returns the drain; called inside the event loop, before the application's lifespan begins.
         owner: receives `{"port", "pid"}` once requests are served; systemd gets READY=1.
         then: called after that.
+        on_reload: called upon SIGHUP, which ends the daemon without it.
         successor: whether systemd holds a copy of *sock* for the next daemon: from the first signal on, new
             connections are left to it instead of being rejected as draining.
         max_connections_per_address: connections without an authenticated request so far.
@@ -161,7 +171,7 @@ def serve(
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACEFUL_CLOSE_S,
         )
-        server = Server(config, drain_of(), on_serving, limits=limits, successor=successor)
+        server = Server(config, drain_of(), on_serving, limits=limits, on_reload=on_reload, successor=successor)
         await server.serve(sockets=[sock])
 
     # What exists now lives as long as the daemon: no later collection needs to scan it. With the default threshold the

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from pydantic import BaseModel
@@ -18,6 +19,7 @@ from rbee.daemonkit.errors import internal_error
 from rbee.errors import RbeeError
 
 PING_INTERVAL_S = 15.0
+CHECK_INTERVAL_S = 2.0
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 DONE = f"data: {SSE_DONE}\n\n".encode()
 
@@ -46,17 +48,25 @@ class EventStream(Response):
 
     An RbeeError from the generator becomes an `error` event; any other exception becomes an INTERNAL one and is
     raised, for the middleware to log. When the client disconnects, the generator is closed: release resources in
-    `finally`. An endless stream needs *until*, usually the drain's `closed`.
+    `finally`. An endless stream needs *until*, usually the drain's `closed`. *check* is called before each event, and
+    every `CHECK_INTERVAL_S`: it raises the RbeeError that ends the stream of a caller who may not read on.
     """
 
     media_type = "text/event-stream"
     ping = PING
 
-    def __init__(self, events: AsyncIterator[bytes], *, until: asyncio.Event | None = None) -> None:
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        *,
+        until: asyncio.Event | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(headers=HEADERS)
         del self.headers["content-length"]
         self._events = events
         self._until = until
+        self._check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the generator ends, the client disconnects, or *until* is set."""
@@ -93,7 +103,7 @@ class EventStream(Response):
             while True:
                 if pending is None:
                     pending = asyncio.ensure_future(_next(iterator))
-                done, _ = await asyncio.wait({pending}, timeout=PING_INTERVAL_S)
+                done = await self._wait_for(pending)
                 body = self.ping
                 if done:
                     try:
@@ -104,15 +114,25 @@ class EventStream(Response):
         except RbeeError as error:
             state["error"] = error
             await send({"type": "http.response.body", "body": self.encode_error(error, request_id), "more_body": True})
-        except asyncio.CancelledError:
-            if pending is not None:
-                pending.cancel()
-                await asyncio.gather(pending, return_exceptions=True)
-            raise
         except Exception:
             body = self.encode_error(internal_error(), request_id)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             raise
+        finally:
+            if pending is not None:
+                pending.cancel()
+                await asyncio.gather(pending, return_exceptions=True)
+
+    async def _wait_for(self, pending: asyncio.Future[bytes]) -> bool:
+        """Return whether the next event is there before it is time for a ping."""
+        if self._check is None:
+            return bool((await asyncio.wait({pending}, timeout=PING_INTERVAL_S))[0])
+        until = time.monotonic() + PING_INTERVAL_S
+        done: set[asyncio.Future[bytes]] = set()
+        while not done and time.monotonic() < until:
+            done, _ = await asyncio.wait({pending}, timeout=CHECK_INTERVAL_S)
+            self._check()
+        return bool(done)
 
 
 class _EndError(Exception):

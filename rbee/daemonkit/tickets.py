@@ -1,7 +1,8 @@
-"""Signed tickets that admit one request to a daemon without its key.
+"""Signed tickets that admit requests to one path of a daemon without its key.
 
-The queen redirects clients, which must not have a worker's key, to the worker with a ticket. It is valid for one path,
-once, for 30 s.
+The queen redirects clients, which must not have a worker's key, to the worker with a ticket. It is valid once, for
+30 s, and stands in the address. A hive that copies a model from another one gets a ticket for the files of that model:
+it is valid for 15 min, as often as the copy is taken up again, and is shown in place of the key.
 """
 
 from __future__ import annotations
@@ -17,18 +18,21 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
 LIFE_S: Final = 30
+COPY_LIFE_S: Final = 900
 PARAMETER: Final = "ticket"
 _PARTS_WITH_CLIENT: Final = 4
+_DIRECT_HINT: Final = "Send the request to the queen again; without X-Rbee-Direct it relays the response itself."
+_COPY_HINT: Final = "Request the download from the queen again, which gives a fresh one; compare the machines' clocks."
 
 
-def issue(key: str, path: str, *, now: float, client: str = "") -> str:
-    """Return a ticket for one request to *path* of the daemon with *key*.
+def issue(key: str, path: str, *, now: float, client: str = "", life_s: int = LIFE_S) -> str:
+    """Return a ticket for requests to *path* of the daemon with *key*.
 
     Args:
         now: seconds since the epoch.
         client: an id of letters and digits of whose request it is; the daemon reads it with `client`.
     """
-    terms = f"{int(now) + LIFE_S}-{secrets.token_hex(12)}" + (f"-{client}" if client else "")
+    terms = f"{int(now) + life_s}-{secrets.token_hex(12)}" + (f"-{client}" if client else "")
     return f"{terms}-{_signature(key, path, terms)}"
 
 
@@ -55,28 +59,39 @@ class Tickets:
         given = parse_qs(query.decode("latin-1")).get(PARAMETER)
         if not given:
             return False
-        terms, _, signature = given[0].rpartition("-")
-        expires = terms.partition("-")[0]
-        if not hmac.compare_digest(signature.encode(), _signature(self._key, path, terms).encode()):
-            raise _invalid_ticket("is not valid for this request")
         now = self._now()
-        # The signature is valid, so it is a number.
-        if not now < int(expires) <= now + 2 * LIFE_S:
-            raise _invalid_ticket(f"has expired, or the clocks of the two machines differ by more than {LIFE_S} s")
+        terms, expires = _verified(self._key, path, given[0], now=now, life_s=LIFE_S, hint=_DIRECT_HINT)
         self._used = {used: until for used, until in self._used.items() if until > now}
         if terms in self._used:
-            raise _invalid_ticket("was used already")
-        self._used[terms] = int(expires)
+            raise _invalid_ticket("was used already", _DIRECT_HINT)
+        self._used[terms] = expires
         return True
+
+
+def check_copy(key: str, path: str, ticket: str, *, now: float) -> None:
+    """Check a ticket for copying what lies at *path*; it may be shown again until it expires.
+
+    Raises RbeeError INVALID_API_KEY for one that is forged, for another path, or expired.
+    """
+    _verified(key, path, ticket, now=now, life_s=COPY_LIFE_S, hint=_COPY_HINT)
+
+
+def _verified(key: str, path: str, ticket: str, *, now: float, life_s: int, hint: str) -> tuple[str, int]:
+    """Return the terms of a ticket, and when it expires. Raises RbeeError INVALID_API_KEY."""
+    terms, _, signature = ticket.rpartition("-")
+    if not hmac.compare_digest(signature.encode(), _signature(key, path, terms).encode()):
+        raise _invalid_ticket("is not valid for this request", hint)
+    # The signature is valid, so it is a number.
+    expires = int(terms.partition("-")[0])
+    if not now < expires <= now + 2 * life_s:
+        why = f"has expired, or the clocks of the two machines differ by more than {life_s} s"
+        raise _invalid_ticket(why, hint)
+    return terms, expires
 
 
 def _signature(key: str, path: str, terms: str) -> str:
     return hmac.digest(key.encode(), f"{path}\n{terms}".encode(), "sha256").hex()
 
 
-def _invalid_ticket(why: str) -> RbeeError:
-    return RbeeError(
-        ErrorCode.INVALID_API_KEY,
-        f"The ticket {why}.",
-        hint="Send the request to the queen again; without X-Rbee-Direct it relays the response itself.",
-    )
+def _invalid_ticket(why: str, hint: str) -> RbeeError:
+    return RbeeError(ErrorCode.INVALID_API_KEY, f"The ticket {why}.", hint=hint)

@@ -77,6 +77,15 @@ def is_template(value: object) -> bool:
     return isinstance(value, str) and ("{{" in value or "{%" in value)
 
 
+def is_open(value: object) -> bool:
+    """Return whether a value, or anything in it, has its meaning only when Ansible runs."""
+    if isinstance(value, Mapping):
+        return any(map(is_open, value.values()))
+    if isinstance(value, list):
+        return any(map(is_open, value))
+    return is_template(value)
+
+
 def _ask(source: Path, paths: Paths) -> str:
     """Return the output of `ansible-inventory --list`."""
     program = find_program(PROGRAM)

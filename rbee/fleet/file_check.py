@@ -27,6 +27,7 @@ FLEET: Final[Mapping[str, dict[str, Any]]] = {
     "rbee_git_verify": {"type": "bool"},
     "rbee_git_signers": {"type": "list"},
     "rbee_models": {"type": "list"},
+    "rbee_served_models": {"type": "list"},
     "rbee_build_on": {"type": "str", "choices": ["controller", "host", "auto"]},
     "rbee_install_path": {"type": "path"},
     "rbee_state_path": {"type": "path"},

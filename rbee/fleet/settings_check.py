@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from rbee.fleet.ansible_inventory import is_template
+from rbee.fleet.ansible_inventory import is_open
 from rbee.fleet.assets import Assets
 from rbee.fleet.inventory import Inventory, Node, load
 from rbee.fleet.layout import HIVES, QUEEN
@@ -118,7 +118,7 @@ def settings_of(node: Node, daemon: Daemon, variables: Mapping[str, str]) -> lis
     others = node.variables.get(more)
     if isinstance(others, Mapping):
         found |= {str(key): Setting(str(key), value, more, str(key)) for key, value in others.items()}
-    return [setting for setting in found.values() if not _is_open(setting.value)]
+    return [setting for setting in found.values() if not is_open(setting.value)]
 
 
 def refusals(program: Path, daemon: Daemon, settings: Sequence[Setting]) -> list[tuple[Setting | None, str]]:
@@ -156,12 +156,3 @@ def _ask(program: Path, config: str) -> list[str]:
 
 def _line(setting: Setting) -> str:
     return f"{json.dumps(setting.name)} = {json.dumps(setting.value)}"
-
-
-def _is_open(value: object) -> bool:
-    """Return whether a value, or anything in it, has its meaning only when Ansible runs."""
-    if isinstance(value, Mapping):
-        return any(map(_is_open, value.values()))
-    if isinstance(value, list):
-        return any(map(_is_open, value))
-    return is_template(value)

@@ -17,7 +17,7 @@ from rbee.model_reference import parse_reference
 
 _PORTS: Final = ("ansible_port", "ansible_ssh_port", "rbee_hive_port", "rbee_queen_port", "rbee_hive_first_worker_port")
 _COUNTS: Final = ("rbee_hive_slots", "rbee_hive_context_length")
-_ADDRESSES: Final = ("rbee_queen_url", "rbee_hive_queen_url", "rbee_models_hive_url")
+_ADDRESSES: Final = ("rbee_queen_url", "rbee_hive_queen_url", "rbee_models_hive_url", "rbee_models_queen_url")
 _MODELS: Final = ("rbee_models", "rbee_models_wanted", "rbee_runtime_models")
 # The folders that roles fill and empty, each with the roles that take it from a variable of their own.
 _FOLDERS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -64,6 +64,22 @@ class YamlDocument:
             return []
         return [Entry(str(key.value), plain(value), self._row(key.start_mark) + 1) for key, value in node.value]
 
+    def line(self, *path: str | int) -> int:
+        """Return the line of a value at a path of keys and of numbers in lists, or of the last part that is there."""
+        node: Node | None = self.root
+        line = 1
+        for part in path:
+            if isinstance(node, MappingNode):
+                key, node = next(((key, value) for key, value in node.value if key.value == part), (None, None))
+            elif isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value):
+                key = node = node.value[part]
+            else:
+                key = None
+            if key is None:
+                break
+            line = self._row(key.start_mark) + 1
+        return line
+
     def put(self, value: object, *keys: str) -> None:
         """Set the scalar at a path, making what is missing on the way. *value* None makes an empty key.
 

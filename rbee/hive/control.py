@@ -11,6 +11,7 @@ from typing import Final
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from rbee.contracts.control import HEARTBEAT_INTERVAL_S, QUEEN_MESSAGE, SILENCE_LIMIT_S, Heartbeat, Hello, HiveMessage
+from rbee.contracts.devices import DeviceEnergy
 from rbee.daemonkit.json_body import JsonParser
 from rbee.errors import RbeeError
 
@@ -28,9 +29,17 @@ class ControlChannels:
     Args:
         hello: returns what the hive is and has.
         on_lease: called whenever a queen has sent something.
+        energy: returns the last reading of each device that tells what it takes.
     """
 
-    def __init__(self, hello: Callable[[], Awaitable[Hello]], on_lease: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        hello: Callable[[], Awaitable[Hello]],
+        on_lease: Callable[[], None],
+        *,
+        energy: Callable[[], list[DeviceEnergy]] = list,
+    ) -> None:
+        self._energy = energy
         self._hello = hello
         self._on_lease = on_lease
         self._outboxes: set[asyncio.Queue[str]] = set()
@@ -77,7 +86,6 @@ class ControlChannels:
                     await websocket.close(_GOING_AWAY)
 
     async def _send(self, websocket: WebSocket, outbox: asyncio.Queue[str]) -> str:
-        heartbeat = Heartbeat().model_dump_json()
         try:
             await websocket.send_text((await self._hello()).model_dump_json())
             loop = asyncio.get_running_loop()
@@ -86,7 +94,7 @@ class ControlChannels:
                 try:
                     text = await asyncio.wait_for(outbox.get(), max(next_heartbeat - loop.time(), 0))
                 except TimeoutError:
-                    text = heartbeat
+                    text = Heartbeat(energy=self._energy()).model_dump_json()
                     next_heartbeat = loop.time() + HEARTBEAT_INTERVAL_S
                 await websocket.send_text(text)
         except (WebSocketDisconnect, OSError, RuntimeError):

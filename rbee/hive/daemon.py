@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Callable
 
 from rbee import __version__, landlock
 from rbee.config.paths import Paths
-from rbee.contracts.control import Closing, DevicesChanged, Hello, ModelsChanged, QuarantineChanged
-from rbee.contracts.hives import ShutdownReceipt
+from rbee.contracts.control import Closing, DevicesChanged, Hello, ModelsChanged, QuarantineChanged, YieldedChanged
+from rbee.contracts.devices import Backend, DeviceSelection, YieldRequest
+from rbee.contracts.hives import DeviceYield, ResumeReceipt, ShutdownReceipt, YieldReceipt
 from rbee.contracts.ids import new_id
 from rbee.contracts.models import CatalogEntry
 from rbee.contracts.workers import SpawnRequest, WorkerAccess
@@ -22,16 +23,21 @@ from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.drain import Drain
 from rbee.errors import RbeeError
 from rbee.hive.control import ControlChannels
+from rbee.hive.devices.budget import CpuBudget
 from rbee.hive.devices.monitor import DeviceMonitor
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
+from rbee.hive.models.limits import GB
+from rbee.hive.models.sharing import Sharing
+from rbee.hive.preflight import select_devices
 from rbee.hive.quarantines import Quarantines
 from rbee.hive.settings import HiveSettings
 from rbee.hive.workers.control_groups import ControlGroups
 from rbee.hive.workers.memory_reclaim import ReclaimChecker
 from rbee.hive.workers.pool import WorkerPool
 from rbee.hive.workers.spawner import WorkerSpawner
+from rbee.hive.yields import Yields
 from rbee.net import host_port
 
 log = logging.getLogger(__name__)
@@ -58,17 +64,26 @@ class Hive:
         self._background = BackgroundTasks()
         self._models_seen: list[CatalogEntry] | None = None
         self._spawned = asyncio.Event()
-        self.channels = ControlChannels(self._hello, lambda: self.workers.renew_lease())
+        self.channels = ControlChannels(
+            self._hello, lambda: self.workers.renew_lease(), energy=lambda: self.devices.energy()
+        )
         self.devices = DeviceMonitor(
-            settings.detect_timeout_s, lambda found: self.channels.publish(DevicesChanged(detection=found))
+            settings.detect_timeout_s,
+            lambda found: self.channels.publish(DevicesChanged(detection=found)),
+            self._cpu_budget,
+            own=lambda: self.workers.pids(),
         )
         self.catalog = Catalog(database_url(settings, paths), self._models_changed)
         self.headers = HeaderReader()
         self.downloads = Downloads(
             self.catalog, paths.models, settings.download_limits(), headers=self.headers, chance=random.random
         )
+        self.sharing = Sharing(self.catalog, paths.models, mbps=settings.share_mbps)
         self.quarantines = Quarantines(
             settings.quarantine_s, lambda listed: self.channels.publish(QuarantineChanged(quarantined=listed))
+        )
+        self.yields = Yields(
+            paths.home / "yielded.json", lambda listed: self.channels.publish(YieldedChanged(yielded=listed))
         )
         self.workers = WorkerPool(
             WorkerSpawner(
@@ -83,10 +98,11 @@ class Hive:
                 groups=ControlGroups.open(),
             ),
             settings.policy(),
-            reclaim=ReclaimChecker(self.devices, settings.detect_timeout_s),
+            reclaim=ReclaimChecker(self.devices),
             devices=self.devices,
             catalog=self.catalog,
             quarantines=self.quarantines,
+            yields=self.yields,
             channels=self.channels,
             background=self._background,
             shut_down=self.drain.begin,
@@ -101,6 +117,7 @@ class Hive:
             background.start(self.workers.run(), name="workers")
             background.start(self._keep_models(), name="models on disk")
             background.start(self.devices.watch(), name="devices")
+            background.start(self.yields.watch(), name="yielded devices")
             background.start(
                 log_rotation.watch(self.paths.logs, "worker-*.log", max_mb=self.settings.log_max_mb), name="log files"
             )
@@ -115,6 +132,43 @@ class Hive:
         finally:
             self._spawned.set()
 
+    async def yield_devices(self, request: YieldRequest) -> YieldReceipt:
+        """Empty devices for another program, and keep them empty; return when their workers are gone.
+
+        Queens are told first, so that they place nothing more there.
+
+        Raises RbeeError: BACKEND_UNAVAILABLE, GPU_NOT_AVAILABLE, INVALID_DEVICE, DISK_FULL, PERMISSION_DENIED.
+        """
+        devices = select_devices(await self.devices.look(), request.backend, request.device)
+        places = [(device.backend, device.index) for device in devices]
+        await self.yields.add(places, request.for_s)
+        until = {(each.backend, each.device): each.until_unix for each in self.yields.listed()}
+        stopped = await self.workers.stop_on(places, "its device is yielded to another program", request.drain_s)
+        after = {(device.backend, device.index): device for device in (await self.devices.look()).devices}
+        return YieldReceipt(
+            node=self.settings.node,
+            devices=[
+                DeviceYield(
+                    device=after.get(place, device),
+                    until_unix=until.get(place),
+                    workers=[receipt for at, receipt in stopped if at == place],
+                )
+                for place, device in zip(places, devices, strict=True)
+            ],
+        )
+
+    async def resume_devices(self, request: DeviceSelection) -> ResumeReceipt:
+        """Use devices again, also those that the driver does not show now; return which of them were yielded.
+
+        Raises RbeeError DISK_FULL or PERMISSION_DENIED.
+        """
+        backend, index = request.backend, request.device
+        if backend is None and index is not None:
+            backend = (await self.devices.known()).best
+        yielded = [(each.backend, each.device) for each in self.yields.listed()]
+        places = {place for place in yielded if backend in (None, place[0]) and index in (None, place[1])}
+        return ResumeReceipt(node=self.settings.node, devices=await self.yields.remove(places))
+
     async def _end(self) -> ShutdownReceipt:
         self.channels.publish(Closing())
         receipts = await self.workers.stop_all("the hive is stopping")
@@ -124,6 +178,10 @@ class Hive:
             node=self.settings.node, workers=receipts, gone=all(receipt.gone for receipt in receipts)
         )
 
+    def _cpu_budget(self) -> CpuBudget | None:
+        limit_gb = self.settings.cpu_memory_gb
+        return None if limit_gb is None else CpuBudget(int(limit_gb * GB), self.workers.need_on(Backend.CPU))
+
     async def _hello(self) -> Hello:
         return Hello(
             hive_id=self.hive_id,
@@ -132,6 +190,7 @@ class Hive:
             models=self._models_seen,
             workers=self.workers.all(),
             quarantined=self.quarantines.listed(),
+            yielded=self.yields.listed(),
             context_length=self.settings.context_length,
             idle_timeout_s=self.settings.idle_timeout_s,
         )

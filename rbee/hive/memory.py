@@ -28,7 +28,7 @@ _SPARE_BYTES: Final = 1024 * _MIB
 _CONTEXT_STEP: Final = 256  # llama.cpp rounds the cache of each slot up
 # On a CPU a worker reads prompts in small pieces, however large a round is; what a yet smaller one saves in rows is
 # taken by buffers that have no rows.
-_CPU_ROWS: Final = 127
+_CPU_ROWS: Final = 129
 _FLOAT: Final = 4
 _HEAD_WIDTH: Final = 64  # of attention, where a header does not say how many heads there are
 _PROCESS_BYTES: Final = 58 * _MIB  # Python, libraries, the web server

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
 from rbee.daemonkit import prometheus
+from rbee.hive.models.disk_space import DiskSpace
 from rbee.observe import metrics
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ async def render_metrics(hive: Hive) -> tuple[bytes, str]:
         total, free = float(device.total_bytes), float(device.free_bytes)
         for kind, value in (("total", total), ("used", max(total - free, 0.0)), ("free", free)):
             memory[device.backend.value, str(device.index), kind] = value
+    total_disk, free_disk = await asyncio.to_thread(DiskSpace.usage, hive.paths.models)
     kept_out: Counter[tuple[str, ...]] = Counter({("model",): 0, ("device",): 0})
     kept_out.update(("device" if each.model_ref is None else "model",) for each in hive.quarantines.listed())
     return prometheus.exposition(
@@ -36,6 +39,7 @@ async def render_metrics(hive: Hive) -> tuple[bytes, str]:
             metrics.HIVE_MEMORY: memory,
             metrics.HIVE_DOWNLOADING: len(hive.downloads.running),
             metrics.HIVE_QUARANTINED: kept_out,
+            metrics.HIVE_DISK: {("total",): float(total_disk), ("free",): float(free_disk)},
             metrics.HIVE_QUEENS: hive.channels.connected,
         },
     )

@@ -47,6 +47,9 @@ class HiveSettings(LayeredSettings):
     context_length: int = Field(
         default=4096, ge=64, description="tokens of context for each slot, at most what the model was made for"
     )
+    cpu_memory_gb: float | None = Field(
+        default=None, gt=0, description="GB of memory that workers on the CPU may take in all; default: what is free"
+    )
     cache_type: engine.CacheType = "f16"
     flash_attention: engine.FlashAttention = None
     prompt_batch: engine.PromptBatch = None
@@ -80,6 +83,11 @@ class HiveSettings(LayeredSettings):
         description="hosts and networks with private addresses from which models may be downloaded, "
         "such as mirror.lan, 10.1.0.0/16",
     )
+    share_mbps: float | None = Field(
+        default=None,
+        ge=1,
+        description="megabits per second of models that other hives are sent in all; default no bound",
+    )
     detect_timeout_s: float = Field(default=5.0, gt=0, description="time a GPU driver has to answer")
 
     max_connections_per_address: int = Field(
@@ -105,7 +113,6 @@ class HiveSettings(LayeredSettings):
             bind_s=self.bind_timeout_s,
             loading_s=self.loading_timeout_s,
             health_interval_s=self.health_interval_s,
-            idle_s=self.idle_timeout_s,
             stall_s=self.stall_timeout_s,
             graceful_s=self.stop_timeout_s,
             fence_s=self.fence_after_s,

@@ -16,11 +16,16 @@ from rbee.keeper.ui.lazy import Entry, Flags, LazyGroup, flag_options
 _AT = "rbee.keeper.commands."
 COMMANDS = {
     "infer": Entry(_AT + "infer:infer", "Answer one prompt; start a queen, a hive and a worker as needed."),
+    "chat": Entry(_AT + "chat:chat", "Talk with a model in the terminal."),
     "daemon": Entry(_AT + "daemon:daemon", "Start, stop and show the queen of this machine."),
     "worker": Entry(_AT + "worker:worker", "Start, stop, list and check workers."),
     "workers": Entry(_AT + "worker:workers", "List, check and shut down workers (an alias of worker)."),
-    "models": Entry(_AT + "models:models", "Pull, list, show and remove models on a node, and cancel downloads."),
+    "models": Entry(_AT + "models:models", "Pull, list, show and remove models on nodes; declare which are served."),
+    "explain": Entry(_AT + "explain:explain", "Explain where a model runs or could run, and why not elsewhere."),
+    "top": Entry(_AT + "top:top", "Show machines, models and requests as they change."),
+    "console": Entry(_AT + "console:console", "Open the queen's page in a browser."),
     "keys": Entry(_AT + "keys:keys", "Manage the API keys of clients."),
+    "usage": Entry(_AT + "usage:usage", "Show what clients have used, by day, client and model."),
     "hive": Entry(_AT + "hive:hive", "Install, upgrade, start, drain, stop and remove hives on machines."),
     "queen": Entry(_AT + "queen:queen", "Install, upgrade, start, stop and remove the queen on a machine."),
     "setup": Entry(_AT + "setup:setup", "Add, list, install and remove machines (an alias of config and hive)."),

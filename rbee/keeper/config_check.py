@@ -19,10 +19,10 @@ from rbee.keeper.queen.process import require_program
 from rbee.keeper.settings import Settings, load
 from rbee.model_reference import parse_reference
 
-_PROGRAMS = {"queen": "queen-rbee", "hive": "rbee-hive", "worker": "llm-worker-rbee"}
+_PROGRAMS = {"queen-rbee": ("queen", "served"), "rbee-hive": ("hive",), "llm-worker-rbee": ("worker",)}
 # A hive gives its workers these; no config file needs to have them.
-_GIVEN = {"worker": ["--model-path", "model.gguf"]}
-_GIVEN_ENV = {"worker": {"RBEE_WORKER_API_KEY": "given by the hive"}}
+_GIVEN = {"llm-worker-rbee": ["--model-path", "model.gguf"]}
+_GIVEN_ENV = {"llm-worker-rbee": {"RBEE_WORKER_API_KEY": "given by the hive"}}
 _LIMIT_S = 30.0
 _OF_INVENTORY = ("RBEE_HOME", "RBEE_INVENTORY")
 
@@ -41,9 +41,11 @@ def check_all(environ: Mapping[str, str], file: ConfigFile) -> Checked:
     with collected(errors):
         load(environ, file)
     errors += _wrong_aliases(file)
-    for table, program in _PROGRAMS.items():
-        if file.data.get(table) and isinstance(file.data[table], dict):
-            errors += _refusals(program, table, file)
+    for program, tables in _PROGRAMS.items():
+        if any(file.data.get(table) for table in tables) and all(
+            isinstance(file.data.get(table, {}), dict) for table in tables
+        ):
+            errors += _refusals(program, file)
             programs.append(program)
     inventory = None
     with suppress(ConfigError):  # which was told above
@@ -90,16 +92,16 @@ def _wrong_aliases(file: ConfigFile) -> Iterator[ConfigError]:
                 yield file.error(f"the alias {name!r}: {error.message}", "models", name)
 
 
-def _refusals(program: str, table: str, file: ConfigFile) -> Iterator[ConfigError]:
-    """Yield what a daemon refuses of its table. The keeper imports no daemon: their programs are asked."""
-    command = [require_program(program), "--check-config", str(file.path), *_GIVEN.get(table, [])]
+def _refusals(program: str, file: ConfigFile) -> Iterator[ConfigError]:
+    """Yield what a daemon refuses of its tables. The keeper imports no daemon: their programs are asked."""
+    command = [require_program(program), "--check-config", str(file.path), *_GIVEN.get(program, [])]
     try:
-        env = {**_GIVEN_ENV.get(table, {}), **os.environ}
+        env = {**_GIVEN_ENV.get(program, {}), **os.environ}
         done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT_S, check=False, env=env)
     except (subprocess.TimeoutExpired, OSError) as error:
         raise RbeeError(
             ErrorCode.DAEMON_START_FAILED,
-            f"{program} could not check [{table}]: {error}.",
+            f"{program} could not check its tables: {error}.",
             hint=f"Run it by hand: {program} --check-config {file.path}",
         ) from error
     if done.returncode == 0:

@@ -118,8 +118,11 @@ class Inference:
 
     def _with_partial(self, error: RbeeError) -> RbeeError:
         """Save the partial answer, and name its file in the error."""
-        came = f"{len(self._pieces)} of {self._request['max_tokens']} tokens came"
-        details = {**error.details, "tokens_received": len(self._pieces), "tokens_asked": self._request["max_tokens"]}
+        received, asked = len(self._pieces), self._request.get("max_tokens")
+        came = f"{received} of {asked} tokens came" if asked else f"{received} tokens came"
+        details = {**error.details, "tokens_received": received}
+        if asked:
+            details["tokens_asked"] = asked
         file = self._paths.partial / f"{self._task_id or f'{time.time():.0f}'}.txt"
         try:
             self._paths.make(file.parent)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from rbee.contracts.errors import ErrorCode
+from rbee.contracts.ids import SERVED_NAME
 from rbee.errors import RbeeError
 from rbee.model_reference import UrlRef, parse_reference
+
+if TYPE_CHECKING:
+    from rbee.keeper.session import Session
 
 _NAME_OF_FILE = re.compile(r"(?:file:(?!/)|file://(?=[^/]+\Z))?(?P<path>(?!\w+:).+\.gguf)")
 
@@ -24,6 +30,33 @@ def resolve(name: str, aliases: Mapping[str, str]) -> str:
         raise _refusal(error, name, aliases) from error
     # The canonical form of an address lacks its query, which is needed to fetch it.
     return text if isinstance(ref, UrlRef) else ref.canonical
+
+
+def resolve_for(session: Session, name: str) -> str:
+    """Return what a queen is asked for *name*: itself where a declared model or a preset has it, else its reference.
+
+    A queen that runs is asked for names that are no alias and none of the config file. Raises as `resolve` does.
+    """
+    settings = session.settings
+    if name in settings.served or (name not in settings.aliases and _is_declared(session, name)):
+        return name
+    return resolve(name, settings.aliases)
+
+
+def _is_declared(session: Session, name: str) -> bool:
+    """Return whether the queen, if one runs, knows a name that is no reference as that of a declared model."""
+    if not re.match(SERVED_NAME, name):
+        return False
+    from rbee.client.queen import QueenClient
+    from rbee.client.retry import Retries
+
+    queen = QueenClient(session.settings.queen_url, session.settings.api_key(), retries=Retries(()))
+    try:
+        declared = [row["declared"] for row in queen.served()["served"]]
+    except RbeeError as error:
+        # A key that may only infer: the queen, which knows what it may name, will say.
+        return error.code is ErrorCode.FORBIDDEN
+    return any(name == each["name"] or name in each["presets"] for each in declared)
 
 
 def display_name(reference: str, aliases: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from rbee.config.layering import LayeredSettings, Layers, read
 from rbee.config.paths import Paths
 from rbee.errors import ConfigError, RbeeError, collected
 
-DAEMON_TABLES = ("queen", "hive", "worker")
+DAEMON_TABLES = ("queen", "hive", "worker", "served")
 # What follows the address in that of a request; a proxy may have put a path of its own before it.
 _ROUTE: Final = re.compile(r"(/v[12](/.*)?|/health|/metrics|/openapi\.json|/*[?#].*)$")
 
@@ -102,7 +102,10 @@ class RemoteSettings(LayeredSettings):
 
 
 class Settings(NamedTuple):
-    """What the keeper runs with; `sources` says where each value came from, those of `remote` as `remote.KEY`."""
+    """What the keeper runs with; `sources` says where each value came from, those of `remote` as `remote.KEY`.
+
+    `served` are the names of models that the file declares for a queen, and of their presets.
+    """
 
     file: ConfigFile
     paths: Paths
@@ -110,6 +113,7 @@ class Settings(NamedTuple):
     remote: RemoteSettings
     sources: dict[str, str]
     aliases: dict[str, str]
+    served: tuple[str, ...]
     environ: Mapping[str, str]
 
     @property
@@ -145,7 +149,7 @@ def load(environ: Mapping[str, str], file: ConfigFile | None = None) -> Settings
     if errors:
         raise ConfigError.of(errors)
     sources |= {f"remote.{key}": source for key, source in remote_sources.items()}
-    return Settings(file, Paths.of(environ), keeper, remote, sources, aliases, environ)
+    return Settings(file, Paths.of(environ), keeper, remote, sources, aliases, _served_names(file), environ)
 
 
 def _aliases(file: ConfigFile) -> dict[str, str]:
@@ -156,3 +160,10 @@ def _aliases(file: ConfigFile) -> dict[str, str]:
             [file.error(f"the alias {name!r} must be a model reference in quotes.", "models", name) for name in wrong]
         )
     return {**BUILT_IN_ALIASES, **{name: reference.strip() for name, reference in models.items()}}
+
+
+def _served_names(file: ConfigFile) -> tuple[str, ...]:
+    """Return the names that the file declares, right or not: the queen judges that."""
+    tables = file.table("served")
+    presets = [table.get("presets") for table in tables.values() if isinstance(table, Mapping)]
+    return (*tables, *(name for each in presets if isinstance(each, Mapping) for name in each))

@@ -97,9 +97,29 @@ WORKER_CACHE: Final = Gauge("worker_cached_tokens", "Tokens in the caches of all
 
 QUEEN_TASKS: Final = Counter("queen_tasks", "Tasks by outcome and client.", ("outcome", "client"))
 QUEEN_PLACEMENTS: Final = Counter("queen_placements", "Placement decisions.", ("decision",))
+QUEEN_EVICTIONS: Final = Counter("queen_evictions", "Idle workers ended to make room for another model.")
+QUEEN_FALLBACKS: Final = Counter("queen_fallbacks", "Requests that turned to another model, by its name.", ("model",))
 QUEEN_WAIT: Final = Histogram("queen_task_wait_seconds", "Time from a task's arrival to its start on a worker.", _WAITS)
-QUEEN_TOKENS: Final = Counter("queen_relayed_tokens", "Relayed tokens by client.", ("client",))
+QUEEN_USAGE_REQUESTS: Final = Counter(
+    "queen_usage_requests", "Requests that a worker answered, by client and by the model's name.", ("client", "model")
+)
+QUEEN_USAGE_TOKENS: Final = Counter(
+    "queen_usage_tokens",
+    "Tokens of prompts, of these cached, and of answers, by client and by the model's name.",
+    ("client", "model", "kind"),
+)
+QUEEN_USAGE_DEVICE: Final = Counter(
+    "queen_usage_device_seconds",
+    "Seconds for which engines computed, by client and by the model's name.",
+    ("client", "model"),
+)
+QUEEN_USAGE_JOULES: Final = Counter(
+    "queen_usage_joules",
+    "Shares of what devices that tell took, by client and by the model's name.",
+    ("client", "model"),
+)
 QUEEN_HIVES: Final = Gauge("queen_hives", "Hives by whether their control channel is connected.", ("connected",))
+QUEEN_NODES: Final = Gauge("queen_node_connected", "1 where the control channel to a node's hive is open.", ("node",))
 QUEEN_WORKERS: Final = Gauge("queen_workers", "Workers by node and state.", ("node", "state"))
 QUEEN_SLOTS: Final = Gauge("queen_slots", "Slots of the fleet's workers by node and whether free.", ("node", "free"))
 QUEEN_WAITING: Final = Gauge("queen_tasks_waiting", "Tasks that wait for a slot.")
@@ -116,10 +136,12 @@ HIVE_LOAD_SECONDS: Final = Histogram(
 HIVE_EVICTIONS: Final = Counter("hive_evictions", "Idle workers stopped to free their memory.")
 HIVE_DOWNLOADS: Final = Counter("hive_downloads", "Model downloads by outcome.", ("outcome",))
 HIVE_DOWNLOADED: Final = Counter("hive_downloaded_bytes", "Downloaded bytes of models.")
+HIVE_SHARED: Final = Counter("hive_shared_bytes", "Bytes of models sent to other hives.")
 HIVE_DOWNLOADING: Final = Gauge("hive_downloads_running", "Model downloads in progress.")
 HIVE_MEMORY: Final = Gauge(
     "hive_device_memory_bytes", "Device memory: total, used and free.", ("backend", "device", "kind")
 )
+HIVE_DISK: Final = Gauge("hive_disk_bytes", "The disk that models are on: total and free.", ("kind",))
 HIVE_QUEENS: Final = Gauge("hive_queens_connected", "Queens with an open control channel.")
 HIVE_QUARANTINED: Final = Gauge("hive_quarantined", "Models and devices in quarantine.", ("kind",))
 

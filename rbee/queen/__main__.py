@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING
 from rbee import lifeline
 
 if TYPE_CHECKING:
+    from rbee.config.file import ConfigFile
     from rbee.config.paths import Paths
     from rbee.queen.database import Database
     from rbee.queen.keys.store import ClientKeys
     from rbee.queen.local_hive.prestart import PrestartedHive
     from rbee.queen.local_hive.process import HiveLauncher, HiveProcess
+    from rbee.queen.serving.sources import DeclarationSources
     from rbee.queen.settings import QueenSettings
+    from rbee.queen.usage.store import UsageStore
 
 
 def main() -> None:
@@ -33,10 +36,19 @@ def main() -> None:
     from rbee.daemonkit.cli import reported_failures
     from rbee.queen.settings import PROGRAM
 
-    settings = PROGRAM.parse(sys.argv[1:], os.environ, owner)
+    settings = PROGRAM.parse(sys.argv[1:], os.environ, owner, check=_check_declared)
     with reported_failures(PROGRAM.name, owner):
         paths = Paths(settings.home.expanduser().absolute()) if settings.home else Paths.of(os.environ)
         _serve(settings, paths, owner, prestarted)
+
+
+def _check_declared(config: ConfigFile, settings: QueenSettings | None) -> None:
+    """Check the declared models of a config file; what comes by standard input is all that there is to check."""
+    from rbee.config.file import STANDARD_INPUT
+    from rbee.queen.serving.files import read_declared
+
+    served_file = None if settings is None or config.path == STANDARD_INPUT else settings.served_file
+    read_declared(config, served_file)
 
 
 def _prestart(owner: lifeline.OwnerLink) -> PrestartedHive | None:
@@ -49,6 +61,7 @@ def _prestart(owner: lifeline.OwnerLink) -> PrestartedHive | None:
 
 
 def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, prestarted: PrestartedHive | None) -> None:
+    from rbee.config import file
     from rbee.config.credentials import ensure_api_key
     from rbee.daemonkit import systemd
     from rbee.daemonkit.home_lock import HomeLock
@@ -80,6 +93,10 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
     from rbee.queen.database import Database
     from rbee.queen.keys.store import ClientKeys
     from rbee.queen.local_hive.supervisor import LocalHive
+    from rbee.queen.serving.declarations import Declarations
+    from rbee.queen.serving.files import read_declared
+    from rbee.queen.serving.sources import DeclarationSources
+    from rbee.queen.usage.store import UsageStore
 
     local = None
     if launcher is not None:
@@ -87,16 +104,23 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
             launcher, launched, port=settings.local_hive_port, start_timeout_s=settings.hive_start_timeout_s
         )
     store = Database(database, paths)
-    client_keys = ClientKeys(store, paths)
-    asyncio.run(_open(store, client_keys))
+    # A queen that ends with its keeper does not make it wait for a database that nothing else needs.
+    usage = UsageStore(store, keep_days=settings.usage_keep_days, create=not owner.owned)
+    client_keys = ClientKeys(store, paths, usage)
+    served = DeclarationSources(
+        Declarations(), store, lambda: read_declared(file.find(os.environ), settings.served_file)
+    )
+    asyncio.run(_open(store, client_keys, usage, served))
     queen = Queen(
         settings,
         paths,
         store,
         client_keys,
+        usage,
+        served,
         local,
         key=key,
-        aliases=_aliases(),
+        aliases=file.find(os.environ).aliases(),
         ephemeral=owner.owned,
         on_key=redactor.add,
     )
@@ -106,16 +130,19 @@ def _serve(settings: QueenSettings, paths: Paths, owner: lifeline.OwnerLink, pre
         sock,
         lambda: queen.drain,
         owner,
+        on_reload=queen.reload,
         successor=systemd.store_socket(sock),
         max_connections_per_address=settings.max_connections_per_address,
     )
     lock.release()
 
 
-async def _open(database: Database, client_keys: ClientKeys) -> None:
-    """Open the database if there is one, and read the keys in it."""
+async def _open(database: Database, client_keys: ClientKeys, usage: UsageStore, served: DeclarationSources) -> None:
+    """Open the database if there is one, and read keys, what they used today, and declared models."""
     await database.open()
     await client_keys.load()
+    await usage.load()
+    await served.load()
 
 
 def _launcher(paths: Paths, *, ephemeral: bool) -> HiveLauncher:
@@ -136,13 +163,6 @@ def _launched(launcher: HiveLauncher, port: int, prestarted: PrestartedHive | No
             prestarted.abort()
         # The queen serves other nodes all the same, and tries again once it serves, with the reason in its log.
         return None
-
-
-def _aliases() -> dict[str, str]:
-    from rbee.config import file
-
-    named = {name: value for name, value in file.find(os.environ).table("models").items() if isinstance(value, str)}
-    return {**file.BUILT_IN_ALIASES, **named}
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from rbee.contracts.ids import REQUEST_ID_HEADER
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Authenticator
 from rbee.queen.audit import Audit
+from rbee.queen.console.files import OPEN_PATHS
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import ADMIN
 from rbee.queen.routes import (
@@ -50,9 +51,10 @@ def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection
         authenticator=Authenticator(
             f"the queen at {address}",
             key,
-            open_paths=["/health", "/v1/health"],
+            open_paths=["/health", "/v1/health", *OPEN_PATHS],
             operator=ADMIN,
             client_key_lookup=queen.client_keys.find,
+            session_lookup=lambda method, headers: queen.console.cookies.caller(method, headers),
         ),
         routers=[*(module.router for module in _CLIENTS), _operators([module.router for module in _OPERATORS])],
         late_routers=_late_routers,
@@ -68,7 +70,7 @@ def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection
     return CORSMiddleware(
         app,
         allow_origins=cors_origins,
-        allow_methods=("GET", "POST", "DELETE"),
+        allow_methods=("GET", "POST", "PUT", "DELETE"),
         allow_headers=("*",),
         expose_headers=(REQUEST_ID_HEADER, "Retry-After"),
     )
@@ -83,11 +85,13 @@ def _operators(routers: Sequence[APIRouter]) -> APIRouter:
 
 
 def _late_routers() -> list[APIRouter]:
-    """Return the routes of other servers' clients, but those of inference, which `compat` answers."""
-    from rbee.queen.routes import compat_descriptions, model_control, named_models  # no start waits for them
+    """Return the routes of other servers' clients, but those of inference, which `compat` answers, and others."""
+    # No start waits for them.
+    from rbee.queen.routes import compat_descriptions, console, events, model_control, named_models, served, usage
 
-    clients = [compat_descriptions.router, named_models.router, named_models.ollama]
-    return [*clients, _operators([model_control.router, model_control.ollama])]
+    clients = [compat_descriptions.router, named_models.router, named_models.ollama, usage.router, console.router]
+    operators = [model_control.router, model_control.ollama, served.router, served.explaining, events.router]
+    return [*clients, _operators([*operators, console.operators])]
 
 
 def _is_inference(path: str) -> bool:

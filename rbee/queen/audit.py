@@ -38,6 +38,7 @@ _READING: Final = ("GET", "HEAD", "OPTIONS")
 # What an action is about; other fields may be long, or secret.
 _SUBJECTS: Final = (
     *("name", "node", "node_name", "model", "worker_id", "backend", "device", "hives", "when_idle", "replace"),
+    *("for_s", "drain_s"),
     *("rights", "models", "max_priority", "max_tasks", "tokens_per_day", "expires_unix"),
 )
 _QUERY: Final = re.compile(r"\?[^\s'\"]*")

@@ -11,7 +11,7 @@ from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.queen import Progress
-from rbee.contracts.tasks import Narration, TaskAccepted, TaskPlaced
+from rbee.contracts.tasks import Fallback, Narration, TaskAccepted, TaskPlaced
 from rbee.errors import RbeeError
 from rbee.queen.progress import Event
 
@@ -59,6 +59,7 @@ _MESSAGES: Final = {
     ErrorCode.WORKER_CRASHED: "The answer broke off.",
     ErrorCode.WORKER_STALLED: "The answer came to a standstill.",
     ErrorCode.CONNECTION_TIMEOUT: "The machine that serves the model does not answer.",
+    ErrorCode.DEVICE_YIELDED: "The machine that serves the model is in use for something else.",
     ErrorCode.QUARANTINED: "The model is not served to this key for a while, because its workers crashed.",
 }
 _TRY_AGAIN: Final = "Try again; if that fails too, ask the operator of this service, and name the request_id."
@@ -71,6 +72,7 @@ _STEPS: Final = {
     "spawn": "the model is being loaded",
     "load": "the model is being loaded",
     "download": "the model is being fetched",
+    "wait": "the model is being fetched",
     "retry": "waiting, then trying again",
     "ready": "the model is ready",
 }
@@ -94,6 +96,8 @@ def reduced_error(error: RbeeError) -> RbeeError:
     if error.code is ErrorCode.MODEL_INVALID:
         return RbeeError(error.code, f"The model cannot be used{_reason(error)}.", hint=ASK_OPERATOR, param="model")
     details = {name: error.details[name] for name in _NUMBERS if isinstance(error.details.get(name), int)}
+    if tried := error.details.get("fallbacks"):
+        details["fallbacks"] = [one["name"] for one in tried]
     message = _MESSAGES.get(error.code)
     return RbeeError(
         error.code,
@@ -119,9 +123,11 @@ def reduced_event(event: Event) -> Event | None:
     if isinstance(event, Progress):
         if event.download is None:
             return event
-        hidden = {"local_path": None, "model_id": None, "entry": None, "reason": None}
+        hidden = {"local_path": None, "model_id": None, "entry": None, "reason": None, "source": None}
         return Progress(download=event.download.model_copy(update=hidden))
     if event.action == "queue":
         return event
+    if isinstance(event, Fallback):
+        return event.model_copy(update={"human": f"the model cannot be served now: using {event.model} instead"})
     step = _STEPS.get(event.action)
     return None if step is None else Narration(actor="queen-rbee", action=event.action, human=step, emoji=event.emoji)

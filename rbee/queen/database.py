@@ -42,10 +42,7 @@ class Database:
         """Return the database, created where there is none. Raises as `open` does."""
         async with self._opening:
             if self.opened is None:
-                from rbee.queen.sql import SqlDatabase
-
-                url = self._database_url
-                sql = SqlDatabase.in_file(self._file) if url is None else SqlDatabase.at(url)
+                sql = await asyncio.to_thread(self._load)
                 try:
                     await sql.open()
                 except RbeeError:
@@ -53,6 +50,13 @@ class Database:
                     raise
                 self.opened = sql
         return self.opened
+
+    def _load(self) -> SqlDatabase:
+        """Load SQLAlchemy: in a thread, because requests may be served already."""
+        from rbee.queen.sql import SqlDatabase
+
+        url = self._database_url
+        return SqlDatabase.in_file(self._file) if url is None else SqlDatabase.at(url)
 
     async def close(self) -> None:
         """Close it."""

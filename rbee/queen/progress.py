@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
+from rbee.client.base import OnRetry
 from rbee.contracts.models import DownloadProgress, LoadingProgress
 from rbee.contracts.queen import Progress
-from rbee.contracts.tasks import Narration, TaskAccepted, TaskPlaced
+from rbee.contracts.tasks import Fallback, Narration, TaskAccepted, TaskPlaced
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.errors import internal_error
 from rbee.daemonkit.sse import encode
@@ -25,6 +26,7 @@ _NAMES: Final[dict[type[Event], str]] = {
     TaskAccepted: "task",
     TaskPlaced: "placed",
     Narration: "narration",
+    Fallback: "narration",
     Progress: "progress",
 }
 
@@ -69,11 +71,22 @@ class ProgressFeed:
 
     def narrate(self, actor: str, action: str, human: str, emoji: str = "") -> None:
         """Add a line of narration."""
-        event = narration(actor, action, human, emoji)
+        self.forward(narration(actor, action, human, emoji))
+
+    def forward(self, event: Event) -> None:
+        """Add an event of another feed, which has logged it."""
+        if isinstance(event, Progress):
+            self._publish(event)
+            return
         self._history.append(event)
         self._progress = None
         for subscriber in self._subscribers:
             subscriber.put(event)
+
+    @property
+    def download_progress(self) -> DownloadProgress | None:
+        """Return the progress of the download that is shown now."""
+        return None if self._progress is None else self._progress.download
 
     def download(self, progress: DownloadProgress) -> None:
         """Publish the progress of a download."""
@@ -135,6 +148,7 @@ class DownloadNarrator:
     node: str
     shown: str
     remark: str | None = None
+    source: str | None = None
     downloads: bool = False
     checks: bool = False
 
@@ -148,9 +162,13 @@ class DownloadNarrator:
             self._narrate("retry", f"download attempt{of}: {progress.reason or 'retrying'}", "🔁")
             return
         # A fast one shows nothing but its end.
-        if (progress.stage == "downloading" or progress.fetched) and not self.downloads:
-            self.downloads = True
-            self._narrate("download", f"{self.shown} is not in the catalog, downloading it", "📥")
+        if (progress.stage == "downloading" or progress.fetched) and (
+            not self.downloads or progress.source != self.source
+        ):
+            verb = "downloading it" if progress.source is None else f"copying it from {progress.source}"
+            first = f"{self.shown} is not in the catalog, {verb}"
+            self._narrate("download", f"{self.shown}: {verb}" if self.downloads else first, "📥")
+            self.downloads, self.source = True, progress.source
         elif progress.stage == "verifying" and not (self.downloads or self.checks):
             self.checks = True
             self._narrate("catalog", f"comparing the checksum of {self.shown}", "🔎")
@@ -158,6 +176,15 @@ class DownloadNarrator:
 
     def _narrate(self, step: str, what: str, emoji: str) -> None:
         self.feed.narrate("rbee-hive", step, f"hive {self.node}: {what}", emoji)
+
+
+def retry_announcer(feed: ProgressFeed, node: str) -> OnRetry:
+    """Return a callback that narrates each further attempt to reach a hive."""
+
+    def announce(attempt: int, of: int, why: str) -> None:
+        feed.narrate("queen-rbee", "retry", f"hive {node} does not answer ({why}); retry {attempt} of {of}", "🔁")
+
+    return announce
 
 
 class SharedJob(Generic[R]):
@@ -173,6 +200,11 @@ class SharedJob(Generic[R]):
         # Every client that waited may have left by the time it fails.
         self._result.add_done_callback(lambda result: result.cancelled() or result.exception())
 
+    @property
+    def done(self) -> bool:
+        """Return whether it has ended."""
+        return self._result.done()
+
     @classmethod
     def start(
         cls,
@@ -186,6 +218,11 @@ class SharedJob(Generic[R]):
         job = cls(ProgressFeed())
         background.start(job._run(work, on_end), name=name)
         return job
+
+    @property
+    def download(self) -> DownloadProgress | None:
+        """Return how far a download is that it waits for."""
+        return self._feed.download_progress
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield the progress from the first event to the last; close it to stop waiting."""

@@ -5,18 +5,22 @@ Pure: messages and the time go in, views come out; nothing here waits, listens o
 Invariants (`check_invariants`):
 * a hive that is not connected has no workers: its last report may be out of date, and is kept for people only;
 * a worker is known to one hive only, is named as its own key says, and carries the name of its node;
-* a worker that was reported gone is not listed.
+* a worker that was reported gone is not listed;
+* the indexes (workers by id and model, models by their names, hives by what is still to be heard of
+  them) are what the hives give.
 
+A change costs what it changes and the workers of its hive, whatever the size of the fleet.
 A `Hello` replaces everything known of its hive, so that a queen that comes back knows what the one before it knew.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
-from urllib.parse import urlsplit
 
+from rbee import __version__
 from rbee.contracts.control import (
     Closing,
     DevicesChanged,
@@ -27,98 +31,104 @@ from rbee.contracts.control import (
     QuarantineChanged,
     WorkerChanged,
     WorkerGone,
+    YieldedChanged,
 )
-from rbee.contracts.devices import Detection
-from rbee.contracts.hives import HiveInfo
-from rbee.contracts.models import Capability, CatalogEntry
+from rbee.contracts.models import Capability
 from rbee.contracts.queen import NodeQuarantine, UnreachableHive
-from rbee.contracts.workers import Quarantine, WorkerAccess, WorkerInfo
-from rbee.net import host_port
+from rbee.contracts.workers import WorkerAccess, WorkerInfo
+from rbee.queen.hive import Hive, localize
+from rbee.queen.known_models import KnownModels
+from rbee.queen.worker_index import WorkerIndex, names_of
 
 GONE_KEPT = 512
 CAPABILITIES_KEPT = 1024
-UNSPECIFIED = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened on
 
 
 @dataclass(frozen=True, slots=True)
-class Hive:
-    """One hive as known: `connected` from its Hello to the loss of its channel, `closing` once it drains.
+class Changes:
+    """What a step changed: the `names` of nodes, workers (by id) and models, and the workers that have `ended`."""
 
-    `listed` is whether it has reported its `models`; until then they are those of its previous run. `last_workers` are
-    those of a hive that has fallen silent. `context_length` and `idle_timeout_s` are its settings for workers.
-    """
-
-    node: str
-    url: str
-    connected: bool = False
-    closing: bool = False
-    hive_id: str | None = None
-    version: str | None = None
-    detection: Detection = field(default_factory=lambda: Detection(devices=[]))
-    models: tuple[CatalogEntry, ...] = ()
-    listed: bool = False
-    workers: Mapping[str, WorkerAccess] = field(default_factory=dict)
-    last_workers: tuple[WorkerInfo, ...] = ()
-    quarantined: tuple[Quarantine, ...] = ()
-    context_length: int | None = None
-    idle_timeout_s: float | None = None
-    last_seen: float | None = None
-    last_error: str | None = None
-
-    def info(self) -> HiveInfo:
-        """Return the form that lists show, without keys."""
-        return HiveInfo(
-            node=self.node,
-            url=self.url,
-            connected=self.connected,
-            version=self.version,
-            backends=self.detection.backends,
-            devices=self.detection.devices,
-            faults=self.detection.faults,
-            models=list(self.models),
-            workers=[link.worker for link in self.workers.values()],
-            quarantined=list(self.quarantined),
-            last_seen_unix=self.last_seen,
-            last_error=self.last_error,
-        )
+    names: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
 
 
 class Registry:
-    """The fleet as known. Times are seconds of whatever clock the caller uses throughout."""
+    """The fleet as known. Times are seconds of whatever clock the caller uses throughout.
 
-    def __init__(self) -> None:
-        # Sorted by name: they are listed for every request.
+    Args:
+        version: that of this queen, which decides whose workers it may use.
+        queen: its id, which decides whose declared names it knows; None where it knows all.
+    """
+
+    def __init__(self, version: str = __version__, queen: str | None = None) -> None:
+        self.version = version
+        self._queen = queen
+        self.index = WorkerIndex()
+        self.models = KnownModels()
+        # Sorted by name.
         self._hives: dict[str, Hive] = {}
+        self._connected: set[str] = set()
+        self._unlisted: set[str] = set()
+        self._untried: set[str] = set()
         self._gone: OrderedDict[str, WorkerGone] = OrderedDict()
         self._capabilities: OrderedDict[str, tuple[Capability, ...]] = OrderedDict()
 
-    def add_node(self, node: str, url: str) -> None:
+    def __len__(self) -> int:
+        return len(self._hives)
+
+    @property
+    def connected(self) -> Set[str]:
+        """Return the nodes whose hives are connected."""
+        return self._connected
+
+    @property
+    def unlisted(self) -> Set[str]:
+        """Return the nodes whose hives are connected and have not reported their models."""
+        return self._unlisted
+
+    @property
+    def untried(self) -> Set[str]:
+        """Return the nodes whose hives have neither answered nor failed yet."""
+        return self._untried
+
+    def add_node(self, node: str, url: str) -> Changes:
         """Add a node; one that is known keeps what is known of it, at its new address."""
-        known = self._hives.get(node)
-        hive = Hive(node, url) if known is None else replace(known, url=url)
-        self._hives = dict(sorted({**self._hives, node: hive}.items()))
+        changes, known = Changes(), self._hives.get(node)
+        self._store(Hive(node, url) if known is None else replace(known, url=url), changes)
+        if known is None:
+            self._hives = dict(sorted(self._hives.items()))
+        return changes
 
-    def remove_node(self, node: str) -> None:
+    def remove_node(self, node: str) -> Changes:
         """Remove a node and everything on it."""
-        self._hives.pop(node, None)
+        changes, hive = Changes(), self._hives.get(node)
+        if hive is not None:
+            self._store(Hive(node, hive.url), changes)  # without models and workers
+            for nodes in (self._connected, self._unlisted, self._untried):
+                nodes.discard(node)
+            del self._hives[node]
+        return changes
 
-    def apply(self, node: str, message: HiveMessage, *, now: float) -> None:
+    def apply(self, node: str, message: HiveMessage, *, now: float) -> Changes:
         """Apply one message of *node*'s hive; one of a node that was removed is ignored."""
-        hive = self._hives.get(node)
+        changes, hive = Changes(), self._hives.get(node)
         if hive is None:
-            return
+            return changes
         hive = replace(hive, last_seen=now)
         match message:
             case Hello():
-                hive = self._apply_hello(hive, message)
+                hive = self._apply_hello(hive, message, changes)
                 for link in message.workers:
                     self._remember_capabilities(link.worker)
             case WorkerChanged(link=link) if hive.connected and link.worker.worker_id not in self._gone:
-                hive = replace(hive, workers={**hive.workers, link.worker.worker_id: _localize(link, hive)})
-                self._claim(node, (link.worker.worker_id,))
+                known = localize(link, hive, self._queen)
+                hive = replace(hive, workers={**hive.workers, link.worker.worker_id: known})
+                self._claim(node, (link.worker.worker_id,), changes)
                 self._remember_capabilities(link.worker)
             case WorkerGone(worker_id=worker_id) if not self._elsewhere(worker_id, node):
                 self._remember_gone(message)
+                changes.names.add(worker_id)
+                changes.ended.add(worker_id)
                 hive = replace(hive, workers={k: v for k, v in hive.workers.items() if k != worker_id})
             case ModelsChanged(models=models):
                 hive = replace(hive, models=tuple(models), listed=True)
@@ -126,21 +136,25 @@ class Registry:
                 hive = replace(hive, detection=detection)
             case QuarantineChanged(quarantined=quarantined):
                 hive = replace(hive, quarantined=tuple(quarantined))
+            case YieldedChanged(yielded=yielded):
+                hive = replace(hive, yielded=tuple(yielded))
             case Closing():
                 hive = replace(hive, closing=True)
             case WorkerChanged() | WorkerGone() | Heartbeat():
-                pass
-        self._hives[node] = hive
+                self._hives[node] = hive
+                return changes
+        self._store(hive, changes)
+        return changes
 
-    def lost(self, node: str, reason: str, *, ended: bool = False) -> None:
+    def lost(self, node: str, reason: str, *, ended: bool = False) -> Changes:
         """Note that the channel to *node* is closed, silent or cannot be opened; *reason* is for people.
 
         *ended* is whether the hive itself closed it, as it does at its end, and its workers' with it.
         """
-        hive = self._hives.get(node)
+        changes, hive = Changes(), self._hives.get(node)
         if hive is not None:
             last = tuple(link.worker for link in hive.workers.values()) if hive.connected else hive.last_workers
-            self._hives[node] = replace(
+            hive = replace(
                 hive,
                 connected=False,
                 closing=False,
@@ -148,40 +162,41 @@ class Registry:
                 last_workers=() if ended or hive.closing else last,
                 last_error=reason,
             )
+            self._store(hive, changes)
+        return changes
 
     def hive(self, node: str) -> Hive | None:
         """Return what is known of *node*, or None."""
         return self._hives.get(node)
 
-    def hives(self) -> list[Hive]:
-        """List all hives by name."""
-        return list(self._hives.values())
+    def hives(self, after: str = "", *, inclusive: bool = False) -> list[Hive]:
+        """List hives by name: all, or those after a name, with it if *inclusive*."""
+        if not after:
+            return list(self._hives.values())
+        names = list(self._hives)
+        begin = (bisect_left if inclusive else bisect_right)(names, after)
+        return [self._hives[name] for name in names[begin:]]
 
     def worker(self, worker_id: str) -> WorkerAccess | None:
         """Return a worker with its key, or None."""
-        return next((hive.workers[worker_id] for hive in self._hives.values() if worker_id in hive.workers), None)
+        filed = self.index.find(worker_id)
+        return None if filed is None else filed.link
 
     def workers(self, node: str | None = None) -> list[WorkerInfo]:
         """List the workers of the fleet, or of one node, by node and id."""
-        return [
-            hive.workers[worker_id].worker
-            for hive in self.hives()
-            if node is None or hive.node == node
-            for worker_id in sorted(hive.workers)
-        ]
+        return [hive.workers[worker_id].worker for hive in self._some(node) for worker_id in sorted(hive.workers)]
 
     def quarantined(self, node: str | None = None) -> list[NodeQuarantine]:
         """List what is quarantined in the fleet, or on one node."""
         return [
             NodeQuarantine(**each.model_dump(), node=hive.node)
-            for hive in self.hives()
-            if hive.connected and node in (None, hive.node)
+            for hive in self._some(node)
+            if hive.connected
             for each in hive.quarantined
         ]
 
     def unreachable(self, node: str | None = None) -> list[UnreachableHive]:
         """List the hives of the fleet, or that of one node, that were tried and do not answer."""
-        live = {worker_id for hive in self._hives.values() for worker_id in hive.workers}
         return [
             UnreachableHive(
                 node=hive.node,
@@ -190,11 +205,11 @@ class Registry:
                 workers=[
                     worker
                     for worker in hive.last_workers
-                    if worker.worker_id not in live and worker.worker_id not in self._gone
+                    if self.index.find(worker.worker_id) is None and worker.worker_id not in self._gone
                 ],
             )
-            for hive in self.hives()
-            if not hive.connected and hive.last_error is not None and node in (None, hive.node)
+            for hive in self._some(node)
+            if not hive.connected and hive.last_error is not None
         ]
 
     def gone(self, worker_id: str) -> WorkerGone | None:
@@ -216,12 +231,71 @@ class Registry:
                 assert link.worker.node == hive.node, f"{worker_id} says it is on {link.worker.node}"
                 assert worker_id not in self._gone, f"{worker_id} is gone and listed"
                 assert owners.setdefault(worker_id, hive.node) == hive.node, f"{worker_id} is on two nodes"
+                filed = self.index.find(worker_id)
+                assert filed is not None, f"{worker_id} is not in the index"
+                expected = (hive.node, link, hive.kinds(link.worker, self.version))
+                assert (filed.node, filed.link, filed.kinds) == expected, f"{worker_id} is filed otherwise"
+        assert len(self.index) == len(owners), "workers are in the index that no hive has"
+        self.index.check_invariants()
+        hives, models = self._hives.values(), KnownModels()
+        for hive in hives:
+            models.catalog(hive.node, (), hive.models)
+            for link in hive.workers.values():
+                models.serve(link.worker.model_ref)
+        assert models == self.models, "the models are not those of the hives"
+        assert list(self._hives) == sorted(self._hives), "the hives are not sorted"
+        assert self._connected == {hive.node for hive in hives if hive.connected}
+        assert self._unlisted == {hive.node for hive in hives if hive.connected and not hive.listed}
+        assert self._untried == {hive.node for hive in hives if not hive.connected and hive.last_error is None}
         assert len(self._gone) <= GONE_KEPT, "the memory of ended workers grows without bound"
         assert len(self._capabilities) <= CAPABILITIES_KEPT, "the memory of what models can do grows without bound"
 
-    def _apply_hello(self, hive: Hive, hello: Hello) -> Hive:
-        links = {link.worker.worker_id: _localize(link, hive) for link in hello.workers}
-        self._claim(hive.node, links)
+    def _some(self, node: str | None) -> Iterable[Hive]:
+        """Return all hives by name, or that of one node."""
+        return self._hives.values() if node is None else [self._hives[node]] if node in self._hives else ()
+
+    def _store(self, hive: Hive, changes: Changes) -> None:
+        """Keep a hive as it is now, with the indexes; note in *changes* what that changed."""
+        before, node = self._hives.get(hive.node), hive.node
+        self._hives[node] = hive
+        changes.names.add(node)
+        for nodes, belongs in (
+            (self._connected, hive.connected),
+            (self._unlisted, hive.connected and not hive.listed),
+            (self._untried, not hive.connected and hive.last_error is None),
+        ):
+            (nodes.add if belongs else nodes.discard)(node)
+        earlier: Mapping[str, WorkerAccess] = {} if before is None else before.workers
+        self._index_models(before, hive)
+        for worker_id in earlier.keys() - hive.workers.keys():
+            filed = self.index.find(worker_id)
+            if filed is not None and filed.node == node:
+                self.index.remove(worker_id)
+                changes.names.update((worker_id, *filed.names))
+        for worker_id, link in hive.workers.items():
+            if self.index.put(node, link, hive.kinds(link.worker, self.version)):
+                changes.names.update((worker_id, *names_of(link)))
+        if before is not None:
+            left = {*earlier, *(worker.worker_id for worker in before.last_workers)}
+            left.difference_update(worker.worker_id for worker in hive.last_workers)
+            changes.ended.update(worker_id for worker_id in left if self.index.find(worker_id) is None)
+        # What was taken off another hive a moment ago has not ended.
+        changes.ended.difference_update(hive.workers)
+
+    def _index_models(self, before: Hive | None, hive: Hive) -> None:
+        catalog, workers = ((), {}) if before is None else (before.models, before.workers)
+        if hive.models is not catalog:
+            self.models.catalog(hive.node, catalog, hive.models)
+        if hive.workers is not workers:
+            served = Counter(link.worker.model_ref for link in hive.workers.values())
+            served.subtract(link.worker.model_ref for link in workers.values())
+            for reference, more in served.items():
+                for _ in range(abs(more)):
+                    (self.models.serve if more > 0 else self.models.unserve)(reference)
+
+    def _apply_hello(self, hive: Hive, hello: Hello, changes: Changes) -> Hive:
+        links = {link.worker.worker_id: localize(link, hive, self._queen) for link in hello.workers}
+        self._claim(hive.node, links, changes)
         for worker_id in links:
             self._gone.pop(worker_id, None)
         return replace(
@@ -236,6 +310,7 @@ class Registry:
             workers=links,
             last_workers=(),
             quarantined=tuple(hello.quarantined),
+            yielded=tuple(hello.yielded),
             context_length=hello.context_length,
             idle_timeout_s=hello.idle_timeout_s,
             last_error=None,
@@ -243,15 +318,17 @@ class Registry:
 
     def _elsewhere(self, worker_id: str, node: str) -> bool:
         """Return whether another node has the worker: what *node* reports of its end is then not about that one."""
-        return any(worker_id in hive.workers for hive in self._hives.values() if hive.node != node)
+        filed = self.index.find(worker_id)
+        return filed is not None and filed.node != node
 
-    def _claim(self, node: str, worker_ids: Iterable[str]) -> None:
+    def _claim(self, node: str, worker_ids: Iterable[str], changes: Changes) -> None:
         """Take workers off every other node: one hive reached under two names counts once, where it reported last."""
-        claimed = set(worker_ids)
-        for other in self._hives.values():
-            if other.node != node and claimed & other.workers.keys():
-                kept = {k: v for k, v in other.workers.items() if k not in claimed}
-                self._hives[other.node] = replace(other, workers=kept)
+        for worker_id in worker_ids:
+            filed = self.index.find(worker_id)
+            if filed is not None and filed.node != node:
+                other = self._hives[filed.node]
+                kept = {k: v for k, v in other.workers.items() if k != worker_id}
+                self._store(replace(other, workers=kept), changes)
 
     def _remember_capabilities(self, worker: WorkerInfo) -> None:
         if worker.capabilities:
@@ -265,22 +342,3 @@ class Registry:
         self._gone.move_to_end(message.worker_id)
         while len(self._gone) > GONE_KEPT:
             self._gone.popitem(last=False)
-
-
-def _localize(link: WorkerAccess, hive: Hive) -> WorkerAccess:
-    """Return a worker with the queen's name for its node and the address at which the queen reaches it.
-
-    A hive does not know what it is called, and a worker that listens everywhere has an address only seen from outside.
-    """
-    url = reachable(link.worker.url, hive.url)
-    if link.worker.node == hive.node and link.worker.url == url:
-        return link
-    return link.model_copy(update={"worker": link.worker.model_copy(update={"node": hive.node, "url": url})})
-
-
-def reachable(url: str, hive_url: str) -> str:
-    """Return *url* with the host at which its hive is reached, where its own host means "everywhere"."""
-    worker, hive = urlsplit(url), urlsplit(hive_url)
-    if worker.hostname not in UNSPECIFIED or not hive.hostname:
-        return url
-    return worker._replace(netloc=host_port(hive.hostname, worker.port or 80)).geturl()

@@ -34,6 +34,11 @@ class QueenSettings(LayeredSettings):
     database_url: SecretStr | None = Field(
         default=None, description="SQLAlchemy URL of the database; default beehives.db in the home"
     )
+    served_file: Path | None = Field(
+        default=None,
+        description="file with tables [served.NAME] of declared models, besides those of the config file; "
+        "both are read again upon SIGHUP",
+    )
     local_hive: bool = Field(default=True, description="run a hive on this machine as the node 'localhost'")
     local_hive_port: int = Field(
         default=9200, ge=0, le=65535, description="port of the local hive; where it is taken the next free one is used"
@@ -78,6 +83,9 @@ class QueenSettings(LayeredSettings):
         default=(),
         description="origins whose pages a browser may let use the queen, such as https://chat.example.org; * for any; "
         "default: none",
+    )
+    usage_keep_days: int = Field(
+        default=400, ge=1, le=36_500, description="days for which is kept what clients have used, today among them"
     )
     log_max_mb: int = Field(
         default=32, ge=1, le=100_000, description="size in MB at which the log file is rotated; one old copy is kept"

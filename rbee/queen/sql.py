@@ -13,15 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, create_engine, event, select
+from sqlalchemy import Select, create_engine, event, inspect, select, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.schema import CreateColumn
 
 from rbee.config.database_errors import database_error
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import ConfigError, RbeeError
 from rbee.observe.redaction import Redactor, secrets_in_url
-from rbee.queen.tables import BEEHIVES, CLIENT_KEYS, KEY_USAGE, METADATA
+from rbee.queen.tables import BEEHIVES, CLIENT_KEYS, KEY_USAGE, METADATA, SERVED_MODELS
 
 R = TypeVar("R")
 
@@ -55,9 +56,13 @@ class SqlDatabase:
         return cls(URL.create("sqlite", database=str(path)))
 
     async def open(self) -> None:
-        """Create the tables that are missing. Raises RbeeError: STATE_CORRUPT, DISK_FULL or PERMISSION_DENIED."""
+        """Create the tables that are missing, and in those of an earlier version the columns.
+
+        Raises RbeeError: STATE_CORRUPT, DISK_FULL or PERMISSION_DENIED.
+        """
         await self.run(METADATA.create_all)
-        for whole in (select(BEEHIVES), select(CLIENT_KEYS), select(KEY_USAGE).limit(1)):
+        await self.run(_add_columns)
+        for whole in (select(BEEHIVES), select(CLIENT_KEYS), select(KEY_USAGE).limit(1), select(SERVED_MODELS)):
             await self.run(partial(_read, whole))
 
     async def close(self) -> None:
@@ -110,6 +115,17 @@ class SqlDatabase:
         if self._is_file:
             return str(self._url.database)
         return self._redactor.clean(self._url.render_as_string(hide_password=True))
+
+
+def _add_columns(connection: Connection) -> None:
+    """Add the columns that tables of an earlier version lack; they may be null."""
+    there = inspect(connection)
+    for table in METADATA.sorted_tables:
+        names = {column["name"] for column in there.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in names:
+                added = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {added}"))
 
 
 def _read(statement: Select[Any], connection: Connection) -> None:

@@ -1,11 +1,11 @@
-"""The tables of the queen's database: nodes, keys of clients, and what these have used.
+"""The tables of the queen's database: nodes, keys of clients and what these have used, models that commands declare.
 
 Portable SQL, so that any database that SQLAlchemy knows will do.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Column, Integer, MetaData, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, Double, Integer, MetaData, String, Table, Text
 
 METADATA = MetaData()
 
@@ -55,4 +55,14 @@ KEY_USAGE = Table(
     Column("prompt_tokens", BigInteger, nullable=False),
     Column("cached_tokens", BigInteger, nullable=False),
     Column("answer_tokens", BigInteger, nullable=False),
+    # None in rows of an earlier version, and joules where no device told.
+    Column("device_us", BigInteger),
+    Column("joules", Double),
+)
+
+SERVED_MODELS = Table(
+    "served_models",
+    METADATA,
+    Column("name", String(63), primary_key=True),
+    Column("declaration", JSON, nullable=False),
 )

@@ -199,7 +199,7 @@ class ActiveRequests:
         Returns those that had begun, none for an unknown id.
         """
         for generation in self._waiting.remove(lambda one: _request_of(one.request_id) == request_id):
-            _end_waiting(generation, Finished("cancelled", 0, 0))
+            _end_waiting(generation, generation.timeout_error or Finished("cancelled", 0, 0))
         found = [one for name, one in self._generations.items() if _request_of(name) == request_id]
         for generation in found:
             if self._batcher is not None and not generation.cancelled:
@@ -207,11 +207,24 @@ class ActiveRequests:
                 self._batcher.cancel(generation)
         return found
 
-    def cancel_all(self) -> None:
-        """Cancel all generations, because the time to drain is over."""
-        for request_id in {_request_of(one.request_id) for one in (*self._generations.values(), *self._waiting)}:
-            log.warning("request cancelled: the drain timed out", extra={"fields": {"request_id": request_id}})
+    def stop_all(self, drain_s: float) -> int:
+        """End all generations with an error, because the *drain_s* seconds to drain are over.
+
+        Returns how many requests those are.
+        """
+        generations = [*self._generations.values(), *self._waiting]
+        for generation in generations:
+            generation.timeout_error = RbeeError(
+                ErrorCode.DRAINING,
+                f"Worker {self._settings.worker_id} had to stop, and the request had not ended within {drain_s:g} s; "
+                f"{generation.generated} tokens were generated.",
+                details={"tokens": generation.generated, "worker_id": self._settings.worker_id},
+            )
+        request_ids = {_request_of(one.request_id) for one in generations}
+        for request_id in request_ids:
+            log.warning("request stopped: the drain timed out", extra={"fields": {"request_id": request_id}})
             self.cancel(request_id)
+        return len(request_ids)
 
     def fail(self, error: RbeeError, unfinished: Sequence[Generation]) -> None:
         """End everything with *error*, because the engine cannot go on; *unfinished* is what had begun."""

@@ -49,6 +49,7 @@ def run(settings: WorkerSettings, thread: EngineThread, owner: OwnerLink) -> int
             pid=os.getpid(),
             gone=not service.stuck,
             seconds=round(time.monotonic() - began, 3),
+            requests_stopped=service.requests_stopped,
             memory_returned_bytes=max(0, before - routes.resident_bytes()),
         )
 

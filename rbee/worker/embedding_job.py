@@ -27,6 +27,11 @@ class EmbeddingJob:
         """Return the number of tokens in all texts."""
         return sum(len(item.tokens) for item in self._items)
 
+    @property
+    def device_s(self) -> float:
+        """Return for how many seconds the engine has computed."""
+        return sum(item.device_s for item in self._items)
+
     def cancel(self) -> None:
         """Cancel the texts that wait; the one that is being computed is finished."""
         for item in self._items:

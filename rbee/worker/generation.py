@@ -55,7 +55,8 @@ class Generation:
     The event loop creates it, sets `cancelled`, keeps its deadline (`deadline_timer`, and `timeout_error` once that
     has passed) and reads events; the engine's thread owns the rest.
 
-    `evaluated` counts the tokens of the prompt that are in the cache.
+    `evaluated` counts the tokens of the prompt that are in the cache, `device_s` the seconds for which the engine
+    computed for it: those of each batch, shared by the rows that each generation had in it.
 
     Args:
         logprobs: as in `GenerationRequest`.
@@ -103,6 +104,7 @@ class Generation:
         self.generated = 0
         self.drafted = 0
         self.accepted = 0
+        self.device_s = 0.0
         self._events: deque[Event] = deque()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -126,6 +128,11 @@ class Generation:
         events = list(self._events)
         self._events.clear()
         return events
+
+
+def usage_counts(prompt: int, cached: int, answer: int, device_s: float) -> str:
+    """Return what a queen is told to count: tokens of the prompt, of these cached, of the answers; microseconds."""
+    return f"{prompt} {cached} {answer} {round(device_s * 1_000_000)}"
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:

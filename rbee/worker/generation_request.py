@@ -74,7 +74,13 @@ def from_inference_request(request: InferenceRequest) -> GenerationRequest:
     if request.system:
         messages.insert(0, {"role": "system", "content": request.system})
     param = "messages" if request.prompt is None else "prompt"
-    return GenerationRequest(request, conversation=Conversation(tuple(messages)), limit=limit, seed=seed, param=param)
+    effort = request.reasoning_effort
+    conversation = Conversation(
+        tuple(messages),
+        thinking=request.enable_thinking,
+        template_kwargs={} if effort is None else {"reasoning_effort": effort},
+    )
+    return GenerationRequest(request, conversation=conversation, limit=limit, seed=seed, param=param)
 
 
 def _raw_text(request: InferenceRequest) -> str:

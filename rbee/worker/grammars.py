@@ -63,13 +63,13 @@ class GrammarCompiler:
             param = next(
                 (rule.param for rule in constraint.rules if rule.name == error.details.get("rule")), constraint.param
             )
-            raise _invalid(constraint, param, error.message) from error
+            raise _invalid(param, error.message) from error
         except GrammarError as error:
-            raise _invalid(constraint, constraint.param, str(error)) from error
+            raise _invalid(constraint.param, str(error)) from error
         except OverrunError as error:
-            raise _invalid(constraint, constraint.param, str(error)) from error
+            raise _invalid(constraint.param, str(error)) from error
         except TimeoutError:
-            raise _invalid(constraint, constraint.param, f"it took more than {TIME_LIMIT_S:g} s") from None
+            raise _invalid(constraint.param, f"it took more than {TIME_LIMIT_S:g} s") from None
         if left:
             self._unheld[constraint] = left
         return grammar
@@ -85,6 +85,6 @@ class GrammarCompiler:
             self._kept_chars -= oldest.size
 
 
-def _invalid(constraint: Constraint, param: str, reason: str) -> RbeeError:
-    what = "grammar" if constraint.language == "gbnf" else "schema"
+def _invalid(param: str, reason: str) -> RbeeError:
+    what = "grammar" if param == "grammar" else "schema"
     return RbeeError(ErrorCode.INVALID_REQUEST, f"{param}: the {what} cannot be used: {reason}.", param=param)

@@ -77,6 +77,7 @@ class InferenceStream(Response):
             finish_reason=finished.finish_reason,
             prompt_tokens=len(generation.prompt),
             cached_tokens=finished.cached_tokens,
+            device_ms=round(generation.device_s * 1000, 3),
             seed=generation.seed,
             drafted_tokens=generation.drafted or None,
             accepted_tokens=generation.accepted if generation.drafted else None,

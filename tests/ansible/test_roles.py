@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from ruamel.yaml import YAML
 
 from rbee import __version__
+from rbee.contracts.devices import Backend
+from rbee.contracts.engine import CacheName
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.served import ServedModel, Where
 from tests.support.checkout import ROOT
 
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
@@ -52,6 +55,17 @@ def test_every_input_is_declared_with_its_default(role: str) -> None:
 
     assert {name for name in defaults if not name.startswith(f"{role}_")} == set()
     assert {entry: set(spec["options"]) for entry, spec in specs.items()} == dict.fromkeys(specs, defaults)
+
+
+def test_a_served_model_has_the_keys_of_its_declaration() -> None:
+    """The role knows each key of a declared model, and takes groups of the inventory besides nodes."""
+    options = load(ROOT / "roles/rbee_queen/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    keys = options["rbee_queen_served_models"]["options"]
+
+    assert set(keys) == set(ServedModel.model_fields)
+    assert set(keys["where"]["options"]) == {*Where.model_fields, "groups"}
+    assert keys["where"]["options"]["backend"]["choices"] == list(Backend)
+    assert keys["cache_type"]["choices"] == list(get_args(CacheName))
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.bdd.steps.chat import *
 from tests.bdd.steps.clients import *
+from tests.bdd.steps.console import *
 from tests.bdd.steps.daemons import *
 from tests.bdd.steps.faults import *
 from tests.bdd.steps.hostile import *
@@ -19,9 +20,13 @@ from tests.bdd.steps.inventory import *
 from tests.bdd.steps.keeper import *
 from tests.bdd.steps.keys import *
 from tests.bdd.steps.machine import *
+from tests.bdd.steps.neighbours import *
 from tests.bdd.steps.other_servers import *
+from tests.bdd.steps.presets import *
 from tests.bdd.steps.reranking import *
+from tests.bdd.steps.served import *
 from tests.bdd.steps.tools import *
+from tests.bdd.steps.usage import *
 from tests.bdd.steps.workers import *
 from tests.support.hub import Hub
 from tests.support.machine import Machine
@@ -49,6 +54,12 @@ def _machine() -> Iterator[Machine]:
 def _hub() -> Iterator[Hub]:
     with Hub() as hub:
         yield hub
+
+
+def pytest_bdd_apply_tag(tag: str, function: Callable[..., object]) -> None:
+    """Give a slow scenario ten minutes: it may have to install a browser or Prometheus first."""
+    if tag == "slow":
+        pytest.mark.timeout(600)(function)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,8 +27,8 @@ CHANCE = Sampling(temperature=0.9, top_k=40, repeat_penalty=1.1)
 GREEDY = Sampling(temperature=0, repeat_penalty=1)
 
 
-def options(path: Path, context: int | None = 1024, backend: Backend = Backend.CPU) -> EngineOptions:
-    return EngineOptions(path, backend, 0, SLOTS, context=context, batch_tokens=127)
+def options(path: Path, context: int | None = 1024, backend: Backend = Backend.CPU, threads: int = 1) -> EngineOptions:
+    return EngineOptions(path, backend, 0, SLOTS, context=context, threads=threads, batch_tokens=127)
 
 
 def quiet(_share: float, _layers: int) -> bool:
@@ -52,7 +52,9 @@ class Bench:
 
     def __init__(self, engine: LlamaEngine) -> None:
         self.engine = engine
-        self.table = SlotTable(SLOTS, engine.facts.context, chunk=engine.chunk_tokens, copies=engine.can_copy)
+        self.table = SlotTable(
+            SLOTS, engine.facts.context, chunk=engine.chunk_tokens, copies=engine.can_copy, tiles=engine.tiles
+        )
         self.cached: list[int] = []
         for slot in range(SLOTS):
             engine.truncate(slot, 0)
@@ -75,7 +77,7 @@ class Bench:
             self.cached.append(assignment.keep)
             given[assignment.slot] = []
             order.append(assignment.slot)
-        while plans := self.table.plan(126):
+        while plans := self.table.plan(128):
             for plan in plans:
                 sampled = self.engine.step(plan)
                 assert sampled is not None
@@ -137,6 +139,19 @@ def test_the_same_seed_gives_the_same_tokens(bench: Bench) -> None:
     assert other_seed != first
 
 
+def test_two_threads_give_the_tokens_of_one(bench: Bench) -> None:
+    """Threads share the rows of a step among them and give what one gives, so that every other test may use one."""
+    prompt = chat(bench.engine, "What is honey?")
+    one = bench.tokens([prompt], GREEDY, count=3)
+    engine = llama_load.load(options(smollm2_path(), 512, threads=2), quiet)
+    try:
+        two = Bench(engine).tokens([prompt], GREEDY, count=3)
+    finally:
+        engine.close()
+
+    assert two == one
+
+
 def test_temperature_zero_is_the_same_beside_other_streams(bench: Bench) -> None:
     """At temperature 0 a request gives the same tokens alone and beside three others, however it is batched."""
     long = chat(bench.engine, "Repeat after me: " + "a busy bee sees the sea " * 30)
@@ -151,7 +166,8 @@ def test_temperature_zero_is_the_same_beside_other_streams(bench: Bench) -> None
 def test_a_shared_prefix_is_copied(bench: Bench) -> None:
     """A request beside one with the same long beginning evaluates only the rest, and answers as if alone."""
     beginning = "You are a beekeeper and answer in one sentence. " * 12
-    prompts = [chat(bench.engine, beginning + text) for text in ("What is wax?", "What is honey?")]
+    texts = ("What is wax? " * 20, "What is honey? " * 20)  # more than a tile: fewer tokens are rounded differently
+    prompts = [chat(bench.engine, beginning + text) for text in texts]
     alone = [bench.tokens([prompt], GREEDY, count=20)[0] for prompt in prompts]
     fresh = Bench(bench.engine)
     fresh.tokens([prompts[0]], GREEDY, count=2)
@@ -172,7 +188,7 @@ def test_an_interrupted_step_leaves_no_trace(bench: Bench) -> None:
     tokens = engine.tokenize(prompt, special=True)
     fresh.table.admit("x", tokens)
     engine.set_sampler(0, build_chain(GREEDY, 1), tokens)
-    (plan,) = fresh.table.plan(126)
+    (plan,) = fresh.table.plan(128)
 
     engine.interrupt()
     broken = engine.step(plan)

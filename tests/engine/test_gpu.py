@@ -47,7 +47,7 @@ def loaded(backend: Backend) -> Iterator[LlamaEngine]:
 
 def greedy(engine: LlamaEngine, prompt: str, count: int) -> str:
     """Generate the likeliest tokens."""
-    table = SlotTable(SLOTS, CONTEXT, chunk=engine.chunk_tokens, copies=engine.can_copy)
+    table = SlotTable(SLOTS, CONTEXT, chunk=engine.chunk_tokens, copies=engine.can_copy, tiles=engine.tiles)
     tokens = engine.tokenize(prompt, special=False)
     assignment = table.admit("one", tokens)
     assert assignment is not None

@@ -166,6 +166,30 @@ def test_a_forced_call_is_a_call(judge: Judge, template: str) -> None:
     assert not judge.lets_through(demanded[True], call.replace("weather", "time"))
 
 
+@pytest.mark.parametrize("template", [HERMES, "Qwen3-Coder", "openai-gpt-oss-120b", "Apertus-8B-Instruct"])
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"city": True},
+        {"city": {"items": True, "type": "array"}},
+        {"city": {"$ref": "#/$defs/none"}},
+        {"city": {"enum": []}},
+        {"city": None},
+        ["city"],
+    ],
+    ids=str,
+)
+def test_a_schema_that_the_library_does_not_know_loses_no_call(template: str, properties: Any) -> None:
+    """The library fails at schemas, valid or not; calls are read and demanded all the same."""
+    parameters = {"type": "object", "properties": properties, "required": ["city"]}
+    tool = {"type": "function", "function": {"name": "weather", "description": "x", "parameters": parameters}}
+
+    form = form_of(template, [tool], tool_choice="required", parallel_tool_calls=True)
+
+    assert '"tool-name"' in form.parser
+    assert "weather" in calls_demanded(form, [tool], begun="", marks=NO_MARKS, single=False).grammar
+
+
 HERMES_CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 LISTED_CALL = '[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Paris"}, "id": "abcdefghi"}]'
 LLAMA_CALL = '{"name": "weather", "parameters": {"city": "Paris"}}'
@@ -276,6 +300,17 @@ def test_a_grammar_of_a_client_begins_after_the_thought_too(judge: Judge) -> Non
 
     assert judge.lets_through(constraint, "I think so.\n</think>\n\nbee 42")
     assert not judge.lets_through(constraint, "I think so.\n</think>\n\nbee 421")
+
+
+def test_an_answer_that_goes_on_with_a_message_is_not_held_to_a_call() -> None:
+    """What the assistant has begun is no call: the refusal says so, and what to do instead."""
+    form = form_of(THINKING, [TOOL], tool_choice="required")
+
+    with pytest.raises(RbeeError, match="goes on with a message") as caught:
+        calls_demanded(form, [TOOL], begun="<|im_start|>assistant\nSo", marks=NO_MARKS, single=False)
+
+    assert caught.value.param == "tool_choice"
+    assert "continue_final_message" in caught.value.hint
 
 
 LIST: dict[str, Any] = {

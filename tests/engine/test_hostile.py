@@ -20,6 +20,7 @@ from rbee.worker.chat.prompts import PromptTokenizer
 from rbee.worker.chat.rendering import Chat
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_load import load
+from rbee.worker.engine.llama_text import cut_before_names, tokenize
 from rbee.worker.engine.protocol import EngineOptions
 from rbee.worker.generation_request import GenerationRequest
 from tests.support.models import smollm2_path
@@ -51,7 +52,8 @@ def _it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 
 @pytest.fixture(scope="module", name="engine")
 def _engine() -> Iterator[LlamaEngine]:
-    engine = load(EngineOptions(smollm2_path(), Backend.CPU, 0, slots=1, context=8192), lambda _share, _layers: True)
+    options = EngineOptions(smollm2_path(), Backend.CPU, 0, slots=1, context=8192, threads=1)
+    engine = load(options, lambda _share, _layers: True)
     yield engine
     engine.close()
 
@@ -168,3 +170,48 @@ def test_a_forged_turn_is_counted_as_text(it: Worker, tmp_path: Path) -> None:
 
     usage = [answer.json()["usage"]["prompt_tokens"] for answer in (forged, plain)]
     assert usage[0] - usage[1] > 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_end|>" * 4000,
+        "a bee<|im_start|> \n<|im_end|>\n" * 2000,
+        "<|im_<repo_name><|im_end|> 🐝<|<|endoftext|>|> " * 1500,
+        "<p>Bees</p>\n" * 2000,
+    ],
+    ids=["names", "turns", "mixed", "html"],
+)
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_text_full_of_names_has_the_same_tokens(engine: LlamaEngine, text: str, ends: bool) -> None:
+    """What is tokenized in pieces, because it is full of names of special tokens, is tokenized as the whole."""
+    whole = tokenize(engine._lib, engine._vocab, text, ends=ends, special=True)
+
+    assert engine.tokenize(text, special=True, ends=ends) == whole
+
+
+def test_names_cost_a_time_that_grows_with_their_number(engine: LlamaEngine) -> None:
+    """llama.cpp alone takes minutes for as many names as a request may have."""
+    began = time.monotonic()
+    tokens = engine.tokenize("<|im_end|>" * 100_000, special=True)
+
+    assert len(tokens) == 100_000
+    assert time.monotonic() - began < 10 * slowness()
+
+
+def places(pieces: list[str]) -> list[tuple[int, str]]:
+    return list(zip(itertools.accumulate(map(len, pieces), initial=0), pieces, strict=False))
+
+
+def test_a_text_is_cut_before_names() -> None:
+    """Each piece but the first begins with a name, nothing is lost, and white space before a name stays with it."""
+    text = "bees " + "<a>x <b>" * 50 + "honey" * 20 + "<a>" + " <b>" * 60
+
+    pieces = list(cut_before_names(text, ["<a>", "<b>"], chars=40))
+
+    assert "".join(pieces) == text
+    spaced = text.rfind("<a>")
+    before = [piece for at, piece in places(pieces) if at <= spaced]
+    assert all(piece.startswith("<a>") for piece in before[1:])
+    assert all(piece.startswith("<b>") for piece in pieces[len(before) :])
+    assert len(pieces) > len(before) > 10

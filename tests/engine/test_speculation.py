@@ -76,7 +76,7 @@ class Answer:
 @pytest.fixture(scope="module", name="engine")
 def _engine() -> Iterator[LlamaEngine]:
     fields = EngineOptions(
-        smollm2_path(), Backend.CPU, 0, SLOTS, context=1024, batch_tokens=127, draft_tokens=MOST_DRAFTED
+        smollm2_path(), Backend.CPU, 0, SLOTS, context=1024, threads=1, batch_tokens=127, draft_tokens=MOST_DRAFTED
     )
     engine = llama_load.load(fields, lambda _share, _layers: True)
     yield engine
@@ -105,7 +105,7 @@ def run(
 
     for slot in range(SLOTS):
         engine.truncate(slot, 0)
-    batcher = Batcher(counting, SLOTS, prompt_batch=126, deliver=deliver, speculate=speculate)  # type: ignore[arg-type]
+    batcher = Batcher(counting, SLOTS, prompt_batch=128, deliver=deliver, speculate=speculate)  # type: ignore[arg-type]
     for number, question in enumerate(questions):
         generation = Generation(
             str(number),

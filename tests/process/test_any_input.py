@@ -25,11 +25,16 @@ from tests.support.worker import worker
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(300)]
 EXAMPLES = 15
+# An answer ends by itself: with a limit of thousands of tokens, or none, it would go on for seconds.
+BRIEF = {"length": 20}
 # They would end the daemon that is being asked.
 ENDS = ("/v1/admin/shutdown",)
 # A fields may well name what these machines have not.
 LACKING = ("BACKEND_UNAVAILABLE", "GPU_NOT_AVAILABLE", "RAM_EXHAUSTED")
-OPEN = ("/health", "/v1/health")
+HEALTH = ("/health", "/v1/health")
+# The page shows nothing without a session, and a stranger may try to begin one.
+PAGE = ("/", "/v2/console/sign-in", "/v2/console/session")
+OPEN = (*HEALTH, *PAGE)
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def _daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
     match request.param:
         case "queen":
             with machine_with_fake(tmp_path) as machine:
+                machine.fake(**BRIEF)
                 queen = QueenProcess(machine)
                 yield Daemon(queen.url, queen.http.headers["Authorization"].removeprefix("Bearer "))
         case "hive":
@@ -64,10 +70,11 @@ def _daemon(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Daemon]:
             try:
                 yield Daemon(hive.url, HIVE_KEY)
                 assert "BUG" not in hive.log.read_text()
+                assert "py.warnings" not in hive.log.read_text()
             finally:
                 hive.close()
         case _:
-            with worker(tmp_path) as running:
+            with worker(tmp_path, fake=BRIEF) as running:
                 running.until_idle()
                 yield Daemon(str(running.http.base_url).rstrip("/"), WORKER_KEY)
 
@@ -102,7 +109,7 @@ def test_no_input_is_an_error_of_ours(daemon: Daemon) -> None:
 
         ask()
     assert len(asked) >= 8
-    assert [httpx.get(daemon.url + path, trust_env=False).status_code for path in OPEN].count(200) >= 1
+    assert [httpx.get(daemon.url + path, trust_env=False).status_code for path in HEALTH].count(200) >= 1
 
 
 def test_no_route_opens_without_a_key(daemon: Daemon) -> None:
@@ -135,7 +142,7 @@ def test_no_route_opens_without_a_key(daemon: Daemon) -> None:
 )
 def test_sizes_are_bounded(daemon: Daemon, head: str, statuses: tuple[int, ...]) -> None:
     """What is larger than its bound, or no HTTP, is refused or not taken over, and the daemon goes on."""
-    path = min(path for _, path in daemon.routes() if path in OPEN)
+    path = min(path for _, path in daemon.routes() if path in HEALTH)
     where = urlsplit(daemon.url)
     with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
         # It may answer and hang up while we are still writing.

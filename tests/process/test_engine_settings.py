@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.engine import prompt_tokens
+from rbee.contracts.workers import WorkerOptions
 from rbee.hive.settings import HiveSettings
 from rbee.worker.settings import WorkerSettings
 from tests.support.gguf_files import write_gguf
@@ -18,9 +20,9 @@ from tests.support.hives import HiveProcess, StartHive
 pytestmark = pytest.mark.process
 
 
-def options(hive: HiveProcess, model: str) -> dict[str, str]:
+def options(hive: HiveProcess, model: str, **asked: Any) -> dict[str, str]:
     """Spawn a worker and read its command line, once it serves: in the midst of exec a process has none."""
-    worker = hive.spawn(model)["worker"]
+    worker = hive.spawn(model, **asked)["worker"]
     hive.serving(worker["worker_id"])
     words = psutil.Process(worker["pid"]).cmdline()
     return {name: value for name, value in pairwise(words) if name.startswith("--")}
@@ -40,6 +42,51 @@ def test_every_setting_of_the_engine_reaches_the_worker(start_hive: StartHive, t
     assert given["--speculate"] == "8"
     assert given["--context-length"] == "512"
     assert given["--slots"] == "2"
+
+
+def test_what_is_asked_for_a_worker_goes_before_the_settings_of_the_hive(start_hive: StartHive, tmp_path: Path) -> None:
+    """Every option of a spawn request stands on the command line in place of the hive's, and in the list of workers."""
+    model = f"file://{write_gguf(tmp_path / 'wide.gguf', embedding=128, heads=4)}"
+    template = tmp_path / "chat.jinja"
+    template.write_text("{{ messages }}")
+    hive = start_hive(cache_type="bf16", prompt_batch=64, speculate=8, context_length=512, slots=2)
+    asked = {
+        "slots": 3,
+        "context_length": 256,
+        "cache_type": "q8_0",
+        "flash_attention": True,
+        "prompt_batch": 32,
+        "speculate": 0,
+        "threads": 1,
+        "chat_template_file": str(template),
+    }
+    assert asked.keys() == WorkerOptions.model_fields.keys()
+
+    given = options(hive, model, **asked)
+
+    told = {f"--{name.replace('_', '-')}": str(value) for name, value in asked.items()}
+    assert {name: given[name] for name in told} == told | {"--flash-attention": "true"}
+    (row,) = hive.workers()
+    assert row["options"] == asked
+    assert (row["slots_total"], row["context_length"]) == (3, 256)
+
+
+@pytest.mark.parametrize(
+    ("asked", "settings", "option"),
+    [
+        ({"cache_type": "q8_0"}, {"flash_attention": "false"}, "cache_type"),
+        ({"flash_attention": False}, {"cache_type": "q8_0"}, "flash_attention"),
+        ({"cache_type": "q8_0", "flash_attention": False}, {}, None),
+    ],
+)
+def test_an_option_that_conflicts_with_a_setting_is_refused(
+    start_hive: StartHive, model: str, asked: dict[str, Any], settings: dict[str, Any], option: str | None
+) -> None:
+    """A cache that needs flash attention is refused without it, whoever said which, with the name of the option."""
+    error = start_hive(**settings).refused("/v1/workers/spawn", {"model": model, **asked})
+
+    assert (error["code"], error["param"]) == ("INVALID_REQUEST", option)
+    assert all(name in error["message"] for name in ("cache_type q8_0", "flash attention", *asked))
 
 
 def test_what_is_not_set_is_left_to_the_worker(start_hive: StartHive, model: str) -> None:
@@ -75,5 +122,5 @@ def test_hive_and_worker_mean_the_same() -> None:
 
 def test_a_round_of_prompts_suits_the_device() -> None:
     """A GPU reads more of a prompt at once than a CPU does, for which running streams would wait too long."""
-    assert [prompt_tokens(backend, None) for backend in (Backend.CPU, Backend.CUDA, Backend.METAL)] == [126, 512, 512]
+    assert [prompt_tokens(backend, None) for backend in (Backend.CPU, Backend.CUDA, Backend.METAL)] == [128, 512, 512]
     assert prompt_tokens(Backend.CPU, 40) == 40

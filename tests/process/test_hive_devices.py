@@ -41,6 +41,15 @@ def test_detect_prints_devices_and_the_registrys_form(tmp_path: Path) -> None:
     assert 'devices: {"cuda": 2, "cpu": 1}' in text
 
 
+def test_a_device_tells_what_it_has_taken_or_does_not(tmp_path: Path) -> None:
+    """Joules since the driver was loaded, of those devices whose driver counts them; nothing is told of the others."""
+    gpus = Gpus.build(tmp_path, Gpu(energy_mj=48_151_623), Gpu())
+
+    listed = json.loads(detect("--json", env=gpus.environ()))
+
+    assert [row.get("energy_j") for row in listed["devices"]] == [48_151.623, None, None]
+
+
 @pytest.mark.parametrize("mode", ["hang", "hang-memory", "crash", "no-driver", "mismatch", "error", "lost"])
 def test_a_broken_driver_is_a_fact(tmp_path: Path, mode: Any) -> None:
     """A driver that hangs, crashes or fails is reported within the limit, and the CPU is there all the same."""

@@ -150,3 +150,33 @@ def test_a_broken_driver_does_not_hold_up_an_end(start_hive: StartHive, model: s
     assert receipt["gone"]
     assert receipt["memory_returned"] is None
     assert time.monotonic() - began < 3 * slowness()
+
+
+def test_workers_on_the_cpu_share_a_budget(start_hive: StartHive, model: str) -> None:
+    """A budget is all the memory that queens and lists see; each worker takes what it needs of it, and gives it back.
+
+    A queen is told at once, however little it is.
+    """
+    hive = start_hive(cpu_memory_gb=0.1)
+    limit = int(0.1 * 1024 * MIB)
+
+    def cpu(devices: list[dict[str, Any]]) -> tuple[int, int, int]:
+        (device,) = (device for device in devices if device["backend"] == "cpu")
+        return device["total_bytes"], device["free_bytes"], device["budget_bytes"]
+
+    with hive.queen() as queen:
+        assert cpu(queen.until("hello").model_dump()["detection"]["devices"]) == (limit, limit, limit)
+
+        worker = hive.spawn(model)["worker"]
+        left = limit - worker["need_bytes"]
+        queen.until("worker_changed")
+        assert cpu(queen.next().model_dump()["detection"]["devices"]) == (limit, left, limit)
+        assert cpu(hive.get("/v1/backends/list")["devices"]) == (limit, left, limit)
+        error = hive.refused("/v1/workers/spawn", {"model": model, "slots": 5})  # a load that was not measured yet
+        assert (error["code"], error["details"]["budget_mb"]) == ("RAM_EXHAUSTED", limit // MIB)
+        assert error["details"]["available_mb"] == left // MIB
+
+        hive.post(f"/v1/workers/{worker['worker_id']}/shutdown")
+        queen.until("worker_gone")
+        assert cpu(queen.next().model_dump()["detection"]["devices"]) == (limit, limit, limit)
+    assert hive.spawn(model)["worker"]["state"] == "loading"

@@ -43,20 +43,24 @@ def test_a_worker_whose_model_changed_is_replaced(start_hive: StartHive, tmp_pat
 def test_a_start_for_requests_keeps_the_options_of_the_worker_that_is_replaced(
     start_hive: StartHive, tmp_path: Path
 ) -> None:
-    """Where a request is sooner than the replacement, its worker is that: with the options of the one before."""
+    """Where a request is sooner than the replacement, its worker is that, with all that the first was started with."""
     path = write_gguf(tmp_path / "m.gguf", name="old")
     hive = start_hive()
-    before = hive.spawn(f"file://{path}", slots=2, context_length=128)["worker"]
+    asked = {"slots": 2, "context_length": 128, "cache_type": "bf16", "speculate": 3, "threads": 1, "prompt_batch": 16}
+    declared = {"served": "mine", "revision": "1"}
+    before = hive.spawn(f"file://{path}", **asked, keep=77, **declared)["worker"]
     hive.serving(before["worker_id"])
 
     with hive.queen() as queen:
         path.write_bytes(write_gguf(tmp_path / "new.gguf", name="new").read_bytes())
         queen.until("worker_gone")
-    asked = hive.spawn(f"file://{path}", join=True)["worker"]
+    after = hive.spawn(f"file://{path}", join=True, **declared)["worker"]
 
-    assert (asked["slots_total"], asked["context_length"]) == (2, 128)
-    hive.serving(asked["worker_id"])
-    assert [row["worker_id"] for row in hive.workers()] == [asked["worker_id"]]
+    kept = ("options", "keep", "served", "revision")
+    assert before["options"] == asked
+    assert [after[name] for name in kept] == [before[name] for name in kept] == [asked, 77, "mine", "1"]
+    hive.serving(after["worker_id"])
+    assert [row["worker_id"] for row in hive.workers()] == [after["worker_id"]]
 
 
 def test_a_model_that_is_only_renamed_or_removed_stays_loaded(start_hive: StartHive, tmp_path: Path) -> None:

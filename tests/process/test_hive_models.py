@@ -229,14 +229,14 @@ def test_a_disk_that_fills_up_in_mid_download_loses_nothing(
     start_hive: StartHive, hub: Hub, tmp_path: Path, small_disk: Path
 ) -> None:
     """A disk that fills up is DISK_FULL with need and have, leaves nothing that looks whole; the rest comes later."""
-    hub.fail(REPO, FILE, Slow(2 * MIB))
+    hub.fail(REPO, FILE, Slow(MIB // 2))
     hive = start_hive(env=hub.environ(tmp_path))
     reference = f"hf:{REPO}"
     part = small_disk / "hf" / REPO / f"{FILE}.part"
     hive.post("/v1/models/download", {"model": reference})
     eventually(partial(_has_grown, part, MIB), within=20, because="a quarter is there")
     filler = small_disk / "somebody-elses"
-    with filler.open("wb") as file, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), filler.open("wb") as file:  # closing it writes too
         while True:
             file.write(bytes(64 * 1024))
             file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -149,7 +150,12 @@ def test_only_the_hive_of_a_queen_that_stays_has_a_spare(tmp_path: Path) -> None
     model = f"file://{write_gguf(machine.root / 'tiny.gguf')}"
 
     def waiting() -> list[int]:
-        return [process.pid for process in machine.processes(PROGRAM) if process.cmdline()[-1:] == [ORDERED]]
+        found = []
+        for process in machine.processes(PROGRAM):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end between two looks
+                if process.cmdline()[-1:] == [ORDERED]:
+                    found.append(process.pid)
+        return found
 
     try:
         asked = machine.start("rbee-keeper", "infer", "--model", model, "--prompt", "hello", "--max-tokens", "160")

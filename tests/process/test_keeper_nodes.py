@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,14 +26,6 @@ all:
 """
 
 
-@pytest.fixture
-def queen(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInQueen]:
-    with StandInQueen() as queen:
-        for name, value in queen.environ().items():
-            monkeypatch.setenv(name, value)
-        yield queen
-
-
 def nodes_asked(queen: StandInQueen, method: str, path: str) -> list[str]:
     """Return the nodes that a route was asked for, in order."""
     return [parse_qs(urlsplit(seen.path).query)["node"][0] for seen in queen.requests(method, path)]
@@ -42,15 +33,42 @@ def nodes_asked(queen: StandInQueen, method: str, path: str) -> list[str]:
 
 def test_several_nodes_are_done_one_after_the_other(queen: StandInQueen) -> None:
     """Each has its part of the output below its name; with --json it is a document each."""
-    queen.answer("GET", "/v2/models/list", {"models": []})
+    queen.answer("GET", "/v2/models/show", {"reference": "hf:a/b"})
 
-    listed, data = rbee("models", "list", "--node", "h1,h2"), rbee("models", "list", "--node", "h2,h1", "--json")
+    shown = rbee("models", "show", "--node", "h1,h2", "hf:a/b")
+    data = rbee("models", "show", "--node", "h2,h1", "hf:a/b", "--json")
 
-    assert listed.stdout.splitlines() == ["h1:", "h2:"]
-    assert [line for line in listed.stderr.splitlines() if "No models on" in line] != []
-    assert nodes_asked(queen, "GET", "/v2/models/list") == ["h1", "h2", "h2", "h1"]
-    assert data.stdout.count('"models"') == 2
+    assert shown.stdout.splitlines() == ["h1:", "reference  hf:a/b", "h2:", "reference  hf:a/b"]
+    assert nodes_asked(queen, "GET", "/v2/models/show") == ["h1", "h2", "h2", "h1"]
+    assert data.stdout.count('"reference"') == 2
     assert "h1:" not in data.stdout
+
+
+def test_models_of_several_nodes_are_one_list(queen: StandInQueen) -> None:
+    """A model is one row, with the nodes that have it; without --node it is the fleet's; who is silent is named."""
+    copies = [
+        {"node": "h1", "local_path": "/m/b.gguf", "downloaded_at_unix": 1},
+        {"node": "h2", "local_path": "/m/b.gguf", "downloaded_at_unix": 1, "problem": "it is gone"},
+    ]
+    row = {"reference": "hf:a/b", "size_bytes": 94_000_000, "downloaded_at_unix": 1, "nodes": copies}
+    download = {"reference": "hf:a/c", "stage": "downloading", "node": "h3", "source": "h1"}
+    silent = {"node": "h4", "reason": "no connection"}
+    queen.answer("GET", "/v2/models/list", {"models": [row], "downloads": [download], "unreachable": [silent]})
+
+    fleet, data = rbee("models", "list"), rbee("models", "list", "--json")
+    named = rbee("models", "list", "--node", "h1,h2", "--node", "h4")
+
+    lines = fleet.stdout.splitlines()
+    assert lines[0].split() == ["MODEL", "SIZE", "QUANTIZATION", "CONTEXT", "DOWNLOADED", "NODES"]
+    assert lines[1].startswith("hf:a/b  94.0 MB")
+    assert lines[1].endswith("h1, h2 [it is gone]")
+    assert "downloading from h1" in lines[2]
+    assert lines[2].endswith("h3")
+    assert "the hive on h4 does not answer: no connection" in fleet.stderr
+    assert (fleet.code, named.code) == (0, 1)
+    assert data.json["models"] == [row]
+    asked = [urlsplit(seen.path).query for seen in queen.requests("GET", "/v2/models/list")]
+    assert asked == ["", "", "node=h1&node=h2&node=h4"]
 
 
 def test_where_one_node_fails_the_others_are_done(queen: StandInQueen) -> None:

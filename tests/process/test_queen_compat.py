@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -26,11 +27,24 @@ HELLO: Any = [{"role": "user", "content": "Bees?"}]
 LONG: Any = [{"role": "user", "content": "bee " * 60}]
 
 
-@pytest.fixture(name="machine")
-def _machine(tmp_path: Path) -> Iterator[Machine]:
-    with machine_with_fake(tmp_path) as machine:
+@contextmanager
+def machine_with_bee(root: Path) -> Iterator[Machine]:
+    with machine_with_fake(root) as machine:
         machine.tables["models"]["bee"] = f"file://{machine.root / 'model.gguf'}"
         yield machine
+
+
+@pytest.fixture(name="machine")
+def _machine(tmp_path: Path) -> Iterator[Machine]:
+    with machine_with_bee(tmp_path) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module", name="queen")
+def _queen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueenProcess]:
+    """Give one queen to all tests that neither set it up in a way of their own nor harm it or its worker."""
+    with machine_with_bee(tmp_path_factory.mktemp("shared")) as machine:
+        yield QueenProcess(machine)
 
 
 def request_body(model: str = "bee", **more: Any) -> dict[str, Any]:
@@ -94,9 +108,8 @@ def test_anthropic_clients_are_refused_in_their_own_form(machine: Machine) -> No
     ],
     ids=["objects", "names", "fewer objects", "numbers", "fewer names"],
 )
-def test_a_malformed_body_costs_nobody_anything(machine: Machine, path: str, body: bytes, code: int) -> None:
+def test_a_malformed_body_costs_nobody_anything(queen: QueenProcess, path: str, body: bytes, code: int) -> None:
     """Bodies of megabytes that are wrong all over are refused at once by queen and worker, with ten errors at most."""
-    queen = QueenProcess(machine)
     assert queen.http.post(CHAT, json=request_body()).status_code == 200
     began = time.monotonic()
 
@@ -152,10 +165,8 @@ def test_answers_at_once_run_side_by_side(machine: Machine) -> None:
         ("/v1/responses", {"input": "x", "max_output_tokens": 3}, "response.incomplete"),
     ],
 )
-def test_every_dialect_is_relayed(machine: Machine, path: str, body: dict[str, Any], end: str) -> None:
+def test_every_dialect_is_relayed(queen: QueenProcess, path: str, body: dict[str, Any], end: str) -> None:
     """Each route of the worker is one of the queen's, streamed to its own kind of end, and at once."""
-    queen = QueenProcess(machine)
-
     status, lines = streamed(queen, path, {"model": "bee", **body})
 
     assert status == 200
@@ -165,9 +176,8 @@ def test_every_dialect_is_relayed(machine: Machine, path: str, body: dict[str, A
     assert count.json()["input_tokens"] > 0
 
 
-def test_what_is_not_heeded_is_named_through_the_queen(machine: Machine) -> None:
+def test_what_is_not_heeded_is_named_through_the_queen(queen: QueenProcess) -> None:
     """The header in which a worker names tools that it leaves out reaches the client, streamed or not."""
-    queen = QueenProcess(machine)
     body = request_body(tools=[{"type": "web_search"}])
 
     whole = queen.http.post(CHAT, json=body)
@@ -194,9 +204,8 @@ def test_documents_are_ranked_through_the_queen(machine: Machine) -> None:
     assert len(queen.workers()) == 1
 
 
-def test_models_are_found_by_their_names(machine: Machine) -> None:
+def test_models_are_found_by_their_names(queen: QueenProcess) -> None:
     """An alias, the reference and the file's name mean one model; the list has them; another name is not found."""
-    queen = QueenProcess(machine)
     assert queen.http.post(CHAT, json=request_body()).status_code == 200
 
     for name in (queen.model, "model.gguf", "model"):
@@ -256,9 +265,8 @@ def test_a_prompt_beyond_the_context_is_refused_in_the_words_of_clients(
 
 
 @pytest.mark.parametrize("half", [rb"\ud83d", rb"\ude00", b"\xed\xa0\xbd"], ids=["first", "second", "encoded"])
-def test_half_a_character_is_replaced(machine: Machine, half: bytes) -> None:
+def test_half_a_character_is_replaced(queen: QueenProcess, half: bytes) -> None:
     """A text that a program cut in the middle of a character is taken, with U+FFFD in its place, on every route."""
-    queen = QueenProcess(machine)
     own = queen.request_body(prompt="HALF", raw=True)
 
     for path, body in (("/v1/completions", {"model": "bee", "prompt": "a HALF b", "echo": True}), ("/v2/tasks", own)):
@@ -270,9 +278,8 @@ def test_half_a_character_is_replaced(machine: Machine, half: bytes) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_what_the_worker_refuses_is_refused_with_its_status(machine: Machine, stream: bool) -> None:
+def test_what_the_worker_refuses_is_refused_with_its_status(queen: QueenProcess, stream: bool) -> None:
     """A request that the worker refuses is an HTTP error with the worker's own words, streamed or not."""
-    queen = QueenProcess(machine)
     assert queen.http.post(CHAT, json=request_body()).status_code == 200
 
     status, error = queen.refused("POST", CHAT, request_body(n=1000, stream=stream))
@@ -281,20 +288,19 @@ def test_what_the_worker_refuses_is_refused_with_its_status(machine: Machine, st
 
 
 @pytest.mark.parametrize("body", [b"hello", b'{"model": "be', b"[]", b"{}", b'{"model": 3}', b"[" * 50_000])
-def test_a_body_that_names_no_model_is_refused(machine: Machine, body: bytes) -> None:
+def test_a_body_that_names_no_model_is_refused(queen: QueenProcess, body: bytes) -> None:
     """What is no JSON object with a model is INVALID_REQUEST before anything is started."""
-    queen = QueenProcess(machine)
+    before = queen.workers()
 
     answer = queen.http.post(CHAT, content=body)
 
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "INVALID_REQUEST"
-    assert queen.workers() == []
+    assert [row["worker_id"] for row in queen.workers()] == [row["worker_id"] for row in before]
 
 
-def test_without_the_key_nothing_is_told(machine: Machine) -> None:
+def test_without_the_key_nothing_is_told(queen: QueenProcess) -> None:
     """The routes want the queen's key, as a bearer or in Anthropic's header."""
-    queen = QueenProcess(machine)
     key = queen.http.headers["Authorization"].removeprefix("Bearer ")
 
     assert httpx.get(f"{queen.url}/v1/models", trust_env=False).status_code == 401
@@ -347,9 +353,14 @@ def test_a_worker_that_dies_in_mid_stream_is_an_error_its_client_reads(
     status, lines = streamed(queen, path, {"model": "bee", **body})
     whole = queen.http.post(path, json={"model": "bee", **body})
 
-    last = json.loads([line for line in lines if line][-1].removeprefix("data: "))
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: {")]
     assert status == 200
-    assert last["error"]["code"] == "WORKER_CRASHED"
+    assert events[-1]["error"]["code"] == "WORKER_CRASHED"
+    if path == "/v1/responses":
+        assert events[-2]["type"] == "response.failed"
+        assert events[-2]["response"]["error"]["code"] == "WORKER_CRASHED"
+        assert events[-2]["response"]["id"] == events[0]["response"]["id"]
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
     assert whole.status_code == 500
     assert whole.json()["error"]["code"] == "WORKER_CRASHED"
 

@@ -332,7 +332,7 @@ def test_log_and_metrics_name_the_client(machine: Machine) -> None:
     assert {line["message"] for line in lines if line.get("client") == "eve"} >= {"request", "task done", "task failed"}
     text = queen.http.get("/metrics").text
     assert 'rbee_queen_tasks_total{client="eve",outcome="done"} 1.0' in text
-    assert 'rbee_queen_relayed_tokens_total{client="eve"}' in text
+    assert 'rbee_queen_usage_tokens_total{client="eve",kind="answer",model="bee"} 5.0' in text
 
 
 def test_actions_and_refusals_are_audited(machine: Machine) -> None:

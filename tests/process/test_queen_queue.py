@@ -100,6 +100,7 @@ def test_a_deadline_ends_waiting_and_generating(machine: Machine) -> None:
     machine.configure("hive", slots=1)
     machine.fake(tokens_per_s=20)
     queen = QueenProcess(machine)
+    queen.task(max_tokens=1)  # the model is loaded; on a busy machine that alone may take longer than the deadline
     running = queen.aside(max_tokens=2000, deadline_s=4)
     running.tokens(1)
 

@@ -22,6 +22,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.process
 
+ADD_MANY = "/v2/registry/beehives/add-many"
 HELLO: Any = [{"role": "user", "content": "Bees?"}]
 
 
@@ -111,6 +112,32 @@ def test_a_hive_that_refuses_the_key_says_so(machine: Machine, hive: HiveProcess
     assert "key" in error["message"]
 
 
+def test_many_nodes_are_added_in_one_call_or_none_of_them(hive: HiveProcess, machine: Machine) -> None:
+    """All are registered, with their keys, and dialled; a bad one keeps all out and is named; lists come in pages."""
+    machine.configure("queen", local_hive=False)
+    queen = QueenProcess(machine)
+    nodes = [node(hive, node_name=f"n{number:03}", hive_key=f"key-of-{number:03}") for number in range(40)]
+
+    status, error = queen.refused("POST", ADD_MANY, {"nodes": [*nodes, node(hive, node_name="-"), nodes[0]]})
+    assert (status, error["code"]) == (400, "INVALID_REQUEST")
+    assert [row["node"] for row in error["details"]["nodes"]] == ["-", "n000"]
+    assert queen.get("/v2/registry/beehives/list") == {"beehives": []}
+
+    added = queen.post(ADD_MANY, {"nodes": nodes})["beehives"]
+    assert [row["node_name"] for row in added] == [each["node_name"] for each in nodes]
+    status, error = queen.refused("POST", ADD_MANY, {"nodes": [node(hive, node_name="other"), nodes[7]]})
+    assert (status, error["code"]) == (409, "NODE_EXISTS")
+    assert [row["node"] for row in error["details"]["nodes"]] == ["n007"]
+
+    for path, rows, name in (("registry/beehives", "beehives", "node_name"), ("hives", "hives", "node")):
+        page = queen.get(f"/v2/{path}/list", limit=25)
+        rest = queen.get(f"/v2/{path}/list", limit=25, after=page["next"])
+        assert "next" not in rest
+        names = [row[name] for row in (*page[rows], *rest[rows])]
+        assert names == [each["node_name"] for each in nodes]
+        assert queen.refused("GET", f"/v2/{path}/list?limit=0")[1]["code"] == "INVALID_REQUEST"
+
+
 def test_the_queens_own_machine_is_not_registered_twice(machine: Machine) -> None:
     """`localhost` is built in."""
     queen = QueenProcess(machine)
@@ -120,6 +147,7 @@ def test_the_queens_own_machine_is_not_registered_twice(machine: Machine) -> Non
     )
 
     assert (status, error["code"]) == (409, "NODE_EXISTS")
+    assert queen.refused("POST", ADD_MANY, {"nodes": [{"node_name": "localhost", "ssh_host": "127.0.0.1"}]})[0] == 409
 
 
 def test_workers_are_started_listed_asked_and_stopped(machine: Machine) -> None:
@@ -220,7 +248,8 @@ def test_the_queen_has_one_error_body(machine: Machine) -> None:
         ("GET", "/v2/nothing", 404, "ROUTE_NOT_FOUND"),
         ("PUT", "/v2/tasks", 405, "METHOD_NOT_ALLOWED"),
         ("POST", "/v2/tasks", 400, "INVALID_REQUEST"),
-        ("GET", "/v2/models/list", 400, "INVALID_REQUEST"),
+        ("GET", "/v2/models/show", 400, "INVALID_REQUEST"),
+        ("GET", "/v2/models/list?node=barn&node=attic", 404, "NODE_NOT_FOUND"),
         ("GET", "/v2/logs?node=barn", 404, "NODE_NOT_FOUND"),
     ):
         found, error = queen.refused(method, path)

@@ -207,3 +207,65 @@ def test_without_tools_a_call_is_text(caller: Worker) -> None:
 
         assert choice["message"]["content"].startswith("<tool_call>")
         assert choice["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_stop_within_a_call_leaves_it_cut(caller: Worker, stream: bool) -> None:
+    """A call that a client's stop string ends is no whole call, and the answer ended for the stop."""
+    body = asked(tools=[WEATHER], stop=["Paris"])
+    if stream:
+        told = list(lines(caller.http, CHAT, body))
+        arguments = "".join(
+            call["function"]["arguments"] for one in told for call in one["choices"][0]["delta"].get("tool_calls", ())
+        )
+        reason = told[-1]["choices"][0]["finish_reason"]
+    else:
+        (choice,) = caller.http.post(CHAT, json=body).json()["choices"]
+        arguments, reason = choice["message"]["tool_calls"][0]["function"]["arguments"], choice["finish_reason"]
+
+    assert (arguments, reason) == ('{"city": "', "stop")
+
+
+def test_a_stop_within_a_mark_does_not_show_it(tmp_path: Path) -> None:
+    """Where an answer is stopped before its thought has begun, the mark of the thought is no text."""
+    with worker(tmp_path, fake=fake_options(QWEN, "<think>\nHm.\n</think>\n\nDone.")) as it:
+        it.until_idle()
+        told = [chat(it.http, stop=["Hm"]), streamed_chat(it.http, stop=["Hm"])]
+
+    assert [(one.thought, one.content, one.reason) for one in told] == [("", "", "stop")] * 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (
+            CHAT,
+            asked(tools=[{"type": "custom"}, {"type": "function", "function": {"name": "a"}}]),
+            "function.parameters",
+        ),
+        (
+            "/v1/messages",
+            {"messages": HELLO, "max_tokens": 9, "tools": [{"type": "bash"}, {"name": "a"}]},
+            "input_schema",
+        ),
+        ("/v1/responses", {"input": "x", "tools": [{"type": "bash"}, {"type": "function", "name": "a"}]}, "parameters"),
+        (
+            "/api/chat",
+            {"messages": HELLO, "stream": False, "tools": [WEATHER, {"function": {"name": "a"}}]},
+            "function.parameters",
+        ),
+    ],
+)
+def test_a_schema_is_named_as_the_request_has_it(caller: Worker, path: str, body: dict[str, Any], field: str) -> None:
+    """What cannot be held is told with the field in which the client wrote it, in the header and in a refusal."""
+    schema = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+    tool = body["tools"][1].get("function", body["tools"][1])
+    tool[field.rpartition(".")[2]] = schema
+
+    free = caller.http.post(path, json=body)
+    tool["strict"] = True
+    strict = caller.http.post(path, json=body)
+
+    assert f"tools.1.{field}: Unimplemented keys" in free.headers["x-rbee-ignored"]
+    assert strict.status_code == 400
+    assert f"tools.1.{field}: the schema cannot be used" in strict.text

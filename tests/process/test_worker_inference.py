@@ -91,6 +91,16 @@ def test_the_context_is_counted_in_the_error(it: Worker) -> None:
     assert details["context_tokens"] == 200
 
 
+def test_more_messages_than_tokens_fit_are_refused_unrendered(it: Worker) -> None:
+    """Four thousand messages are a conversation that is too long, however long a template would take for them."""
+    messages = [{"role": ("user", "assistant")[number % 2], "content": "Bees?"} for number in range(3_999)]
+    response = it.http.post("/v1/chat/completions", json={"model": "fake", "messages": messages})
+
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "context_length_exceeded", response.text
+    assert "at least 3999 tokens" in response.json()["error"]["message"]
+
+
 def test_more_tokens_than_fit_are_cut(it: Worker) -> None:
     """An answer ends with `length` where the context does."""
     done = it.infer(prompt="bee " * 150, max_tokens=1000, raw=True)[-1]

@@ -223,7 +223,7 @@ def test_a_drain_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> None
 
 
 def test_a_drain_has_an_end(tmp_path: Path) -> None:
-    """A request that does not finish within drain_s is cancelled, and the worker still ends with 0."""
+    """A request that does not finish within drain_s ends with an error that its owner counts; the exit code is 0."""
     with worker(tmp_path, "--drain-s", "0.5", fake={"tokens_per_s": 5}) as it:
         it.until_idle()
         with it.http.stream("POST", "/v1/inference", json={"prompt": "Bees?", "max_tokens": 1000}) as response:
@@ -232,12 +232,32 @@ def test_a_drain_has_an_end(tmp_path: Path) -> None:
             it.process.send_signal(signal.SIGTERM)
             last = list(stream)[-1]
 
-        assert last["finish_reason"] == "cancelled"
+        assert last["error"]["code"] == "DRAINING"
+        assert "within 0.5 s" in last["error"]["message"]
+        assert last["error"]["details"]["tokens"] > 0
+        assert it.hear_until("requests_stopped")["requests_stopped"] == 1
         assert it.process.wait(10) == 0
 
 
-def test_the_end_of_a_drain_cancels_prompts_that_wait_for_a_slot(tmp_path: Path) -> None:
-    """A request none of whose prompts runs at the moment is cancelled too, and not begun after the drain's time."""
+def test_a_shutdown_may_say_how_long_requests_may_take(tmp_path: Path) -> None:
+    """The shutdown route takes a time for the running requests, and the receipt counts those that were stopped."""
+    with worker(tmp_path, fake={"tokens_per_s": 5}) as it:
+        it.until_idle()
+        with it.http.stream("POST", "/v1/inference", json={"prompt": "Bees?", "max_tokens": 1000}) as response:
+            stream = events(response)
+            next(stream)
+            began = time.monotonic()
+            receipt = it.http.post("/v1/admin/shutdown", json={"drain_s": 1}).json()
+            last = list(stream)[-1]
+
+        assert 1 <= time.monotonic() - began < 15
+        assert receipt["requests_stopped"] == 1
+        assert last["error"]["code"] == "DRAINING"
+        assert it.process.wait(10) == 0
+
+
+def test_the_end_of_a_drain_ends_prompts_that_wait_for_a_slot(tmp_path: Path) -> None:
+    """A request none of whose prompts runs at the moment is ended too, and not begun after the drain's time."""
     with (
         worker(tmp_path, "--slots", "2", "--drain-s", "1", fake={"tokens_per_s": 5}) as it,
         ThreadPoolExecutor(2) as pool,
@@ -252,7 +272,7 @@ def test_the_end_of_a_drain_cancels_prompts_that_wait_for_a_slot(tmp_path: Path)
         it.process.send_signal(signal.SIGTERM)
 
         for answer in (waiting, running):
-            assert answer.result(timeout=20).json()["error"]["code"] == "CANCELED"
+            assert answer.result(timeout=20).json()["error"]["code"] == "DRAINING"
         assert it.process.wait(10) == 0
 
 

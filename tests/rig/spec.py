@@ -52,6 +52,8 @@ def prepare(root: Path, spec: HostSpec, *, name: str, host_key: Path, admin_key:
         _authorize(root, admin_key)
     _sudo(root, spec)
     _python(root, spec)
+    # As in tests/conftest.py: all hosts share the processors of this machine.
+    _write(root / "etc/systemd/system.conf.d/rig-threads.conf", "[Manager]\nDefaultEnvironment=RBEE_WORKER_THREADS=1\n")
     if spec.clock_offset_s:
         _clock(root, spec.clock_offset_s)
 

@@ -21,6 +21,8 @@ from tests.support.waiting import eventually, slowness
 
 BIN = Path(sys.executable).parent
 PROGRAMS = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
+# What a run of all tests says of their workers; tests/conftest.py sets it.
+KEPT = ("RBEE_WORKER_THREADS",)
 
 
 class Machine:
@@ -59,7 +61,7 @@ class Machine:
     def environ(self) -> dict[str, str]:
         """Give the environment of every command on this machine."""
         self._write_config()
-        base = {key: value for key, value in os.environ.items() if not key.startswith("RBEE_")}
+        base = {key: value for key, value in os.environ.items() if not key.startswith("RBEE_") or key in KEPT}
         base["PATH"] = f"{BIN}:{base.get('PATH', '')}"
         # What takes minutes to make is shared with everybody on the real machine: the wheels of llama.cpp.
         cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

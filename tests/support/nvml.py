@@ -21,18 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Mode = Literal["ok", "hang", "hang-memory", "crash", "no-driver", "mismatch", "error", "lost"]
+Mode = Literal["ok", "no-graphics", "hang", "hang-memory", "crash", "no-driver", "mismatch", "error", "lost"]
 
 _SOURCE = Path(__file__).with_name("nvml_stub.c")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One device, memory in MiB."""
+    """One device, memory in MiB; `energy_mj` are the millijoules that it has taken, None where it does not tell."""
 
     total_mb: int = 24576
     used_mb: int = 512
     name: str = "NVIDIA GeForce RTX 4090"
+    energy_mj: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,24 @@ class Gpus:
         here.set(*gpus, mode=mode)
         return here
 
-    def set(self, *gpus: Gpu, mode: Mode = "ok", holders: Mapping[int, int] | None = None) -> None:
+    def set(
+        self,
+        *gpus: Gpu,
+        mode: Mode = "ok",
+        holders: Mapping[int, int] | None = None,
+        graphics: Mapping[int, int] | None = None,
+    ) -> None:
         """Change what the machine has, at once for every process; without devices: two of 24 GB.
 
-        *holders* are the processes that compute on every device, with the MiB that each holds.
+        *holders* are the processes that compute on every device, *graphics* those that draw there, with the MiB that
+        each holds.
         """
         lines = [f"mode {mode}"]
-        lines += [f"device {gpu.total_mb} {gpu.used_mb} {gpu.name}" for gpu in gpus or (Gpu(), Gpu())]
+        for gpu in gpus or (Gpu(), Gpu()):
+            lines.append(f"device {gpu.total_mb} {gpu.used_mb} {gpu.name}")
+            lines += [] if gpu.energy_mj is None else [f"energy {gpu.energy_mj}"]
         lines += [f"process {pid} {size_mb}" for pid, size_mb in (holders or {}).items()]
+        lines += [f"graphics {pid} {size_mb}" for pid, size_mb in (graphics or {}).items()]
         aside = self._file.with_suffix(".new")
         aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
         aside.replace(self._file)

@@ -1,9 +1,11 @@
 /* Stand in for NVIDIA's management library: what the machine has is what the file $NVML_STUB_FILE says.
  *
  * The file is read anew at every call, so a test can change it while a hive runs. One line each:
- *     mode ok | hang | hang-memory | crash | no-driver | mismatch | error | lost
+ *     mode ok | no-graphics | hang | hang-memory | crash | no-driver | mismatch | error | lost
  *     device TOTAL_MB USED_MB NAME WITH SPACES
+ *     energy MILLIJOULES      of the device above it, which does not tell without
  *     process PID HELD_MB
+ *     graphics PID HELD_MB
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,28 +28,37 @@ enum {
 
 typedef struct { unsigned long long total, free, used; } memory_t;
 typedef struct { unsigned int version; unsigned long long total, reserved, free, used; } memory_v2_t;
-typedef struct { char name[96]; unsigned long long total_mb, used_mb; } device_t;
+typedef struct { char name[96]; unsigned long long total_mb, used_mb, energy_mj; int tells; } device_t;
 typedef struct { unsigned int pid; unsigned long long bytes; unsigned int gpu_instance, compute_instance; } process_t;
+typedef struct { int count; process_t processes[MOST]; } holders_t;
 typedef struct {
     char mode[32];
-    int count, holders;
+    int count;
     device_t devices[MOST];
-    process_t processes[MOST];
+    holders_t computing, drawing;
 } machine_t;
 
+static int read_holder(const char *line, const char *format, holders_t *holders) {
+    process_t *next = &holders->processes[holders->count];
+    if (holders->count == MOST || sscanf(line, format, &next->pid, &next->bytes) != 2) return 0;
+    next->bytes *= MIB;
+    holders->count++;
+    return 1;
+}
+
 static machine_t look(void) {
-    machine_t machine = {.mode = "error", .count = 0, .holders = 0};
+    machine_t machine = {.mode = "error", .count = 0, .computing = {.count = 0}, .drawing = {.count = 0}};
     const char *path = getenv("NVML_STUB_FILE");
     FILE *file = path ? fopen(path, "r") : NULL;
     if (!file) return machine;
     char line[256];
     while (fgets(line, sizeof line, file)) {
         device_t *next = &machine.devices[machine.count];
-        process_t *holder = &machine.processes[machine.holders];
         if (sscanf(line, "mode %31s", machine.mode) == 1) continue;
-        if (machine.holders < MOST && sscanf(line, "process %u %llu", &holder->pid, &holder->bytes) == 2) {
-            holder->bytes *= MIB;
-            machine.holders++;
+        if (read_holder(line, "process %u %llu", &machine.computing)) continue;
+        if (read_holder(line, "graphics %u %llu", &machine.drawing)) continue;
+        if (machine.count && sscanf(line, "energy %llu", &machine.devices[machine.count - 1].energy_mj) == 1) {
+            machine.devices[machine.count - 1].tells = 1;
             continue;
         }
         if (machine.count < MOST &&
@@ -171,15 +182,33 @@ int nvmlDeviceGetMemoryInfo_v2(void *handle, memory_v2_t *memory) {
     return SUCCESS;
 }
 
-/* Every process computes on every device: enough to be named. */
-int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, process_t *processes) {
+int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy) {
     device_t device;
-    machine_t machine = look();
+    int code = device_of(handle, &device);
+    if (code != SUCCESS) return code;
+    *energy = device.energy_mj;
+    return device.tells ? SUCCESS : NOT_SUPPORTED;
+}
+
+static int list_holders(void *handle, const holders_t *holders, unsigned int *count, process_t *processes) {
+    device_t device;
     int code = device_of(handle, &device);
     if (code != SUCCESS) return code;
     unsigned int room = *count;
-    *count = (unsigned int)machine.holders;
+    *count = (unsigned int)holders->count;
     if (room < *count) return INSUFFICIENT_SIZE;
-    memcpy(processes, machine.processes, *count * sizeof *processes);
+    if (*count) memcpy(processes, holders->processes, *count * sizeof *processes);
     return SUCCESS;
+}
+
+/* Every process is on every device: enough to be named. */
+int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, process_t *processes) {
+    machine_t machine = look();
+    return list_holders(handle, &machine.computing, count, processes);
+}
+
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned int *count, process_t *processes) {
+    machine_t machine = look();
+    if (strcmp(machine.mode, "no-graphics") == 0) return NOT_SUPPORTED;
+    return list_holders(handle, &machine.drawing, count, processes);
 }

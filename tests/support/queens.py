@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from tests.support.waiting import eventually
 Event = tuple[str, Any]
 
 
-_clients: list[httpx.Client] = []
+_clients: defaultdict[Machine, list[httpx.Client]] = defaultdict(list)
 
 
 class QueenProcess:
@@ -33,7 +34,7 @@ class QueenProcess:
         self.running: Running = machine.start("queen-rbee", *arguments)
         self.url = f"http://127.0.0.1:{machine.queen_port}"
         self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
-        _clients.append(self.http)
+        _clients[machine].append(self.http)
         eventually(self._serves, within=20, because="the queen serves")
         self.http.headers["Authorization"] = f"Bearer {(machine.home / 'secrets' / 'api-key').read_text().strip()}"
         path = machine.root / "model.gguf"
@@ -91,7 +92,7 @@ class QueenProcess:
         key = self.post("/v2/keys/add", {"name": name, **fields})["key"]
         headers = {"Authorization": f"Bearer {key}"}
         client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
-        _clients.append(client)
+        _clients[self.machine].append(client)
         return client
 
     def workers(self) -> list[dict[str, Any]]:
@@ -198,8 +199,9 @@ def machine_with_fake(root: Path, **fake: Any) -> Iterator[Machine]:
         yield machine
         for name, text in machine.logs().items():
             assert "BUG" not in text, f"{name} tells of a bug:\n{text}"
+            assert "py.warnings" not in text, f"{name} was warned by a library:\n{text}"
             assert "Traceback" not in text, f"{name} holds a traceback:\n{text}"
     finally:
-        while _clients:
-            _clients.pop().close()
+        for client in _clients.pop(machine, []):
+            client.close()
         machine.close()

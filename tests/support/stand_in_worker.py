@@ -3,8 +3,8 @@
 
 How it behaves is said by variables that the hive's environment passes on:
 `STAND_IN_LOAD_S` (seconds to load), `STAND_IN_FAIL` (an error code to fail loading with), `STAND_IN_DEAF` (hangs up on
-health checks), `STAND_IN_STALLED_S` (a busy slot without a token for so long), `STAND_IN_STUBBORN` (ignores SIGTERM),
-`STAND_IN_CRASH_S` (dies after so long), `STAND_IN_UNBOUND` (never binds its port),
+health checks), `STAND_IN_STALLED_S` (a busy slot without a token for so long), `STAND_IN_STUBBORN` (does not end
+when it is told to), `STAND_IN_CRASH_S` (dies after so long), `STAND_IN_UNBOUND` (never binds its port),
 `STAND_IN_PORT_LOST` (a file: made by the first worker, which finds its port taken),
 `STAND_IN_CHILD` (a file: leaves a child, whose id it writes there), `STAND_IN_DEVICE_MB` (what it says to have taken).
 `POST /busy` and `POST /free` take and give back its slots.
@@ -44,7 +44,7 @@ OPTIONS = [
     "cache-type",
     "speculate",
 ]
-CHOICES = ["prompt-batch", "flash-attention"]
+CHOICES = ["prompt-batch", "flash-attention", "threads", "chat-template-file"]
 """What a hive leaves to the worker unless it was told."""
 
 
@@ -89,6 +89,7 @@ class Worker:
 
 class Handler(BaseHTTPRequestHandler):
     worker: Worker
+    stopping: threading.Event
 
     def do_GET(self) -> None:
         if os.environ.get("STAND_IN_DEAF") and self.path == "/v1/health":
@@ -100,7 +101,13 @@ class Handler(BaseHTTPRequestHandler):
             self._send(json.dumps(self.worker.health()).encode(), "application/json")
 
     def do_POST(self) -> None:
-        self.worker.occupy(0 if self.path == "/busy" else int(self.worker.options.slots))
+        length = int(self.headers.get("Content-Length") or 0)
+        if self.path == "/v1/admin/shutdown":
+            say(f"told to end: {self.rfile.read(length).decode()}")
+            if not os.environ.get("STAND_IN_STUBBORN"):
+                self.stopping.set()
+        else:
+            self.worker.occupy(0 if self.path == "/busy" else int(self.worker.options.slots))
         self._send(b"{}", "application/json")
 
     def _send(self, body: bytes, media_type: str) -> None:
@@ -144,7 +151,7 @@ def main() -> None:
     for name in CHOICES:
         parser.add_argument(f"--{name}")
     options = parser.parse_args()
-    stopping = threading.Event()
+    stopping = Handler.stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: None if os.environ.get("STAND_IN_STUBBORN") else stopping.set())
     say("stand-in worker starting")
     if os.environ.get("STAND_IN_UNBOUND"):

@@ -120,4 +120,6 @@ def worker(
         process.kill()
         process.wait(10)
         lifeline.close()
-    assert "BUG" not in log.read_text(errors="replace"), running.tail()
+    text = log.read_text(errors="replace")
+    assert "BUG" not in text, running.tail()
+    assert "py.warnings" not in text, running.tail()

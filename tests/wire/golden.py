@@ -17,7 +17,16 @@ from tests.support.checkout import ROOT
 
 FOLDER = Path(__file__).with_name("golden")
 # Models that others inherit from, and that are never sent themselves.
-BASES = {"BaseGenerationRequest", "ModelRequest", "OpenModel", "Sampling", "TextRequest"}
+BASES = {
+    "BaseGenerationRequest",
+    "FurtherSampling",
+    "ModelRequest",
+    "OpenModel",
+    "Page",
+    "Sampling",
+    "TextRequest",
+    "WorkerOptions",
+}
 
 
 def contract_models() -> dict[str, type[BaseModel]]:
@@ -94,8 +103,8 @@ def _models_of(annotation: Any) -> Iterator[type[BaseModel]]:
 def _models_in(value: Any) -> Iterator[BaseModel]:
     if isinstance(value, BaseModel):
         yield value
-    elif isinstance(value, list):
-        for item in value:
+    elif isinstance(value, list | tuple | dict):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from _models_in(item)
 
 
@@ -114,7 +123,8 @@ def _example(schema: dict[str, Any], defs: dict[str, Any]) -> Any:
         return {name: _example(inner, defs) for name, inner in properties.items()}
     match schema.get("type"):
         case "object":
-            return {_example(schema.get("propertyNames", {}), defs): _example(schema["additionalProperties"], defs)}
+            inner = schema.get("additionalProperties") or next(iter(schema["patternProperties"].values()))
+            return {_example(schema.get("propertyNames", {}), defs): _example(inner, defs)}
         case "array":
             return [_example(schema["items"], defs)]
         case "integer":

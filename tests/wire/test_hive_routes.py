@@ -31,6 +31,8 @@ PROMISED = [
     ("GET", "/v1/models/list"),
     ("GET", "/v1/models/{model_id}"),
     ("DELETE", "/v1/models/{model}"),
+    ("GET", "/v1/model-files/{model_id}"),
+    ("GET", "/v1/model-files/{model_id}/{number}"),
     ("GET", "/v1/logs"),
     ("POST", "/v1/admin/shutdown"),
     ("GET", "/metrics"),

@@ -1,6 +1,5 @@
-"""The probe's child process: queries the GPU driver and prints one JSON line, or `{"fault": "..."}`.
+"""The probe's child process: queries the GPU driver and prints `{"devices": [...]}`, or `{"fault": "..."}`.
 
-Without arguments the line is `{"devices": [...]}`, with `holders INDEX` it is `{"holders": {PID: BYTES}}`.
 It imports little, because the cold start of a hive waits for it on machines that have a driver.
 """
 
@@ -19,10 +18,7 @@ def main() -> None:
     lifeline.attach()
     answer: dict[str, Any]
     try:
-        if sys.argv[1:2] == ["holders"]:
-            answer = {"holders": nvidia.holders(int(sys.argv[2]))}
-        else:
-            answer = {"devices": [device.model_dump(mode="json") for device in nvidia.detect()]}
+        answer = {"devices": [device.model_dump(mode="json") for device in nvidia.detect()]}
     except nvidia.NvidiaFaultError as error:
         answer = {"fault": str(error)}
     sys.stdout.write(json.dumps(answer) + "\n")

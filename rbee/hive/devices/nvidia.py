@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from rbee.contracts.devices import Backend, Device
+from rbee.contracts.devices import Backend, Device, MemoryHolder
 
 LIBRARY: Final = "libnvidia-ml.so.1"
 
@@ -21,7 +21,10 @@ class NvidiaFaultError(Exception):
 
 
 def detect() -> list[Device]:
-    """List the devices with their memory. Raises NvidiaFaultError if the driver does not work."""
+    """List the devices with their memory, and every process that holds some of it, without its name.
+
+    Raises NvidiaFaultError if the driver does not work.
+    """
     with _driver() as (pynvml, handles):
         devices = []
         for index, handle in enumerate(handles):
@@ -33,16 +36,31 @@ def detect() -> list[Device]:
                     name=_text(pynvml.nvmlDeviceGetName(handle)),
                     total_bytes=int(memory.total),
                     free_bytes=int(memory.free),
+                    held_by=[MemoryHolder(pid=pid, name="", bytes=size) for pid, size in _holders(pynvml, handle)],
+                    energy_j=_energy(pynvml, handle),
                 )
             )
         return devices
 
 
-def holders(index: int) -> dict[int, int]:
-    """Return the processes that compute on a device, with the bytes they hold of it. Raises NvidiaFaultError."""
-    with _driver() as (pynvml, handles):
-        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handles[index]) if index < len(handles) else []
-        return {int(each.pid): int(each.usedGpuMemory or 0) for each in running}
+def _holders(pynvml: Any, handle: Any) -> list[tuple[int, int]]:
+    """Return the processes that compute or draw on a device, with the bytes they hold; one may do both.
+
+    Some devices and drivers cannot list them, which is no fault of the device.
+    """
+    held: dict[int, int] = {}
+    for listed in (pynvml.nvmlDeviceGetComputeRunningProcesses, pynvml.nvmlDeviceGetGraphicsRunningProcesses):
+        with contextlib.suppress(pynvml.NVMLError):
+            for each in listed(handle):
+                held[int(each.pid)] = max(held.get(int(each.pid), 0), int(each.usedGpuMemory or 0))
+    return list(held.items())
+
+
+def _energy(pynvml: Any, handle: Any) -> float | None:
+    """Return the joules that a device has taken since the driver was loaded; older ones, and parts, do not tell."""
+    with contextlib.suppress(pynvml.NVMLError):
+        return int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+    return None
 
 
 @contextlib.contextmanager

@@ -6,11 +6,11 @@ crashes becomes a fault in the detection. A machine without the driver's library
 
 from __future__ import annotations
 
-import contextlib
 import ctypes.util
 import json
 import os
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from rbee.contracts.devices import Backend, Detection, Device
 from rbee.hive.child_process import run_child
-from rbee.hive.devices import cpu, metal, nvidia
+from rbee.hive.devices import cpu, foreign, metal, nvidia
 
 PROBE_LIMIT_S = 5.0
 _UNREADABLE = "the NVIDIA probe gave no valid output"
@@ -45,8 +45,13 @@ def driver_present() -> bool:
     return Path("/proc/driver/nvidia").exists() and ctypes.util.find_library("nvidia-ml") is not None
 
 
-async def detect(limit_s: float = PROBE_LIMIT_S) -> Detection:
-    """Detect everything; *limit_s* bounds how long a GPU driver may take to answer."""
+async def detect(limit_s: float = PROBE_LIMIT_S, own: Callable[[], Collection[int]] | None = None) -> Detection:
+    """Detect everything.
+
+    Args:
+        limit_s: how long a GPU driver may take to answer.
+        own: returns the process ids of the workers; None where it is not known which memory is foreign.
+    """
     local = detect_local()
     if not driver_present():
         return local
@@ -54,24 +59,17 @@ async def detect(limit_s: float = PROBE_LIMIT_S) -> Detection:
         devices = _devices(await _ask_child(limit_s))
     except ProbeFaultError as error:
         return Detection(devices=local.devices, faults={Backend.CUDA: str(error)})
+    if own is None:
+        devices = [device.model_copy(update={"held_by": []}) for device in devices]
+    else:
+        workers = own()  # only now: some may have been started meanwhile
+        devices = [foreign.without_own(device, workers) for device in devices]
     return Detection(devices=[*devices, *local.devices])
 
 
-async def holders(index: int, limit_s: float = PROBE_LIMIT_S) -> dict[int, int]:
-    """Return the processes that hold memory of an NVIDIA device, with their bytes; none where the driver cannot say."""
-    if not driver_present():
-        return {}
-    with contextlib.suppress(ProbeFaultError, ValueError, KeyError, TypeError):
-        answer = await _ask_child(limit_s, "holders", str(index))
-        return {int(pid): int(size) for pid, size in answer["holders"].items()}
-    return {}
-
-
-async def _ask_child(limit_s: float, *arguments: str) -> dict[str, Any]:
+async def _ask_child(limit_s: float) -> dict[str, Any]:
     try:
-        child = await run_child(
-            (sys.executable, "-m", "rbee.hive.devices", *arguments), env=os.environ, limit_s=limit_s
-        )
+        child = await run_child((sys.executable, "-m", "rbee.hive.devices"), env=os.environ, limit_s=limit_s)
     except TimeoutError as error:
         raise ProbeFaultError(f"the NVIDIA driver did not answer within {limit_s:g} s") from error
     if child.code:

@@ -55,10 +55,20 @@ class DiskSpace:
             return self.full(target.parent, needed)
         return storage_error(error, target)
 
+    @staticmethod
+    def usage(folder: Path) -> tuple[int, int]:
+        """Return the size of the disk that *folder* is on, or will be, and what is free of it, in bytes."""
+        found = shutil.disk_usage(_existing(folder))
+        return found.total, found.free
+
     def _look(self, folder: Path) -> tuple[int, int]:
-        place = folder
-        while not place.exists():
-            place = place.parent
+        place = _existing(folder)
         info = os.statvfs(place)
         reserve = min(self.reserve_bytes, int(info.f_blocks * info.f_frsize * MAX_RESERVED_SHARE))
         return shutil.disk_usage(place).free, reserve
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.models import CatalogEntry, DownloadProgress
+from rbee.contracts.models import CatalogEntry, DownloadProgress, Neighbour
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 
@@ -20,7 +20,8 @@ _SMOOTHING: Final = 0.3
 class Download:
     """One download: its latest progress, the task that runs it, and who waits for it.
 
-    `remark` is what whoever waits should know of it, such as the file that was chosen.
+    `remark` is what whoever waits should know of it, such as the file that was chosen. `source` is the node that it is
+    copied from now, None where that is its origin.
 
     Args:
         grace_s: how long it goes on after the last who waited for it has left.
@@ -33,6 +34,9 @@ class Download:
         self.retries = 0
         self.fetched = False
         self.remark: str | None = None
+        self.source: str | None = None
+        self.from_origin = False
+        self._neighbours: dict[str, Neighbour] = {}
         self._task: asyncio.Task[CatalogEntry] | None = None
         self._clock = clock
         self._changed = asyncio.Event()
@@ -41,6 +45,22 @@ class Download:
         self._waiting = 0
         self._abandonment: asyncio.TimerHandle | None = None
         self._canceled: RbeeError | None = None
+
+    def offer(self, neighbours: Iterable[Neighbour], *, origin: bool) -> None:
+        """Set the hives that it may be copied from, in the order in which to ask them; of none, those before stay.
+
+        It may go to its origin if one of those who want it allows that.
+        """
+        self._neighbours = {each.node: each for each in neighbours} or self._neighbours
+        self.from_origin = self.from_origin or origin
+
+    def neighbour(self, tried: Collection[str]) -> Neighbour | None:
+        """Return the next hive to copy from, none of the nodes *tried*."""
+        return next((each for node, each in self._neighbours.items() if node not in tried), None)
+
+    def offered(self, neighbour: Neighbour) -> Neighbour:
+        """Return *neighbour* as it was offered last: a later ticket is good for longer."""
+        return self._neighbours.get(neighbour.node, neighbour)
 
     def begin(self, work: Coroutine[Any, Any, CatalogEntry]) -> None:
         """Start *work*, which nobody waits for yet."""
@@ -135,8 +155,8 @@ class Download:
                     waiting.cancel()
 
     def show(self, progress: DownloadProgress) -> None:
-        """Set the progress, with the remark that there is, and wake the watchers."""
-        self.progress = progress if self.remark is None else progress.model_copy(update={"remark": self.remark})
+        """Set the progress, with the remark and the source that there are, and wake the watchers."""
+        self.progress = progress.model_copy(update={"remark": self.remark, "source": self.source})
         self._changed.set()
         self._changed = asyncio.Event()
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from rbee.client.retry import DOWNLOAD
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.models import CatalogEntry, DownloadProgress, RunningDownload
+from rbee.contracts.models import CatalogEntry, DownloadProgress, Neighbour, RunningDownload
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader, parts_of
-from rbee.hive.models import local_sources
+from rbee.hive.models import local_sources, neighbours
 from rbee.hive.models.catalog import Catalog, model_id
 from rbee.hive.models.download import Download, count_outcome
 from rbee.hive.models.fetching import FileFetcher
@@ -63,16 +63,23 @@ class Downloads:
         self._downloads: dict[str, Download] = {}
         self._closed = False
 
-    def start(self, ref: ModelRef) -> Download:
-        """Start to ensure the model, or join a download of it that runs. Raises RbeeError DRAINING after `close`."""
+    def start(self, ref: ModelRef, offered: Sequence[Neighbour] = (), *, origin: bool = True) -> Download:
+        """Start to ensure the model, or join a download of it that runs. Raises RbeeError DRAINING after `close`.
+
+        Args:
+            offered: the hives to copy it from, before it is fetched from its origin.
+            origin: whether it is fetched from there at all.
+        """
         if self._closed:
             raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and downloads no models.")
         reference = ref.canonical
         current = self._downloads.get(reference)
         if current is not None and current.running and not current.canceled:
+            current.offer(offered, origin=origin)
             return current
         waits = list(DOWNLOAD.waits(self._chance))
         download = Download(reference, self._clock, waits, grace_s=self._limits.grace_s)
+        download.offer(offered, origin=origin)
         download.begin(self._ensure(ref, download))
         self._downloads.pop(reference, None)
         self._downloads[reference] = download
@@ -105,6 +112,7 @@ class Downloads:
                 bytes_downloaded=known.progress.bytes_downloaded,
                 bytes_total=known.progress.bytes_total,
                 speed_mbps=known.progress.speed_mbps,
+                source=known.progress.source,
             )
             for known in self.running
         ]
@@ -210,8 +218,8 @@ class Downloads:
 
     async def _download(self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None) -> CatalogEntry:
         """Download a model that is not here, or whose files differ from the *known* row, which stay until then."""
-        files = local_sources.plan_url(ref) if isinstance(ref, UrlRef) else await self._plan(ref, download, known)
-        paths, digests = await self._fetcher.fetch(download, files, doubted=known is not None)
+        copied = await neighbours.copy(ref, download, self._fetcher)
+        paths, digests = copied or await self._fetch(ref, download, known)
         try:
             header = await self._headers.check(paths[0])
         except RbeeError as error:
@@ -224,6 +232,13 @@ class Downloads:
         if known is not None and known.local_path != entry.local_path and self._owns(known):
             await self._catalog.remove_files(known.local_path)
         return entry
+
+    async def _fetch(
+        self, ref: HubRef | UrlRef, download: Download, known: CatalogEntry | None
+    ) -> tuple[list[Path], list[str]]:
+        """Download a model from its origin."""
+        files = local_sources.plan_url(ref) if isinstance(ref, UrlRef) else await self._plan(ref, download, known)
+        return await self._fetcher.fetch(download, files, doubted=known is not None)
 
     async def _plan(self, ref: HubRef, download: Download, known: CatalogEntry | None) -> list[RemoteFile]:
         """Return the files that the hub has; where it does not answer, those that were fetched from it before."""

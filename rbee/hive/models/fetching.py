@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
@@ -18,6 +19,9 @@ from rbee.hive.models.limits import DownloadLimits
 from rbee.hive.models.partial_file import PartialFile, check_place, sha256_of
 from rbee.hive.models.remote import BrokenTransferError, RemoteFile
 from rbee.hive.models.source_guard import SourceGuard, with_hub
+
+if TYPE_CHECKING:
+    from rbee.client.web import httpx
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -33,17 +37,31 @@ class FileFetcher:
         self._active: Counter[Path] = Counter()
 
     @property
+    def stall_s(self) -> float:
+        """Return the seconds without a byte that break a transfer."""
+        return self._limits.stall_s
+
+    @property
     def active(self) -> set[Path]:
         """Return the files that downloads are at work on."""
         return {path for path, users in self._active.items() if users}
 
     async def fetch(
-        self, download: Download, files: list[RemoteFile], *, doubted: bool = False
+        self,
+        download: Download,
+        files: list[RemoteFile],
+        *,
+        doubted: bool = False,
+        client: httpx.AsyncClient | None = None,
     ) -> tuple[list[Path], list[str]]:
         """Download all *files* that are not here yet; return their paths and the SHA-256 of each.
 
         What is here and differs is replaced once the new file is whole, and not before. Where it is *doubted*, a file
         whose SHA-256 its source does not tell counts as different.
+
+        Args:
+            client: what a hive is copied from through, which other sources are not: it may reach any address, and is
+                not tried again here. Raises BrokenTransferError then.
         """
         from rbee.hive.models import transfer  # imports httpx, which a start without a download does not need
 
@@ -52,7 +70,8 @@ class FileFetcher:
         before = 0
         digests = []
         guard = SourceGuard(with_hub(self._limits.allowed), files[0].url)
-        async with self._reserved(targets), transfer.new_client(guard, self._limits.stall_s) as client:
+        own = transfer.new_client(guard, self._limits.stall_s) if client is None else contextlib.nullcontext(client)
+        async with self._reserved(targets), own as used:
             present = {
                 target: await asyncio.to_thread(self._find, target, file, doubted=doubted)
                 for file, target in zip(files, targets, strict=True)
@@ -69,7 +88,10 @@ class FileFetcher:
                 part = PartialFile(target)
                 attempt = transfer.Transfer(file, part, self._limits.space, self._limits.max_bytes - before, on_bytes)
                 found = present[target]
-                digests.append(found or await self._fetch_one(download, file, part, partial(attempt.run, client)))
+                work = partial(attempt.run, used)
+                if client is None:
+                    work = partial(self.retrying, download, work)
+                digests.append(found or await self._fetch_one(download, file, part, work))
                 before += (await asyncio.to_thread(target.stat)).st_size
         return targets, digests
 
@@ -111,7 +133,7 @@ class FileFetcher:
         resumed = await asyncio.to_thread(part.size) > 0
         try:
             while True:
-                await self.retrying(download, attempt)
+                await attempt()
                 download.restage(stage="verifying")
                 try:
                     return await asyncio.to_thread(self._finish, part, file)

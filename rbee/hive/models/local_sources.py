@@ -76,12 +76,17 @@ def plan_url(ref: UrlRef) -> list[RemoteFile]:
             hint="Name the whole address again.",
             param="model",
         )
+    return [RemoteFile(url=ref.url, path=url_path(ref), sha256=ref.sha256)]
+
+
+def url_path(ref: UrlRef) -> str:
+    """Return where the file of an address lies below the folder of models."""
     parts = urlsplit(ref.url)
     name = re.sub(r"[^A-Za-z0-9._-]", "_", unquote(parts.path).rsplit("/", 1)[-1]).lstrip(".") or "model"
     stem = name.removesuffix(".gguf")[-100:]
     digest = hashlib.sha256(ref.url.encode()).hexdigest()[:8]
     host = re.sub(r"[^A-Za-z0-9.-]", "_", parts.hostname or "")
-    return [RemoteFile(url=ref.url, path=f"https/{host}/{stem}-{digest}.gguf", sha256=ref.sha256)]
+    return f"https/{host}/{stem}-{digest}.gguf"
 
 
 def _spec(name: str) -> ModuleSpec | None:

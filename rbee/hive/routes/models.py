@@ -31,11 +31,11 @@ PROMPT_S = 0.3
 async def download(hive: HiveDep, body: JsonBody[DownloadRequest]) -> DownloadProgress:
     """Start to ensure a model; answered at once, with `complete` if it is here.
 
-    A download that nobody follows ends after `download_grace_s`.
+    A download that nobody follows ends after `download_grace_s`. One that runs goes on with the neighbours given last.
     """
     hive.drain.check()
     ref = parse_reference(body.model)
-    started = hive.downloads.start(ref)
+    started = hive.downloads.start(ref, body.neighbours, origin=body.origin)
     in_place = ref.provider in (Provider.FILE, Provider.PACKAGE)
     if await started.settled(None if in_place else PROMPT_S):
         started.outcome()

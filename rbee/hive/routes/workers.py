@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from rbee.contracts.queen import NodeQuarantine, WorkerList
-from rbee.contracts.workers import ReadyAck, ReadyReport, SpawnRequest, WorkerAccess, WorkerStopReceipt
+from rbee.contracts.workers import ReadyAck, ReadyReport, SpawnRequest, WorkerAccess, WorkerEstimate, WorkerStopReceipt
 from rbee.daemonkit.json_body import JsonBody
 from rbee.hive.routes.dependencies import HiveDep
 
@@ -25,6 +25,12 @@ async def spawn(hive: HiveDep, body: JsonBody[SpawnRequest]) -> WorkerAccess:
     """Start a worker; answered when its process exists, not when its model is loaded."""
     hive.drain.check()
     return await hive.spawn(body)
+
+
+@router.post("/estimate")
+async def estimate(hive: HiveDep, body: JsonBody[SpawnRequest]) -> WorkerEstimate:
+    """Tell what a worker would take of memory; its model must be in the catalog."""
+    return WorkerEstimate(need_bytes=await hive.workers.estimate(body))
 
 
 @router.post("/ready")

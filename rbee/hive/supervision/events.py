@@ -9,11 +9,16 @@ from rbee.contracts.workers import WorkerState
 
 @dataclass(frozen=True, slots=True)
 class Spawned:
-    """A worker's process exists; `memory_limit` is what it may hold of the machine's memory, 0 means anything."""
+    """A worker's process exists.
+
+    `memory_limit` is what it may hold of the machine's memory, 0 means anything; `idle_s` is how long it stays while
+    nobody uses it, None means for ever.
+    """
 
     worker_id: str
     at: float
     memory_limit: int = 0
+    idle_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,12 @@ class ModelChanged:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """A worker is to be stopped."""
+    """A worker is to be stopped; its requests may take *drain_s* seconds to end, where that is said."""
 
     worker_id: str
     at: float
     reason: str
+    drain_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Tell the worker to finish and end; `unused` where being idle is the reason."""
+    """Tell the worker to finish, within `drain_s` seconds where that is said, and end.
+
+    `unused` is true where being idle is the reason.
+    """
 
     worker_id: str
     reason: str
     unused: bool = False
+    drain_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

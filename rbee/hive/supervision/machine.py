@@ -41,6 +41,8 @@ from rbee.hive.supervision.instructions import (
 )
 
 _MIB: Final = 1024 * 1024
+# What a worker that was told its time may take beyond it, to cancel what still runs and to free its model.
+_CANCEL_S: Final = 10.0
 Phase = Literal["starting", "loading", "serving", "stopping"]
 
 # A worker that may be given requests, or may soon be.
@@ -55,7 +57,6 @@ class Policy:
     loading_s: float = 300.0
     health_interval_s: float = 30.0
     misses_allowed: int = 3
-    idle_s: float = 300.0
     stall_s: float = 60.0
     graceful_s: float = 30.0
     fence_s: float = 60.0
@@ -73,6 +74,7 @@ class WorkerStatus:
     slots_total: int = 0
     slots_available: int = 0
     memory_limit: int = 0
+    idle_s: float | None = None
     active_at: float = 0.0
     check_at: float = 0.0
     checking: bool = False
@@ -81,6 +83,7 @@ class WorkerStatus:
     replace: bool = False
     reason: str = ""
     code: ErrorCode | None = None
+    drain_s: float | None = None
 
     @property
     def unused(self) -> bool:
@@ -130,7 +133,7 @@ class Supervision:
             case ModelChanged():
                 return self._model_changed(status, event)
             case StopAsked():
-                return self._stop(status, event.at, event.reason)
+                return self._stop(status, event.at, event.reason, drain_s=event.drain_s)
             case Exited():
                 return self._exited(status, event)
 
@@ -152,7 +155,12 @@ class Supervision:
 
     def _spawned(self, event: Spawned) -> list[Instruction]:
         status = WorkerStatus(
-            event.worker_id, "starting", since=event.at, active_at=event.at, memory_limit=event.memory_limit
+            event.worker_id,
+            "starting",
+            since=event.at,
+            active_at=event.at,
+            memory_limit=event.memory_limit,
+            idle_s=event.idle_s,
         )
         self._store(status)
         # A request for a worker comes from a live queen, also before its channel is up.
@@ -227,12 +235,20 @@ class Supervision:
         return self._stop(status, event.at, "another file took the place of its model's", replacement=True)
 
     def _stop(
-        self, status: WorkerStatus, at: float, reason: str, *, unused: bool = False, replacement: bool = False
+        self,
+        status: WorkerStatus,
+        at: float,
+        reason: str,
+        *,
+        unused: bool = False,
+        replacement: bool = False,
+        drain_s: float | None = None,
     ) -> list[Instruction]:
         if status.phase == "stopping":
             return []
-        self._store(replace(_stopping(status, at, reason), replace=replacement and not self.draining))
-        return [Report(status.worker_id), Stop(status.worker_id, reason, unused)]
+        stopping = replace(_stopping(status, at, reason), replace=replacement and not self.draining, drain_s=drain_s)
+        self._store(stopping)
+        return [Report(status.worker_id), Stop(status.worker_id, reason, unused, drain_s)]
 
     def _kill(
         self, status: WorkerStatus, at: float, reason: str, code: ErrorCode | None, *, replacement: bool = False
@@ -277,18 +293,17 @@ class Supervision:
     def _tick_worker(self, status: WorkerStatus, at: float) -> list[Instruction]:
         policy = self.policy
         passed = at - status.since
-        if status.phase == "stopping" and passed >= policy.graceful_s:
-            return self._kill(
-                status, at, f"{status.reason}; it did not end within {policy.graceful_s:.0f} s", status.code
-            )
+        limit_s = policy.graceful_s if status.drain_s is None else status.drain_s + _CANCEL_S
+        if status.phase == "stopping" and passed >= limit_s:
+            return self._kill(status, at, f"{status.reason}; it did not end within {limit_s:.0f} s", status.code)
         if status.phase == "starting" and passed >= policy.bind_s:
             reason = f"its port was not bound within {policy.bind_s:.0f} s"
             return self._kill(status, at, reason, ErrorCode.WORKER_START_FAILED)
         if status.phase == "loading" and passed >= policy.loading_s:
             reason = f"its model was not loaded within {policy.loading_s:.0f} s"
             return self._kill(status, at, reason, ErrorCode.LOADING_TIMEOUT)
-        if status.unused and at - status.active_at >= policy.idle_s:
-            return self._stop(status, at, f"idle for {policy.idle_s:.0f} s", unused=True)
+        if status.unused and status.idle_s is not None and at - status.active_at >= status.idle_s:
+            return self._stop(status, at, f"idle for {status.idle_s:g} s", unused=True)
         if status.phase == "serving" and not status.checking and at >= status.check_at:
             self._store(replace(status, checking=True))
             return [Check(status.worker_id)]

@@ -13,10 +13,11 @@ from rbee.contracts.devices import Backend
 from rbee.contracts.error_body import ErrorBody
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import Capability
-from rbee.contracts.workers import SpawnRequest, WorkerInfo, WorkerStopReceipt
+from rbee.contracts.workers import SpawnRequest, WorkerInfo, WorkerOptions, WorkerStopReceipt
 from rbee.errors import RbeeError
-from rbee.hive.memory import LoadedModel
-from rbee.hive.supervision import WorkerStatus
+from rbee.hive.memory import LoadedModel, memory_limit
+from rbee.hive.supervision import Spawned, WorkerStatus
+from rbee.hive.supervision.quarantine import Place
 from rbee.hive.workers.last_words import last_words
 from rbee.hive.workers.memory_reclaim import ReclaimResult, StoppedWorker
 from rbee.hive.workers.model_files import FileState
@@ -25,13 +26,13 @@ from rbee.observe import metrics
 
 if TYPE_CHECKING:
     from rbee.client.worker import WorkerClient
+    from rbee.hive.workers.spawner import SpawnPlan
 
 LAST_WORDS_S: Final = 1.0
 # A peak that grew by less is not stored.
 NOTABLE_GROWTH: Final = 1.01
 
-
-OPTIONS: Final = {"slots", "context_length", "chat_template_file"}
+KEPT: Final = {*WorkerOptions.model_fields, "keep", "served", "revision", "declared_by"}
 """The fields of a request that a worker keeps when another one takes its place."""
 
 
@@ -43,13 +44,16 @@ class ManagedWorker:
     `warning` and `capabilities` what the worker itself tells of its model.
     `files` are those of its model as they were when it was started.
     `device_bytes` is the GPU memory that it reported, `peak_bytes` the most memory that it was seen to take;
-    `served` is true once its model was loaded; `clients` are those whose requests run, or ran last, by opaque ids.
+    `slots_in_use` is what it last reported, `requests_stopped` how many requests had not ended when it had to.
+    `loaded_once` is true once its model was loaded; `clients` are those whose requests run, or ran last, by opaque ids.
     """
 
     spec: WorkerSpec
     request: SpawnRequest
     need_bytes: int
+    cache_bytes: int
     loaded: LoadedModel
+    idle_s: float | None
     process: WorkerProcess
     started_unix: float
     files: tuple[FileState, ...] = ()
@@ -61,29 +65,71 @@ class ManagedWorker:
     device_bytes: int | None = None
     peak_bytes: int = 0
     free_before: int | None = None
-    served: bool = False
+    loaded_once: bool = False
     clients: tuple[str, ...] = ()
     killed: bool = False
+    slots_in_use: int = 0
+    requests_stopped: int = 0
     stopping: bool = False
     port_retries: int = 0
     client: WorkerClient | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def place(self) -> Place:
+        """Return its device."""
+        return (self.spec.backend, self.spec.device)
+
+    @classmethod
+    def of(
+        cls,
+        plan: SpawnPlan,
+        request: SpawnRequest,
+        process: WorkerProcess,
+        files: tuple[FileState, ...],
+        started_unix: float,
+    ) -> ManagedWorker:
+        """Return the worker that was started as *plan* says."""
+        return cls(
+            plan.spec,
+            request,
+            plan.need_bytes,
+            plan.cache_bytes,
+            plan.loaded,
+            plan.idle_s,
+            process,
+            started_unix,
+            files=files,
+            remark=plan.remark,
+        )
+
+    def spawned(self, at: float) -> Spawned:
+        """Return the event of its start."""
+        return Spawned(self.spec.worker_id, at, memory_limit(self.need_bytes), self.idle_s)
+
     def info(self, life: WorkerStatus, last_active_unix: float) -> WorkerInfo:
         """Return the entry for lists of workers."""
-        spec = self.spec
+        spec, asked = self.spec, self.request
         return WorkerInfo(
             worker_id=spec.worker_id,
             url=spec.url,
             model_ref=spec.model_ref,
+            served=asked.served,
+            revision=asked.revision,
+            declared_by=asked.declared_by,
             backend=spec.backend,
             device=spec.device,
             state=life.state,
-            slots_total=life.slots_total or spec.slots,
+            slots_total=life.slots_total or spec.load.slots,
             slots_available=life.slots_available,
             pid=self.process.pid,
-            context_length=spec.context_length,
+            context_length=spec.load.context_length,
             memory_bytes=self.memory_bytes,
+            need_bytes=self.need_bytes,
+            weights_bytes=self.loaded.size_bytes,
+            cache_bytes=self.cache_bytes,
+            keep=asked.keep,
+            options=asked.options,
             started_unix=self.started_unix,
             last_active_unix=last_active_unix,
             capabilities=list(self.capabilities),
@@ -91,10 +137,14 @@ class ManagedWorker:
         )
 
     def fits(self, request: SpawnRequest, model_ref: str) -> bool:
-        """Return whether it has the model *model_ref*, on a device that *request* accepts."""
-        spec = self.spec
+        """Return whether it has the model *model_ref*, on a device that *request* accepts, for the same declaration.
+
+        A worker of a declared model is for its requests only, and those that name no declaration get no such worker.
+        """
+        spec, own = self.spec, self.request
         accepted = request.backend in (None, spec.backend) and request.device in (None, spec.device)
-        return accepted and spec.model_ref == model_ref
+        same = request.served == own.served and (own.served is None or request.revision == own.revision)
+        return accepted and same and spec.model_ref == model_ref
 
     def new_peak(self) -> int | None:
         """Return how much of its device the worker takes, if that is notably more than before."""
@@ -107,8 +157,8 @@ class ManagedWorker:
 
     def count_load(self, before: WorkerStatus, after: WorkerStatus | None) -> None:
         """Count the load in the metrics where it has just succeeded."""
-        if not self.served and after is not None and after.phase == "serving":
-            self.served = True
+        if not self.loaded_once and after is not None and after.phase == "serving":
+            self.loaded_once = True
             metrics.HIVE_LOADS.add(1, "done")
             metrics.HIVE_LOAD_SECONDS.observe(after.since - before.active_at)
 
@@ -127,6 +177,7 @@ class ManagedWorker:
             gone=True,
             killed=self.killed,
             seconds=round(seconds, 3),
+            requests_stopped=self.requests_stopped,
             memory_returned_bytes=self.memory_bytes,
             memory_returned=returned.came_back,
             held_by=list(returned.held_by),

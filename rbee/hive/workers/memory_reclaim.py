@@ -15,9 +15,8 @@ from typing import Final
 
 import psutil
 
-from rbee.contracts.devices import Backend, Detection
-from rbee.contracts.workers import MemoryHolder
-from rbee.hive.devices import probe
+from rbee.contracts.devices import Backend, Detection, Device, MemoryHolder
+from rbee.hive.devices.foreign import named
 from rbee.hive.devices.monitor import DeviceMonitor
 
 log = logging.getLogger(__name__)
@@ -57,18 +56,17 @@ class ReclaimChecker:
 
     Args:
         devices: detects what GPUs have free.
-        limit_s: how long a GPU driver may take to answer.
     """
 
-    def __init__(self, devices: DeviceMonitor, limit_s: float) -> None:
+    def __init__(self, devices: DeviceMonitor) -> None:
         self._devices = devices
-        self._limit_s = limit_s
 
     async def free_on(self, backend: Backend, device: int) -> int | None:
         """Return what a GPU has free now; None for a CPU, where leftover processes are searched instead."""
         if backend is Backend.CPU or backend in (await self._devices.known()).faults:
             return None  # a broken driver would be waited for at every stop
-        return _free(await self._devices.look(), backend, device)
+        found = _find(await self._devices.look(), backend, device)
+        return None if found is None else found.free_bytes
 
     async def check(self, stopped: Sequence[StoppedWorker]) -> list[ReclaimResult]:
         """Check several workers, all of which have ended."""
@@ -84,16 +82,15 @@ class ReclaimChecker:
             return ReclaimResult(came_back=None)
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while True:
-            free = _free(await self._devices.look(), stopped.backend, stopped.device)
-            if free is not None and free - stopped.free_before >= RETURNED_SHARE * stopped.taken_bytes:
+            found = _find(await self._devices.look(), stopped.backend, stopped.device)
+            if found is not None and found.free_bytes - stopped.free_before >= RETURNED_SHARE * stopped.taken_bytes:
                 return ReclaimResult(came_back=True)
             if asyncio.get_running_loop().time() >= deadline:
                 break
             await asyncio.sleep(LOOK_AGAIN_S)
-        if free is None:
+        if found is None:
             return ReclaimResult(came_back=None)
-        holders = await probe.holders(stopped.device, self._limit_s) if stopped.backend is Backend.CUDA else {}
-        return ReclaimResult(came_back=False, held_by=tuple(_named(pid, size) for pid, size in holders.items()))
+        return ReclaimResult(came_back=False, held_by=tuple(found.held_by))
 
 
 def leftover_processes(workers: Mapping[str, int]) -> dict[str, list[MemoryHolder]]:
@@ -110,19 +107,11 @@ def leftover_processes(workers: Mapping[str, int]) -> dict[str, list[MemoryHolde
                 continue
             key = sessions.get(os.getsid(process.pid)) or process.environ().get(KEY_VARIABLE, "")
             if key in found:
-                found[key].append(_named(process.pid, int(process.memory_info().rss)))
+                found[key].append(named(process.pid, int(process.memory_info().rss)))
         except (psutil.Error, OSError):
             continue  # gone meanwhile, or another user's and so not ours
     return found
 
 
-def _free(detection: Detection, backend: Backend, index: int) -> int | None:
-    return next((d.free_bytes for d in detection.devices if (d.backend, d.index) == (backend, index)), None)
-
-
-def _named(pid: int, size: int) -> MemoryHolder:
-    try:
-        name = str(psutil.Process(pid).name())
-    except psutil.Error:
-        name = "?"
-    return MemoryHolder(pid=pid, name=name, bytes=size)
+def _find(detection: Detection, backend: Backend, index: int) -> Device | None:
+    return next((device for device in detection.devices if (device.backend, device.index) == (backend, index)), None)

@@ -64,6 +64,8 @@ class WorkerMonitor:
         while (message := await process.read_message()) is not None:
             if "error" in message:
                 worker.error = RbeeError.from_body(message) or worker.error
+            elif "requests_stopped" in message:
+                worker.requests_stopped = _count(message["requests_stopped"])
             elif "clients" in message:
                 worker.clients = _names(message["clients"])
             elif "port" in message:
@@ -75,14 +77,16 @@ class WorkerMonitor:
                     self.measure(worker)
                 told = _capabilities(message.get("capabilities"))
                 changed, worker.capabilities = told != worker.capabilities, told
+                total, free = _count(message.get("slots_total")), _count(message.get("slots_available"))
+                worker.slots_in_use = max(total - free, 0) if worker.loaded_once else 0
                 self._report_slots(
                     worker,
                     Reported(
                         worker_id,
                         time.monotonic(),
                         WorkerState(message["state"]),
-                        _count(message.get("slots_total")),
-                        _count(message.get("slots_available")),
+                        total,
+                        free,
                     ),
                 )
                 if changed and worker_id in self._supervision.workers:
@@ -131,7 +135,7 @@ class WorkerMonitor:
         after = self._supervision.workers.get(event.worker_id)
         worker.count_load(before, after)
         if before.phase == "serving" and after is not None and after.slots_available > before.slots_available:
-            self._quarantines.record_success(worker.spec.model_ref, (worker.spec.backend, worker.spec.device))
+            self._quarantines.record_success(worker.spec.model_ref, worker.place)
 
 
 def _capabilities(value: object) -> tuple[Capability, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +19,6 @@ from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.hive.control import ControlChannels
 from rbee.hive.devices.monitor import DeviceMonitor
-from rbee.hive.memory import memory_limit
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.quarantines import Quarantines
 from rbee.hive.supervision import (
@@ -36,18 +35,21 @@ from rbee.hive.supervision import (
     Replace,
     Report,
     ShutDownHive,
-    Spawned,
     Stop,
     StopAsked,
     Supervision,
     Tick,
 )
+from rbee.hive.supervision.quarantine import Place
 from rbee.hive.workers import model_files
-from rbee.hive.workers.managed_worker import LAST_WORDS_S, OPTIONS, ManagedWorker
+from rbee.hive.workers.managed_worker import KEPT, LAST_WORDS_S, ManagedWorker
 from rbee.hive.workers.memory_reclaim import ReclaimChecker
 from rbee.hive.workers.model_files import ModelFileWatch
 from rbee.hive.workers.monitor import WorkerMonitor
+from rbee.hive.workers.replacements import Replacements
 from rbee.hive.workers.spawner import WorkerSpawner
+from rbee.hive.workers.stopping import WorkerStops, shut_down
+from rbee.hive.yields import Yields
 from rbee.observe import metrics
 
 log = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ class WorkerPool:
         devices: read again after a worker is gone.
         catalog: stores the memory that loads were seen to take.
         quarantines: counts crashes and answered requests.
+        yields: the devices on which no worker is started.
         channels: the queens, which are sent every change.
         background: runs the tasks that watch the workers.
         shut_down: shuts down the hive.
@@ -82,15 +85,17 @@ class WorkerPool:
         devices: DeviceMonitor,
         catalog: Catalog,
         quarantines: Quarantines,
+        yields: Yields,
         channels: ControlChannels,
         background: BackgroundTasks,
         shut_down: Callable[[], object],
     ) -> None:
         self._spawner = spawner
         self._supervision = Supervision(policy, lease_renewed_at=time.monotonic())
-        self._reclaim = reclaim
+        self._stops = WorkerStops(reclaim)
         self._devices = devices
         self._quarantines = quarantines
+        self._yields = yields
         self._channels = channels
         self._background = background
         self._shut_down = shut_down
@@ -98,7 +103,7 @@ class WorkerPool:
             self._supervision, self._dispatch, self._carry_out, catalog=catalog, quarantines=quarantines
         )
         self._workers: dict[str, ManagedWorker] = {}
-        self._replacing: dict[str, ManagedWorker] = {}
+        self._replacements = Replacements(self.spawn)
         self._model_files = ModelFileWatch(self._workers.values, self._dispatch)
         self._orphans_removed = asyncio.Event()
         # One spawn at a time, so that no memory and no port is promised twice.
@@ -123,6 +128,18 @@ class WorkerPool:
         """Return the ids of the workers that have a model loaded."""
         return [name for name, worker in self._workers.items() if worker.spec.model_ref == model_ref]
 
+    def need_on(self, backend: Backend) -> int:
+        """Return the bytes that the workers on the devices of *backend* were expected to take in all."""
+        return sum(worker.need_bytes for worker in self._workers.values() if worker.spec.backend is backend)
+
+    def pids(self) -> set[int]:
+        """Return the process ids of all workers."""
+        return {worker.process.pid for worker in self._workers.values()}
+
+    async def estimate(self, request: SpawnRequest) -> dict[Backend, int]:
+        """Return what a worker would take, in bytes, by backend. Raises as the spawner does."""
+        return await self._spawner.estimate(request)
+
     def has_key(self, key: str) -> bool:
         """Return whether *key* is the key of some worker."""
         return any(_same_key(worker.spec.api_key, key) for worker in self._workers.values())
@@ -132,38 +149,27 @@ class WorkerPool:
     async def spawn(self, request: SpawnRequest) -> WorkerAccess:
         """Start a worker; it is loading when this returns.
 
-        Raises RbeeError: INVALID_MODEL_REF, whatever download and preflight find wrong, QUARANTINED, DRAINING,
-        WORKER_START_FAILED.
+        Raises RbeeError: INVALID_MODEL_REF, whatever download and preflight find wrong, QUARANTINED, DEVICE_YIELDED,
+        DRAINING, WORKER_START_FAILED.
         """
         model = await self._spawner.ensure_model(request.model)
         await self._orphans_removed.wait()
         async with self._spawning:
             if request.join and (loading := self._loading(request, model.entry.reference)) is not None:
                 return loading
-            replaced = self._replaced(request, model.entry.reference)
+            replaced = self._replacements.find(request, model.entry.reference)
             if replaced is not None:
-                request = request.model_copy(update=replaced.request.model_dump(include=OPTIONS))
+                request = request.model_copy(update=replaced.request.model_dump(include=KEPT))
             self._quarantines.admit(request, model.entry.reference)
-            plan = await self._spawner.plan(
-                request, model, reserved=self._reserved, ports=self._ports, quarantined=self._quarantines.quarantined()
-            )
+            barred = self._quarantines.quarantined() | self._yields.barred()
+            plan = await self._spawner.plan(request, model, reserved=self._reserved, ports=self._ports, barred=barred)
             if self._supervision.draining:
                 raise RbeeError(ErrorCode.DRAINING, "The hive is stopping and starts no workers.")
             files = await asyncio.to_thread(model_files.look, Path(plan.spec.model_path))
             process = await self._spawner.launch(plan.spec, plan.need_bytes)
-            worker = ManagedWorker(
-                plan.spec,
-                request,
-                plan.need_bytes,
-                plan.loaded,
-                process,
-                started_unix=time.time(),
-                files=files,
-                remark=plan.remark,
-            )
-            self._register(worker)
+            self._register(ManagedWorker.of(plan, request, process, files, time.time()))
             if replaced is not None:
-                self._replacing.pop(replaced.spec.worker_id, None)
+                self._replacements.settle(replaced)
         access = self.get(plan.spec.worker_id)
         return access.model_copy(update={"worker": access.worker.model_copy(update={"state": WorkerState.LOADING})})
 
@@ -187,25 +193,38 @@ class WorkerPool:
 
         Raises RbeeError WORKER_NOT_FOUND.
         """
-        worker = self._find(worker_id)
-        started = time.monotonic()
-        await self._note_free_memory(worker)
-        self._dispatch(StopAsked(worker_id, started, reason))
-        await worker.gone.wait()
-        return (await self._receipts([worker], time.monotonic() - started))[0]
+        return (await self._stop([self._find(worker_id)], reason))[0]
+
+    async def stop_on(
+        self, places: Collection[Place], reason: str, drain_s: float | None
+    ) -> list[tuple[Place, WorkerStopReceipt]]:
+        """Stop the workers of devices that are yielded; return a receipt for each, with its device.
+
+        What runs may take *drain_s* seconds to end, without it as long as with every stop.
+        """
+        async with self._spawning:  # what is about to be started there is stopped too
+            workers = [worker for worker in self._workers.values() if worker.place in places]
+        limit_s = self._supervision.policy.graceful_s if drain_s is None else drain_s
+        receipts = await self._stop(workers, reason, limit_s)
+        return list(zip((worker.place for worker in workers), receipts, strict=True))
 
     async def stop_all(self, reason: str) -> list[WorkerStopReceipt]:
         """Stop all workers at once and wait until they are gone; none can be started any more."""
-        started = time.monotonic()
         await self._spawner.close()
-        await asyncio.gather(*(self._note_free_memory(worker) for worker in self._workers.values()))
-        self._dispatch(Drained(started, reason))
-        receipts = []
-        while self._workers:
+        receipts: list[WorkerStopReceipt] = []
+        while not self._supervision.draining or self._workers:  # one that is started meanwhile is stopped as well
             workers = list(self._workers.values())
-            await asyncio.gather(*(worker.gone.wait() for worker in workers))
-            receipts += await self._receipts(workers, time.monotonic() - started)
+            receipts += await self._stops.carry_out(workers, lambda: self._dispatch(Drained(time.monotonic(), reason)))
         return receipts
+
+    async def _stop(
+        self, workers: list[ManagedWorker], reason: str, drain_s: float | None = None
+    ) -> list[WorkerStopReceipt]:
+        def begin() -> None:
+            for worker in workers:
+                self._dispatch(StopAsked(worker.spec.worker_id, time.monotonic(), reason, drain_s))
+
+        return await self._stops.carry_out(workers, begin)
 
     async def run(self) -> None:
         """Remove what an earlier hive left behind, then let time pass for supervision, until cancelled."""
@@ -231,13 +250,12 @@ class WorkerPool:
         return {worker.spec.port for worker in self._workers.values()}
 
     @property
-    def _reserved(self) -> dict[tuple[Backend, int], int]:
+    def _reserved(self) -> dict[Place, int]:
         """The bytes, by device, that workers which have not loaded yet will take."""
-        reserved: dict[tuple[Backend, int], int] = {}
+        reserved: dict[Place, int] = {}
         for worker_id, worker in self._workers.items():
             if self._supervision.workers[worker_id].phase in ("starting", "loading"):
-                device = (worker.spec.backend, worker.spec.device)
-                reserved[device] = reserved.get(device, 0) + worker.need_bytes
+                reserved[worker.place] = reserved.get(worker.place, 0) + worker.need_bytes
         return reserved
 
     def _find(self, worker_id: str) -> ManagedWorker:
@@ -250,10 +268,6 @@ class WorkerPool:
             )
         return worker
 
-    def _replaced(self, request: SpawnRequest, model_ref: str) -> ManagedWorker | None:
-        """Return the worker, if any, in whose place a start for requests comes: that one keeps its options."""
-        return next((one for one in self._replacing.values() if request.join and one.fits(request, model_ref)), None)
-
     def _loading(self, request: SpawnRequest, model_ref: str) -> WorkerAccess | None:
         """Return a worker that is loading the model on a device that *request* accepts."""
         fitting = (self.get(name) for name, worker in self._workers.items() if worker.fits(request, model_ref))
@@ -262,7 +276,8 @@ class WorkerPool:
     def _register(self, worker: ManagedWorker) -> None:
         spec = worker.spec
         self._workers[spec.worker_id] = worker
-        self._dispatch(Spawned(spec.worker_id, time.monotonic(), memory_limit(worker.need_bytes)))
+        self._dispatch(worker.spawned(time.monotonic()))
+        self._devices.budget_changed()
         self._background.start(self._watch(worker), name="watch")
         metrics.HIVE_STARTS.add()
         fields = {"worker_id": spec.worker_id, "pid": worker.process.pid, "port": spec.port, "model": spec.model_ref}
@@ -281,11 +296,14 @@ class WorkerPool:
         match instruction:
             case Check():
                 self._background.start(self._monitor.check(worker), name="check")
-            case Stop(reason=reason, unused=unused):
+            case Stop(reason=reason, unused=unused, drain_s=drain_s):
                 metrics.HIVE_EVICTIONS.add(float(unused))
                 log.info("stopping a worker", extra={"fields": {"worker_id": worker.spec.worker_id, "reason": reason}})
                 self._begin_stop(worker)
-                worker.process.terminate()
+                if drain_s is None:
+                    worker.process.terminate()
+                else:
+                    self._background.start(shut_down(worker, drain_s), name="shut down")
             case Kill(reason=reason, code=code):
                 self._background.start(self._kill(worker, reason, code), name="kill")
             case Report():
@@ -293,21 +311,7 @@ class WorkerPool:
             case RemoveWorker(reason=reason, code=code):
                 self._remove(worker, reason, code)
             case Replace():
-                self._replacing[worker.spec.worker_id] = worker
-                self._background.start(self._replace(worker), name="replace")
-
-    async def _replace(self, worker: ManagedWorker) -> None:
-        """Start a worker in place of one that is ended; a failure is logged, since nobody waits for it."""
-        try:
-            await model_files.wait_until_settled(Path(worker.spec.model_path), worker.files)
-            # A request may have started one meanwhile.
-            if worker.spec.worker_id in self._replacing:
-                await self.spawn(worker.request.model_copy(update={"join": True}))
-        except RbeeError as error:
-            fields = {"worker_id": worker.spec.worker_id, "code": error.code.value, "reason": error.message}
-            log.error("a worker could not be replaced", extra={"fields": fields})
-        finally:
-            self._replacing.pop(worker.spec.worker_id, None)
+                self._background.start(self._replacements.carry_out(worker), name="replace")
 
     def _begin_stop(self, worker: ManagedWorker) -> None:
         if not worker.stopping:
@@ -315,25 +319,13 @@ class WorkerPool:
             worker.memory_bytes = worker.process.memory_bytes() or worker.memory_bytes
             self._monitor.measure(worker)
 
-    async def _note_free_memory(self, worker: ManagedWorker) -> None:
-        """Note what the worker's GPU has free while the worker still lives."""
-        worker.free_before = await self._reclaim.free_on(worker.spec.backend, worker.spec.device)
-
-    async def _receipts(self, workers: list[ManagedWorker], seconds: float) -> list[WorkerStopReceipt]:
-        results = await self._reclaim.check([worker.stopped() for worker in workers])
-        for worker, result in zip(workers, results, strict=True):
-            if result.came_back is False:
-                holders = [f"{holder.name} ({holder.pid})" for holder in result.held_by]
-                fields = {"worker_id": worker.spec.worker_id, "held_by": holders}
-                log.error("memory was not released", extra={"fields": fields})
-        return [worker.receipt(seconds, result) for worker, result in zip(workers, results, strict=True)]
-
     async def _kill(self, worker: ManagedWorker, reason: str, code: ErrorCode | None) -> None:
         self._begin_stop(worker)
         if code is ErrorCode.LOADING_TIMEOUT:
             worker.error = await worker.loading_timeout(self._supervision.policy.loading_s)
         log.warning("killing a worker", extra={"fields": {"worker_id": worker.spec.worker_id, "reason": reason}})
         worker.killed = True
+        worker.requests_stopped = worker.requests_stopped or worker.slots_in_use
         worker.process.kill()
 
     async def _watch(self, worker: ManagedWorker) -> None:
@@ -365,7 +357,7 @@ class WorkerPool:
         worker.spec, worker.error, worker.port_retries = spec, None, worker.port_retries + 1
         worker.remark = f"port {before} in use by another program, took {spec.port}"
         log.warning("worker moved", extra={"fields": {"worker_id": spec.worker_id, "remark": worker.remark}})
-        self._dispatch(Spawned(spec.worker_id, time.monotonic(), memory_limit(worker.need_bytes)))
+        self._dispatch(worker.spawned(time.monotonic()))
         self._background.start(self._watch(worker), name="watch")
         return True
 
@@ -374,14 +366,14 @@ class WorkerPool:
         self._channels.publish(gone)
         fields: dict[str, Any] = {"worker_id": gone.worker_id, "reason": reason}
         if gone.error is not None:
-            device = (worker.spec.backend, worker.spec.device)
-            self._quarantines.record_crash(worker.spec.model_ref, device, gone.error.code, reason, gone.clients)
+            self._quarantines.record_crash(worker.spec.model_ref, worker.place, gone.error.code, reason, gone.clients)
             fields |= {"code": gone.error.code.value, "last_lines": gone.log_tail[-5:]}
         metrics.HIVE_ENDS.add(1, "no" if gone.crashed else "yes")
-        if not worker.served:
+        if not worker.loaded_once:
             metrics.HIVE_LOADS.add(1, gone.error.code.value if gone.error is not None else "stopped")
         log.log(logging.ERROR if gone.crashed else logging.INFO, "worker gone", extra={"fields": fields})
         del self._workers[gone.worker_id]
+        self._devices.budget_changed()
         if worker.client is not None:
             self._background.start(worker.client.close(), name="close")
         worker.gone.set()

@@ -17,6 +17,7 @@ from rbee.config.paths import storage_error
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
+from rbee.hive.memory import LoadOptions
 from rbee.hive.workers.control_groups import ControlGroup
 from rbee.lifeline import Lifeline, LifelineReader
 from rbee.logfile import tail
@@ -38,19 +39,19 @@ class WorkerSpec:
     worker_id: str
     model_path: str
     model_ref: str
-    backend: Backend
+    load: LoadOptions
     device: int
-    slots: int
-    context_length: int
     host: str
     port: int
     callback_url: str
     api_key: str
-    cache_type: str = "f16"
-    prompt_batch: int | None = None
-    flash_attention: bool | None = None
-    speculate: int = 0
+    threads: int | None = None
     chat_template_file: str | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """Return what it computes on."""
+        return self.load.backend
 
     @property
     def url(self) -> str:
@@ -63,10 +64,12 @@ class WorkerSpec:
 
     def arguments(self) -> list[str]:
         """Return the command line, without secrets and without what the worker is to choose by itself."""
-        flash = None if self.flash_attention is None else str(self.flash_attention).lower()
+        load = self.load
+        flash = None if load.flash_attention is None else str(load.flash_attention).lower()
         choices = {
-            "--prompt-batch": self.prompt_batch,
+            "--prompt-batch": load.prompt_batch,
             "--flash-attention": flash,
+            "--threads": self.threads,
             "--chat-template-file": self.chat_template_file,
         }
         chosen = [(name, str(value)) for name, value in choices.items() if value is not None]
@@ -74,15 +77,15 @@ class WorkerSpec:
             *("--worker-id", self.worker_id),
             *("--model-path", self.model_path),
             *("--model-ref", self.model_ref),
-            *("--backend", self.backend.value),
+            *("--backend", load.backend.value),
             *("--device", str(self.device)),
-            *("--slots", str(self.slots)),
-            *("--context-length", str(self.context_length)),
+            *("--slots", str(load.slots)),
+            *("--context-length", str(load.context_length)),
             *("--host", self.host),
             *("--port", str(self.port)),
             *("--callback-url", self.callback_url),
-            *("--cache-type", self.cache_type),
-            *("--speculate", str(self.speculate)),
+            *("--cache-type", load.cache_type),
+            *("--speculate", str(load.speculate)),
             *(word for pair in chosen for word in pair),
         ]
 

@@ -21,10 +21,11 @@ from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader
 from rbee.hive.devices import cpu
 from rbee.hive.devices.monitor import DeviceMonitor
-from rbee.hive.memory import LoadedModel, LoadOptions, memory_limit
+from rbee.hive.memory import LoadedModel, LoadOptions, cache_bytes, memory_limit, memory_need
 from rbee.hive.models.catalog import Catalog
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.headers import HeaderReader
+from rbee.hive.options import idle_time, load_options
 from rbee.hive.preflight import PreflightResult, choose_device
 from rbee.hive.settings import HiveSettings
 from rbee.hive.workers import orphans
@@ -49,11 +50,17 @@ class LocalModel:
 
 @dataclass(frozen=True, slots=True)
 class SpawnPlan:
-    """What is to be launched, and the memory that it is expected to take; `remark` is for the operator."""
+    """What is to be launched, and the memory that it is expected to take; `remark` is for the operator.
+
+    `cache_bytes` of that memory are for the keys and values of all slots. `idle_s` is how long it stays while nobody
+    uses it, None means for ever.
+    """
 
     spec: WorkerSpec
     need_bytes: int
+    cache_bytes: int
     loaded: LoadedModel
+    idle_s: float | None
     remark: str
 
 
@@ -101,6 +108,21 @@ class WorkerSpawner:
         entry = await self._downloads.ensure(parse_reference(reference))
         return LocalModel(entry, await self._headers.read(Path(entry.local_path)))
 
+    async def estimate(self, request: SpawnRequest) -> dict[Backend, int]:
+        """Return the bytes that a worker is expected to take on each backend of this machine.
+
+        Raises RbeeError: INVALID_MODEL_REF, MODEL_NOT_FOUND for a model that is not in the catalog, MODEL_INVALID,
+        INVALID_REQUEST for options that conflict.
+        """
+        entry = await self._catalog.get(parse_reference(request.model).canonical)
+        header = await self._headers.read(Path(entry.local_path))
+        needs = {}
+        for backend in (await self._devices.detect()).backends:
+            load = load_options(request, self._settings, backend, longest=header.context_length)
+            measured = await self._catalog.peak(LoadedModel(entry.sha256 or entry.reference, entry.size_bytes, load))
+            needs[backend] = memory_need(header, load, arm=_is_arm(), measured_bytes=measured)
+        return needs
+
     async def plan(
         self,
         request: SpawnRequest,
@@ -108,14 +130,14 @@ class WorkerSpawner:
         *,
         reserved: Mapping[tuple[Backend, int], int],
         ports: Collection[int],
-        quarantined: Mapping[tuple[Backend, int], RbeeError],
+        barred: Mapping[tuple[Backend, int], RbeeError],
     ) -> SpawnPlan:
         """Choose where and how the worker is to run.
 
         Args:
             reserved: bytes, by device, that workers which are still loading will take.
             ports: the ports of the other workers.
-            quarantined: the devices that must not be used, each with the error for whoever needs it.
+            barred: the devices that must not be used, each with the error for whoever needs it.
 
         Raises RbeeError: whatever preflight finds wrong, or WORKER_START_FAILED where no port is free.
         """
@@ -128,20 +150,9 @@ class WorkerSpawner:
                 hint="Name a file on the machine of the worker, by its whole path.",
                 param="chat_template_file",
             )
-        slots = request.slots or settings.slots
-        asked = request.context_length or settings.context_length
-        context_length = min(asked, header.context_length or asked)
 
         def load_on(backend: Backend) -> LoadOptions:
-            return LoadOptions(
-                backend,
-                slots,
-                context_length,
-                cache_type=settings.cache_type,
-                flash_attention=settings.flash_attention,
-                prompt_batch=settings.prompt_batch,
-                speculate=settings.speculate,
-            )
+            return load_options(request, settings, backend, longest=header.context_length)
 
         def loaded_on(backend: Backend) -> LoadedModel:
             return LoadedModel(entry.sha256 or entry.reference, entry.size_bytes, load_on(backend))
@@ -154,12 +165,13 @@ class WorkerSpawner:
                 device=request.device,
                 load_on=load_on,
                 promised=reserved,
-                quarantined=quarantined,
+                barred=barred,
+                cpu_budget=self._devices.cpu_budget(),
                 measured={backend: peak for backend, peak in measured.items() if peak is not None},
-                arm=platform.machine().lower() in _ARM,
+                arm=_is_arm(),
             )
 
-        detection = await self._devices.look()
+        detection = await self._devices.detect()
         try:
             chosen = preflight({backend: self._catalog.peak_known(loaded_on(backend)) for backend in Backend})
         except RbeeError as error:
@@ -172,22 +184,19 @@ class WorkerSpawner:
             worker_id=new_id("worker"),
             model_path=entry.local_path,
             model_ref=entry.reference,
-            backend=chosen.device.backend,
+            load=load_on(chosen.device.backend),
             device=chosen.device.index,
-            slots=slots,
-            context_length=context_length,
             host=settings.host,
             port=port.port,
             callback_url=self._callback_url,
             api_key=new_key(),
-            cache_type=settings.cache_type,
-            prompt_batch=settings.prompt_batch,
-            flash_attention=settings.flash_attention,
-            speculate=settings.speculate,
-            chat_template_file=request.chat_template_file,
+            threads=request.threads,
+            chat_template_file=template,
         )
         self._on_key(spec.api_key)
-        return SpawnPlan(spec, chosen.need_bytes, loaded_on(spec.backend), port.remark)
+        idle_s = idle_time(request.keep, settings.idle_timeout_s)
+        cache = cache_bytes(header, spec.load)
+        return SpawnPlan(spec, chosen.need_bytes, cache, loaded_on(spec.backend), idle_s, port.remark)
 
     def choose_port(self, ports: Collection[int]) -> PortChoice:
         """Choose a port for a worker, none of *ports*."""
@@ -225,6 +234,10 @@ class WorkerSpawner:
     def prune_logs(self, living: Collection[str]) -> None:
         """Remove the logs of workers long gone, none of those whose id is in *living*. Blocking."""
         orphans.prune_logs(self._paths.logs, [*living, SPARE_LOG])
+
+
+def _is_arm() -> bool:
+    return platform.machine().lower() in _ARM
 
 
 def _is_readable_file(path: str) -> bool:

@@ -11,6 +11,7 @@ import click
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
 
 if TYPE_CHECKING:
+    from rbee.config.file import ConfigFile
     from rbee.keeper.session import Session
 
 
@@ -47,6 +48,7 @@ def show(flags: Flags, /) -> None:
     for name, reference in settings.aliases.items():
         line = settings.file.line("models", name)
         rows.append((f"models.{name}", reference, f"{settings.file.path}:{line}" if line else "default"))
+    rows += _served_rows(settings.file)
     if flags.json:
         session.out.data({key: {"value": value, "source": source} for key, value, source in rows})
         return
@@ -55,6 +57,16 @@ def show(flags: Flags, /) -> None:
         [[key, "-" if value is None else str(value), source] for key, value, source in rows],
         empty="",
     )
+
+
+def _served_rows(file: ConfigFile) -> list[tuple[str, Any, str]]:
+    """Return the keys of declared models, each with its line, or that of its table."""
+    rows = []
+    for name, table in file.table("served").items():
+        for key, value in table.items() if isinstance(table, dict) else ():
+            line = file.line("served", name, key) or file.line("served", name)
+            rows.append((f"served.{name}.{key}", value, f"{file.path}:{line}" if line else str(file.path)))
+    return rows
 
 
 @config.command()

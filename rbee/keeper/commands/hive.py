@@ -1,4 +1,4 @@
-"""`hive`: install, upgrade, start, stop and remove hives on machines, and show their state."""
+"""`hive`: install, upgrade, start, stop and remove hives on machines, show their state, yield their devices."""
 
 from __future__ import annotations
 
@@ -7,12 +7,33 @@ from typing import Any
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
-from rbee.keeper.ui.options import Selection, check_option, keys_option, nodes_options, show_command_option, yes_option
+from rbee.keeper.ui.options import (
+    SPAN,
+    Selection,
+    check_option,
+    each_node,
+    keys_option,
+    nodes_options,
+    show_command_option,
+    yes_option,
+)
+
+_backend_option = click.option(
+    "--backend",
+    type=click.Choice(["cuda", "metal", "cpu"], case_sensitive=False),
+    help="Only devices of this backend.",
+)
+_device_option = click.option(
+    "--device",
+    type=click.IntRange(min=0),
+    metavar="NUMBER",
+    help="Only this device of the backend, or of the best one; without it, every device.",
+)
 
 
 @click.group(cls=KeeperGroup)
 def hive() -> None:
-    """Install, upgrade, start, stop and remove hives on machines, through Ansible."""
+    """Install, upgrade, start, stop and remove hives on machines, through Ansible; yield their devices."""
 
 
 @hive.command()
@@ -121,3 +142,45 @@ def status(flags: Flags, /, selection: Selection) -> None:
     from rbee.keeper.session import Session
 
     hives.status(Session(flags, node=selection.single), selection)
+
+
+@hive.command("yield")
+@each_node(required=True, text="The node, such as localhost, or several: h1,h2.")
+@_backend_option
+@_device_option
+@click.option(
+    "--for", "for_s", type=SPAN, metavar="TIME", help="For so long, such as 90m or 2h, unless resumed before."
+)
+@click.option(
+    "--drain",
+    "drain_s",
+    type=SPAN,
+    metavar="TIME",
+    help="How long running requests may take to end, such as 10s; without it, as long as with `worker stop`.",
+)
+@click.pass_obj
+def yield_(flags: Flags, /, node: str, **wanted: Any) -> None:
+    """Empty devices for another program, such as a game.
+
+    Their workers stop after their running requests, and none is started there until `hive resume`, or until the time
+    is over. Other requests go elsewhere or wait. For example, the first GPU for two hours:
+
+        rbee-keeper hive yield --node h1 --device 0 --for 2h
+    """
+    from rbee.keeper import devices
+    from rbee.keeper.session import Session
+
+    devices.yield_devices(Session(flags, node=node), node, **wanted)
+
+
+@hive.command()
+@each_node(required=True, text="The node, such as localhost, or several: h1,h2.")
+@_backend_option
+@_device_option
+@click.pass_obj
+def resume(flags: Flags, /, node: str, **wanted: Any) -> None:
+    """Use devices again that were yielded."""
+    from rbee.keeper import devices
+    from rbee.keeper.session import Session
+
+    devices.resume_devices(Session(flags, node=node), node, **wanted)

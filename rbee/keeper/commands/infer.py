@@ -51,8 +51,8 @@ def _readable(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _max_tokens(_ctx: click.Context, _param: click.Parameter, value: int) -> int:
-    if not 1 <= value <= _MAX_TOKENS:
+def _max_tokens(_ctx: click.Context, _param: click.Parameter, value: int | None) -> int | None:
+    if value is not None and not 1 <= value <= _MAX_TOKENS:
         raise click.BadParameter(
             f"{value} is not in the range 1 to {_MAX_TOKENS}. An answer ends where the context of the worker does: "
             f"for one without another limit, give {_MAX_TOKENS}."
@@ -74,32 +74,30 @@ def _stops(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
 
 
 @click.command(cls=KeeperCommand)
-@click.option("--model", required=True, metavar="REF", help="A model reference, or an alias such as demo.")
+@click.option("--model", required=True, metavar="REF", help="A model: its reference, an alias, or a declared name.")
 @click.option("--prompt", required=True, callback=_prompt, metavar="TEXT", help="The prompt; - reads it from stdin.")
 @click.option("--node", metavar="NAME", help="The node to run on; without it, the queen chooses.")
 @click.option(
     "--max-tokens",
     type=int,
     callback=_max_tokens,
-    default=20,
-    show_default=True,
+    default=None,
     metavar="N",
-    help=f"Generate at most N tokens, 1 to {_MAX_TOKENS}.",
+    help=f"Generate at most N tokens, 1 to {_MAX_TOKENS}.  [default: the preset's, else 20]",
 )
 @click.option(
     "--temperature",
     type=click.FloatRange(0, 2),
-    default=0.7,
-    show_default=True,
+    default=None,
     metavar="X",
-    help="Sampling temperature; 0 always takes the most likely token.",
+    help="Sampling temperature; 0 always takes the most likely token.  [default: the preset's, else 0.7]",
 )
 @click.option(
     "--top-p",
     type=click.FloatRange(0, 1),
     default=None,
     metavar="X",
-    help="Sample from the likeliest tokens up to this total probability.  [default: 0.95]",
+    help="Sample from the likeliest tokens up to this total probability.  [default: the preset's, else 0.95]",
 )
 @click.option(
     "--seed",
@@ -140,14 +138,14 @@ def infer(flags: Flags, /, model: str, prompt: str, stop: tuple[str, ...], **opt
     With --json each line of stdout is an event: narration, progress, placed, token, done, or {"error": ...}.
     """
     from rbee.keeper.inference import Inference
-    from rbee.keeper.model_names import resolve
+    from rbee.keeper.model_names import resolve_for
     from rbee.keeper.session import Session
 
     if options["raw"] and options["system"]:
         raise click.UsageError("--system needs the chat template, which --raw leaves out.")
     session = Session(flags, node=str(options["node"]) if options["node"] else None)
     request = {key: value for key, value in options.items() if value is not None}
-    request |= {"model": resolve(model, session.settings.aliases), "prompt": prompt, "stop": list(stop)}
+    request |= {"model": resolve_for(session, model), "prompt": prompt, "stop": list(stop)}
     _run(session, Inference(request, session.out, session.settings.paths))
 
 

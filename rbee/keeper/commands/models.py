@@ -1,4 +1,4 @@
-"""`models pull`, `cancel`, `list`, `show` and `rm`: the model catalog of a node."""
+"""`models pull`, `cancel`, `list`, `show` and `rm`: the model catalogs of nodes; the commands of served models."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 import click
 
 from rbee.contracts.ids import LOCALHOST_NODE
+from rbee.keeper.commands.explain import explain
+from rbee.keeper.commands.served import plan, serve, served, unserve
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
-from rbee.keeper.ui.options import each_node
+from rbee.keeper.ui.options import each_node, several_nodes
 
 _node = each_node(default=LOCALHOST_NODE, text="The node, or several: h1,h2; without it localhost.")
 _model = click.argument("model", metavar="MODEL")
@@ -16,9 +18,10 @@ _model = click.argument("model", metavar="MODEL")
 
 @click.group(cls=KeeperGroup)
 def models() -> None:
-    """Pull, list, show and remove models on nodes, and cancel downloads.
+    """Pull, list, show and remove models on nodes; declare which are served.
 
-    A running queen is used. Where none runs, one is started for this command and stopped afterwards.
+    A running queen is used. Where none runs, one is started for this command and stopped afterwards; what is declared
+    (serve, unserve, served) needs one that runs.
     """
 
 
@@ -29,16 +32,17 @@ def models() -> None:
 def pull(flags: Flags, /, node: str, model: str) -> None:
     """Download MODEL to a node.
 
-    MODEL is a reference or an alias. A model that is there already is not downloaded again. Ctrl-C ends the download
-    unless somebody else waits for it; what was received is kept for a week, and the next pull continues there.
+    MODEL is a reference, an alias or the name of a declared model. A model that is there already is not downloaded
+    again. Ctrl-C ends the download unless somebody else waits for it; what was received is kept for a week, and the
+    next pull continues there.
     """
-    from rbee.keeper.model_names import resolve
+    from rbee.keeper.model_names import resolve_for
     from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
     from rbee.keeper.ui.progress import ProgressPrinter
 
     session = Session(flags, node=node)
-    reference = resolve(model, session.settings.aliases)
+    reference = resolve_for(session, model)
     with queen_for(session) as queen:
         with (
             queen.client.download(node, reference) as events,
@@ -60,15 +64,15 @@ def pull(flags: Flags, /, node: str, model: str) -> None:
 def cancel(flags: Flags, /, node: str, model: str) -> None:
     """Cancel the download of MODEL to a node.
 
-    MODEL is a reference or an alias. Whoever waits for the download is told. What was received is kept for a week, and
-    the next pull continues there.
+    MODEL is a reference, an alias or the name of a declared model. Whoever waits for the download is told. What was
+    received is kept for a week, and the next pull continues there.
     """
-    from rbee.keeper.model_names import resolve
+    from rbee.keeper.model_names import resolve_for
     from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
 
     session = Session(flags, node=node)
-    reference = resolve(model, session.settings.aliases)
+    reference = resolve_for(session, model)
     with queen_for(session) as queen:
         queen.client.cancel_download(node, reference)
     if flags.json:
@@ -78,40 +82,52 @@ def cancel(flags: Flags, /, node: str, model: str) -> None:
 
 
 @models.command("list")
-@_node
+@several_nodes(text="Show only this node, or these: h1,h2.")
 @click.pass_obj
-def list_(flags: Flags, /, node: str) -> None:
-    """List the models of a node, and the downloads that run there."""
+def list_(flags: Flags, /, nodes: list[str]) -> None:
+    """List the models of all nodes, or of some, and the downloads that run there.
+
+    A model that several nodes have is one row. The exit code is 1 if a node that was named does not answer.
+    """
     from time import time
 
     from rbee.keeper.model_names import display_name
     from rbee.keeper.queen.lifecycle import queen_for
     from rbee.keeper.session import Session
+    from rbee.keeper.ui.errors import AlreadyReportedError
     from rbee.keeper.ui.output import ago_text, size_text
 
-    session = Session(flags, node=node)
+    session = Session(flags, node=nodes[0] if len(nodes) == 1 else None)
     with queen_for(session) as queen:
-        rows, downloads = queen.client.models_and_downloads(node)
+        listed = queen.client.model_list(nodes)
     if flags.json:
-        session.out.data({"models": rows, "downloads": downloads})
-        return
-    now = time()
-    session.out.table(
-        ["model", "size", "quantization", "context", "downloaded"],
-        [
+        session.out.data(listed)
+    else:
+        now, aliases = time(), session.settings.aliases
+        session.out.table(
+            ["model", "size", "quantization", "context", "downloaded", "nodes"],
             [
-                display_name(str(row["reference"]), session.settings.aliases)
-                + (f" [{row['problem']}]" if row.get("problem") else ""),
-                size_text(row["size_bytes"]),
-                str(row.get("quantization") or "-"),
-                str(row.get("context_length") or "-"),
-                ago_text(row.get("downloaded_at_unix"), now),
+                [
+                    display_name(str(row["reference"]), aliases),
+                    size_text(row["size_bytes"]),
+                    str(row.get("quantization") or "-"),
+                    str(row.get("context_length") or "-"),
+                    ago_text(row.get("downloaded_at_unix"), now),
+                    ", ".join(map(_copy, row.get("nodes") or [])),
+                ]
+                for row in listed["models"]
             ]
-            for row in rows
-        ]
-        + [[display_name(str(row["reference"]), session.settings.aliases), *_download_cells(row)] for row in downloads],
-        empty=f"No models on {node}. To download one: rbee-keeper models pull --node {node} demo",
-    )
+            + [
+                [display_name(str(row["reference"]), aliases), *_download_cells(row), str(row["node"])]
+                for row in listed["downloads"]
+            ],
+            empty=f"No models on {', '.join(nodes) or 'any node'}. "
+            f"To download one: rbee-keeper models pull --node {nodes[0] if nodes else LOCALHOST_NODE} demo",
+        )
+        for hive in listed["unreachable"]:
+            session.out.warn(f"the hive on {hive['node']} does not answer: {hive['reason']}")
+    if nodes and listed["unreachable"]:
+        raise AlreadyReportedError
 
 
 @models.command()
@@ -160,13 +176,23 @@ def rm(flags: Flags, /, node: str, model: str) -> None:
         session.out.text(f"Removed {reference} from {node}")
 
 
+for _command in (serve, unserve, served, plan, explain):
+    models.add_command(_command)
+
+
 def _download_cells(row: dict[str, Any]) -> list[str]:
     """Return size, quantization, context and time of a model that is still being downloaded."""
     from rbee.keeper.ui.output import size_text
 
     done, total = int(row.get("bytes_downloaded") or 0), row.get("bytes_total")
     percent = f" {100 * done // total} %" if total else ""
-    return [size_text(total) if total else "-", "-", "-", f"{row['stage']}{percent}"]
+    source = f" from {row['source']}" if row.get("source") else ""
+    return [size_text(total) if total else "-", "-", "-", f"{row['stage']}{percent}{source}"]
+
+
+def _copy(row: dict[str, Any]) -> str:
+    """Return the name of a node that has a model, and what is wrong with the copy there."""
+    return str(row["node"]) + (f" [{row['problem']}]" if row.get("problem") else "")
 
 
 def _label(key: str) -> str:

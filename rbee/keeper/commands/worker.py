@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rbee.keeper.ui.lazy import Flags, KeeperGroup
 from rbee.keeper.ui.options import backend_option, device_option, each_node
+
+if TYPE_CHECKING:
+    from rbee.keeper.session import Session
 
 
 @click.group(cls=KeeperGroup)
@@ -25,6 +29,17 @@ def _whole_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
     return None if value is None else str(Path(value).expanduser().absolute())
 
 
+def _keep(_ctx: click.Context, _param: click.Parameter, value: str | None) -> object:
+    if value is None or value.isdecimal():
+        return value and float(value)
+    from rbee.contracts.served import seconds
+
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.") from error
+
+
 @click.command(cls=KeeperGroup.command_class)
 @each_node(required=True, text="The node, such as localhost, or several: h1,h2.")
 @click.option("--model", required=True, metavar="REF", help="A model reference, or an alias such as demo.")
@@ -33,6 +48,35 @@ def _whole_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
 @click.option("--slots", type=click.IntRange(1, 64), metavar="N", help="Serve up to N requests at once.")
 @click.option(
     "--context-length", type=click.IntRange(min=64), metavar="TOKENS", help="Context length of each slot, in tokens."
+)
+@click.option(
+    "--cache-type",
+    type=click.Choice(["f32", "f16", "bf16", "q8_0"]),
+    help="Number format of the KV cache; q8_0 halves it.",
+)
+@click.option(
+    "--flash-attention/--no-flash-attention",
+    default=None,
+    help="Flash attention; without either, wherever device and model support it.",
+)
+@click.option(
+    "--prompt-batch",
+    type=click.IntRange(4, 8192),
+    metavar="TOKENS",
+    help="Evaluate so many tokens of a prompt in one batch, for which running streams wait.",
+)
+@click.option(
+    "--speculate",
+    type=click.IntRange(0, 62),
+    metavar="TOKENS",
+    help="Draft so many tokens in one step; 0 turns it off.",
+)
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Compute with N threads.")
+@click.option(
+    "--keep",
+    callback=_keep,
+    metavar="TIME",
+    help="Keep the worker so long while nobody uses it: 90s, 10m, 2h, 1d or always.",
 )
 @click.option(
     "--chat-template",
@@ -45,17 +89,17 @@ def _whole_path(_ctx: click.Context, _param: click.Parameter, value: str | None)
 def start(flags: Flags, /, node: str, model: str, **options: Any) -> None:
     """Start a worker on a node and wait until it is ready.
 
-    The model is downloaded to the node if it is not there yet.
+    The model is downloaded to the node if it is not there yet. What is not given is as the hive of the node has it.
     """
     from rbee.contracts.errors import ErrorCode
     from rbee.errors import RbeeError
-    from rbee.keeper.model_names import resolve
+    from rbee.keeper.model_names import resolve_for
     from rbee.keeper.session import Session
     from rbee.keeper.ui.progress import ProgressPrinter
 
     session = Session(flags, node=node)
     request = {key: value for key, value in options.items() if value is not None}
-    request |= {"node": node, "model": resolve(model, session.settings.aliases)}
+    request |= {"node": node, "model": resolve_for(session, model)}
     spawned: dict[str, Any] | None = None
     with session.queen().spawn(request) as events, ProgressPrinter(session.out) as progress:
         for event in events:
@@ -97,46 +141,43 @@ def stop(flags: Flags, /, worker_id: str) -> None:
         for holder in receipt.get("held_by") or []:
             held = size_text(holder.get("bytes"))
             session.out.warn(f"{holder.get('name')} (process {holder.get('pid')}) still holds {held} of its memory")
+        if requests := receipt.get("requests_stopped"):
+            session.out.warn(f"{requests} of its requests had not ended in time and were stopped")
     if not receipt.get("gone"):
         raise AlreadyReportedError
 
 
 @click.command("list", cls=KeeperGroup.command_class)
-@each_node(text="Show only this node, or these: h1,h2.")
+@each_node(endless="watch", text="Show only this node, or these: h1,h2.")
+@click.option("--details", is_flag=True, help="Show reference, memory and options.")
+@click.option("--watch", "-w", is_flag=True, help="Show it as it changes, on a terminal, until Ctrl-C.")
 @click.pass_obj
-def list_(flags: Flags, /, node: str | None) -> None:
+def list_(flags: Flags, /, *, node: str | None, details: bool, watch: bool) -> None:
     """List the workers of all nodes, or of one node.
 
-    Of a hive that does not answer, those are listed that it had when it last did.
+    A worker of a declared model is listed by the name under which that is served. With --details, memory is what a
+    worker takes of what it was expected to need, and options are those that it does not have from its hive. Of a hive
+    that does not answer, those are listed that it had when it last did.
     """
     from time import time
 
-    from rbee.keeper.model_names import display_name
     from rbee.keeper.session import Session
     from rbee.keeper.ui.output import ago_text
 
     session = Session(flags, node=node)
+    columns, aliases = _DETAILS if details else _COLUMNS, session.settings.aliases
+    if watch:
+        _watch(session, node, columns, lambda row, now: _detailed_row(row) if details else _row(row, aliases, now))
+        return
     listed = session.queen().worker_list(node)
     if flags.json:
         session.out.data(listed)
         return
     rows, unreachable = listed["workers"], listed["unreachable"]
-    unknown = [{**row, "state": f"unknown, was {row['state']}"} for hive in unreachable for row in hive["workers"]]
     now = time()
     session.out.table(
-        ["id", "node", "model", "on", "state", "slots free", "last used"],
-        [
-            [
-                str(row["worker_id"]),
-                str(row["node"]),
-                display_name(str(row["model_ref"]), session.settings.aliases),
-                f"{row['backend']}:{row['device']}",
-                str(row["state"]),
-                f"{row['slots_available']} of {row['slots_total']}",
-                ago_text(row.get("last_active_unix"), now),
-            ]
-            for row in [*rows, *unknown]
-        ],
+        columns,
+        [_detailed_row(row) if details else _row(row, aliases, now) for row in _all_rows(listed)],
         empty="No hive that answers has workers."
         if unreachable
         else f"No workers run{f' on {node}' if node else ''}. To start one: rbee-keeper worker start",
@@ -152,6 +193,65 @@ def list_(flags: Flags, /, node: str | None) -> None:
         until_s = max(int(float(row.get("until_unix", now)) - now), 0)
         where = f"client {row['client']}" if row.get("client") else row.get("node")
         session.out.warn(f"{where}: {what} is quarantined for another {until_s} s: {row.get('reason')}")
+
+
+def _all_rows(listed: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the workers, with those that hives had which do not answer now."""
+    lost = [row for hive in listed["unreachable"] for row in hive["workers"]]
+    return [*listed["workers"], *({**row, "state": f"unknown, was {row['state']}"} for row in lost)]
+
+
+def _watch(
+    session: Session, node: str | None, columns: Sequence[str], cells: Callable[[dict[str, Any], float], list[str]]
+) -> None:
+    """Show the workers in place, asked for once a second, without an end."""
+    from time import sleep, time
+
+    rows: list[dict[str, Any]] = []
+    table = session.out.live_table(columns, lambda: [cells(row, time()) for row in rows])
+    if table is None:
+        raise click.UsageError("--watch needs a terminal; for a program: rbee-keeper top --json.")
+    try:
+        while True:
+            rows[:] = _all_rows(session.queen().worker_list(node))
+            sleep(_WATCH_S)
+    finally:
+        table.close()
+
+
+_WATCH_S = 1.0
+_COLUMNS = ("id", "node", "model", "on", "state", "slots free", "last used")
+_DETAILS = ("id", "node", "model", "serves", "memory", "keep", "options")
+
+
+def _row(row: dict[str, Any], aliases: Mapping[str, str], now: float) -> list[str]:
+    from rbee.keeper.model_names import display_name
+    from rbee.keeper.ui.output import ago_text
+
+    return [
+        str(row["worker_id"]),
+        str(row["node"]),
+        str(row.get("served") or display_name(str(row["model_ref"]), aliases)),
+        f"{row['backend']}:{row['device']}",
+        str(row["state"]),
+        f"{row['slots_available']} of {row['slots_total']}",
+        ago_text(row.get("last_active_unix"), now),
+    ]
+
+
+def _detailed_row(row: dict[str, Any]) -> list[str]:
+    from rbee.keeper.ui.output import size_text
+
+    keep, options = row.get("keep"), row.get("options") or {}
+    return [
+        str(row["worker_id"]),
+        str(row["node"]),
+        str(row["model_ref"]),
+        str(row.get("served") or "-"),
+        f"{size_text(row.get('memory_bytes'))} of {size_text(row.get('need_bytes'))}",
+        f"{keep:g} s" if isinstance(keep, int | float) else str(keep or "-"),
+        ", ".join(f"{name} {str(value).lower()}" for name, value in options.items()) or "-",
+    ]
 
 
 @click.command(cls=KeeperGroup.command_class)

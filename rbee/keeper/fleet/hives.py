@@ -13,6 +13,7 @@ from rbee.fleet.report import HostReport, Verdict
 from rbee.fleet.runner import RunResult
 from rbee.fleet.survey import findings
 from rbee.keeper.config_check import check_inventory
+from rbee.keeper.devices import print_devices
 from rbee.keeper.fleet.inventory import known_nodes, open_inventory, select_nodes
 from rbee.keeper.fleet.registration import register, unregister
 from rbee.keeper.fleet.runs import (
@@ -174,9 +175,10 @@ def _register_with_queen(session: Session, nodes: Sequence[Node], result: RunRes
     try:
         if probe(settings) is None:
             return registered
-        for node in done_nodes(result, nodes):
-            register(settings, session.queen(), node)
-            registered.append(node.name)
+        done = done_nodes(result, nodes)
+        if done:
+            register(settings, session.queen(), done)
+            registered = [node.name for node in done]
     except RbeeError as error:
         session.out.warn(
             f"the machines could not be registered with the queen: {error.message} Its next start registers them."
@@ -248,6 +250,8 @@ def _seen_by_queen(view: dict[str, Any] | None, *, running: bool) -> dict[str, A
             "version": None,
             "workers": [],
             "quarantined": [],
+            "devices": [],
+            "yielded": [],
         }
     lost = f"not connected: {view['last_error']}" if view.get("last_error") else "not connected"
     return {
@@ -255,6 +259,8 @@ def _seen_by_queen(view: dict[str, Any] | None, *, running: bool) -> dict[str, A
         "version": view.get("version"),
         "workers": view.get("workers", []),
         "quarantined": view.get("quarantined", []),
+        "devices": view.get("devices", []),
+        "yielded": view.get("yielded", []),
     }
 
 
@@ -282,6 +288,7 @@ def _show(session: Session, rows: list[dict[str, Any]]) -> None:
         for each in row["quarantined"]:
             what = each.get("model_ref") or f"{each.get('backend')} device {each.get('device')}"
             out.warn(f"{row['node']}: {what} is quarantined: {each.get('reason')}")
+        print_devices(session, row["node"], row)
         if row["error"]:
             out.error([f"{row['node']}: {row['error']['message']}", f"  Next: {row['error']['hint']}"])
 

@@ -125,7 +125,7 @@ def _register_with_queen(session: Session, name: str) -> None:
         from rbee.fleet.credentials import ensure_hive_key
 
         ensure_hive_key(settings.paths, name)
-        register(settings, session.queen(), open_inventory(settings).require(name))
+        register(settings, session.queen(), [open_inventory(settings).require(name)])
     except RbeeError as error:
         out.warn(f"{name} could not be registered with the queen: {error.message} Its next start registers it.")
     else:

@@ -217,10 +217,11 @@ def _register_hives(session: Session, node: Node) -> list[str]:
     try:
         queen = QueenClient(queen_url(node), settings.api_key())
         known = {str(row["node_name"]) for row in queen.nodes()}
-        for each in known_nodes(settings):
-            if each.name not in known and hive_key(settings.paths, each.name) is not None:
-                register(settings, queen, each)
-                registered.append(each.name)
+        nodes = known_nodes(settings)
+        new = [each for each in nodes if each.name not in known and hive_key(settings.paths, each.name) is not None]
+        if new:
+            register(settings, queen, new)
+            registered = [each.name for each in new]
     except RbeeError as error:
         session.out.warn(
             f"the queen serves on {node.name}, but from here its hives could not be registered: {error.message}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rbee.contracts.errors import ErrorCode
@@ -37,11 +38,33 @@ def registry_row(node: Node, seen: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def register(settings: Settings, queen: QueenClient, node: Node) -> dict[str, Any]:
-    """Register one machine, with the key of its hive if it has one; return the registry's row."""
+def register(settings: Settings, queen: QueenClient, nodes: Sequence[Node]) -> None:
+    """Register machines, each with the key of its hive if it has one.
+
+    What a queen does not take is left out. Raises RbeeError for it, when the others are registered.
+    """
+    memory = FleetCache(settings.paths).read()
+    specs = [_spec(settings, node, memory.get(node.name, {})) for node in nodes]
+    try:
+        _add(queen, specs)
+    except RbeeError as error:
+        bad = {str(row["node"]) for row in error.details.get("nodes", ())}
+        good = [spec for spec in specs if spec["node_name"] not in bad]
+        if bad and good:
+            _add(queen, good)
+        raise
+
+
+def _add(queen: QueenClient, specs: list[dict[str, Any]]) -> None:
+    if len(specs) == 1:
+        queen.add_node(specs[0])
+    else:
+        queen.add_nodes(specs)
+
+
+def _spec(settings: Settings, node: Node, seen: dict[str, Any]) -> dict[str, Any]:
     key = _key_of(settings, node)
-    seen = FleetCache(settings.paths).read().get(node.name, {})
-    return queen.add_node({**registry_row(node, seen), "replace": True, **({"hive_key": key} if key else {})})
+    return {**registry_row(node, seen), "replace": True, **({"hive_key": key} if key else {})}
 
 
 def _key_of(settings: Settings, node: Node) -> str | None:
@@ -62,10 +85,11 @@ def register_missing(session: Session, queen: QueenClient) -> None:
         return
     try:
         known = {str(row["node_name"]) for row in queen.nodes()}
-        for node in known_nodes(settings):
-            if node.name not in known and _key_of(settings, node) is not None:
-                register(settings, queen, node)
-                session.out.say(f"Registered {node.name} from the inventory with the queen", "📒")
+        new = [node for node in known_nodes(settings) if node.name not in known and _key_of(settings, node) is not None]
+        if new:
+            register(settings, queen, new)
+            names = ", ".join(node.name for node in new)
+            session.out.say(f"Registered {names} from the inventory with the queen", "📒")
     except RbeeError as error:
         if error.code is not ErrorCode.FORBIDDEN:
             session.out.warn(f"the machines of the inventory were not registered with the queen: {error.message}")
@@ -109,9 +133,11 @@ def register_all(session: Session, queen: QueenClient) -> None:
             return
         memory = FleetCache(settings.paths).read()
         known = {str(row["node_name"]): row for row in queen.nodes()}
-        for node in nodes:
-            if _differs(registry_row(node, memory.get(node.name, {})), known.get(node.name)):
-                register(settings, queen, node)
+        changed = [
+            node for node in nodes if _differs(registry_row(node, memory.get(node.name, {})), known.get(node.name))
+        ]
+        if changed:
+            register(settings, queen, changed)
     except RbeeError as error:
         session.out.warn(f"the machines of the inventory were not registered with the queen: {error.message}")
 

@@ -61,7 +61,7 @@ class RemoteHive:
         if view is None:
             if node is None:
                 return
-            register(self._session.settings, self._queen, node)
+            register(self._session.settings, self._queen, [node])
             self._say(f"registered {self._name} from the inventory with the queen", "register", "📒")
         if self._connected_within(_FIRST_TRY_S, until_tried=True):
             return
@@ -73,7 +73,7 @@ class RemoteHive:
             self.started = True
         if node is not None:
             # The queen then dials again at once, with the key from the inventory.
-            register(self._session.settings, self._queen, node)
+            register(self._session.settings, self._queen, [node])
         if self._queen_is_here:
             self._require_answer(url)
         if not self._connected_within(_CHANNEL_WITHIN_S, until_tried=False):
@@ -81,7 +81,7 @@ class RemoteHive:
         self._say(f"hive {self._name}: connected", "hive-ready", "🏠")
 
     def _view(self) -> Json | None:
-        return next((hive for hive in self._queen.hives() if hive["node"] == self._name), None)
+        return next(iter(self._queen.hives(self._name)), None)
 
     def _connected_within(self, limit_s: float, *, until_tried: bool) -> bool:
         """Wait for the queen's channel; with *until_tried* only until its first attempt fails."""

@@ -32,6 +32,16 @@ def watch(signals: Iterable[signal.Signals] = ENDING) -> None:
 
 
 @contextmanager
+def each_raises() -> Iterator[None]:
+    """Let every Ctrl-C raise KeyboardInterrupt, for a program that goes on after one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
 def defer_signals() -> Iterator[Callable[[], int | None]]:
     """Store the first signal instead of raising it, for work that polls and ends itself in order.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import click
 
@@ -28,6 +28,24 @@ class _Device(click.ParamType[int | None]):
                 f"{value!r} is not a device number; the first device is 0 (rbee-hive detect lists them).", param, ctx
             )
         return int(value)
+
+
+class _Span(click.ParamType[int]):
+    """A span of time such as 90s, 5m, 2h or 1d, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse the span."""
+        from rbee.keeper.ui.times import parse_span
+
+        seconds = parse_span(str(value))
+        if seconds is None:
+            self.fail(f"{value!r} is not a time; write one such as 90s, 5m, 2h or 1d.", param, ctx)
+        return seconds
+
+
+SPAN: Final = _Span()
 
 
 def backend_option(command: F) -> F:
@@ -102,6 +120,28 @@ def _names(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...])
     return names
 
 
+def several_nodes(*, text: str) -> Callable[[F], F]:
+    """Add `--node` and `--group`; the command is called once, with the names as `nodes`, none where none was given.
+
+    Args:
+        text: the help of `--node`.
+    """
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def selecting(*args: Any, node: tuple[str, ...], group: tuple[str, ...], **options: Any) -> Any:
+            return command(*args, nodes=_expanded(node, group), **options)
+
+        return cast("F", _node_options(selecting, text))
+
+    return add
+
+
+def _node_options(command: Callable[..., Any], text: str) -> Any:
+    groups = click.option("--group", multiple=True, callback=_names, metavar="NAMES", help="The hives of groups.")
+    return click.option("--node", multiple=True, callback=_names, metavar="NAMES", help=text)(groups(command))
+
+
 def each_node(*, text: str, default: str | None = None, required: bool = False, endless: str = "") -> Callable[[F], F]:
     """Add `--node` and `--group`; the command runs for one node after the other, and gets its name as `node`.
 
@@ -126,11 +166,23 @@ def each_node(*, text: str, default: str | None = None, required: bool = False, 
                 return command(*args, node=names[0] if names else default, **options)
             return _repeat(functools.partial(command, *args, **options), names)
 
-        groups = click.option("--group", multiple=True, callback=_names, metavar="NAMES", help="The hives of groups.")
-        nodes = click.option("--node", multiple=True, callback=_names, metavar="NAMES", help=text)
-        return cast("F", nodes(groups(repeating)))
+        return cast("F", _node_options(repeating, text))
 
     return add
+
+
+def where_options(command: F) -> F:
+    """Add `--node` and `--group` that say where something may run; the command gets the names as `nodes`."""
+
+    @functools.wraps(command)
+    def placed(*args: Any, node: tuple[str, ...], group: tuple[str, ...], **options: Any) -> Any:
+        return command(*args, nodes=_expanded(node, group), **options)
+
+    nodes = "Only on this node, or these: h1,h2."
+    groups = "Only on the hives of these groups of the inventory, as they are now."
+    add_groups = click.option("--group", multiple=True, callback=_names, metavar="NAMES", help=groups)
+    add_nodes = click.option("--node", multiple=True, callback=_names, metavar="NAMES", help=nodes)
+    return cast("F", add_nodes(add_groups(placed)))
 
 
 def _expanded(nodes: tuple[str, ...], groups: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,8 @@
 """Print everything of the keeper: data to stdout, narration and progress to stderr.
 
 Colours and moving bars appear on a stream only if that stream is a terminal, NO_COLOR is unset and TERM is not dumb.
-In a pipe tables are aligned plain lines and progress is a line now and then.
+In a pipe tables are aligned plain lines and progress is a line now and then. Control characters go to a file as they
+are; on a terminal they are shown and never obeyed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+from rbee.keeper.ui.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,6 +57,12 @@ class Output:
         self._write(text)
         if text:
             self._stdout_line_open = not text.endswith("\n")
+
+    def aside(self, text: str) -> None:
+        """Print a piece that is no part of an answer, dimmed; only for people."""
+        if is_terminal(sys.stdout):
+            self._write(text, before="\x1b[2m", after="\x1b[0m")
+            self._stdout_line_open = True
 
     def end_line(self) -> None:
         """End the line that pieces left open."""
@@ -107,12 +116,12 @@ class Output:
 
     def live_table(self, columns: Sequence[str], rows: Callable[[], Rows]) -> LiveTable | None:
         """Start a table on stderr whose *rows* are asked for several times a second; None where it is no terminal."""
-        if self.quiet or not is_terminal(sys.stderr):
+        if self.quiet or not is_screen(sys.stderr):
             return None
         return LiveTable(columns, rows, self._console())
 
-    def _write(self, text: str) -> None:
-        sys.stdout.write(text)
+    def _write(self, text: str, *, before: str = "", after: str = "") -> None:
+        sys.stdout.write(before + (printable(text) if sys.stdout.isatty() else text) + after)
         sys.stdout.flush()
 
     def _console(self) -> Console:
@@ -125,6 +134,8 @@ class Output:
     def _write_stderr(self, text: str, style: str) -> None:
         if self._stdout_line_open and is_terminal(sys.stdout) and is_terminal(sys.stderr):
             self.end_line()
+        if sys.stderr.isatty():
+            text = printable(text)
         if is_terminal(sys.stderr):
             self._console().print(text, style=style, markup=False)
         else:
@@ -200,12 +211,12 @@ class LiveTable:
     def __init__(self, columns: Sequence[str], rows: Callable[[], Rows], console: Console) -> None:
         from rich.live import Live
 
-        self._live = Live(
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-            get_renderable=lambda: _rich_table(columns, rows(), one_line=True),
-        )
+        def draw() -> Table:
+            found = rows()
+            widths = cut_widths([columns, *found], console.width - 3 * len(columns) + 1)
+            return _rich_table(columns, found, widths=widths, one_line=True)
+
+        self._live = Live(console=console, transient=True, refresh_per_second=4, get_renderable=draw)
         self._live.start()
 
     def close(self) -> None:
@@ -231,6 +242,16 @@ def column_widths(lines: Rows, width: int) -> list[int] | None:
     return widths
 
 
+def cut_widths(lines: Rows, width: int) -> list[int]:
+    """Return how wide each column may be, in cells, so that all fit into *width*: the widest are cut first. Pure."""
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    while sum(widths) > width and max(widths) > 1:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
 def _rich_table(
     columns: Sequence[str], rows: Rows, *, widths: Sequence[int] | None = None, one_line: bool = False
 ) -> Table:
@@ -248,7 +269,7 @@ def _rich_table(
             no_wrap=one_line,
         )
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(printable(cell), style=_STYLES.get(cell, "")) for cell in row))
     return table
 
 
@@ -260,7 +281,7 @@ def _records(columns: Sequence[str], rows: Rows) -> Text:
     text = Text("\n")
     for row in rows:
         for column, cell in zip(columns, row, strict=True):
-            text.append(f"{column.ljust(width)}  ", "bold").append(cell, _STYLES.get(cell, "")).append("\n")
+            text.append(f"{column.ljust(width)}  ", "bold").append(printable(cell), _STYLES.get(cell, "")).append("\n")
         text.append("\n")
     text.rstrip()
     return text
@@ -287,7 +308,12 @@ _STYLES = {
 
 def is_terminal(stream: IO[str]) -> bool:
     """Return whether colours and moving bars may be written to *stream*."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return is_screen(stream) and not os.environ.get("NO_COLOR")
+
+
+def is_screen(stream: IO[str]) -> bool:
+    """Return whether *stream* can be drawn anew, with colours or without."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -53,13 +53,13 @@ class ProgressPrinter:
         stage, reason = str(now.get("stage", "")), now.get("reason")
         done, total = now.get("bytes_downloaded") or 0, now.get("bytes_total")
         if stage == "downloading":
-            self._show_bar("Downloading").show(done, total, _speed(done, total, now.get("speed_mbps") or 0.0))
+            title = f"Copying from {now['source']}" if now.get("source") else "Downloading"
+            self._show_bar(title).show(done, total, _speed(done, total, now.get("speed_mbps") or 0.0))
         elif stage != self._stage or stage == "retrying":
             self.close()
             if stage == "retrying":
-                self._out.say(
-                    f"Download interrupted ({reason}); attempt {now.get('attempt')} of {now.get('attempts')}", "🔁"
-                )
+                again = f"; attempt {now['attempt']} of {now.get('attempts')}" if now.get("attempt") else ""
+                self._out.say(f"Download interrupted ({reason}){again}", "🔁")
             elif stage == "verifying":
                 self._out.say("Verifying the file", "🔎")
             elif stage == "complete" and now.get("fetched"):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -15,6 +16,7 @@ from rbee.client.hive import HiveClient
 from rbee.client.retry import CONNECT_TIMEOUT_S
 from rbee.contracts.control import HEARTBEAT_INTERVAL_S, HIVE_MESSAGE, SILENCE_LIMIT_S, Hello, Lease
 from rbee.contracts.errors import ErrorCode
+from rbee.daemonkit import tickets
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.json_body import JsonParser
 from rbee.errors import RbeeError
@@ -24,6 +26,8 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 5.0
+DIALS_AT_ONCE = 64
+DIAL_TURN_S = 0.5
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
 _parse_message = JsonParser(HIVE_MESSAGE)
@@ -35,6 +39,7 @@ OnLost = Callable[[str, str], Awaitable[None]]
 @dataclass(frozen=True, slots=True)
 class _Channel:
     client: HiveClient
+    key: str | None
     task: asyncio.Task[None]
 
 
@@ -64,6 +69,7 @@ class ControlChannels:
         self._on_lost = on_lost
         self._rand = rand
         self._channels: dict[str, _Channel] = {}
+        self._dials = asyncio.Semaphore(DIALS_AT_ONCE)
 
     async def open(self, node: str, url: str, key: str | None) -> None:
         """Add *node* and keep a channel to its hive; one that was open is replaced."""
@@ -71,7 +77,7 @@ class ControlChannels:
         self._fleet.add_node(node, url)
         client = HiveClient(node, url, key)
         self._channels[node] = _Channel(
-            client, self._background.start(self._run(node, url, key), name=f"channel to {node}")
+            client, key, self._background.start(self._run(node, url, key), name=f"channel to {node}")
         )
 
     async def close(self, node: str, reason: str) -> None:
@@ -107,6 +113,13 @@ class ControlChannels:
         because = f": {hive.last_error}" if hive.last_error else ""
         raise RbeeError(ErrorCode.CONNECTION_TIMEOUT, f"The hive on {node} is not running{because}.")
 
+    def copy_ticket(self, node: str, path: str, *, now: float) -> str | None:
+        """Return a ticket for copying what lies at *path* of *node*'s hive; None for a hive whose key is not known."""
+        channel = self._channels.get(node)
+        if channel is None or channel.key is None:
+            return None
+        return tickets.issue(channel.key, path, now=now, life_s=tickets.COPY_LIFE_S)
+
     async def _close(self, node: str) -> None:
         channel = self._channels.pop(node, None)
         if channel is not None:
@@ -141,12 +154,25 @@ class ControlChannels:
         Raises what `_reason` describes.
         """
         try:
-            socket = await self._dial(url, key)
+            async with self._turn():
+                socket = await self._dial(url, key)
         except TimeoutError as error:
             raise TimeoutError(f"no connection to {url} within {CONNECT_TIMEOUT_S:g} s") from error
         async with socket:
             await self._receive(node, socket)
         return "its hive closed the channel"
+
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Wait until few enough others dial; one that dials for long, because nobody answers, is not waited for."""
+        await self._dials.acquire()
+        over = asyncio.get_running_loop().call_later(DIAL_TURN_S, self._dials.release)
+        try:
+            yield
+        finally:
+            if over.when() > asyncio.get_running_loop().time():
+                over.cancel()
+                self._dials.release()
 
     def _dial(self, url: str, key: str | None) -> connect:
         return connect(

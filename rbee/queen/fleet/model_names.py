@@ -1,14 +1,13 @@
-"""Find the model that a client means by a name: a reference, an alias, or the name of a file. Pure."""
+"""Find the model that a client means by a name, if it is no declared one: a reference, an alias, a file. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
-from rbee.queen.registry import Hive
+from rbee.queen.known_models import KnownModels
 
 SCHEMES: Final = ("hf:", "file:/", "https://", "package:")
 MOST_LISTED: Final = 50
@@ -16,23 +15,19 @@ MAX_NAME_CHARS: Final = 200
 NAME_ONE: Final = "Use one of them; GET /v1/models lists them."
 
 
-def resolve(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str:
-    """Return the reference. Raises RbeeError MODEL_NOT_FOUND, which lists what there is.
+def resolve(name: str, aliases: Mapping[str, str], known: KnownModels, *, served: Iterable[str] = ()) -> str:
+    """Return the reference. Raises RbeeError MODEL_NOT_FOUND, which lists what there is, the *served* names first.
 
     What is written as a reference is one, known or not: its model is downloaded where it is needed.
     """
-    known = list(hives)
     if name in aliases:
         return aliases[name]
-    if name.startswith(SCHEMES):
+    if name.startswith(SCHEMES) or name in known.references:
         return name
-    if any(name == reference for hive in known for reference in _listed(hive)):
-        return name
-    references = _references(known)
-    matching = {reference for reference, files in references.items() if name in files}
+    matching = known.with_file(name)
     if len(matching) == 1:
-        return matching.pop()
-    available = list(taken_names(aliases, known))
+        return next(iter(matching))
+    available = list(dict.fromkeys([*served, *taken_names(aliases, known)]))
     if matching:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST,
@@ -56,24 +51,27 @@ def no_such_model(name: str, available: Sequence[str], *, hint: str = NAME_ONE) 
     )
 
 
-def is_listed(reference: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> bool:
+def is_listed(reference: str, aliases: Mapping[str, str], known: KnownModels) -> bool:
     """Return whether a reference is that of an alias, or in a catalog or served somewhere."""
-    return reference in aliases.values() or any(reference in _listed(hive) for hive in hives)
+    return reference in aliases.values() or reference in known.references
 
 
-def resolve_declared(name: str, aliases: Mapping[str, str], hives: Iterable[Hive]) -> str | None:
+def resolve_declared(name: str, aliases: Mapping[str, str], known: KnownModels) -> str | None:
     """Return the reference that a client means by *name*, None for a name of nothing that is there.
 
     It is an alias or what that stands for, or a model that is in a catalog or served, by its reference or by the name
     of its file. No other reference is one here, whatever it looks like: a client makes no machine fetch what its
     operator has not declared.
     """
-    return _resolve(name, aliases, _references(hives))
+    if name in aliases:
+        return aliases[name]
+    if name in aliases.values() or name in known.references:
+        return name
+    matching = known.with_file(name)
+    return next(iter(matching)) if len(matching) == 1 else None
 
 
-def declared_names(
-    aliases: Mapping[str, str], hives: Iterable[Hive], allowed: Collection[str] | None
-) -> dict[str, str]:
+def declared_names(aliases: Mapping[str, str], known: KnownModels, allowed: Collection[str] | None) -> dict[str, str]:
     """List the names by which a client may ask, each with its reference.
 
     What has a path or a query in its reference is listed by the name of its file.
@@ -81,47 +79,19 @@ def declared_names(
     Args:
         allowed: the names that the client's key is limited to, None for no limit.
     """
-    references = _references(hives)
     if allowed is not None:
         names = sorted(allowed)
     else:
-        listed = {_public_name(reference, files) for reference, files in references.items()}
+        listed = {_public_name(reference, known.files(reference)) for reference in known.references}
         names = [*sorted(aliases), *sorted(listed - set(aliases))]
-    found = {name: _resolve(name, aliases, references) for name in names}
+    found = {name: resolve_declared(name, aliases, known) for name in names}
     return {name: reference for name, reference in found.items() if reference is not None}
 
 
-def taken_names(aliases: Mapping[str, str], hives: Iterable[Hive]) -> dict[str, str]:
+def taken_names(aliases: Mapping[str, str], known: KnownModels) -> dict[str, str]:
     """List the names that are taken, with their references: aliases, then what is in a catalog or served somewhere."""
-    others = sorted(set(_references(hives)) - set(aliases))
+    others = sorted(known.references - set(aliases))
     return {**{name: aliases[name] for name in sorted(aliases)}, **{name: name for name in others}}
-
-
-def _resolve(name: str, aliases: Mapping[str, str], references: Mapping[str, Collection[str]]) -> str | None:
-    if name in aliases:
-        return aliases[name]
-    if name in aliases.values() or name in references:
-        return name
-    matching = [reference for reference, files in references.items() if name in files]
-    return matching[0] if len(matching) == 1 else None
-
-
-def _listed(hive: Hive) -> Iterator[str]:
-    """Yield the references that a hive has in its catalog or serves."""
-    yield from (entry.reference for entry in hive.models)
-    yield from (link.worker.model_ref for link in hive.workers.values())
-
-
-def _references(hives: Iterable[Hive]) -> dict[str, set[str]]:
-    """Return the references that are in a catalog or served, each with the names of its file."""
-    found: dict[str, set[str]] = {}
-    for hive in hives:
-        for entry in hive.models:
-            found.setdefault(entry.reference, set()).update(_file_names(entry.local_path))
-        for link in hive.workers.values():
-            reference = link.worker.model_ref
-            found.setdefault(reference, set()).update(_file_names(reference.partition("#")[0].rpartition(":")[2]))
-    return found
 
 
 def _public_name(reference: str, files: Collection[str]) -> str:
@@ -129,8 +99,3 @@ def _public_name(reference: str, files: Collection[str]) -> str:
     if reference.startswith("file:") or "?" in reference:
         return min(files, key=len, default=reference)
     return reference
-
-
-def _file_names(path: str) -> set[str]:
-    file = PurePosixPath(path).name
-    return {file, file.removesuffix(".gguf")} if file.endswith(".gguf") else set()

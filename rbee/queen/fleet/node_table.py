@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import delete as delete_from
@@ -13,6 +14,7 @@ from rbee.contracts.devices import Detection
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import NodeInfo, NodeSpec, NodeStatus
 from rbee.errors import RbeeError
+from rbee.queen.fleet.node_specs import check_new
 from rbee.queen.sql import SqlDatabase
 from rbee.queen.tables import BEEHIVES
 
@@ -23,24 +25,27 @@ class NodeTable:
     def __init__(self, sql: SqlDatabase) -> None:
         self._sql = sql
 
-    async def add(self, spec: NodeSpec) -> NodeInfo:
-        """Add a node; with `spec.replace` change one that is there. Raises RbeeError NODE_EXISTS."""
-        values = spec.model_dump(mode="json", exclude={"hive_key", "replace"})
+    async def add(self, specs: Sequence[NodeSpec]) -> list[NodeInfo]:
+        """Add nodes in one transaction; with `replace` change those that are there. Raises RbeeError NODE_EXISTS."""
+        rows = {spec.node_name: spec.model_dump(mode="json", exclude={"hive_key", "replace"}) for spec in specs}
 
-        def work(connection: Connection) -> NodeInfo:
-            known = connection.execute(_by_name(spec.node_name)).first()
-            if known is not None and not spec.replace:
-                raise _exists(spec.node_name)
-            if known is None:
-                connection.execute(BEEHIVES.insert().values(status=NodeStatus.UNKNOWN.value, **values))
-            else:
-                connection.execute(_row(spec.node_name).values(**values))
-            return _info(connection.execute(_by_name(spec.node_name)).one())
+        def work(connection: Connection) -> list[NodeInfo]:
+            known = set(connection.execute(select(BEEHIVES.c.node_name)).scalars())
+            check_new(specs, known)
+            new = [{"status": NodeStatus.UNKNOWN.value, **row} for name, row in rows.items() if name not in known]
+            if new:
+                connection.execute(BEEHIVES.insert(), new)
+            for name in rows.keys() & known:
+                connection.execute(_row(name).values(**rows[name]))
+            if len(rows) == 1:
+                return [_info(connection.execute(_by_name(name)).one()) for name in rows]
+            stored = {row.node_name: row for row in connection.execute(select(BEEHIVES))}
+            return [_info(stored[name]) for name in rows]
 
         try:
             return await self._sql.run(work)
-        except IntegrityError as error:
-            raise _exists(spec.node_name) from error
+        except IntegrityError as error:  # another process was faster
+            raise RbeeError(ErrorCode.NODE_EXISTS, "A node was added meanwhile by somebody else; try again.") from error
 
     async def remove(self, node: str) -> None:
         """Remove a node. Raises RbeeError NODE_NOT_FOUND."""
@@ -50,12 +55,10 @@ class NodeTable:
         if not done:
             raise RbeeError(ErrorCode.NODE_NOT_FOUND, f"There is no node named {node}.")
 
-    async def list(self) -> list[NodeInfo]:
-        """List the nodes by name."""
-        rows = await self._sql.run(
-            lambda connection: connection.execute(select(BEEHIVES).order_by(BEEHIVES.c.node_name)).all()
-        )
-        return [_info(row) for row in rows]
+    async def list(self, after: str, limit: int | None) -> list[NodeInfo]:
+        """List the nodes by name, those after a name and at most so many."""
+        wanted = select(BEEHIVES).where(BEEHIVES.c.node_name > after).order_by(BEEHIVES.c.node_name).limit(limit)
+        return [_info(row) for row in await self._sql.run(lambda connection: connection.execute(wanted).all())]
 
     async def record_reached(self, node: str, detection: Detection, *, now: float) -> None:
         """Record that the hive of *node* said Hello; a node that is not registered is ignored."""
@@ -86,7 +89,3 @@ def _row(node: str) -> Any:
 
 def _info(row: Any) -> NodeInfo:
     return NodeInfo.model_validate(dict(row._mapping))  # noqa: SLF001 -- SQLAlchemy's public name for it
-
-
-def _exists(node: str) -> RbeeError:
-    return RbeeError(ErrorCode.NODE_EXISTS, f"There already is a node named {node}.", details={"node": node})

@@ -7,31 +7,60 @@ its hive gives the download up, and keeps what it has for the next.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rbee import __version__
-from rbee.client.base import OnRetry
-from rbee.client.worker import WorkerClient
-from rbee.contracts.control import WorkerChanged, WorkerGone
+from rbee.contracts.control import WorkerChanged
 from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import CatalogEntry, DownloadProgress, LoadingProgress
-from rbee.contracts.references import shown_reference
+from rbee.contracts.references import short_reference, shown_reference
 from rbee.contracts.version import is_compatible
-from rbee.contracts.workers import SpawnRequest, WorkerAccess, WorkerInfo
+from rbee.contracts.workers import SpawnRequest, WorkerAccess
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.fleet.control_channels import ControlChannels
+from rbee.queen.fleet.eviction import evict
+from rbee.queen.fleet.loading import wait_until_serving
+from rbee.queen.fleet.model_fetches import ModelFetches
 from rbee.queen.fleet.state import FleetState
-from rbee.queen.progress import DownloadNarrator, ProgressFeed, SharedJob
-from rbee.queen.scheduling.placement import AwaitWorker, PlacementRequest, SpawnWorker, UseWorker
+from rbee.queen.hive import Place
+from rbee.queen.progress import ProgressFeed, SharedJob, retry_announcer
+from rbee.queen.scheduling.placement import AwaitWorker, SpawnWorker, UseWorker
+from rbee.queen.scheduling.request import PlacementRequest
+from rbee.queen.scheduling.room import Site
+
+if TYPE_CHECKING:
+    from rbee.contracts.served import ServedModel
 
 log = logging.getLogger(__name__)
 # The longest pause between two attempts of a channel, and an attempt.
 CHANNEL_TIMEOUT_S = 10.0
 POLL_S = 0.2
-_Site = tuple[str, str, Backend, int | None]
+_NO_FAILURES: Final = (ErrorCode.CANCELED, ErrorCode.ALL_SLOTS_BUSY)  # nobody waited, or something else was asked for
+OUT_OF_MEMORY: Final = (ErrorCode.RAM_EXHAUSTED, ErrorCode.VRAM_EXHAUSTED)
+_MB: Final = 1024 * 1024
+
+
+class _Key(NamedTuple):
+    """What a start is for, and where."""
+
+    name: str
+    revision: str | None
+    node: str
+    backend: Backend
+    device: int | None
+
+
+class _Failure(NamedTuple):
+    """Why the last start of a declared model failed, and as which it was declared."""
+
+    revision: str
+    reason: str
 
 
 class WorkerStarter:
@@ -39,35 +68,103 @@ class WorkerStarter:
 
     Args:
         loading_timeout_s: how long a worker may take from its spawn until it serves.
+        queen: the id of this queen, for the workers of what it has declared.
     """
 
     def __init__(
-        self, fleet: FleetState, channels: ControlChannels, background: BackgroundTasks, *, loading_timeout_s: float
+        self,
+        fleet: FleetState,
+        channels: ControlChannels,
+        background: BackgroundTasks,
+        *,
+        loading_timeout_s: float,
+        queen: str,
     ) -> None:
         self._fleet = fleet
         self._channels = channels
         self._background = background
         self._loading_timeout_s = loading_timeout_s
-        self._spawning: dict[_Site, SharedJob[WorkerAccess]] = {}
+        self._queen = queen
+        self._models = ModelFetches(fleet, channels, background)
+        self._spawning: dict[_Key, SharedJob[WorkerAccess]] = {}
+        self._placing: Counter[Place] = Counter()
+        self._failures: dict[str, _Failure] = {}
         self._loading: dict[str, SharedJob[WorkerAccess]] = {}
+        # How far the loads are that somebody follows, by worker.
+        self.loads: dict[str, LoadingProgress] = {}
         # The workers that this queen started: the others were there before.
         self.spawned: set[str] = set()
 
     def start_for(self, placement: PlacementRequest, site: SpawnWorker) -> SharedJob[WorkerAccess]:
-        """Start a worker for a request at *site*, or join the start that is under way there."""
-        key = (site.node, placement.model, site.backend, site.device)
+        """Start a worker for a request at *site*, or join a start of the model that is under way where it may run."""
+        placement = self._fleet.as_declared(placement) or placement
+        for key, job in self._spawning.items():
+            same = (key.name, key.revision) == (placement.name, placement.revision)
+            if same and _accepts(placement, site, key):
+                return job
+        key = _Key(placement.name, placement.revision, site.node, site.backend, site.device)
+        return self._start(key, lambda feed: self._find_or_spawn(feed, placement, site))
+
+    def start_replica(self, model: ServedModel, site: Site) -> SharedJob[WorkerAccess]:
+        """Start one more worker of a declared model at *site*."""
+        placement = PlacementRequest(model.model, served=model)
+        evict = tuple(worker.worker_id for worker in site.room.evict)
+        spawn = SpawnWorker(site.node, site.backend, site.device, site.model_present, evict)
+
+        async def work(feed: ProgressFeed) -> WorkerAccess:
+            await self._preflight(feed, site.node)
+            entry = await self._models.ensure(feed, site.node, model.model)
+            return await self._make_room_and_spawn(feed, placement, spawn, entry, join=False)
+
+        return self._start(_Key(model.name, model.revision, site.node, site.backend, site.device), work)
+
+    def starting(self, name: str) -> bool:
+        """Return whether a worker for a model is being started, or its model fetched for one."""
+        return any(key.name == name for key in self._spawning)
+
+    def failure(self, model: ServedModel) -> str:
+        """Return why the last start of a declared model failed, "" if it did not."""
+        failure = self._failures.get(model.name)
+        return failure.reason if failure is not None and failure.revision == model.revision else ""
+
+    def downloads(self) -> Iterator[tuple[str, str, DownloadProgress | None]]:
+        """Yield the nodes that get a model now, with its reference and how far it is, None before that is known."""
+        return self._models.under_way()
+
+    def starts(self, revisions: Mapping[str, str]) -> list[tuple[Place, str]]:
+        """Return the devices on which a worker is being started, or its model fetched, with the names of the models.
+
+        Args:
+            revisions: those of the declared models, by name: what is of another one does not count.
+        """
+        current = [key for key in self._spawning if revisions.get(key.name, key.revision) == key.revision]
+        places = [(self._fleet.place_of(key.node, key.backend, key.device), key.name) for key in current]
+        return [(place, name) for place, name in places if place is not None]
+
+    def placing(self) -> frozenset[Place]:
+        """Return the devices on which room is being made, or a process started, at this moment."""
+        return frozenset(self._placing)
+
+    def _start(self, key: _Key, work: Callable[[ProgressFeed], Awaitable[WorkerAccess]]) -> SharedJob[WorkerAccess]:
         if key not in self._spawning:
+            name = f"start of {shown_reference(key.name)} on {key.node}"
             self._spawning[key] = SharedJob.start(
                 self._background,
-                lambda feed: self._find_or_spawn(feed, placement.model, site),
-                name=f"start of {shown_reference(placement.model)} on {site.node}",
+                lambda feed: self._remember_failure(key, work(feed)),
+                name=name,
                 on_end=lambda: self._spawning.pop(key),
             )
         return self._spawning[key]
 
-    def starting(self, model: str) -> bool:
-        """Return whether a worker for *model* is being started, or its model fetched for one."""
-        return any(site[1] == model for site in self._spawning)
+    async def _remember_failure(self, key: _Key, start: Awaitable[WorkerAccess]) -> WorkerAccess:
+        try:
+            link = await start
+        except RbeeError as error:
+            if key.revision is not None and error.code not in _NO_FAILURES:
+                self._failures[key.name] = _Failure(key.revision, f"{key.node}: {error.message}")
+            raise
+        self._failures.pop(key.name, None)
+        return link
 
     def wait_for_loading(self, wait: AwaitWorker) -> SharedJob[WorkerAccess]:
         """Wait for a worker that is loading, whoever spawned it."""
@@ -86,7 +183,7 @@ class WorkerStarter:
 
         async def work(feed: ProgressFeed) -> WorkerAccess:
             await self._preflight(feed, node)
-            entry = await self._ensure_model(feed, node, request.model)
+            entry = await self._models.ensure(feed, node, request.model)
             update = {"model": entry.reference, "in_quarantine_too": True}
             self._fleet.client_blocks.lift({request.model, entry.reference})
             return await self._spawn(feed, node, request.model_copy(update=update))
@@ -97,26 +194,66 @@ class WorkerStarter:
         """Have a model on a node; a hive makes one download of two requests for the same model."""
         return SharedJob.start(
             self._background,
-            lambda feed: self._ensure_model(feed, node, model),
+            lambda feed: self._models.ensure(feed, node, model),
             name=f"download of {shown_reference(model)} to {node}",
         )
 
-    async def _find_or_spawn(self, feed: ProgressFeed, model: str, site: SpawnWorker) -> WorkerAccess:
+    async def _find_or_spawn(self, feed: ProgressFeed, placement: PlacementRequest, site: SpawnWorker) -> WorkerAccess:
         await self._preflight(feed, site.node)
-        entry = await self._ensure_model(feed, site.node, model)
+        entry = await self._models.ensure(feed, site.node, placement.model)
         # The hive has just told the canonical name of the model: it may be running under that one.
-        match self._fleet.place(PlacementRequest(model, site.node, site.backend, site.device)):
+        here = PlacementRequest(placement.model, site.node, site.backend, site.device, served=placement.served)
+        match self._fleet.place(here):
             case UseWorker(link=link):
                 return link
             case AwaitWorker(node=node, link=link):
                 return await self._wait_until_loaded(feed, node, link)
-        request = SpawnRequest(model=entry.reference, backend=site.backend, device=site.device, join=True)
-        return await self._spawn(feed, site.node, request)
+        return await self._make_room_and_spawn(feed, placement, site, entry, join=True)
+
+    async def _make_room_and_spawn(
+        self, feed: ProgressFeed, placement: PlacementRequest, site: SpawnWorker, entry: CatalogEntry, *, join: bool
+    ) -> WorkerAccess:
+        served = placement.served
+        options: dict[str, Any] = {}
+        if served is not None:
+            options = {**served.options, "served": served.name, "revision": served.revision}
+            options |= {"declared_by": self._queen, "keep": "always" if served.replicas else served.keep}
+        request = SpawnRequest(model=entry.reference, backend=site.backend, device=site.device, join=join, **options)
+        current = self._fleet.as_declared(placement)
+        if current is None or current.revision != placement.revision:
+            # Whoever waits for it looks again, by the declaration as it is now.
+            raise RbeeError(ErrorCode.ALL_SLOTS_BUSY, f"{placement.name} was declared otherwise meanwhile.")
+        place = self._fleet.place_of(site.node, site.backend, site.device)
+        try:
+            with contextlib.ExitStack() as placing:
+                if place is not None:
+                    placing.enter_context(self._placed_at(place))
+                if site.evict:
+                    placing.enter_context(self._fleet.making_room(site, placement.name))
+                    await evict(self._fleet, self._channels, feed, site, placement.name)
+                link = await self._launch(feed, site.node, request)
+            return await self._wait_until_loaded(feed, site.node, link)
+        except RbeeError as error:
+            required_mb = error.details.get("required_mb")
+            if error.code in OUT_OF_MEMORY and isinstance(required_mb, int):
+                need = required_mb * _MB
+                self._fleet.occupancy.learn_need(placement.name, placement.revision, site.backend, need)
+            raise
+
+    @contextlib.contextmanager
+    def _placed_at(self, place: Place) -> Iterator[None]:
+        self._placing[place] += 1
+        try:
+            yield
+        finally:
+            self._placing[place] -= 1
+            if not self._placing[place]:
+                del self._placing[place]
 
     async def _preflight(self, feed: ProgressFeed, node: str) -> None:
         """Check that the hive is there and compatible; one whose channel is closed is asked, attempt by attempt."""
         if not self._fleet.connected(node):
-            await self._channels.client(node).health(_retry_announcer(feed, node))
+            await self._channels.client(node).health(retry_announcer(feed, node))
         await self._wait_for_channel(node)
         hive = self._fleet.registry.hive(node)
         version = (hive.version if hive is not None else None) or "unknown"
@@ -146,79 +283,40 @@ class WorkerStarter:
                 hint=f"See its log: rbee-keeper logs --node {node}",
             ) from error
 
-    async def _ensure_model(self, feed: ProgressFeed, node: str, model: str) -> CatalogEntry:
-        client = self._channels.client(node)
-        progress = await client.download(model, _retry_announcer(feed, node))
-        narrator = DownloadNarrator(feed, node, shown_reference(model))
-        if progress.stage != "complete":
-            progress = await self._follow_download(narrator, node, model) or progress
-        elif progress.fetched:
-            narrator.tell(progress)
-        entry = progress.entry
-        if entry is None:
-            raise RbeeError(
-                ErrorCode.INVALID_RESPONSE,
-                f"The hive on {node} reports that it has {shown_reference(model)}, but sent no catalog entry for it.",
-                details={"node": node, "model": shown_reference(model)},
-            )
-        self._fleet.learn_alias(model, entry.reference)
-        verb = "downloaded and added to the catalog" if narrator.downloads else "found in the catalog"
-        human = f"hive {node}: {short(entry.reference)} {verb} ({entry.size_bytes / 1e6:.0f} MB)"
-        feed.narrate("rbee-hive", "catalog", human, "📚")
-        return entry
-
-    async def _follow_download(self, narrator: DownloadNarrator, node: str, model: str) -> DownloadProgress | None:
-        """Publish the progress of a download, and return the last of it.
-
-        Raises RbeeError: the hive's own, or CANCELED once nobody waits, upon which the hive will see that itself.
-        """
-        client = self._channels.client(node)
-        feed = narrator.feed
-
-        async def follow() -> DownloadProgress | None:
-            progress = None
-            async for progress in client.download_progress(model):
-                narrator.tell(progress)
-            return progress
-
-        while True:
-            following = asyncio.ensure_future(follow())
-            unwanted = asyncio.ensure_future(feed.unwanted.wait())
-            try:
-                await asyncio.wait({following, unwanted}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ended = following.done()
-                following.cancel()
-                unwanted.cancel()
-                await asyncio.gather(following, unwanted, return_exceptions=True)
-            if ended:
-                return following.result()
-            if feed.unwanted.is_set():  # else somebody has come meanwhile
-                raise RbeeError(ErrorCode.CANCELED, f"Nobody waits for the download of {model} to {node} any more.")
-            await client.download(model)
-
     async def _spawn(self, feed: ProgressFeed, node: str, request: SpawnRequest) -> WorkerAccess:
+        return await self._wait_until_loaded(feed, node, await self._launch(feed, node, request))
+
+    async def _launch(self, feed: ProgressFeed, node: str, request: SpawnRequest) -> WorkerAccess:
+        """Have a hive start a worker's process; its model is not loaded yet."""
         link = await self._channels.client(node).spawn(request)
         # The channel reports it too, perhaps a moment later; an exit that it has reported already is not undone.
         self._fleet.apply(node, WorkerChanged(link=link))
+        self.spawned.difference_update([one for one in self.spawned if self._fleet.registry.worker(one) is None])
         self.spawned.add(link.worker.worker_id)
         link = self._fleet.registry.worker(link.worker.worker_id) or link
         worker = link.worker
         where = f"{worker.backend.value}:{worker.device} ({worker.url})"
         human = f"hive {node}: started worker {worker.worker_id} on {where}"
         feed.narrate("rbee-hive", "spawn", human, "🐝")
-        return await self._wait_until_loaded(feed, node, link)
+        return link
 
     async def _wait_until_loaded(self, feed: ProgressFeed, node: str, link: WorkerAccess) -> WorkerAccess:
         worker = link.worker
-        human = f"worker {worker.worker_id} is loading {short(worker.model_ref)}"
+
+        def tell(progress: LoadingProgress) -> None:
+            self.loads[worker.worker_id] = progress
+            feed.loading(progress)
+
+        human = f"worker {worker.worker_id} is loading {short_reference(worker.model_ref)}"
         feed.narrate("llm-worker-rbee", "load", human, "⏳")
         try:
-            ready = await _wait_until_serving(self._fleet, feed, node, link, timeout_s=self._loading_timeout_s)
+            ready = await wait_until_serving(self._fleet, node, link, tell, timeout_s=self._loading_timeout_s)
         except RbeeError as error:
             if error.code is ErrorCode.LOADING_TIMEOUT:
                 self._background.start(self._stop(node, worker.worker_id), name=f"stop of {worker.worker_id}")
             raise
+        finally:
+            self.loads.pop(worker.worker_id, None)
         remark = f" ({ready.worker.detail})" if ready.worker.detail else ""
         feed.narrate("llm-worker-rbee", "ready", f"worker {worker.worker_id} is ready{remark}", "✅")
         return ready
@@ -231,122 +329,9 @@ class WorkerStarter:
             log.warning("stuck worker not stopped", extra={"fields": {"worker_id": worker_id, "reason": error.message}})
 
 
-def short(reference: str) -> str:
-    """Return the part of a model reference that a person reads: the file's name, or what follows the provider."""
-    shown = shown_reference(reference)
-    return shown.rsplit("/", 1)[-1] or shown
-
-
-def _retry_announcer(feed: ProgressFeed, node: str) -> OnRetry:
-    """Return a callback that narrates each further attempt to reach a hive."""
-
-    def announce(attempt: int, of: int, why: str) -> None:
-        feed.narrate("queen-rbee", "retry", f"hive {node} does not answer ({why}); retry {attempt} of {of}", "🔁")
-
-    return announce
-
-
-@dataclass(slots=True)
-class _LatestProgress:
-    """The latest progress of a load, for the message of a timeout."""
-
-    progress: LoadingProgress | None = None
-
-    def __str__(self) -> str:
-        if self.progress is None:
-            return "it has reported no progress"
-        if not self.progress.layers_total:
-            return f"it is at '{self.progress.stage}'"
-        return f"{self.progress.layers_loaded} of {self.progress.layers_total} layers are loaded"
-
-
-async def _wait_until_serving(
-    fleet: FleetState, feed: ProgressFeed, node: str, link: WorkerAccess, *, timeout_s: float
-) -> WorkerAccess:
-    """Wait until the worker accepts requests, with its progress in *feed*.
-
-    Raises:
-        RbeeError: LOADING_TIMEOUT after *timeout_s* seconds; the worker's own error, or WORKER_START_FAILED, where it
-            ended; CONNECTION_TIMEOUT where its hive was lost.
-    """
-    worker = link.worker
-    latest = _LatestProgress()
-    following = asyncio.create_task(_follow_loading(link, feed, latest), name=f"loading of {worker.worker_id}")
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await fleet.wait_for(lambda: _serving(fleet, node, worker))
-    except TimeoutError as error:
-        log_path = _log_path(worker.worker_id)
-        raise RbeeError(
-            ErrorCode.LOADING_TIMEOUT,
-            f"Worker {worker.worker_id} on {node} did not load {worker.model_ref} within {timeout_s:g} s: {latest}.",
-            details={
-                "worker_id": worker.worker_id,
-                "node": node,
-                "log": log_path,
-                "progress": latest.progress.model_dump(exclude_none=True) if latest.progress else None,
-            },
-            hint=f"See its log ({log_path}): rbee-keeper logs --node {node}; "
-            "for a slow disk raise loading_timeout_s of the queen.",
-        ) from error
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-
-
-def _serving(fleet: FleetState, node: str, worker: WorkerInfo) -> WorkerAccess | None:
-    """Return the worker if it serves, None while it does not yet. Raises RbeeError if it never will."""
-    gone = fleet.registry.gone(worker.worker_id)
-    if gone is not None:
-        raise _start_error(node, worker.worker_id, gone)
-    hive = fleet.registry.hive(node)
-    if hive is None or not hive.connected:
-        because = f": {hive.last_error}" if hive is not None and hive.last_error else ""
-        raise RbeeError(
-            ErrorCode.CONNECTION_TIMEOUT, f"The hive on {node} was lost while its worker was loading{because}."
-        )
-    link = hive.workers.get(worker.worker_id)
-    if link is None:
-        raise RbeeError(
-            ErrorCode.WORKER_START_FAILED, f"The hive on {node} does not list worker {worker.worker_id} any more."
-        )
-    return link if link.worker.state.serves else None
-
-
-def _start_error(node: str, worker_id: str, gone: WorkerGone) -> RbeeError:
-    """Describe why a worker ended before it was ready, with its own error where it reported one."""
-    details = {"worker_id": worker_id, "node": node, "log": _log_path(worker_id), "log_tail": gone.log_tail}
-    if gone.error is not None:
-        own = gone.error
-        return RbeeError(
-            own.code, own.message, details={**own.details, **details}, hint=own.hint or None, param=own.param
-        )
-    return RbeeError(
-        ErrorCode.WORKER_START_FAILED,
-        f"Worker {worker_id} on {node} ended before it was ready: {gone.reason}.",
-        details=details,
-    )
-
-
-def _log_path(worker_id: str) -> str:
-    """Return the log of a worker, as a path on its node."""
-    return f"$RBEE_HOME/logs/{worker_id}.log"
-
-
-async def _follow_loading(link: WorkerAccess, feed: ProgressFeed, latest: _LatestProgress) -> None:
-    """Publish the worker's progress; one that has not bound its port yet is asked again."""
-    client = WorkerClient(link.worker.worker_id, link.worker.url, link.api_key)
-    try:
-        while True:
-            try:
-                async for progress in client.loading():
-                    latest.progress = progress
-                    feed.loading(progress)
-            except RbeeError as error:
-                if error.code is not ErrorCode.CONNECTION_TIMEOUT:
-                    return
-                await asyncio.sleep(POLL_S)
-            else:
-                return
-    finally:
-        await client.close()
+def _accepts(placement: PlacementRequest, site: SpawnWorker, key: _Key) -> bool:
+    """Return whether a request may use what is being started at *key*."""
+    if placement.served is None:
+        return (site.node, site.backend, site.device) == (key.node, key.backend, key.device)
+    allowed = placement.allows_node(key.node) and placement.wanted_backend in (None, key.backend)
+    return allowed and (key.device is None or placement.allows_device(key.device))

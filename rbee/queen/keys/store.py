@@ -1,4 +1,4 @@
-"""Keep the keys of clients: created, changed, found by what a client sends, and their use written down.
+"""Keep the keys of clients: created, changed, found by what a client sends, and their last use written down.
 
 Only the SHA-256 of a key is kept. A key has 256 random bits, so its hash reveals nothing, and a lookup by it in a
 dictionary reveals nothing by its time either: it costs the same for one key and for a thousand.
@@ -22,20 +22,21 @@ from rbee.contracts.keys import KeyChange, KeyInfo, KeySpec
 from rbee.errors import RbeeError
 from rbee.queen.database import Database
 from rbee.queen.keys.access import ADMIN, Client
-from rbee.queen.keys.usage import Usage, UsageLedger, day_of
+from rbee.queen.usage.store import WRITE_INTERVAL_S, UsageStore
 
 if TYPE_CHECKING:
     from rbee.queen.keys.table import KeyTable
 
 log = logging.getLogger(__name__)
-WRITE_INTERVAL_S: Final = 5.0
 LAST_USE_S: Final = 60
 
 
 class ClientKeys:
-    """The keys, and what is used with them. *now* returns seconds since the epoch."""
+    """The keys. *usage* counts what is used with them, *now* returns seconds since the epoch."""
 
-    def __init__(self, database: Database, paths: Paths, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, database: Database, paths: Paths, usage: UsageStore, *, now: Callable[[], float] = time.time
+    ) -> None:
         self._database = database
         self._folder = paths.secrets / "clients"
         self._now = now
@@ -44,7 +45,7 @@ class ClientKeys:
         self._hashes: dict[str, str] = {}
         self._last_used: dict[str, int] = {}
         self._last_written: dict[str, int] = {}
-        self.usage = UsageLedger()
+        self._usage = usage
 
     async def load(self) -> None:
         """Read the keys, and take over those that are files of an earlier version.
@@ -52,10 +53,8 @@ class ClientKeys:
         Raises ConfigError for such a file that others can read.
         """
         if self._database.opened is not None:
-            table = await self._table()
-            for sha256, key in (await table.all()).items():
+            for sha256, key in (await (await self._table()).all()).items():
                 self._keep(sha256, key)
-            self.usage.restore(await table.usage_of(day_of(self._now())), self._now())
         files = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         for file in files:
             if re.match(CLIENT_NAME, file.name):
@@ -106,7 +105,14 @@ class ClientKeys:
 
     def find(self, _path: str, key: str) -> Client | None:
         """Return the client whose *key* it is. Raises RbeeError INVALID_API_KEY for one that has expired."""
-        found = self._clients.get(_hashed(key))
+        return self._valid(_hashed(key))
+
+    def named(self, name: str) -> Client | None:
+        """Return the client of that name. Raises RbeeError INVALID_API_KEY where its key has expired."""
+        return self._valid(self._hashes.get(name, ""))
+
+    def _valid(self, sha256: str) -> Client | None:
+        found = self._clients.get(sha256)
         if found is None:
             return None
         client, expires_unix = found
@@ -122,22 +128,14 @@ class ClientKeys:
         self._last_used[client.name] = now
         return client
 
-    def record(self, client: str, model: str, usage: Usage) -> None:
-        """Count what a request used."""
-        self.usage.record(client, model, usage, self._now())
-
-    def tokens_today(self, client: str) -> int:
-        """Return the tokens that *client* used since midnight UTC."""
-        return self.usage.today(client, self._now()).tokens
-
     async def keep_writing(self) -> None:
-        """Write the usage into the database now and then, without an end."""
+        """Write the last uses into the database now and then, without an end."""
         while True:
             await asyncio.sleep(WRITE_INTERVAL_S)
             await self.write()
 
     async def write(self, *, last: bool = False) -> None:
-        """Write what was used since the last time; the last uses of keys once a minute, or now if it is the *last*.
+        """Write the last uses of keys, of each once a minute, or now if it is the *last* time.
 
         Without a database, which exists once there is a key, there is nothing to write.
         """
@@ -147,14 +145,12 @@ class ClientKeys:
         uses = {
             name: at for name, at in self._last_used.items() if at - self._last_written.get(name, -LAST_USE_S) >= step
         }
-        used = self.usage.take()
-        if not used and not uses:
+        if not uses:
             return
         try:
-            await (await self._table()).write(used, uses)
+            await (await self._table()).touch(uses)
         except RbeeError as error:
-            self.usage.put_back(used)
-            log.error("usage not written", extra={"fields": {"reason": error.message}})
+            log.error("last uses of keys not written", extra={"fields": {"reason": error.message}})
             return
         self._last_written.update(uses)
 
@@ -178,7 +174,7 @@ class ClientKeys:
         self._clients[sha256] = client, key.expires_unix
 
     def _shown(self, key: KeyInfo) -> KeyInfo:
-        today = self.usage.today(key.name, self._now())
+        today = self._usage.today(key.name)
         last = self._last_used.get(key.name, key.last_used_unix)
         update = {"requests_today": today.requests, "tokens_today": today.tokens, "last_used_unix": last}
         return key.model_copy(update=update)

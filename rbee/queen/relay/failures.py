@@ -12,10 +12,10 @@ from rbee.contracts.workers import WorkerAccess, WorkerInfo
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.queen.fleet.state import FleetState
-from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import UpstreamError
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.token_usage import canceled_usage
+from rbee.queen.usage.ledger import Usage
 
 log = logging.getLogger(__name__)
 CANCEL_WAIT_S = 5.0
@@ -39,7 +39,7 @@ async def crash_error(fleet: FleetState, worker: WorkerInfo, tokens: int, reason
     gone = None
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(EXIT_REPORT_WAIT_S):
-            gone = await fleet.wait_for(lambda: fleet.registry.gone(worker.worker_id))
+            gone = await fleet.wait_for(lambda: fleet.registry.gone(worker.worker_id), worker.worker_id)
     why = gone.reason if gone else reason.rstrip(".")
     return RbeeError(
         ErrorCode.WORKER_CRASHED,

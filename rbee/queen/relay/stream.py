@@ -16,10 +16,10 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import PROGRESS_COMMENT, SSE_DONE
 from rbee.daemonkit.dialects import Dialect
 from rbee.errors import RbeeError
-from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import UpstreamConnection, UpstreamError
 from rbee.queen.relay.response_sink import ByteSink, ResponseSink
-from rbee.queen.relay.token_usage import TAIL_BYTES, body_usage, stream_usage, without_comments, without_counts
+from rbee.queen.relay.token_usage import TAIL_BYTES, split_counts, stream_usage, without_comments, without_counts
+from rbee.queen.usage.ledger import Usage
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 _ERROR_BODY: Final = b'{"error":'  # no answer of any dialect begins like that
@@ -66,6 +66,8 @@ class StreamObserver:
 
     def __init__(self, dialect: Dialect = Dialect.OWN) -> None:
         self.tokens = 0
+        self.first_token_at: float | None = None
+        """When the first token came, in seconds of the event loop; None before, and where none is told apart."""
         self.done = False
         self.failed = False
         self.terminator_seen = False
@@ -75,13 +77,13 @@ class StreamObserver:
         # The counts are at the beginning and at the end: what is between is only passed on.
         self._between = False
         self._first = self._last = self._end = b""
-        self._whole = False
+        self._whole: Usage | None = None
 
     @property
     def usage(self) -> Usage:
         """Return what the answer used so far."""
-        if self._whole:
-            return body_usage(self._last)
+        if self._whole is not None:
+            return self._whole
         return stream_usage(self._first, self._end, self.tokens)
 
     @property
@@ -114,10 +116,17 @@ class StreamObserver:
             return data
         return self._feed_edge(data)
 
-    def feed_whole(self, data: bytes) -> None:
-        """Observe a chunk of an answer that is no stream."""
-        self._whole = True
-        self._last = (self._last + data)[-TAIL_BYTES:]
+    def feed_whole(self, data: bytes) -> bytes:
+        """Observe a chunk of an answer that is no stream; return what of it may be relayed, without the counts."""
+        data = self._rest + data
+        self._rest = data[-TAIL_BYTES:]
+        return data[:-TAIL_BYTES]
+
+    def end_whole(self) -> bytes:
+        """Observe the end of an answer that is no stream; return the rest of it."""
+        rest, self._whole = split_counts(self._rest)
+        self.done = True
+        return rest
 
     def _feed_edge(self, data: bytes) -> bytes:
         """Observe the first lines of a stream, or the last ones; return them without the counts."""
@@ -187,6 +196,8 @@ class _Pump:
         observer = self._observer
         before = observer.tokens
         lines = observer.feed(data)
+        if observer.tokens and not before:
+            observer.first_token_at = self._guard.now()
         if observer.tokens != before or (_PROGRESS in lines and _begins_line(lines, _PROGRESS)):
             self._guard.record_progress()
         if not observer.comments:
@@ -200,7 +211,7 @@ class _Pump:
 
 
 async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer: StreamObserver) -> None:
-    """Relay an answer that is no stream, from its first byte on.
+    """Relay an answer that is no stream, from its first bytes on.
 
     Raises RbeeError WORKER_CRASHED where it broke off, and the worker's own error where it could not finish; where
     nothing had come, the client can still be told.
@@ -211,12 +222,13 @@ async def relay_whole(upstream: UpstreamConnection, out: ResponseSink, observer:
             if first and data.startswith(_ERROR_BODY):
                 raise await _error_of(upstream, data, observer)
             first = False
-            observer.feed_whole(data)
-            await out.start(upstream.ignored)
-            await out.send(data)
+            if data := observer.feed_whole(data):
+                await out.start(upstream.ignored)
+                await out.send(data)
     except UpstreamError as error:
         raise _stream_broken(observer, str(error)) from error
-    observer.done = True
+    await out.start(upstream.ignored)
+    await out.send(observer.end_whole())
 
 
 async def _error_of(upstream: UpstreamConnection, data: bytes, observer: StreamObserver) -> RbeeError:
@@ -247,6 +259,10 @@ class StallGuard:
         self._loop = asyncio.get_running_loop()
         self._last = self._loop.time()
         self._timer = self._loop.call_later(stall_s, self._check)
+
+    def now(self) -> float:
+        """Return the time of the event loop, in seconds."""
+        return self._loop.time()
 
     def record_progress(self) -> None:
         """Restart the time."""

@@ -1,7 +1,8 @@
-"""Read from the bytes of a worker's answer how many tokens it took. Pure.
+"""Read from the bytes of a worker's answer how many tokens, and how long of the device, it took. Pure.
 
-A stream of a compatible interface has its counts in comments, which a worker writes for its queen only: the prompt's
-tokens at the start, all of them at the end. What is cut off in between has the count of what was relayed.
+An answer of a compatible interface has its counts in comments, which a worker writes for its queen only: of a stream
+the prompt's tokens at the start and everything at the end, of a whole answer everything after it. What is cut off in
+between has the count of what was relayed, and no time of the device.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import re
 from typing import Any, Final
 
 from rbee.contracts.ids import USAGE_COMMENT
-from rbee.queen.keys.usage import Usage
+from rbee.queen.usage.ledger import Usage
 
-TAIL_BYTES: Final = 2048
+TAIL_BYTES: Final = 80
+"""No comment of counts is longer."""
 _MAX_DIGITS: Final = 12
-_COMMENT: Final = re.compile(rb"(?m)^: " + USAGE_COMMENT.encode() + rb" (\d{1,12}) (\d{1,12}) (\d{1,12})\n\n?")
+_COUNTS: Final = rb": " + USAGE_COMMENT.encode() + rb" (\d{1,12}) (\d{1,12}) (\d{1,12}) (\d{1,12})\n"
+_COMMENT: Final = re.compile(rb"(?m)^" + _COUNTS + rb"\n?")
+_AFTER_BODY: Final = re.compile(rb"\n" + _COUNTS + rb"\n\Z")
 _COMMENTS: Final = re.compile(rb"(?m)^:.*\n\n?")
 _OWN_END: Final = re.compile(rb'(?:^|\n)data: (\{"done":true,.*)\n')
-_BODY: Final = b'"usage": '
 
 
 def stream_usage(first: bytes, end: bytes, tokens: int) -> Usage:
@@ -32,18 +35,19 @@ def stream_usage(first: bytes, end: bytes, tokens: int) -> Usage:
     own = _OWN_END.search(end)
     if own is not None:
         done = _parsed(own[1])
-        return Usage(1, _count(done, "prompt_tokens"), _count(done, "cached_tokens"), _count(done, "total_tokens"))
+        prompt, cached, answer = (int(_count(done, f"{what}_tokens")) for what in ("prompt", "cached", "total"))
+        return Usage(1, prompt, cached, answer, round(_count(done, "device_ms") * 1000))
     counted = [match for text in (first, end) for match in _COMMENT.finditer(text)]
     if not counted:
         return Usage(1, answer_tokens=tokens)
-    prompt, cached, answer = map(int, counted[-1].groups())
-    return Usage(1, prompt, cached, answer or tokens)
+    prompt, cached, answer, device_us = map(int, counted[-1].groups())
+    return Usage(1, prompt, cached, answer or tokens, device_us)
 
 
 def canceled_usage(header: bytes) -> Usage | None:
     """Return what a canceled request used, from the header of a worker; None where it ran no longer."""
     counts = header.split()
-    if len(counts) != 3 or not all(count.isdigit() and len(count) <= _MAX_DIGITS for count in counts):
+    if len(counts) != 4 or not all(count.isdigit() and len(count) <= _MAX_DIGITS for count in counts):
         return None
     return Usage(1, *map(int, counts))
 
@@ -58,17 +62,10 @@ def without_comments(lines: bytes) -> bytes:
     return _COMMENTS.sub(b" ", lines) if lines.startswith(b":") or b"\n:" in lines else lines
 
 
-def body_usage(tail: bytes) -> Usage:
-    """Return what an answer that came whole used, from its last bytes: in each dialect they are its counts."""
-    at = tail.rfind(_BODY)
-    usage = {} if at < 0 else _parsed(tail[at + len(_BODY) : -1])
-    prompt = _count(usage, "prompt_tokens") or _count(usage, "input_tokens")
-    answer = _count(usage, "completion_tokens") or _count(usage, "output_tokens")
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, dict) else 0
-    # Anthropic's input leaves out what was cached.
-    apart = _count(usage, "cache_read_input_tokens")
-    return Usage(1, prompt + apart, cached + apart, answer)
+def split_counts(tail: bytes) -> tuple[bytes, Usage]:
+    """Return the last bytes of an answer that came whole, `TAIL_BYTES` or more, as its client gets them; its usage."""
+    counted = _AFTER_BODY.search(tail)
+    return (tail, Usage(1)) if counted is None else (tail[: counted.start()], Usage(1, *map(int, counted.groups())))
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
@@ -79,6 +76,6 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _count(counts: dict[str, Any], name: str) -> int:
+def _count(counts: dict[str, Any], name: str) -> float:
     value = counts.get(name)
-    return value if isinstance(value, int) and value > 0 else 0
+    return value if isinstance(value, int | float) and value > 0 else 0

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
-from rbee import __version__
 from rbee.contracts.hives import CascadeReceipt
 from rbee.contracts.queen import QueenShutdown, QueenStatus
 from rbee.daemonkit.json_body import JsonBody
@@ -20,18 +17,7 @@ router = APIRouter()
 @router.get("/v2/status")
 async def status(queen: QueenDep) -> QueenStatus:
     """Return what `daemon status` shows."""
-    registry = queen.fleet.registry
-    return QueenStatus(
-        version=__version__,
-        pid=os.getpid(),
-        started_unix=queen.started_unix,
-        ephemeral=queen.ephemeral,
-        hives_connected=sum(1 for hive in registry.hives() if hive.connected),
-        workers=len(registry.workers()),
-        tasks_running=len(queen.tasks),
-        tasks_waiting=queen.tasks.waiting,
-        draining=queen.drain.draining.is_set(),
-    )
+    return queen.status()
 
 
 @router.post("/v1/admin/shutdown")

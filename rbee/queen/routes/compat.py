@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
 
 from pydantic_core import from_json
 from starlette.responses import Response
@@ -25,10 +27,17 @@ from rbee.queen.routes import redirect
 from rbee.queen.routes.dependencies import client_of
 from rbee.queen.routes.model_access import find_model, plain_name
 from rbee.queen.routes.unloading import asks_to_unload, unload_model
-from rbee.queen.scheduling.prefix_index import prefix_hashes
+from rbee.queen.tasks.fallback import Fallbacks, may_fall_back
 from rbee.queen.tasks.sinks import CompatSink
 from rbee.queen.tasks.task import answer
-from rbee.queen.tasks.upstream_request import DIALECTS, CompatRequest, RoutingOptions, is_stream
+from rbee.queen.tasks.upstream_request import (
+    DIALECTS,
+    CompatRequest,
+    RoutingOptions,
+    is_stream,
+    to_alternative,
+    with_preset,
+)
 from rbee.surrogates import repaired_json
 
 _HEADERS: Final = {
@@ -45,7 +54,8 @@ _NO_OPTIONS: Final = RoutingOptions()
 class CompatEndpoint(Response):
     """Have a worker answer, placed by `model` and the headers X-Rbee-Node, -Backend, -Device, -Priority, -Deadline.
 
-    With `X-Rbee-Direct: true` the answer may be a redirect (307) to the worker, for a client that can reach it.
+    With `X-Rbee-Direct: true` the answer may be a redirect (307) to the worker, for a client that can reach it. Where a
+    declared model cannot be served and another one answers, `X-Rbee-Fallback` names that.
     """
 
     def __init__(self, queen: Queen) -> None:
@@ -68,15 +78,23 @@ class CompatEndpoint(Response):
             line = load_line(path, request.unloads, "unload")
             await Response(line, media_type="application/json")(scope, receive, send)
             return
-        # What a limited key uses must be counted, and so be relayed.
-        if redirect.is_requested(headers) and not client.limited:
+        # What a limited key uses must be counted, and so be relayed; a redirected client sends its own body again.
+        if redirect.is_requested(headers) and not client.limited and not request.rewritten:
             link = redirect.find_worker(queen, request, client.name, (scope.get("client") or ("",))[0])
             if link is not None:
-                redirect.count(queen, client, link)
+                redirect.count(queen, client, request.name, link)
                 await redirect.redirect(link, request.path, queen.client_ids.id(client.name), send)
                 return
         draining = queen.drain.draining.is_set()
-        admission = queen.tasks.admit(request, client, draining=draining, may_fetch=request.may_fetch)
+        admission = queen.tasks.admit(
+            request,
+            client,
+            model=request.name,
+            draining=draining,
+            may_fetch=request.may_fetch,
+            served=request.served,
+            fallbacks=request.fallbacks,
+        )
         connection = connection_of(scope)
         sink = CompatSink(send, connection, DIALECTS[request.path], stream=request.stream, now=began, clock=clock)
         await answer(admission, sink, connection, scope["state"]["request_id"])
@@ -110,16 +128,29 @@ class CompatEndpoint(Response):
         if DIALECTS[path] is Dialect.OLLAMA:
             name = plain_name(self._queen, name)
         model = await find_model(self._queen, client, name)
-        return CompatRequest(
+        request = CompatRequest(
+            name=name,
             model=model.reference,
             path=path,
             body=body,
             stream=is_stream(path, stated=stream),
-            prefix_hashes=prefix_hashes(fields),
             options=options,
             may_fetch=model.may_fetch,
+            served=model.served,
             unloads=name if asks_to_unload(path, fields) else None,
         )
+        return self._as_declared(request, name, fields)
+
+    def _as_declared(self, request: CompatRequest, name: str, fields: dict[str, Any]) -> CompatRequest:
+        """Add to a request to *name* what is declared of that: the defaults of a preset, and the fallbacks."""
+        served = request.served
+        if served is None:
+            return with_preset(request, fields, None)
+        prepared = with_preset(request, fields, served.presets.get(name))
+        alternatives = self._queen.declarations.fallbacks(served)
+        if not alternatives or not may_fall_back(request.path, fields):
+            return prepared
+        return replace(prepared, fallbacks=Fallbacks(name, alternatives, partial(to_alternative, request)))
 
 
 def endpoints(queen: Queen) -> dict[str, ASGIApp]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 from starlette.types import Scope
 
 from rbee.contracts.keys import Right
+from rbee.daemonkit.auth import Authenticator
 from rbee.queen import audit
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import Client, require
@@ -39,5 +41,17 @@ async def require_operator(request: Request) -> None:
         state["what"] = audit.subject(await request.body(), request.query_params)
 
 
+async def _operator_check(request: Request) -> Callable[[], None]:
+    """Return a function that raises RbeeError once the caller's key or session does not open the route any more."""
+    authenticator: Authenticator = request.app.state.authenticator
+    path, headers = request.scope["path"], dict(request.scope["headers"])
+
+    def check() -> None:
+        require(cast("Client", authenticator.check(path, headers)), Right.OPERATE, f"GET {path}")
+
+    return check
+
+
+OperatorCheck = Annotated[Callable[[], None], Depends(_operator_check)]
 QueenDep = Annotated[Queen, Depends(_queen)]
 ClientDep = Annotated[Client, Depends(_client)]

@@ -34,3 +34,4 @@ async def list_keys(queen: QueenDep) -> KeyList:
 async def remove(queen: QueenDep, body: JsonBody[KeyName]) -> None:
     """Remove a client's key."""
     await queen.client_keys.remove(body.name)
+    queen.console.sessions.end_of(body.name)

@@ -11,20 +11,20 @@ from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.contracts.queen import LogLine, NodeLogsQuery
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.queen.logs import merged, own_lines
-from rbee.queen.routes.dependencies import QueenDep
+from rbee.queen.routes.dependencies import OperatorCheck, QueenDep
 
 router = APIRouter()
 
 
 @router.get("/v2/logs", status_code=200, response_class=EventStream)
-async def logs(queen: QueenDep, query: Annotated[NodeLogsQuery, Query()]) -> EventStream:
+async def logs(queen: QueenDep, check: OperatorCheck, query: Annotated[NodeLogsQuery, Query()]) -> EventStream:
     """Return the last lines of each log; with *follow* also new ones, until the client leaves or the queen ends."""
     await queen.readiness.ensure_node(query.node)
     client = queen.channels.client(query.node)
     sources: list[AsyncIterator[LogLine]] = [client.logs(follow=query.follow, lines=query.lines)]
     if query.node == LOCALHOST_NODE:
         sources.insert(0, own_lines(queen.paths.logs / "queen-rbee.log", last=query.lines, follow=query.follow))
-    return EventStream(_events(sources, follow=query.follow), until=queen.drain.closed)
+    return EventStream(_events(sources, follow=query.follow), until=queen.drain.closed, check=check)
 
 
 async def _events(sources: list[AsyncIterator[LogLine]], *, follow: bool) -> AsyncIterator[bytes]:

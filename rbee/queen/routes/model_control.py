@@ -16,17 +16,18 @@ from rbee.contracts.llama_server import LoadModelRequest, Success
 from rbee.contracts.models import CatalogEntry, DownloadProgress
 from rbee.contracts.ollama import NamedModelRequest, OllamaError, PullStatus
 from rbee.contracts.queen import Progress
+from rbee.contracts.references import short_reference
 from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.json_lines import JsonLines, encode_line
 from rbee.queen.daemon import Queen
 from rbee.queen.fleet.model_names import no_such_model
-from rbee.queen.fleet.worker_start import short
 from rbee.queen.progress import SharedJob
 from rbee.queen.routes.dependencies import ClientDep, QueenDep
-from rbee.queen.routes.model_access import find_model, listed_models, plain_name
+from rbee.queen.routes.model_access import find_model, listed_models, plain_name, reference_of
 from rbee.queen.routes.unloading import unload_model
-from rbee.queen.scheduling.placement import PlacementRequest, SpawnWorker
+from rbee.queen.scheduling.placement import AwaitRoom, AwaitWorker, SpawnWorker, UseWorker
 from rbee.queen.scheduling.rejections import Refusal
+from rbee.queen.scheduling.request import PlacementRequest
 
 router = APIRouter()
 ollama = APIRouter(responses={"default": {"model": OllamaError, "description": "Any failure"}})
@@ -38,8 +39,8 @@ _HUB: Final = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/(?=[^/]+/[^/
 async def load(queen: QueenDep, client: ClientDep, body: JsonBody[LoadModelRequest], request: Request) -> Success:
     """Begin to load a model, unless it is loaded; GET /models tells when it is."""
     queen.drain.check()
-    reference = (await find_model(queen, client, body.model)).reference
-    placement = PlacementRequest(reference, request.headers.get(_NODE_HEADER))
+    model = await find_model(queen, client, body.model)
+    placement = PlacementRequest(model.reference, request.headers.get(_NODE_HEADER), served=model.served)
     await queen.readiness.ensure(placement)
     decision = queen.fleet.place(placement)
     if isinstance(decision, Refusal):
@@ -61,7 +62,7 @@ async def pull(queen: QueenDep, body: JsonBody[NamedModelRequest], request: Requ
     """Fetch a model to the node of X-Rbee-Node, or to the one on which a request would run."""
     queen.drain.check()
     name = plain_name(queen, body.wanted)
-    reference = queen.tasks.reference(_HUB.sub("hf:", name))
+    reference = reference_of(queen, _HUB.sub("hf:", name))
     node = await _node_for(queen, reference, request.headers.get(_NODE_HEADER))
     job = queen.starter.ensure_model(node, reference)
     if body.stream is False:
@@ -97,8 +98,11 @@ async def _node_for(queen: Queen, reference: str, node: str | None) -> str:
     placement = PlacementRequest(reference)
     await queen.readiness.ensure(placement)
     decision = queen.fleet.place(placement)
-    if not isinstance(decision, Refusal):
-        return decision.node
+    match decision:
+        case AwaitRoom(site=site):
+            return site.node
+        case UseWorker(node=node) | AwaitWorker(node=node) | SpawnWorker(node=node):
+            return node
     # It may fit where it does not now; the disk is checked by the hive.
     connected = [hive.node for hive in queen.fleet.registry.hives() if hive.connected]
     if not connected:
@@ -111,7 +115,7 @@ async def _pulling(job: SharedJob[CatalogEntry], reference: str) -> AsyncIterato
     async with aclosing(job.events()) as events:
         async for event in events:
             if isinstance(event, Progress) and event.download is not None:
-                yield encode_line(_status(event.download, short(reference)))
+                yield encode_line(_status(event.download, short_reference(reference)))
     await job.result()
     yield encode_line(PullStatus(status="success"))
 

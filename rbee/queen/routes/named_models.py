@@ -6,7 +6,6 @@ from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query
 from pydantic import TypeAdapter, ValidationError
-from starlette.responses import PlainTextResponse
 
 from rbee import __version__
 from rbee.contracts.errors import ErrorCode
@@ -30,7 +29,16 @@ from rbee.queen.keys.access import Client
 from rbee.queen.relay.connection import UpstreamError
 from rbee.queen.relay.fetch import fetch
 from rbee.queen.routes.dependencies import ClientDep, QueenDep
-from rbee.queen.routes.model_access import find_model, fleet_models, listed_model, listed_models, not_loaded, plain_name
+from rbee.queen.routes.model_access import (
+    NamedModel,
+    find_model,
+    fleet_models,
+    listed_model,
+    listed_models,
+    not_loaded,
+    plain_name,
+    workers_of,
+)
 
 router = APIRouter()
 ollama = APIRouter(responses={"default": {"model": OllamaError, "description": "Any failure"}})
@@ -42,7 +50,7 @@ _SLOTS: TypeAdapter[list[SlotState]] = TypeAdapter(list[SlotState])
 @router.get("/models")
 @router.get("/v1/models")
 async def models(queen: QueenDep, client: ClientDep) -> ModelCards:
-    """List the models that the caller may use: aliases, and what is in a catalog or served somewhere."""
+    """List the models that the caller may use: declared ones, aliases, and what is in a catalog or served somewhere."""
     return ModelCards(data=[model.card() for model in await listed_models(queen, client)])
 
 
@@ -74,12 +82,6 @@ async def slots(queen: QueenDep, client: ClientDep, query: Annotated[MaybeModelQ
     return await _ask(queen, client, query.model, "/slots", _SLOTS)
 
 
-@ollama.get("/", response_class=PlainTextResponse)
-async def running() -> str:
-    """Return what Ollama's clients look for before anything else."""
-    return "Ollama is running"
-
-
 @ollama.get("/api/version")
 async def version() -> OllamaVersion:
     """Return the version of Ollama whose interface this is."""
@@ -99,8 +101,9 @@ async def loaded(queen: QueenDep, client: ClientDep) -> RunningModels:
     found = []
     for model in await listed_models(queen, client):
         if model.state == "loaded":
-            reference = (await find_model(queen, client, model.name)).reference
-            expires, on_gpus = known.residence(queen.fleet.spellings(reference))
+            meant = await find_model(queen, client, model.name)
+            spellings = queen.fleet.spellings(meant.reference)
+            expires, on_gpus = known.residence(spellings, meant.served)
             found.append(ollama_lists.running(model, expires=expires, device_bytes=on_gpus))
     return RunningModels(models=found)
 
@@ -118,7 +121,7 @@ async def show(queen: QueenDep, client: ClientDep, body: JsonBody[NamedModelRequ
 
 async def _ask(queen: Queen, client: Client, name: str, path: str, answer: TypeAdapter[T]) -> T:
     """Ask a worker of a model. Raises RbeeError, of which a client is told what it may see."""
-    link = _worker(queen, name, (await find_model(queen, client, name)).reference)
+    link = _worker(queen, name, await find_model(queen, client, name))
     try:
         return answer.validate_json(await fetch(queen.pool, link, path))
     except (OSError, TimeoutError, UpstreamError, ValidationError) as error:
@@ -130,10 +133,10 @@ async def _ask(queen: Queen, client: Client, name: str, path: str, answer: TypeA
         raise failure if client.operates else reduced_error(failure) from error
 
 
-def _worker(queen: Queen, name: str, reference: str) -> WorkerAccess:
+def _worker(queen: Queen, name: str, model: NamedModel) -> WorkerAccess:
     """Return a worker that serves a model. Raises RbeeError WORKER_NOT_FOUND."""
     registry = queen.fleet.registry
-    workers = fleet_models(queen).workers(queen.fleet.spellings(reference))
+    workers = workers_of(queen, model)
     serving = [link for worker in workers if worker.state.serves and (link := registry.worker(worker.worker_id))]
     if not serving:
         raise not_loaded(name)

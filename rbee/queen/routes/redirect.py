@@ -15,9 +15,9 @@ from rbee.daemonkit.sockets import is_loopback
 from rbee.observe import metrics
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import Client
-from rbee.queen.keys.usage import Usage
 from rbee.queen.scheduling.placement import UseWorker
 from rbee.queen.tasks.upstream_request import CompatRequest, placement_request
+from rbee.queen.usage.ledger import Usage
 
 log = logging.getLogger(__name__)
 HEADER: Final = b"x-rbee-direct"
@@ -35,7 +35,7 @@ def find_worker(queen: Queen, request: CompatRequest, client: str, client_host: 
     That is so where a worker must be started, where all slots are taken or somebody waits for one, and where the worker
     listens only on its own machine and the client is on another one.
     """
-    placement = placement_request(request, queen.client_ids.id(client))
+    placement = placement_request(request, queen.client_ids.id(client), served=request.served)
     if queen.drain.draining.is_set() or queen.tasks.waiting or not queen.readiness.is_settled(placement):
         return None
     decision = queen.fleet.place(placement)
@@ -48,11 +48,11 @@ def find_worker(queen: Queen, request: CompatRequest, client: str, client_host: 
     return decision.link
 
 
-def count(queen: Queen, client: Client, link: WorkerAccess) -> None:
-    """Count a request that the worker answers itself; its tokens are known there only."""
+def count(queen: Queen, client: Client, model: str, link: WorkerAccess) -> None:
+    """Count a request for *model* that the worker answers itself; its tokens are known there only."""
     worker = link.worker
     metrics.QUEEN_TASKS.add(1, "direct", client.name)
-    queen.client_keys.record(client.name, worker.model_ref, Usage(1))
+    queen.usage.record(client.name, model, Usage(1))
     fields = {"client": client.name, "worker_id": worker.worker_id, "model": worker.model_ref}
     log.info("task direct", extra={"fields": fields})
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import Client
-from rbee.queen.routes.model_access import find_model, fleet_models, not_loaded
+from rbee.queen.routes.model_access import find_model, not_loaded, workers_of
 
 _KEEPING: Final = ("/api/chat", "/api/generate")
 _NO_TIME: Final = re.compile(r"0+(\.0*)?(ns|us|ms|s|m|h)?")
@@ -17,8 +17,7 @@ _NO_TIME: Final = re.compile(r"0+(\.0*)?(ns|us|ms|s|m|h)?")
 
 async def unload_model(queen: Queen, client: Client, name: str) -> None:
     """Stop all workers of a model. Raises RbeeError: as `find_model` does, WORKER_NOT_FOUND where there are none."""
-    reference = (await find_model(queen, client, name)).reference
-    workers = fleet_models(queen).workers(queen.fleet.spellings(reference))
+    workers = workers_of(queen, await find_model(queen, client, name))
     if not workers:
         raise not_loaded(name)
     await asyncio.gather(*(queen.channels.client(worker.node).stop(worker.worker_id) for worker in workers))

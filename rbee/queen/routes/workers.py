@@ -15,6 +15,7 @@ from rbee.contracts.ids import LOCALHOST_NODE
 from rbee.contracts.queen import (
     FleetWorkerList,
     MaybeNodeQuery,
+    NodePageQuery,
     NodeQuarantine,
     SpawnTask,
     WorkerHealthList,
@@ -27,35 +28,33 @@ from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
+from rbee.queen.fleet.pages import worker_page
 from rbee.queen.progress import encode_event
 from rbee.queen.relay.connection import UpstreamError
 from rbee.queen.relay.fetch import fetch
 from rbee.queen.routes.dependencies import QueenDep
-from rbee.queen.scheduling.placement import PlacementRequest
+from rbee.queen.scheduling.request import PlacementRequest
 
 router = APIRouter(prefix="/v2/workers")
 
 
 @router.get("/list")
-async def list_workers(queen: QueenDep, query: Annotated[MaybeNodeQuery, Query()]) -> FleetWorkerList:
-    """List the workers of the fleet, or of one node."""
+async def list_workers(queen: QueenDep, query: Annotated[NodePageQuery, Query()]) -> FleetWorkerList:
+    """List the workers of the fleet, or of one node, or a part of them."""
     _check_node(queen, query.node)
-    registry = queen.fleet.registry
-    blocked = [
-        NodeQuarantine(
-            client=queen.client_ids.name(block.client),
-            model_ref=block.model,
-            crashes=block.crashes,
-            reason=block.explained(),
-            until_unix=block.until,
-        )
-        for block in queen.fleet.blocks()
-    ]
-    return FleetWorkerList(
-        workers=registry.workers(query.node),
-        quarantined=[*registry.quarantined(query.node), *blocked],
-        unreachable=registry.unreachable(query.node),
-    )
+    page = worker_page(queen.fleet.registry, query.node, query.after, query.limit)
+    if not query.after:
+        page.quarantined += [
+            NodeQuarantine(
+                client=queen.client_ids.name(block.client),
+                model_ref=block.model,
+                crashes=block.crashes,
+                reason=block.explained(),
+                until_unix=block.until,
+            )
+            for block in queen.fleet.blocks()
+        ]
+    return page
 
 
 @router.get("/health")
@@ -78,6 +77,7 @@ async def spawn(queen: QueenDep, body: JsonBody[SpawnTask]) -> EventStream:
     """Start a worker; the answer is a stream of its progress, which ends when the worker is ready."""
     queen.drain.check()
     _check_node(queen, body.node)
+    _check_not_declared(queen, body.model)
     return EventStream(_spawn_events(queen, body), until=queen.drain.closed)
 
 
@@ -88,6 +88,20 @@ async def shutdown(queen: QueenDep, body: JsonBody[WorkerStop]) -> WorkerStopRec
     if link is None:
         raise RbeeError(ErrorCode.WORKER_NOT_FOUND, f"There is no worker {body.worker_id}.")
     return await queen.channels.client(link.worker.node).stop(body.worker_id)
+
+
+def _check_not_declared(queen: Queen, name: str) -> None:
+    """Raise RbeeError INVALID_REQUEST for a declared model, whose workers are as it is declared."""
+    declared = queen.declarations.find(name)
+    if declared is not None:
+        model = declared.model
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"{name} is a declared model: the queen starts its workers itself, as it is declared.",
+            hint=f"For another replica: rbee-keeper models serve {model.name} --replicas {model.replicas + 1}. "
+            "For a worker beside the declared ones, name the file.",
+            param="model",
+        )
 
 
 async def _spawn_events(queen: Queen, request: SpawnTask) -> AsyncIterator[bytes]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from rbee.contracts.devices import Backend
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 
@@ -56,6 +58,15 @@ def client_to_displace(places: Mapping[str, int], client: str) -> str | None:
     return most if most is not None and places[most] > places.get(client, 0) + 1 else None
 
 
+class SlotKind(NamedTuple):
+    """What kind of slot a request waits for: one of a model, by its name, and where if that matters."""
+
+    name: str
+    node: str | None = None
+    backend: Backend | None = None
+    device: int | None = None
+
+
 @dataclass(slots=True, eq=False)
 class QueueEntry:
     """A request that waits for a kind of slot: its arrival number, client, priority and position.
@@ -67,7 +78,7 @@ class QueueEntry:
     number: int
     client: str
     priority: int
-    kind: Hashable
+    kind: SlotKind
     tag: int
     position: int = 0
     length: int = 0
@@ -82,6 +93,14 @@ class QueueEntry:
     def is_first(self) -> bool:
         """Return whether nobody is ahead."""
         return self.position == 1
+
+    def may_go(self, free_slots: int) -> bool:
+        """Return whether a request may be sent: it is first, or there is a free slot for each one ahead of it too.
+
+        A request that is being sent is still in the queue but its slot is counted already, so at most as many are sent
+        as there are slots.
+        """
+        return self.is_first or self.position <= free_slots
 
     def move(self, position: int, length: int) -> None:
         """Set the position among *length* entries."""
@@ -104,7 +123,7 @@ class FairQueue:
     tags: dict[str, int] = field(default_factory=dict)
     clock: int = 0
 
-    def add(self, number: int, client: str, priority: int, kind: Hashable) -> QueueEntry:
+    def add(self, number: int, client: str, priority: int, kind: SlotKind) -> QueueEntry:
         """Add an entry at the position that priority and fairness give."""
         tag = self.tags[client] = max(self.clock, self.tags.get(client, 0)) + 1
         entry = self.waiting[number] = QueueEntry(number, client, priority, kind, tag)
@@ -126,13 +145,17 @@ class AdmissionQueue:
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._queues: defaultdict[Hashable, FairQueue] = defaultdict(FairQueue)
+        self._queues: defaultdict[SlotKind, FairQueue] = defaultdict(FairQueue)
 
     def __len__(self) -> int:
         return sum(len(queue.waiting) for queue in self._queues.values())
 
+    def wants(self, name: str) -> bool:
+        """Return whether a request waits for a slot of the model *name*."""
+        return any(kind.name == name for kind in self._queues)
+
     @contextmanager
-    def waiting(self, kind: Hashable, client: str, priority: int) -> Iterator[QueueEntry]:
+    def waiting(self, kind: SlotKind, client: str, priority: int) -> Iterator[QueueEntry]:
         """Keep an entry in the queue for as long as the context lasts."""
         entry = self.join(kind, client, priority)
         try:
@@ -140,7 +163,7 @@ class AdmissionQueue:
         finally:
             self.leave(entry)
 
-    def join(self, kind: Hashable, client: str, priority: int) -> QueueEntry:
+    def join(self, kind: SlotKind, client: str, priority: int) -> QueueEntry:
         """Add an entry; end it with `leave`."""
         entry = self._queues[kind].add(next(self._numbers), client, priority, kind)
         self._renumber(kind)
@@ -154,12 +177,12 @@ class AdmissionQueue:
             del self._queues[entry.kind]
         self._renumber(entry.kind)
 
-    def order(self, kind: Hashable) -> list[QueueEntry]:
+    def order(self, kind: SlotKind) -> list[QueueEntry]:
         """List the entries that wait for the same kind of slot, the first one first."""
         queue = self._queues.get(kind)
         return [] if queue is None else queue.order()
 
-    def _renumber(self, kind: Hashable) -> None:
+    def _renumber(self, kind: SlotKind) -> None:
         order = self.order(kind)
         for position, entry in enumerate(order, 1):
             entry.move(position, len(order))

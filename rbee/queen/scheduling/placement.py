@@ -6,65 +6,50 @@ The caller performs it. A node or device that is passed over has its reason in t
 Rules:
 * a worker matches by model, backend and, where one is requested, device; while a matching worker exists,
   free, busy or loading, no second one is started;
-* a request without a backend means the best one that each node has; if that cannot take the model, or its driver is
-  broken, the next is not tried;
-* no worker is started for a model, or on a device, that its hive has in quarantine; one that runs is used;
+* a declared model has workers of its own, with its own settings; one that is to end gets no request any more;
+* only where none serves or loads the model are the nodes looked at for a new one, all of them: what a request costs
+  that has a worker does not depend on how many there are;
 * among matches with a free slot the one that holds the conversation comes first, then one that has read much of the
   prompt, both unless it is much busier than the idlest; then the one with the most free slots; then the one that holds
   the fewest conversations;
-* among sites the one that has the model's file, then the one with the most free memory; names break ties, so that
-  equal fleets give equal answers.
+* among sites (`sites`) with room the one that has the model's file, then the one with the most free memory; then one
+  where idle workers give way, as few as possible; a request waits where it must wait for workers in use. Names break
+  ties, so that equal fleets give equal answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from rbee.contracts.devices import Backend, Device
-from rbee.contracts.version import is_compatible
-from rbee.contracts.workers import Quarantine, WorkerAccess, WorkerState
-from rbee.queen.registry import Hive
+from rbee.contracts.devices import Backend
+from rbee.contracts.workers import WorkerAccess
+from rbee.queen.hive import Hive
+from rbee.queen.registry import Registry
 from rbee.queen.scheduling import rejections
-from rbee.queen.scheduling.prefix_index import PrefixHashes, PrefixIndex
+from rbee.queen.scheduling.occupancy import Occupancy
+from rbee.queen.scheduling.prefix_index import PrefixIndex
 from rbee.queen.scheduling.rejections import Refusal, Rejection
+from rbee.queen.scheduling.request import PlacementRequest
+from rbee.queen.scheduling.room import Site
+from rbee.queen.scheduling.sites import devices_of, survey
+from rbee.queen.worker_index import Candidate, Candidates
 
-MEMORY_FACTOR = 1.2
 MIN_PREFIX_HASHES = 8  # a beginning of some 250 tokens: what is shorter is read faster than a busier worker answers
 _TOLERANCE_DIVISOR = 2  # by a half of its slots a worker that has read the prompt may be busier than the idlest
 
 
 @dataclass(frozen=True, slots=True)
-class PlacementRequest:
-    """The model to run, and where if that matters. `model` is any spelling, `aliases` others that mean the same.
+class Fleet:
+    """What placement looks at: hives and workers, with this queen's own requests there, and what workers have read.
 
-    `prefix_hashes` are those of its prompt (`prefix_index`), `client` is the id of whose request it is. Without
-    `may_fetch` a worker is started only where the model's file is.
+    `occupancy` is what is known of the use of memory; `now` is a time of its clock, in seconds.
     """
 
-    model: str
-    node: str | None = None
-    backend: Backend | None = None
-    device: int | None = None
-    aliases: frozenset[str] = frozenset()
-    prefix_hashes: PrefixHashes = ()
-    client: str = ""
-    may_fetch: bool = True
-
-    def matches(self, reference: str) -> bool:
-        """Return whether *reference* is the requested model."""
-        return reference == self.model or reference in self.aliases
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """What placement looks at. `in_flight` counts this queen's own requests by worker id."""
-
-    hives: tuple[Hive, ...]
-    version: str
-    in_flight: Mapping[str, int] = field(default_factory=dict)
+    registry: Registry
     prefixes: PrefixIndex = field(default_factory=PrefixIndex)
+    occupancy: Occupancy = field(default_factory=Occupancy)
+    now: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,187 +71,126 @@ class AwaitWorker:
 
 @dataclass(frozen=True, slots=True)
 class SpawnWorker:
-    """Start a worker here; `device` None leaves the choice to the hive, which sees its memory as it is now."""
+    """Start a worker here; `device` None leaves the choice to the hive, which sees its memory as it is now.
+
+    The idle workers `evict`, by id, must end first, to make room.
+    """
 
     node: str
     backend: Backend
     device: int | None
     model_present: bool
+    evict: tuple[str, ...] = ()
 
 
-class _Candidate(NamedTuple):
-    """A worker that serves; the smallest is chosen: most free slots, fewest conversations, then by node and id."""
+@dataclass(frozen=True, slots=True)
+class AwaitRoom:
+    """There will be room at `site` once workers that are in use have ended; without it, this is the `refusal`."""
 
-    minus_free: int
-    conversations: int
-    node: str
-    worker_id: str
-    running: int
-    link: WorkerAccess
+    site: Site
+    refusal: Refusal
 
 
-Decision = UseWorker | AwaitWorker | SpawnWorker | Refusal
+Decision = UseWorker | AwaitWorker | SpawnWorker | AwaitRoom | Refusal
 
 
 def place(fleet: Fleet, request: PlacementRequest) -> Decision:
     """Choose where *request* runs."""
-    hives = [hive for hive in fleet.hives if request.node is None or hive.node == request.node]
-    if not hives:
+    registry = fleet.registry
+    asked = None if request.node is None else registry.hive(request.node)
+    if not registry or (asked is None and request.node is not None):
         return rejections.no_node(request.node)
-    rejected: list[Rejection] = []
-    eligible: list[tuple[Hive, Backend]] = []
-    for hive in hives:
-        found = _eligible_backend(hive, request, fleet.version)
-        if isinstance(found, Rejection):
-            rejected.append(found)
-        else:
-            eligible.append((hive, found))
-
-    serving, loading = _matching(eligible, request, fleet)
+    candidates = _candidates(registry, request)
+    serving = [group for group in candidates if group.serving]
     if serving:
-        return _best_use(serving, request, fleet.prefixes)
-    if loading:
-        return min(loading, key=lambda wait: (wait.node, wait.link.worker.worker_id))
-    return _choose_spawn_site(eligible, request, model_bytes(fleet.hives, request), rejected)
+        return _best_use(serving, registry, request, fleet.prefixes)
+    if candidates:
+        first = min(group.loading[0] for group in candidates)
+        return AwaitWorker(first.node, first.link)
+    return _new_worker(fleet, registry.hives() if asked is None else [asked], request)
 
 
-def model_bytes(hives: Iterable[Hive], request: PlacementRequest) -> int | None:
-    """Return the size of the requested model's file if any hive has it in its catalog."""
-    return next((entry.size_bytes for hive in hives for entry in hive.models if request.matches(entry.reference)), None)
+def _candidates(registry: Registry, request: PlacementRequest) -> list[Candidates]:
+    """Find the workers that fit, those that serve and those that will; a group for each spelling of the model."""
+    index = registry.index
+    names = {request.model, *request.aliases} if request.served is None else {request.served.name}
+    if request.node is None and request.device is None:
+        return index.candidates(names, request.wanted_backend)
+    nodes = {filed.node for filed in index.of(names)} if request.node is None else {request.node}
+    worker_ids = [
+        worker_id
+        for hive in map(registry.hive, nodes)
+        if hive is not None
+        for worker_id, link in hive.workers.items()
+        if request.device is None or any(d.index == request.device for d in devices_of(hive, link.worker.backend))
+    ]
+    return index.candidates_among(worker_ids, names, request.wanted_backend, request.device)
 
 
-def _eligible_backend(hive: Hive, request: PlacementRequest, version: str) -> Backend | Rejection:
-    """Return the backend that *hive* would use, or why it cannot be used at all."""
-    if not hive.connected or hive.version is None:
-        return rejections.unreachable(hive)
-    if not is_compatible(version, hive.version):
-        return rejections.other_version(hive, version)
-    if hive.closing:
-        return rejections.closing(hive)
-    available = hive.detection.backends
-    backend = request.backend or hive.detection.best
-    if backend is None or backend not in available:
-        return rejections.backend_missing(hive, backend)
-    if request.device is None:
-        return backend
-    indices = [device.index for device in _devices(hive, backend)]
-    if request.device not in indices:
-        return rejections.device_missing(hive, backend, request.device, indices)
-    return backend
-
-
-def _matching(
-    eligible: Iterable[tuple[Hive, Backend]], request: PlacementRequest, fleet: Fleet
-) -> tuple[list[_Candidate], list[AwaitWorker]]:
-    """Find the workers that fit, those that serve and those that will.
-
-    This runs for every request over the whole fleet, so it creates no object that it need not.
-    """
-    names = {request.model, *request.aliases}
-    in_flight, held = fleet.in_flight, fleet.prefixes.conversations()
-    serving: list[_Candidate] = []
-    loading: list[AwaitWorker] = []
-    device = request.device
-    new = tuple.__new__  # half the time of calling the class
-    for hive, backend in eligible:
-        node = hive.node
-        for worker_id, link in hive.workers.items():
-            worker = link.worker
-            if (
-                worker.model_ref not in names
-                or worker.backend is not backend
-                or (device is not None and worker.device != device)
-            ):
-                continue
-            state = worker.state
-            if state is WorkerState.IDLE or state is WorkerState.BUSY:
-                # As the hive reports and as our own requests suggest; the lower is nearer to the truth.
-                total = worker.slots_total
-                free = total - in_flight.get(worker_id, 0)
-                free = min(free, worker.slots_available)
-                free = max(free, 0)
-                conversations = len(held[worker_id]) if worker_id in held else 0
-                serving.append(new(_Candidate, (-free, conversations, node, worker_id, total - free, link)))
-            elif state is WorkerState.STARTING or state is WorkerState.LOADING:
-                loading.append(AwaitWorker(node, link))
-    return serving, loading
-
-
-def _best_use(serving: list[_Candidate], request: PlacementRequest, prefixes: PrefixIndex) -> UseWorker:
+def _best_use(
+    serving: list[Candidates], registry: Registry, request: PlacementRequest, prefixes: PrefixIndex
+) -> UseWorker:
     """Choose among workers that serve.
 
     A worker that has read the prompt may have some more requests than the idlest, and hold some more conversations
     than another, but not so many that one prompt which everybody begins with sends everybody to one worker.
     """
-    best = min(serving)
+    best = min(group.serving[0] for group in serving)
     if request.prefix_hashes and best.minus_free:
-        free = [one for one in serving if one.minus_free]
-        least = min([one.running for one in free])
-        sticky = prefixes.sticky_workers(request.prefix_hashes)
-        own = [one for one in free if one.worker_id in sticky and one.running - least <= _load_tolerance(one)]
+        free = [group for group in serving if group.serving[0].minus_free]
+        least = min(group.least_running for group in free)
+        sticky = _free(serving, registry, prefixes.sticky_workers(request.prefix_hashes))
+        own = [one for one in sticky if one.running - least <= _load_tolerance(one)]
         if own:
             best = min(own)
         else:
             lengths = prefixes.match_lengths(request.prefix_hashes)
-            fewest = min([one.conversations for one in free])
+            long = [worker_id for worker_id, length in lengths.items() if length >= MIN_PREFIX_HASHES]
+            fewest = min(group.fewest_conversations for group in free)
             matching = [
                 (-lengths[one.worker_id], one)
-                for one in free
-                if one.worker_id in lengths
-                and lengths[one.worker_id] >= MIN_PREFIX_HASHES
-                and one.running - least <= _load_tolerance(one)
-                and one.conversations - fewest <= _load_tolerance(one)
+                for one in _free(serving, registry, long)
+                if one.running - least <= _load_tolerance(one) and one.conversations - fewest <= _load_tolerance(one)
             ]
             best = min(matching)[1] if matching else best
     return UseWorker(best.node, best.link, -best.minus_free)
 
 
-def _load_tolerance(candidate: _Candidate) -> int:
+def _free(serving: list[Candidates], registry: Registry, worker_ids: Iterable[str]) -> list[Candidate]:
+    """Return those of some workers that are among *serving* and have a free slot."""
+    filed = filter(None, map(registry.index.find, worker_ids))
+    choices = [one.choice for one in filed if isinstance(one.choice, Candidate) and one.choice.minus_free]
+    return [choice for choice in choices if any(choice in group for group in serving)]
+
+
+def _load_tolerance(candidate: Candidate) -> int:
     """Return how many more requests or conversations than others a worker may have for what it has read."""
     return max(1, candidate.link.worker.slots_total // _TOLERANCE_DIVISOR)
 
 
-def _choose_spawn_site(
-    eligible: list[tuple[Hive, Backend]], request: PlacementRequest, size: int | None, rejected: list[Rejection]
-) -> SpawnWorker | Refusal:
-    need = 0 if size is None else int(MEMORY_FACTOR * size)
-    sites: list[tuple[tuple[bool, int, str], SpawnWorker]] = []
-    for hive, backend in eligible:
-        devices = [d for d in _devices(hive, backend) if request.device is None or d.index == request.device]
-        quarantine = _quarantine(hive, request, devices)
-        if quarantine is not None:
-            rejected.append(rejections.quarantined(hive, quarantine))
-            continue
-        devices = [device for device in devices if not _device_quarantine(hive, device)]
-        best = max(devices, key=lambda device: device.free_bytes)
-        if best.free_bytes < need:
-            rejected.append(rejections.insufficient_memory(hive, best, need))
-            continue
-        present = any(request.matches(entry.reference) and entry.problem is None for entry in hive.models)
-        if not present and not request.may_fetch:
-            rejected.append(rejections.model_missing(hive))
-            continue
-        sites.append(
-            ((not present, -best.free_bytes, hive.node), SpawnWorker(hive.node, backend, request.device, present))
-        )
+def _new_worker(fleet: Fleet, hives: Iterable[Hive], request: PlacementRequest) -> SpawnWorker | AwaitRoom | Refusal:
+    """Choose a site for a new worker on one of *hives*, or tell why there is none."""
+    found = survey(fleet.registry, hives, request, fleet.occupancy, fleet.now)
+    sites = [each for each in found if isinstance(each, Site)]
+    rejected = [each for each in found if isinstance(each, Rejection)]
+    if free := [site for site in sites if site.room.fits]:
+        best = min(free, key=lambda site: site.rank)
+        # A hive that may choose sees its memory as it is now.
+        of_hive = [site for site in free if site.node == best.node]
+        any_device = len(of_hive) == len(devices_of_site(fleet.registry, best))
+        device = request.device if any_device else best.device
+        return SpawnWorker(best.node, best.backend, device, best.model_present)
+    if evictable := [site for site in sites if site.room.fits_after_eviction]:
+        best = min(evictable, key=lambda site: (not site.model_present, len(site.room.evict), site.rank))
+        evict = tuple(worker.worker_id for worker in best.room.evict)
+        return SpawnWorker(best.node, best.backend, best.device, best.model_present, evict)
     if sites:
-        return min(sites, key=lambda scored: scored[0])[1]
+        best = min(sites, key=lambda site: (not site.model_present, len(site.room.blockers), site.rank))
+        return AwaitRoom(best, rejections.refused(request.model, [*rejected, *map(rejections.occupied, sites)]))
     return rejections.refused(request.model, rejected)
 
 
-def _quarantine(hive: Hive, request: PlacementRequest, devices: list[Device]) -> Quarantine | None:
-    """Return what keeps the requested model from *devices*: its own quarantine, or that of all of them."""
-    own = next((each for each in hive.quarantined if each.model_ref and request.matches(each.model_ref)), None)
-    if own is not None:
-        return own
-    quarantined = [_device_quarantine(hive, device) for device in devices]
-    return quarantined[0] if all(quarantined) else None
-
-
-def _device_quarantine(hive: Hive, device: Device) -> Quarantine | None:
-    at = (device.backend, device.index)
-    return next((each for each in hive.quarantined if (each.backend, each.device) == at), None)
-
-
-def _devices(hive: Hive, backend: Backend) -> list[Device]:
-    return [device for device in hive.detection.devices if device.backend is backend]
+def devices_of_site(registry: Registry, site: Site) -> list[int]:
+    """List the devices of the backend that the hive of a site has."""
+    hive = registry.hive(site.node)
+    return [] if hive is None else [device.index for device in devices_of(hive, site.backend)]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.tasks import TaskRequest
@@ -15,11 +17,18 @@ from rbee.observe import metrics
 from rbee.queen.client_view import reduced_error
 from rbee.queen.keys.access import Client, check_limits
 from rbee.queen.scheduling.admission_queue import QueueLoad, check_capacity, client_to_displace
+from rbee.queen.tasks.activity import Activity
+from rbee.queen.tasks.fallback import Fallbacks
 from rbee.queen.tasks.task import QueenServices, Task
 from rbee.queen.tasks.upstream_request import CompatRequest
 
+if TYPE_CHECKING:
+    from rbee.contracts.events import TaskRow
+    from rbee.contracts.served import ServedModel
+
 log = logging.getLogger(__name__)
 CANCEL_TIMEOUT_S = 5.0
+ENDED_KEPT = 100
 
 
 class TaskRegistry:
@@ -41,6 +50,7 @@ class TaskRegistry:
         self._places: Counter[str] = Counter()
         self._placed: dict[str, Task] = {}
         self._tasks: dict[str, Task] = {}
+        self._ended: deque[Activity] = deque(maxlen=ENDED_KEPT)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -52,6 +62,13 @@ class TaskRegistry:
         """Return how many tasks have no slot yet."""
         return len(self._services.scheduler.queue)
 
+    def activity(self, most: int) -> list[TaskRow]:
+        """List the tasks that have ended lately and those that have not, of these *most* of the first to come."""
+        now, waiting = asyncio.get_running_loop().time(), self._services.scheduler.waiting
+        running = itertools.islice(self._tasks.values(), most)
+        ended = [activity.row(now) for activity in self._ended]
+        return [*ended, *(task.activity.row(now, waiting.get(task.id)) for task in running)]
+
     def reference(self, model: str) -> str:
         """Resolve an alias."""
         return self.aliases.get(model, model)
@@ -62,18 +79,30 @@ class TaskRegistry:
 
     @contextlib.contextmanager
     def admit(
-        self, request: TaskRequest | CompatRequest, client: Client, *, draining: bool, may_fetch: bool = True
+        self,
+        request: TaskRequest | CompatRequest,
+        client: Client,
+        *,
+        model: str,
+        draining: bool,
+        may_fetch: bool = True,
+        served: ServedModel | None = None,
+        fallbacks: Fallbacks | None = None,
     ) -> Iterator[Task]:
         """Admit a task of *client* for as long as the context lasts.
 
         Args:
+            model: the name by which the client asks for it.
             may_fetch: whether the model may be fetched where it is not.
+            served: the declared model that the client means; *fallbacks* are those to try in its place.
 
         Raises RbeeError: DRAINING, TOO_MANY_REQUESTS, QUEUE_FULL, or why no node can run it as the fleet is now.
         """
         try:
             self._check(client, draining=draining)
-            task = Task(request, self._services, client, may_fetch=may_fetch)
+            task = Task(
+                request, self._services, client, model=model, may_fetch=may_fetch, served=served, fallbacks=fallbacks
+            )
         except RbeeError as error:
             fields = {"client": client.name, "code": error.code.value, "reason": error.message}
             log.warning("task refused", extra={"fields": fields})
@@ -86,6 +115,7 @@ class TaskRegistry:
             yield task
         finally:
             del self._tasks[task.id]
+            self._ended.append(task.activity)
             self._free_place(task)
             if not self._tasks:
                 self._empty.set()
@@ -125,7 +155,7 @@ class TaskRegistry:
         """Raise RbeeError if one more task of *client* is not admitted; where it helps, take a place from another."""
         held = self._places[client.name]
         if client.limited:
-            now, used = self._services.now(), self._services.tokens_today(client.name)
+            now, used = self._services.now(), self._services.usage.tokens_today(client.name)
             limited = check_limits(client, tasks=held, tokens_today=used, now=now)
             if limited is not None:
                 raise limited

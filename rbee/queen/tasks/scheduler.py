@@ -5,36 +5,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 from rbee.client.retry import BUSY_WORKER, HTTP_CONNECT
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import DEADLINE_HEADER
+from rbee.contracts.references import short_reference
 from rbee.contracts.workers import WorkerAccess, WorkerInfo
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.errors import RbeeError
 from rbee.observe import metrics
 from rbee.queen.fleet.readiness import Readiness
 from rbee.queen.fleet.state import FleetState
-from rbee.queen.fleet.worker_start import WorkerStarter, short
+from rbee.queen.fleet.worker_start import OUT_OF_MEMORY, WorkerStarter
 from rbee.queen.progress import SharedJob, narration
 from rbee.queen.relay.connection import UpstreamConnection, UpstreamError, UpstreamLost, UpstreamTimeout
 from rbee.queen.relay.failures import cancel_on_worker, crash_error, lost_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
-from rbee.queen.scheduling.admission_queue import AdmissionQueue, QueueEntry
-from rbee.queen.scheduling.placement import AwaitWorker, PlacementRequest, SpawnWorker, UseWorker
-from rbee.queen.scheduling.rejections import Refusal, no_node
+from rbee.queen.scheduling.admission_queue import AdmissionQueue, QueueEntry, SlotKind
+from rbee.queen.scheduling.placement import AwaitRoom, AwaitWorker, SpawnWorker, UseWorker
+from rbee.queen.scheduling.rejections import Refusal, in_the_way, no_node
+from rbee.queen.scheduling.request import PlacementRequest
+from rbee.queen.tasks.device_wait import must_wait, wait_for_device, waits_for_device
 from rbee.queen.tasks.queue_comments import queue_comments
+from rbee.queen.tasks.retries import ROOM_LACKS, RetryBudget, announce_retry, retry_reason, slot_details
 from rbee.queen.tasks.upstream_request import UpstreamRequest
 
 ERROR_BODY_BYTES = 64 * 1024
-_DECISIONS = {UseWorker: "warm", AwaitWorker: "loading", SpawnWorker: "spawn", Refusal: "refused"}
+_DECISIONS = {
+    UseWorker: "warm",
+    AwaitWorker: "loading",
+    SpawnWorker: "spawn",
+    AwaitRoom: "room",
+    Refusal: "refused",
+}
 _RETRYABLE = (ErrorCode.ALL_SLOTS_BUSY, ErrorCode.WORKER_LOADING, ErrorCode.DRAINING)
 
-Placed = UseWorker | AwaitWorker | SpawnWorker
+Placed = UseWorker | AwaitWorker | SpawnWorker | AwaitRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +50,8 @@ class QueuedRequest:
     """A request on its way to a worker: where it may run, what the worker is sent, and by when it must be done.
 
     `arrived` is a time of the event loop, `deadline_s` the seconds from then on. One that is `held` waits for a slot
-    even where no worker is started for it.
+    even where no worker is started for it. `alternatives` are the models that may be tried in its place: it does not
+    wait for memory while a worker of one of them is free, nor for a yielded device while one of them has a place.
     """
 
     id: str
@@ -53,11 +62,12 @@ class QueuedRequest:
     arrived: float
     deadline_s: float | None
     held: bool
+    alternatives: tuple[PlacementRequest, ...] = ()
 
     @property
-    def kind(self) -> Hashable:
+    def kind(self) -> SlotKind:
         """Return the kind of slot that it waits for."""
-        return (self.placement.model, self.placement.node, self.placement.backend, self.placement.device)
+        return SlotKind(self.placement.name, self.placement.node, self.placement.backend, self.placement.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +83,6 @@ class Assignment:
     def worker(self) -> WorkerInfo:
         """Return the worker."""
         return self.link.worker
-
-
-@dataclass(slots=True)
-class RetryBudget:
-    """The waits that a request has left: for a busy worker, for an unreachable one, and for how long it is held."""
-
-    busy: list[float]
-    unreachable: list[float]
-    held_until: float | None = None
-
-    def hold(self, seconds: float) -> float:
-        """Return for how many seconds the request is still held, *seconds* from the first call on."""
-        now = asyncio.get_running_loop().time()
-        if self.held_until is None:
-            self.held_until = now + seconds
-        return self.held_until - now
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +113,9 @@ class Scheduler:
         queue_timeout_s: float,
     ) -> None:
         self.queue = AdmissionQueue()
+        self.waiting: dict[str, QueueEntry] = {}
+        """The places of the requests that look for a worker, by their ids."""
+        fleet.occupancy.is_wanted = self.queue.wants
         self._fleet = fleet
         self._readiness = readiness
         self._starter = starter
@@ -146,24 +143,37 @@ class Scheduler:
         *decision* is what `check` returned, if it is still fresh.
         """
         with self.queue.waiting(request.kind, request.client, request.priority) as entry:
-            async with queue_comments(sink, entry):
-                budget = RetryBudget(list(BUSY_WORKER.waits()), list(HTTP_CONNECT.waits()))
-                return await self._acquire(_Attempt(request, sink, entry, budget), decision)
+            self.waiting[request.id] = entry
+            try:
+                async with queue_comments(sink, entry):
+                    budget = RetryBudget(list(BUSY_WORKER.waits()), list(HTTP_CONNECT.waits()))
+                    return await self._acquire(_Attempt(request, sink, entry, budget), decision)
+            finally:
+                del self.waiting[request.id]
 
     async def _acquire(self, attempt: _Attempt, decision: Placed | None) -> Assignment:
         request, sink, entry, budget = attempt.request, attempt.sink, attempt.entry, attempt.budget
         warm = True
         while True:
-            decision = await self._place(request, sink, decision)
+            decision = await self._place(attempt, decision)
+            if isinstance(decision, AwaitRoom):
+                await self._wait_for_room(attempt, decision)
+                decision, warm = None, False
+                continue
             if not isinstance(decision, UseWorker):
-                link, warm = await self._start_worker(request, decision, sink), False
+                warm = False
+                started = await self._start_or_look_again(attempt, decision)
+                if started is None:
+                    decision = None
+                    continue
+                link = started
                 if not entry.is_first:
                     human = f"position {entry.position} of {entry.length} in the queue"
                     await sink.emit(narration("queen-rbee", "queue", human, "🎫"))
             else:
                 link = decision.link
             worker = link.worker
-            if not _may_dispatch(entry, decision):
+            if not entry.may_go(decision.free if isinstance(decision, UseWorker) else 0):
                 decision = None
                 await self._wait_for_slot(attempt, worker, None, patient=not warm)
                 continue
@@ -180,7 +190,7 @@ class Scheduler:
                         f"{reason[0].upper()}{reason[1:]}, after {len(HTTP_CONNECT.delays_s) + 1} attempts.",
                         details=worker_details(worker),
                     ) from error
-                await asyncio.sleep(await _announce_retry(sink, reason, budget.unreachable, len(HTTP_CONNECT.delays_s)))
+                await asyncio.sleep(await announce_retry(sink, reason, budget.unreachable, len(HTTP_CONNECT.delays_s)))
                 continue
             if assignment.upstream.status == 200:
                 self._fleet.record_prompt(worker, request.placement)
@@ -190,19 +200,68 @@ class Scheduler:
                 raise refusal
             await self._wait_for_slot(attempt, worker, refusal, patient=not warm)
 
-    async def _place(self, request: QueuedRequest, sink: ResponseSink, decision: Placed | None) -> Placed:
+    async def _place(self, attempt: _Attempt, decision: Placed | None) -> Placed:
         """Choose a place, unless *decision* is it already. Raises RbeeError where there is none."""
+        request, sink = attempt.request, attempt.sink
         if decision is None:
             if not self._readiness.is_ready(request.placement):
                 async for event in self._readiness.events(request.placement):
                     await sink.emit(event)
             placed = self._fleet.place(request.placement)
+            others = request.alternatives
+            if request.held and isinstance(placed, Refusal) and must_wait(self._fleet, placed, others):
+                await sink.emit(narration("queen-rbee", "yielded", f"{placed.message} The request waits.", "⏳"))
+                left = attempt.budget.hold(self._queue_timeout_s)
+                placed = await wait_for_device(self._fleet, request.placement, others, left)
         else:
             placed = decision
         metrics.QUEEN_PLACEMENTS.add(1, _DECISIONS[type(placed)])
         if isinstance(placed, Refusal):
             raise placed.error()
         return placed
+
+    async def _wait_for_room(self, attempt: _Attempt, decision: AwaitRoom) -> None:
+        """Wait until there is room for a worker, or something else is to be done. Raises RbeeError where none comes."""
+        request, site = attempt.request, decision.site
+        left = attempt.budget.hold(self._queue_timeout_s)
+        if left <= 0 or self._has_free_alternative(request):
+            raise decision.refusal.error()
+        human = f"{short_reference(request.placement.name)} waits for memory on {site.node}: {in_the_way(site.room)}"
+        await attempt.sink.emit(narration("queen-rbee", "room", human, "⏳"))
+        with self._fleet.awaiting_room(request.id, request.placement), contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._fleet.wait_for(
+                    lambda: (
+                        self._has_free_alternative(request)
+                        or not isinstance(self._fleet.place(request.placement), AwaitRoom)
+                        or None
+                    )
+                )
+
+    def _has_free_alternative(self, request: QueuedRequest) -> bool:
+        """Return whether a worker of another model, which may be tried instead, has a free slot."""
+        decisions = map(self._fleet.place, request.alternatives)
+        return any(isinstance(decision, UseWorker) and decision.free > 0 for decision in decisions)
+
+    async def _start_or_look_again(self, attempt: _Attempt, decision: AwaitWorker | SpawnWorker) -> WorkerAccess | None:
+        """Start the worker; None where that lacks memory or a device unexpectedly, and another try may not."""
+        request = attempt.request
+        before = self._fleet.as_declared(request.placement)
+        try:
+            return await self._start_worker(request, decision, attempt.sink)
+        except RbeeError as error:
+            redeclared = self._fleet.as_declared(request.placement) != before
+            if not attempt.budget.starts or not (redeclared or error.code in ROOM_LACKS):
+                raise
+            attempt.budget.starts -= 1
+            again = self._fleet.place(request.placement)
+            if isinstance(again, Refusal) and not (request.held and waits_for_device(again)):
+                if redeclared:
+                    raise again.error() from error
+                raise
+            if again == decision and error.code in OUT_OF_MEMORY:
+                raise
+            return None
 
     async def _start_worker(
         self, request: QueuedRequest, decision: AwaitWorker | SpawnWorker, sink: ResponseSink
@@ -213,7 +272,7 @@ class Scheduler:
             return await _follow(self._starter.wait_for_loading(decision), sink)
         node, backend = decision.node, decision.backend
         which = "" if placement.backend is not None else ", the best available backend"
-        human = f"no worker serves {short(placement.model)}: starting one on {node} ({backend.value}{which})"
+        human = f"no worker serves {short_reference(placement.name)}: starting one on {node} ({backend.value}{which})"
         await sink.emit(narration("queen-rbee", "place", human, "🧭"))
         return await _follow(self._starter.start_for(placement, decision), sink)
 
@@ -284,8 +343,8 @@ class Scheduler:
         one fails after the retries for a busy worker. Raises RbeeError ALL_SLOTS_BUSY.
         """
         request, budget = attempt.request, attempt.budget
-        slots = _slot_details(worker, refusal)
-        why = _retry_reason(refusal, slots)
+        slots = slot_details(worker, refusal)
+        why = retry_reason(refusal, slots)
         # Where the worker refuses although a slot seemed free, somebody else uses it, and no change will be reported.
         change_expected = refusal is None or not self._slot_is_free(request)
         held = patient or request.held
@@ -297,7 +356,7 @@ class Scheduler:
             exhausted = not budget.busy
             reason = f"worker {worker.worker_id}: {why}"
             retries = len(BUSY_WORKER.delays_s)
-            wait = 0.0 if exhausted else await _announce_retry(attempt.sink, reason, budget.busy, retries)
+            wait = 0.0 if exhausted else await announce_retry(attempt.sink, reason, budget.busy, retries)
         if exhausted:
             attempts = f"within {self._queue_timeout_s:g} s" if held else f"in {len(BUSY_WORKER.delays_s) + 1} attempts"
             raise RbeeError(
@@ -335,37 +394,7 @@ async def _follow(job: SharedJob[WorkerAccess], sink: ResponseSink) -> WorkerAcc
     return await job.result()
 
 
-async def _announce_retry(sink: ResponseSink, reason: str, waits: list[float], of: int) -> float:
-    """Announce to the client why and for how long the request waits now; return the seconds."""
-    wait = waits.pop(0)
-    human = f"{reason}; retrying in {wait:.1f} s (retry {of - len(waits)} of {of})"
-    await sink.emit(narration("queen-rbee", "retry", human, "🔁"))
-    return wait
-
-
-def _may_dispatch(entry: QueueEntry, decision: Placed) -> bool:
-    """Return whether a request may be sent: it is first, or there is a free slot for each one ahead of it too.
-
-    A request that is being sent is still in the queue but its slot is counted already, so at most as many are sent as
-    there are slots.
-    """
-    return entry.is_first or (isinstance(decision, UseWorker) and entry.position <= decision.free)
-
-
 def _describe_reuse(use: UseWorker) -> str:
     worker = use.link.worker
     state = "warm: reusing it" if use.free else "busy: trying it"
     return f"worker {worker.worker_id} on {worker.node} is {state}"
-
-
-def _slot_details(worker: WorkerInfo, refusal: RbeeError | None) -> dict[str, Any]:
-    """Return the slots as the worker counts them, else as its hive did."""
-    details = {} if refusal is None else refusal.details
-    total = details.get("slots_total", worker.slots_total)
-    return {"slots_total": total, "slots_busy": details.get("slots_busy", total)}
-
-
-def _retry_reason(refusal: RbeeError | None, slots: dict[str, Any]) -> str:
-    if refusal is None or refusal.code is ErrorCode.ALL_SLOTS_BUSY:
-        return f"all slots are busy ({slots['slots_busy']} of {slots['slots_total']})"
-    return refusal.message.rstrip(".")

@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.ids import new_id
-from rbee.contracts.tasks import TaskAccepted, TaskPlaced, TaskRequest
+from rbee.contracts.tasks import Fallback, TaskAccepted, TaskPlaced, TaskRequest
 from rbee.contracts.workers import WorkerInfo
 from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.errors import internal_error
@@ -27,25 +28,29 @@ from rbee.observe import metrics
 from rbee.queen.client_ids import ClientIds
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.keys.access import Client, check_priority
-from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.failures import cancel_on_worker, crash_error, worker_details
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
 from rbee.queen.relay.stream import StallGuard, StreamObserver, relay, relay_whole
+from rbee.queen.scheduling.request import PlacementRequest
+from rbee.queen.tasks.activity import Activity
 from rbee.queen.tasks.client_sink import ClientSink
-from rbee.queen.tasks.scheduler import Assignment, QueuedRequest, Scheduler
+from rbee.queen.tasks.fallback import Fallbacks
+from rbee.queen.tasks.scheduler import Assignment, Placed, QueuedRequest, Scheduler
 from rbee.queen.tasks.sinks import TaskEventSink
 from rbee.queen.tasks.upstream_request import CompatRequest, build_upstream_request, placement_request
+from rbee.queen.usage.ledger import Usage
+from rbee.queen.usage.store import UsageStore
+
+if TYPE_CHECKING:
+    from rbee.contracts.served import ServedModel
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class QueenServices:
-    """What tasks work with. Times in seconds, *now* since the epoch.
-
-    `record` counts what a client used of a model, `tokens_today` returns what it has used since midnight UTC.
-    """
+    """What tasks work with. Times in seconds, *now* since the epoch."""
 
     scheduler: Scheduler
     fleet: FleetState
@@ -53,8 +58,7 @@ class QueenServices:
     background: BackgroundTasks
     client_ids: ClientIds
     no_token_timeout_s: float
-    record: Callable[[str, str, Usage], None]
-    tokens_today: Callable[[str], int]
+    usage: UsageStore
     now: Callable[[], float]
 
 
@@ -66,20 +70,29 @@ class Task:
     """
 
     def __init__(
-        self, request: TaskRequest | CompatRequest, services: QueenServices, client: Client, *, may_fetch: bool
+        self,
+        request: TaskRequest | CompatRequest,
+        services: QueenServices,
+        client: Client,
+        *,
+        model: str,
+        may_fetch: bool,
+        served: ServedModel | None,
+        fallbacks: Fallbacks | None = None,
     ) -> None:
         self.id = new_id("task")
         self.client = client
         self.ended = asyncio.Event()
         self._services = services
+        self._model = model  # as its client named it, or that of a fallback
         compat = isinstance(request, CompatRequest)
         options = request.options if isinstance(request, CompatRequest) else request
         self._client_id = services.client_ids.id(client.name)
-        placement = placement_request(request, self._client_id, may_fetch=may_fetch)
+        placement = placement_request(request, self._client_id, may_fetch=may_fetch, served=served)
         priority = check_priority(client, options.priority if "priority" in options.model_fields_set else None)
         services.scheduler.check_node(placement.node)
-        # A client of a compatible interface gets its status when it is placed: nothing is sent to it before.
-        self._decision = None if compat else services.scheduler.check(placement)
+        self._fallbacks = fallbacks
+        self._untold: list[Fallback] = []
         self._request = QueuedRequest(
             id=self.id,
             client=client.name,
@@ -90,7 +103,11 @@ class Task:
             deadline_s=options.deadline_s,
             # Clients of the compatible interfaces do not expect to retry: they are held.
             held=compat or options.deadline_s is not None,
+            alternatives=self._alternatives(placement),
         )
+        self.activity = Activity(self.id, client.name, placement.name, priority, self._request.arrived, services.now())
+        # A client of a compatible interface gets its status when it is placed: nothing is sent to it before.
+        self._decision = None if compat else self._check()
         self._running: asyncio.Task[None] | None = None
         self._worker: WorkerInfo | None = None
         self._guard: StallGuard | None = None
@@ -145,30 +162,90 @@ class Task:
             if self._canceled:
                 raise asyncio.CancelledError
             await sink.emit(TaskAccepted(task_id=self.id))
-            assignment = await self._services.scheduler.acquire(self._request, sink, self._decision)
+            assignment = await self._acquire(sink)
             self._worker = assignment.worker
+            self.activity.placed(assignment.worker, self._request.placement.name, asyncio.get_running_loop().time())
             metrics.QUEEN_WAIT.observe(asyncio.get_running_loop().time() - self._request.arrived)
             await self._relay(assignment, sink)
             metrics.QUEEN_TASKS.add(1, "done", client)
         except RbeeError as error:
             log.warning("task failed", extra={"fields": {**fields, "code": error.code.value, "reason": error.message}})
             metrics.QUEEN_TASKS.add(1, error.code.value, client)
-            await sink.fail(error, request_id)
+            self.activity.error = error.code
+            await self._fail(sink, error, request_id)
         except asyncio.CancelledError:
-            metrics.QUEEN_TASKS.add(1, (self._cause.code if self._cause else ErrorCode.CANCELED).value, client)
+            self.activity.error = self._cause.code if self._cause else ErrorCode.CANCELED
+            metrics.QUEEN_TASKS.add(1, self.activity.error.value, client)
             log.info("task canceled", extra={"fields": fields})
             if self._cause is None:
                 raise
             assert self._running is not None
             self._running.uncancel()
-            await sink.fail(self._cause, request_id)
+            await self._fail(sink, self._cause, request_id)
         except Exception:
+            self.activity.error = ErrorCode.INTERNAL
             metrics.QUEEN_TASKS.add(1, ErrorCode.INTERNAL.value, client)
             log.exception("BUG: a task failed", extra={"fields": fields})
-            await sink.fail(internal_error(), request_id)
+            await self._fail(sink, internal_error(), request_id)
         finally:
+            self.activity.ended_at = asyncio.get_running_loop().time()
             if deadline is not None:
                 deadline.cancel()
+
+    async def _fail(self, sink: ResponseSink, error: RbeeError, request_id: str) -> None:
+        """Tell the client why there is no answer, unless the worker's stream has told how it ended.
+
+        Queen and worker both watch a deadline, and the worker may be the first by a moment.
+        """
+        observer = self.activity.observer
+        if observer is None or not observer.ended:
+            await sink.fail(error, request_id)
+
+    def _check(self) -> Placed | None:
+        """Return where the request runs, as `Scheduler.check` does, if need be with another model."""
+        while True:
+            try:
+                return self._services.scheduler.check(self._request.placement)
+            except RbeeError as error:
+                self._turn_to_next(error)
+
+    async def _acquire(self, sink: ResponseSink) -> Assignment:
+        """Get a worker to accept the request, if need be one of another model, of which the client is told."""
+        decision = self._decision
+        while True:
+            for event in self._untold:
+                await sink.emit(event)
+            self._untold.clear()
+            try:
+                return await self._services.scheduler.acquire(self._request, sink, decision)
+            except RbeeError as error:
+                self._turn_to_next(error)
+                decision = None
+
+    def _turn_to_next(self, error: RbeeError) -> None:
+        """Turn to the next model that may take the place of the one that failed. Raises RbeeError if there is none."""
+        if self._fallbacks is None:
+            raise error
+        alternative, request, told = self._fallbacks.after(error)
+        placement = placement_request(request, self._client_id, served=alternative.model)
+        self._request = replace(
+            self._request,
+            placement=placement,
+            upstream_request=build_upstream_request(request, self.id, self._client_id),
+            alternatives=self._alternatives(placement),
+        )
+        self._untold.append(told)
+        self._model = alternative.name
+        metrics.QUEEN_FALLBACKS.add(1, alternative.name)
+        fields = {"task_id": self.id, "client": self.client.name, "model": alternative.name, "reason": error.message}
+        log.warning("task falls back", extra={"fields": fields})
+
+    def _alternatives(self, placement: PlacementRequest) -> tuple[PlacementRequest, ...]:
+        """Return what placement would be asked for the models that are left to try."""
+        return tuple(
+            replace(placement, model=each.model.model, served=each.model, prefix_hashes=(), may_fetch=True)
+            for each in (self._fallbacks.left if self._fallbacks is not None else ())
+        )
 
     def _start_deadline(self) -> asyncio.TimerHandle | None:
         """Have the task canceled at its deadline, if it has one."""
@@ -191,6 +268,7 @@ class Task:
         """Relay the answer; whatever happens, the worker's slot is free afterwards."""
         services, upstream_request = self._services, self._request.upstream_request
         worker, observer = assignment.worker, StreamObserver(upstream_request.dialect)
+        self.activity.observer = observer
         placed = TaskPlaced(
             task_id=self.id,
             node=worker.node,
@@ -200,7 +278,8 @@ class Task:
             warm=assignment.warm,
         )
         try:
-            with assignment.use:
+            device = (worker.node, worker.backend, worker.device)
+            with assignment.use, services.usage.running(self.client.name, self._model, device):
                 await sink.emit(placed)
                 if upstream_request.stream:
                     await sink.start(assignment.upstream.ignored)
@@ -216,9 +295,8 @@ class Task:
             raise
         finally:
             self._guard = None
-            usage = await self._close(assignment, observer)
-            metrics.QUEEN_TOKENS.add(observer.tokens or usage.answer_tokens, self.client.name)
-            services.record(self.client.name, worker.model_ref, usage)
+            usage = self.activity.usage = await self._close(assignment, observer)
+            services.usage.record(self.client.name, self._model, usage)
         if self.client.operates and observer.done:
             services.fleet.forgive(worker, self._client_id)
         log.info(
@@ -256,7 +334,7 @@ class Task:
         fleet, worker = self._services.fleet, assignment.worker
 
         async def watch() -> None:
-            await fleet.wait_for(lambda: fleet.registry.worker(worker.worker_id) is None or None)
+            await fleet.wait_for(lambda: fleet.registry.worker(worker.worker_id) is None or None, worker.worker_id)
             self.cancel(await crash_error(fleet, worker, 0, "its worker is gone"))
 
         watching = asyncio.create_task(watch(), name=f"worker of {self.id}")

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import from_json, to_json
 
 from rbee.contracts.devices import Backend
 from rbee.contracts.ids import CLIENT_HEADER, ROUTED_HEADER
 from rbee.contracts.tasks import Deadline, Priority, TaskRequest
 from rbee.daemonkit.dialects import COMPAT_ROUTES, Dialect
-from rbee.queen.scheduling.placement import PlacementRequest
 from rbee.queen.scheduling.prefix_index import PrefixHashes, prefix_hashes
+from rbee.queen.scheduling.request import PlacementRequest
+from rbee.queen.tasks.presets import TASKS, with_defaults
+
+if TYPE_CHECKING:
+    from rbee.contracts.served import Preset, ServedModel
+    from rbee.queen.serving.declarations import Alternative
+    from rbee.queen.tasks.fallback import Fallbacks
 
 DIALECTS: Final = {route.path: route.dialect for route in COMPAT_ROUTES}
 _STREAMS: Final = {route.path: route.streams for route in COMPAT_ROUTES}
@@ -36,24 +43,64 @@ class RoutingOptions(BaseModel):
 class CompatRequest:
     """A request of an OpenAI- or Anthropic-compatible client; its body is for the worker to read.
 
-    `model` is a reference, `prefix_hashes` are those of its prompt. Without `may_fetch` the model must be there.
-    `unloads` is the name of a model that is to be unloaded instead.
+    `name` is what its client calls the model, `model` is a reference, `prefix_hashes` are those of its prompt. Without
+    `may_fetch` the model must be there. `served` is the declared model that its client means, `fallbacks` are those to
+    try in its place, `unloads` is the name of one that is to be unloaded instead. With `rewritten` the body is not as
+    the client sent it.
     """
 
+    name: str
     model: str
     path: str
     body: bytes
     stream: bool
-    prefix_hashes: PrefixHashes
     options: RoutingOptions
+    prefix_hashes: PrefixHashes = ()
     may_fetch: bool = True
+    served: ServedModel | None = None
+    fallbacks: Fallbacks | None = None
     unloads: str | None = None
+    rewritten: bool = False
 
 
 def is_stream(path: str, *, stated: bool | None) -> bool:
     """Return whether the answer to a request is a stream, which may be *stated* in it."""
     by_default = _STREAMS[path]
     return by_default is not None and (by_default if stated is None else stated)
+
+
+def with_preset(request: CompatRequest, fields: Mapping[str, Any], preset: Preset | None) -> CompatRequest:
+    """Return *request*, whose body has these fields, with the defaults of *preset* in its body and its prompt."""
+    changed = fields if preset is None else with_defaults(request.path, fields, preset)
+    hashes = prefix_hashes(changed)
+    if changed is fields:
+        return replace(request, prefix_hashes=hashes)
+    return replace(request, body=_encode(changed), prefix_hashes=hashes, rewritten=True)
+
+
+def to_alternative(request: CompatRequest, alternative: Alternative) -> CompatRequest:
+    """Return *request*, whose body is as its client sent it, as it is made to another model."""
+    fields = {**from_json(request.body), "model": alternative.name}
+    addressed = replace(
+        request, model=alternative.model.model, body=_encode(fields), may_fetch=True, served=alternative.model
+    )
+    return with_preset(addressed, fields, alternative.preset)
+
+
+def task_with_preset(request: TaskRequest, preset: Preset | None) -> TaskRequest:
+    """Return *request* with the defaults of *preset* where the client has not said them."""
+    if preset is None:
+        return request
+    return TaskRequest.model_validate(with_defaults(TASKS, request.model_dump(exclude_unset=True), preset))
+
+
+def task_to_alternative(request: TaskRequest, alternative: Alternative) -> TaskRequest:
+    """Return *request*, which is as its client sent it, as it is made to another model."""
+    return task_with_preset(request, alternative.preset).model_copy(update={"model": alternative.model.model})
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    return to_json(fields, inf_nan_mode="constants")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +115,15 @@ class UpstreamRequest:
 
 
 def placement_request(
-    request: TaskRequest | CompatRequest, client_id: str, *, may_fetch: bool = True
+    request: TaskRequest | CompatRequest,
+    client_id: str,
+    *,
+    may_fetch: bool = True,
+    served: ServedModel | None = None,
 ) -> PlacementRequest:
     """Return what placement is asked for *request* of the client with this id.
 
-    Without *may_fetch* the model must be there already.
+    Without *may_fetch* the model must be there already; *served* is the declared model that it means.
     """
     options: RoutingOptions | TaskRequest
     if isinstance(request, CompatRequest):
@@ -87,6 +138,7 @@ def placement_request(
         prefix_hashes=hashes,
         client=client_id,
         may_fetch=may_fetch,
+        served=served,
     )
 
 

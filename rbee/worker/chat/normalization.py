@@ -87,6 +87,43 @@ def with_plain_types(schema: Any) -> Any:
     return plain | {"type": known[0] if known else "string"}
 
 
+def with_bare_schemas(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return tools whose schemas say only what the arguments are called and for, and which of them are texts.
+
+    The chat library needs no more for the parser of their calls, and fails at much that a schema may have.
+    """
+    return [{**tool, "function": {**tool["function"], "parameters": _bare(tool["function"])}} for tool in tools]
+
+
+def _bare(function: Mapping[str, Any]) -> dict[str, Any]:
+    schema = function.get("parameters") or {}
+    stated, needed = schema.get("properties"), schema.get("required")
+    properties = {
+        name: {"type": "string" if may_be_text(inner) else "object", **_described(inner)}
+        for name, inner in (stated.items() if isinstance(stated, Mapping) else ())
+    }
+    required = [name for name in properties if name in needed] if isinstance(needed, list) else []
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _described(schema: Any) -> dict[str, Any]:
+    described = isinstance(schema, Mapping) and isinstance(schema.get("description"), str)
+    return {"description": schema["description"]} if described else {}
+
+
+def may_be_text(schema: Any) -> bool:
+    """Return whether a value of the schema may be a text, as the chat library decides it."""
+    if not isinstance(schema, Mapping):
+        return True
+    stated = schema.get("type")
+    if stated is not None:
+        return "string" in (stated if isinstance(stated, list) else [stated])
+    if "const" in schema or "enum" in schema:
+        values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema.get("const")]
+        return any(isinstance(value, str) for value in values)
+    return not any(key in schema for key in ("properties", "items", "minimum", "maximum"))
+
+
 def _role(message: Message) -> str:
     role = _ROLES.get(message["role"], message["role"])
     return role if role in _KNOWN_ROLES else "user"

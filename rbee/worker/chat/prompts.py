@@ -163,6 +163,9 @@ class PromptTokenizer:
         Where no text of the client's holds one, the rendered text is tokenized as it is. Else it is rendered again with
         those texts guarded, which may bring further marks to light. Also returns what `Chat.render` does, unguarded.
         """
+        count = sum(1 for message in conversation.messages if message.get("content"))
+        if bounded and count > self._engine.facts.context:  # each is a token at least, and rendering them takes seconds
+            raise self._too_long(f"at least {count}", count, param, answer=True)
         texts = [*client_texts(conversation.messages), *client_texts(conversation.tools)]
         texts += client_texts(conversation.template_kwargs)
         marks: set[str] = set()

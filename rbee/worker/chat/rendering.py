@@ -14,7 +14,14 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.worker.chat import library
 from rbee.worker.chat.library import ChatLibraryError, NativeTemplate
-from rbee.worker.chat.normalization import GENERIC_TEMPLATE, Message, TemplateTraits, normalized, with_plain_types
+from rbee.worker.chat.normalization import (
+    GENERIC_TEMPLATE,
+    Message,
+    TemplateTraits,
+    normalized,
+    with_bare_schemas,
+    with_plain_types,
+)
 
 MAX_TEMPLATE_CHARS: Final = 200_000
 MAX_RENDERED_CHARS: Final = 8_000_000  # four of the longest prompts
@@ -231,12 +238,17 @@ def _as_text(call: Mapping[str, Any]) -> dict[str, Any]:
 def _applied(template: NativeTemplate, request: dict[str, Any]) -> dict[str, Any]:
     """Apply a request, in simpler ways where the template or the library cannot do all of it.
 
-    Some templates fail at types of a tool's schema that they do not know; of some no parser can be made, so that all of
-    an answer is content.
+    Some templates fail at types of a tool's schema that they do not know, and the library at much else in it; of some
+    templates no parser can be made, so that all of an answer is content.
     """
     tools = request.get("tools") or []
     refused: ChatLibraryError | None = None
-    for simpler in (request, {**request, "tools": with_plain_types(tools)}, {**request, **_QUICK}):
+    for simpler in (
+        request,
+        {**request, "tools": with_plain_types(tools)},
+        {**request, "tools": with_bare_schemas(tools)},
+        {**request, **_QUICK},
+    ):
         try:
             return template.apply(simpler)
         except ChatLibraryError as error:

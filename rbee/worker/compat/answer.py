@@ -23,7 +23,8 @@ Reason = Literal["stop", "length", "tool_calls"]
 class Usage:
     """The tokens of a request; those of a prompt with several answers count once.
 
-    `prompt_s` are the seconds until the first token, `answer_s` those after it.
+    `prompt_s` are the seconds until the first token, `answer_s` those after it, `device_s` those for which the engine
+    computed.
     """
 
     prompt: int
@@ -32,6 +33,7 @@ class Usage:
     thought: int = 0
     prompt_s: float = 0.0
     answer_s: float = 0.0
+    device_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class Answer:
             thought=sum(finished.thought_tokens for finished in self._finished.values()),
             prompt_s=first_at - one.begun_at,
             answer_s=now - first_at,
+            device_s=sum(one.device_s for one in self.generations),
         )
 
     @property
@@ -153,7 +156,8 @@ class Answer:
                 if isinstance(event, Finished):
                     outcome = self._outcome(choice, event)
                     if reading is not None:
-                        written.append(_write(writer, choice, reading.end(cut=outcome.reason == "length")))
+                        cut = outcome.reason == "length" or outcome.stop is not None
+                        written.append(_write(writer, choice, reading.end(cut=cut)))
                         if reading.called and outcome.reason == "stop":
                             outcome.reason = "tool_calls"
                     written.append(writer.finish(choice, outcome))

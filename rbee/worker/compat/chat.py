@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.openai import AllowedTools, ChatRequest, NamedTool, ToolSelection
+from rbee.contracts.openai import AllowedTools, ChatRequest, ForeignChoice, NamedTool, ToolSelection
+from rbee.contracts.openai import ToolChoice as RequestedChoice
 from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.daemonkit.sse import DONE
 from rbee.errors import RbeeError
 from rbee.worker.chat.conversation import ToolChoice
 from rbee.worker.compat.answer import Outcome, Usage
-from rbee.worker.compat.chat_messages import template_messages, template_tools
+from rbee.worker.compat.chat_messages import template_messages
 from rbee.worker.compat.chat_params import (
     ChatParams,
     ResponseFormat,
@@ -23,54 +24,95 @@ from rbee.worker.compat.chat_params import (
     token_limit,
 )
 from rbee.worker.compat.message_pieces import Call, CallStart
+from rbee.worker.compat.offered_tools import offered_tools
 from rbee.worker.generation import TokenLogprob
 
 _EVENT: Final = b"data: %b\n\n"
+# What other servers or OpenAI heed, and would change the answer.
+_UNHEEDED: Final = (
+    *("audio", "modalities", "web_search_options", "n_predict", "min_tokens", "ignore_eos", "stop_token_ids"),
+    *("guided_json", "guided_regex", "guided_choice", "guided_grammar", "structured_outputs", "repetition_penalty"),
+    *("typical_p", "mirostat", "dry_multiplier", "xtc_probability", "samplers", "reasoning_format"),
+)
 
 
 def to_chat_params(request: ChatRequest) -> ChatParams:
     """Translate a request. Raises RbeeError INVALID_REQUEST."""
-    response_format = None
-    if request.response_format is not None and request.response_format.type != "text":
-        stated = request.response_format
-        schema = stated.json_schema
-        response_format = (
-            ResponseFormat(schema.schema_, strict=bool(schema.strict)) if schema else ResponseFormat(stated.schema_)
+    if request.functions:
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            "functions is not supported: it was replaced by tools.",
+            hint='Send each function as an element of \'tools\': {"type": "function", "function": ...}.',
+            param="functions",
         )
-    tools, left_out = template_tools(request.tools or ())
+    messages, left_out = template_messages(request.messages)
+    given = request.tools or ()
+    functions = {
+        number: tool.function.model_dump(exclude_none=True)
+        for number, tool in enumerate(given)
+        if tool.function is not None
+    }
+    offered = offered_tools(functions, schema="function.parameters")
+    left_out += [f"tools: {tool.type}" for tool in given if tool.function is None]
+    left_out += [name for name in _UNHEEDED if (request.model_extra or {}).get(name)]
     choice, chosen = tool_choice(request.tool_choice)
+    budget = request.thinking_budget_tokens
     return ChatParams(
-        template_messages(request.messages),
+        messages,
         build_sampling(request, request.stop),
         limit=token_limit(
             request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens
         ),
         seed=normalize_seed(request.seed),
         choices=request.n or 1,
-        tools=tools,
+        tools=offered.tools,
+        schema_fields=offered.fields,
         tool_choice=choice,
         chosen=chosen,
         parallel=request.parallel_tool_calls is not False,
-        response_format=response_format,
+        response_format=_response_format(request),
         grammar=request.grammar,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         bias=parse_logit_bias(request.logit_bias),
         new_turn=request.continue_final_message is False,
-        thinking=Thinking(effort=request.reasoning_effort, budget=request.thinking_budget_tokens),
+        thinking=Thinking(effort=request.reasoning_effort, budget=None if budget == -1 else budget),
         template_kwargs=request.chat_template_kwargs or {},
-        ignored=left_out,
+        ignored=tuple(left_out),
     )
 
 
+def _response_format(request: ChatRequest) -> ResponseFormat | None:
+    stated = request.response_format
+    if stated is None or stated.type == "text":
+        return None if request.json_schema is None else ResponseFormat(request.json_schema, param="json_schema")
+    schema = stated.json_schema
+    return ResponseFormat(schema.schema_, strict=bool(schema.strict)) if schema else ResponseFormat(stated.schema_)
+
+
 def tool_choice(
-    choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None,
+    choice: RequestedChoice | None,
 ) -> tuple[ToolChoice, tuple[str, ...] | None]:
-    """Return whether tools are to be called, and the names of those that may be: None for all of them."""
+    """Return whether tools are to be called, and the names of those that may be: None for all of them.
+
+    Raises RbeeError INVALID_REQUEST for a choice of something that is no function.
+    """
+    if isinstance(choice, ForeignChoice):
+        raise foreign_choice_error(choice)
     if isinstance(choice, NamedTool):
         return "required", (choice.function.name,)
     if isinstance(choice, AllowedTools):
         return selection(choice.allowed_tools)
     return choice or "auto", None
+
+
+def foreign_choice_error(choice: ForeignChoice) -> RbeeError:
+    """Build the error for the choice of a tool that is no function, or names none."""
+    return RbeeError(
+        ErrorCode.INVALID_REQUEST,
+        f"tool_choice: a choice of type {choice.type[:60]!r} names no function that could be called.",
+        hint="Name a function, or leave the choice to the model: tools that are no functions are left out.",
+        param="tool_choice",
+    )
 
 
 def selection(selected: ToolSelection) -> tuple[ToolChoice, tuple[str, ...]]:

@@ -105,7 +105,7 @@ class _Demand:
 
         Raises RbeeError INVALID_REQUEST.
         """
-        tools, single = self.kind.tools, self.params.single
+        tools, single, fields = self.kind.tools, self.params.single, self.params.schema_fields
         if self.params.tool_choice == "required":
             calls = await self._calls()
             if calls is None:
@@ -116,7 +116,7 @@ class _Demand:
                     param="tool_choice",
                 )
             return await asyncio.to_thread(
-                calls_demanded, calls, tools, begun=self.begun, marks=self.marks, single=single
+                calls_demanded, calls, tools, begun=self.begun, marks=self.marks, single=single, fields=fields
             )
         if answer is not None:
             calls = await self._calls() if tools else None
@@ -130,10 +130,11 @@ class _Demand:
                 calls=calls,
                 tools=tools,
                 single=single,
+                fields=fields,
             )
         if not tools or not self.form.parser:
             return None
-        return await asyncio.to_thread(calls_held, self.form, tools, marks=self.marks, single=single)
+        return await asyncio.to_thread(calls_held, self.form, tools, marks=self.marks, single=single, fields=fields)
 
     async def _calls(self) -> AnswerForm | None:
         """Return the form of answers that are calls; None where there is no library to read them."""

@@ -2,66 +2,81 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from pydantic_core import from_json
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.openai import ChatMessage, ContentPart, Tool
+from rbee.contracts.openai import ChatMessage, ContentPart, FunctionCall
 from rbee.errors import RbeeError
 from rbee.surrogates import repaired_json
 from rbee.worker.chat.conversation import TemplateMessage
-from rbee.worker.text.json_schema import check_bounds
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
-
-
-def template_messages(messages: Sequence[ChatMessage]) -> tuple[TemplateMessage, ...]:
-    """Return the messages. Raises RbeeError INVALID_REQUEST for content that is not text."""
-    return tuple(_convert(message, f"messages.{number}") for number, message in enumerate(messages))
+_RESULTS: Final = ("tool", "function")
 
 
-def template_tools(tools: Sequence[Tool]) -> tuple[tuple[dict[str, Any], ...], tuple[str, ...]]:
-    """Return the functions as templates take them, and the names of the other tools, which are left out."""
-    functions = [tool.function.model_dump(exclude_none=True) for tool in tools if tool.function is not None]
-    return functions_as_tools(functions), tuple(f"tools: {tool.type}" for tool in tools if tool.function is None)
+class ToolCalls:
+    """The calls of a conversation, one of which each result of a tool is of."""
+
+    def __init__(self) -> None:
+        self._ids: set[str] = set()
+        self._left_out: set[str] = set()
+
+    def add(self, call_id: str | None) -> None:
+        """Note a call; some clients give it no id."""
+        self._ids.add(call_id or "")
+
+    def leave_out(self, call_id: str | None) -> None:
+        """Note a call that the model is not told of."""
+        self._left_out |= {call_id} if call_id else set()
+
+    def have(self, call_id: str | None, where: str) -> bool:
+        """Return whether the model is told of the call whose result is at *where*, which has no id where it is None.
+
+        Raises RbeeError INVALID_REQUEST where there is no such call before it.
+        """
+        if call_id in self._left_out:
+            return False
+        if call_id in self._ids or (self._ids and (not call_id or "" in self._ids)):
+            return True
+        named = f" with the id {call_id[:60]!r}" if call_id else ""
+        raise RbeeError(
+            ErrorCode.INVALID_REQUEST,
+            f"{where}: the result of a tool, but no call{named} comes before it.",
+            hint="Send the assistant's message with the call before the result.",
+            param=where,
+        )
 
 
-def functions_as_tools(functions: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
-    """Return tools as templates take them.
+def template_messages(messages: Sequence[ChatMessage]) -> tuple[tuple[TemplateMessage, ...], list[str]]:
+    """Return the messages, and what of them is left out.
 
-    Raises RbeeError INVALID_REQUEST where a name is given twice, or is none, or a schema is beyond the bounds.
+    Raises RbeeError INVALID_REQUEST for content that is not text, and for a result without a call.
     """
-    seen: set[str] = set()
-    for number, function in enumerate(functions):
-        name = function.get("name") or ""
-        if not _NAME.fullmatch(name):
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"tools.{number}: {name[:60]!r} cannot be the name of a tool.",
-                hint="A name has 1 to 128 letters, digits, dots, hyphens and underscores.",
-                param=f"tools.{number}",
-            )
-        if name in seen:
-            raise RbeeError(
-                ErrorCode.INVALID_REQUEST,
-                f"tools.{number}: there are two tools named {name!r}.",
-                hint="Give each tool a name of its own.",
-                param=f"tools.{number}",
-            )
-        seen.add(name)
-        # The chat library and templates walk through it, however deep it is.
-        check_bounds(function.get("parameters") or {}, f"tools.{number}.function.parameters")
-    return tuple({"type": "function", "function": function} for function in functions)
+    calls, ignored = ToolCalls(), list[str]()
+    converted = [
+        _convert(message, f"messages.{number}", calls, ignored)
+        for number, message in enumerate(messages)
+        if message.role not in _RESULTS or _is_told(message, f"messages.{number}", calls, ignored)
+    ]
+    return tuple(converted), ignored
 
 
-def parse_arguments(text: str) -> dict[str, Any]:
+def _is_told(message: ChatMessage, where: str, calls: ToolCalls, ignored: list[str]) -> bool:
+    told = calls.have(message.tool_call_id, where)
+    ignored += [] if told else [f"{where}: {message.role}"]
+    return told
+
+
+def parse_arguments(given: str | dict[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of an earlier call, as far as they came: `max_tokens` may have cut it off.
 
     Templates take an object; what is none, because a model wrote it so, becomes the value of one.
     """
+    if isinstance(given, dict):
+        return given
+    text = given or ""
     body = text.encode("utf-8", "replace")
     try:
         arguments = from_json(repaired_json(body) or body, allow_partial="trailing-strings") if body.strip() else None
@@ -82,7 +97,7 @@ def not_text_error(kind: str, param: str) -> RbeeError:
     )
 
 
-def _convert(message: ChatMessage, where: str) -> TemplateMessage:
+def _convert(message: ChatMessage, where: str, calls: ToolCalls, ignored: list[str]) -> TemplateMessage:
     converted: dict[str, Any] = {
         "role": message.role,
         "content": _text(message.content, f"{where}.content"),
@@ -90,26 +105,30 @@ def _convert(message: ChatMessage, where: str) -> TemplateMessage:
     thought = message.reasoning_content or message.reasoning or _thought(message.content)
     if thought and message.role == "assistant":
         converted["reasoning_content"] = thought
+    elif thought:
+        ignored.append(f"{where}: reasoning_content of {message.role}")
     if message.name is not None:
         converted["name"] = message.name
     if message.tool_call_id is not None:
         converted["tool_call_id"] = message.tool_call_id
-    if message.tool_calls:
-        converted["tool_calls"] = [
-            {
-                "id": call.id,
-                "type": "function",
-                "function": {
-                    "name": call.function.name,
-                    "arguments": parse_arguments(call.function.arguments),
-                },
-            }
-            for call in message.tool_calls
-            if call.function is not None
-        ]
-    elif message.content is None and message.role != "assistant":
+    for number, call in enumerate(message.tool_calls or ()):
+        if call.function is None:
+            calls.leave_out(call.id)
+            ignored.append(f"{where}.tool_calls.{number}: {call.type}")
+        else:
+            calls.add(call.id)
+            converted.setdefault("tool_calls", []).append(_call(call.id, call.function))
+    if message.function_call is not None and "tool_calls" not in converted:
+        calls.add("")
+        converted["tool_calls"] = [_call("", message.function_call)]
+    if message.content is None and message.role != "assistant":
         raise RbeeError(ErrorCode.INVALID_REQUEST, f"{where}: the message has no content.", param=where)
     return converted
+
+
+def _call(call_id: str | None, function: FunctionCall) -> dict[str, Any]:
+    called = {"name": function.name, "arguments": parse_arguments(function.arguments)}
+    return {"id": call_id or "", "type": "function", "function": called}
 
 
 def _text(content: str | list[ContentPart] | None, where: str) -> str:

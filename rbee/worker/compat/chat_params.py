@@ -29,10 +29,11 @@ class SamplingFields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ResponseFormat:
-    """The required form of the answer: any JSON object, or JSON that matches `schema`."""
+    """The required form of the answer: any JSON object, or JSON that matches `schema`; `param` is the field with it."""
 
     schema: Mapping[str, Any] | None = None
     strict: bool = False
+    param: str = "response_format"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class ChatParams:
     """One chat request.
 
     Args:
+        schema_fields: the request's fields with the schemas of tools, by the names of the tools.
         chosen: the names of the tools that may be called, None for all of them.
         ignored: what the request has and the answer does not heed, for the client to be told.
         new_turn, template_kwargs: as in `Conversation`.
@@ -60,6 +62,7 @@ class ChatParams:
     seed: int | None = None
     choices: int = 1
     tools: tuple[Tool, ...] = ()
+    schema_fields: Mapping[str, str] = field(default_factory=dict)
     tool_choice: ToolChoice = "auto"
     chosen: tuple[str, ...] | None = None
     parallel: bool = True
@@ -75,7 +78,10 @@ class ChatParams:
 
     @property
     def conversation(self) -> Conversation:
-        """Return the conversation as the chat template takes it."""
+        """Return the conversation as the chat template takes it.
+
+        Raises RbeeError INVALID_REQUEST where it is not clear whether the model is to think.
+        """
         effort = self.thinking.effort
         kwargs = dict(self.template_kwargs)
         if effort is not None and effort != NO_EFFORT:
@@ -83,12 +89,18 @@ class ChatParams:
         enabled = kwargs.get("enable_thinking", self.thinking.enabled)
         if enabled is None and effort == NO_EFFORT:
             enabled = False
+        if enabled is not None and not isinstance(enabled, bool):
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                f"chat_template_kwargs.enable_thinking: {str(enabled)[:60]!r} is neither true nor false.",
+                param="chat_template_kwargs.enable_thinking",
+            )
         return Conversation(
             self.messages,
             tools=self.tools,
             tool_choice="none" if self.tool_choice == "none" else "auto",
             parallel=self.parallel,
-            thinking=None if enabled is None else bool(enabled),
+            thinking=enabled,
             template_kwargs=kwargs,
             new_turn=self.new_turn,
         )
@@ -98,9 +110,13 @@ class ChatParams:
         """Return the tools that may be called. Raises RbeeError INVALID_REQUEST for a choice that is not there."""
         if self.tool_choice == "none":
             return ()
+        if self.tool_choice == "required" and not (self.tools if self.chosen is None else self.chosen):
+            raise RbeeError(
+                ErrorCode.INVALID_REQUEST,
+                "tool_choice requires a call, but there are no functions in 'tools' to choose from.",
+                param="tool_choice",
+            )
         if self.chosen is None:
-            if self.tool_choice == "required" and not self.tools:
-                raise RbeeError(ErrorCode.INVALID_REQUEST, "tool_choice requires 'tools'.", param="tool_choice")
             return self.tools
         names = {tool["function"]["name"] for tool in self.tools}
         missing = next((name for name in self.chosen if name not in names), None)
@@ -123,9 +139,12 @@ class ChatParams:
             return None if self.grammar is None else gbnf(self.grammar)
         if self.grammar is not None:
             raise RbeeError(
-                ErrorCode.INVALID_REQUEST, "grammar cannot be combined with response_format.", param="grammar"
+                ErrorCode.INVALID_REQUEST,
+                f"grammar cannot be combined with {self.response_format.param}.",
+                param="grammar",
             )
-        return json_answer(self.response_format.schema, strict=self.response_format.strict)
+        wanted = self.response_format
+        return json_answer(wanted.schema, strict=wanted.strict, param=wanted.param)
 
 
 def build_sampling(request: SamplingFields, stop: list[str] | None) -> Sampling:

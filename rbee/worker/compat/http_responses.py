@@ -20,6 +20,7 @@ from rbee.daemonkit.errors import internal_error, send_error
 from rbee.daemonkit.sse import HEADERS, comment
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Answer, ResponseWriter, Usage
+from rbee.worker.generation import usage_counts
 from rbee.worker.progress_comments import ProgressComments
 
 _MAX_HEADER_CHARS: Final = 1000
@@ -102,8 +103,7 @@ class StreamingAnswer(_CancelOnDisconnect):
             await write(self._counted(usage) + self._writer.end(usage), more=False)
 
     def _counted(self, usage: Usage) -> bytes:
-        counts = f"{USAGE_COMMENT} {usage.prompt} {usage.cached} {usage.answer}"
-        return self._framed(comment(counts)) if self._count else b""
+        return self._framed(counted(usage)) if self._count else b""
 
     def _framed(self, text: bytes) -> bytes:
         """Return a comment as it is told among lines of JSON: to a queen as a line, to a client as space."""
@@ -116,38 +116,46 @@ class JsonAnswer(_CancelOnDisconnect):
     """The complete answer as JSON.
 
     Args:
-        render: returns the body.
+        render: returns the body, and what it used.
         cancel: cancels the work.
-        headers_first: send the headers before the work is done, for a queen that lets others wait in line until it
-            has them; the body of an answer that fails is then the error's, which the queen gives its client as one.
+        routed: by a queen, which lets others wait in line until it has the headers: they are sent before the work is
+            done, and the body of an answer that fails is then the error's, which the queen gives its client as one.
+            It counts for each of its clients: what was used follows the body in a comment, which it takes out.
     """
 
     def __init__(
-        self, render: Callable[[], Awaitable[bytes]], *, cancel: Callable[[], object], headers_first: bool
+        self, render: Callable[[], Awaitable[tuple[bytes, Usage]]], *, cancel: Callable[[], object], routed: bool
     ) -> None:
         super().__init__("application/json", cancel)
         self._render = render
-        self._headers_first = headers_first
+        self._routed = routed
 
     async def _send(self, request_id: str | None, send: Send) -> None:
-        if self._headers_first:
+        if self._routed:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": b"", "more_body": True})
         try:
-            body = await self._render()
+            body, usage = await self._render()
         except RbeeError as error:
             self._cancel()
             log.info("answer failed", extra={"fields": {"code": error.code.value, "reason": error.message}})
             with contextlib.suppress(OSError):
-                if self._headers_first:
+                if self._routed:
                     whole = json.dumps(error.body(request_id)).encode()
                     await send({"type": "http.response.body", "body": whole, "more_body": False})
                 else:
                     await send_error(error, request_id, self._path, send)
             return
-        if not self._headers_first:
+        if self._routed:
+            body += b"\n" + counted(usage)
+        else:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def counted(usage: Usage) -> bytes:
+    """Return a comment of what a request used, for a queen."""
+    return comment(f"{USAGE_COMMENT} {usage_counts(usage.prompt, usage.cached, usage.answer, usage.device_s)}")
 
 
 def header_text(items: Iterable[str]) -> str:

@@ -14,14 +14,16 @@ from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
 from rbee.worker.chat.conversation import TemplateMessage, ToolChoice
 from rbee.worker.compat.answer import Outcome, Usage
-from rbee.worker.compat.chat_messages import functions_as_tools, not_text_error
+from rbee.worker.compat.chat_messages import ToolCalls, not_text_error
 from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, Thinking, build_sampling, token_limit
 from rbee.worker.compat.message_pieces import CallStart
+from rbee.worker.compat.offered_tools import offered_tools
 from rbee.worker.generation import TokenLogprob
 
 _CHOICES: Final[Mapping[str, ToolChoice]] = {"auto": "auto", "any": "required", "tool": "required", "none": "none"}
 _FUNCTIONS: Final = (None, "custom", "function")
 _REFUSED: Final = ("image", "document", "audio", "video", "file")  # what the conversation is about, but no text
+_UNHEEDED: Final = ("context_management", "mcp_servers", "container")
 # Claude Code counts its requests at the end of this line: the rest of the prompt would never be found in the cache.
 _BILLING: Final = re.compile(r"^(x-anthropic-billing-header:.*?)\s*\bcch=.*$", re.MULTILINE)
 _SIGNATURE: Final = "unsigned"
@@ -35,30 +37,35 @@ def to_chat_params(request: CountTokensRequest) -> ChatParams:
     if request.system:
         system = _text(request.system, "system", ignored)
         messages.append({"role": "system", "content": _BILLING.sub(r"\1", system)})
+    known = ToolCalls()
     for number, message in enumerate(request.messages):
-        messages += _convert(message, f"messages.{number}", ignored)
+        messages += _convert(message, f"messages.{number}", known, ignored)
     choice = request.tool_choice
     if choice is not None and choice.type == "tool" and not choice.name:
         raise RbeeError(
             ErrorCode.INVALID_REQUEST, "tool_choice requires a name for type 'tool'.", param="tool_choice.name"
         )
-    functions = [_function(tool) for tool in request.tools or () if tool.type in _FUNCTIONS]
+    tools = enumerate(request.tools or ())
+    functions = {number: _function(tool) for number, tool in tools if tool.type in _FUNCTIONS}
+    offered = offered_tools(functions, schema="input_schema")
     ignored += [f"tools: {tool.type}" for tool in request.tools or () if tool.type not in _FUNCTIONS]
-    ignored += ["context_management"] if request.context_management else []
+    ignored += [name for name in _UNHEEDED if getattr(request, name)]
     full = (
         request if isinstance(request, MessagesRequest) else MessagesRequest.model_construct(max_tokens=1, messages=[])
     )
     config = request.output_config
+    field = "output_format" if config is None or config.format is None else "output_config.format"
     wanted = request.output_format if config is None or config.format is None else config.format
     return ChatParams(
         tuple(messages),
         build_sampling(full, full.stop_sequences),
         limit=token_limit(full.max_tokens),
-        tools=functions_as_tools(functions),
+        tools=offered.tools,
+        schema_fields=offered.fields,
         tool_choice="auto" if choice is None else _CHOICES[choice.type],
         chosen=(choice.name,) if choice is not None and choice.type == "tool" and choice.name else None,
         parallel=not (choice is not None and choice.disable_parallel_tool_use),
-        response_format=None if wanted is None else ResponseFormat(wanted.schema_),
+        response_format=None if wanted is None else ResponseFormat(wanted.schema_, param=field),
         thinking=_thinking(request),
         ignored=tuple(ignored),
     )
@@ -98,7 +105,7 @@ def _function(tool: MessageTool) -> dict[str, Any]:
     return {key: value for key, value in function.items() if value is not None}
 
 
-def _convert(message: MessageTurn, where: str, ignored: list[str]) -> list[TemplateMessage]:
+def _convert(message: MessageTurn, where: str, known: ToolCalls, ignored: list[str]) -> list[TemplateMessage]:
     """Convert a message for templates, where the result of a tool is a message of its own."""
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
@@ -108,11 +115,15 @@ def _convert(message: MessageTurn, where: str, ignored: list[str]) -> list[Templ
     calls: list[dict[str, Any]] = []
     for number, block in enumerate(message.content):
         if block.type == "tool_result":
+            known.have(block.tool_use_id, f"{where}.content.{number}")
             content = _text(block.content or "", f"{where}.content.{number}.content", ignored)
             messages.append({"role": "tool", "content": content, "tool_call_id": block.tool_use_id or ""})
         elif block.type == "tool_use":
+            known.add(block.id)
             function = {"name": block.name or "", "arguments": block.input or {}}
             calls.append({"id": block.id or "", "type": "function", "function": function})
+        elif block.type == "thinking" and message.role != "assistant":
+            ignored.append(f"{where}.content.{number}: thinking of {message.role}")
         elif block.type == "thinking":
             thoughts.append(block.thinking or "")
         elif block.type != "redacted_thinking":

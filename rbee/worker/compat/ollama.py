@@ -18,15 +18,20 @@ from rbee.contracts.ollama import (
 )
 from rbee.errors import RbeeError
 from rbee.worker.chat.conversation import TemplateMessage
-from rbee.worker.compat.chat_messages import functions_as_tools, not_text_error
+from rbee.worker.compat.chat_messages import ToolCalls, not_text_error
 from rbee.worker.compat.chat_params import ChatParams, ResponseFormat, Thinking, build_sampling, normalize_seed
+from rbee.worker.compat.offered_tools import offered_tools
 from rbee.worker.generation_request import GenerationRequest
 
 
 def to_chat_params(request: OllamaChatRequest) -> ChatParams:
     """Translate a chat. Raises RbeeError INVALID_REQUEST."""
-    tools = functions_as_tools([tool.function.model_dump(exclude_none=True) for tool in request.tools or ()])
-    return replace(_params(request, _messages(request.messages or ())), tools=tools)
+    functions = [tool.function.model_dump(exclude_none=True) for tool in request.tools or ()]
+    offered = offered_tools(dict(enumerate(functions)), schema="function.parameters")
+    messages, left_out = _messages(request.messages or ())
+    params = _params(request, messages)
+    ignored = (*params.ignored, *left_out)
+    return replace(params, tools=offered.tools, schema_fields=offered.fields, ignored=ignored)
 
 
 def generate_params(request: GenerateRequest) -> ChatParams:
@@ -78,7 +83,7 @@ def _params(request: TextRequest, messages: tuple[TemplateMessage, ...]) -> Chat
         build_sampling(options, options.stop),
         limit=None if limit is None or limit < 0 else limit,
         seed=normalize_seed(options.seed),
-        response_format=ResponseFormat(form if isinstance(form, dict) else None) if form else None,
+        response_format=ResponseFormat(form if isinstance(form, dict) else None, param="format") if form else None,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         thinking=_thinking(request.think),
         ignored=ignored_fields(request),
@@ -105,26 +110,33 @@ def _check_prompt(request: GenerateRequest) -> None:
         )
 
 
-def _messages(messages: Sequence[OllamaMessage]) -> tuple[TemplateMessage, ...]:
-    """Convert the messages; a result without an id is that of the first call which has none yet."""
-    converted = []
+def _messages(messages: Sequence[OllamaMessage]) -> tuple[tuple[TemplateMessage, ...], list[str]]:
+    """Convert the messages; a result without an id is that of the first call which has none yet.
+
+    Also returns what of them is left out.
+    """
+    converted, ignored, known = list[TemplateMessage](), list[str](), ToolCalls()
     waiting: list[tuple[str, str]] = []
     for number, message in enumerate(messages):
         if message.images:
             raise not_text_error("image", f"messages.{number}.images")
         one: dict[str, Any] = {"role": message.role, "content": message.content or ""}
-        if message.thinking:
+        if message.thinking and message.role == "assistant":
             one["reasoning_content"] = message.thinking
+        elif message.thinking:
+            ignored.append(f"messages.{number}: thinking of {message.role}")
         if message.tool_calls:
             calls = [(call.id or f"call_{number}_{at}", call.function) for at, call in enumerate(message.tool_calls)]
             waiting += [(call_id, function.name) for call_id, function in calls]
+            known.add(None)
             one["tool_calls"] = [
                 {"id": call_id, "type": "function", "function": function.model_dump()} for call_id, function in calls
             ]
         if message.role == "tool":
+            known.have(message.tool_call_id, f"messages.{number}")
             one |= _answered(message, waiting)
         converted.append(one)
-    return tuple(converted)
+    return tuple(converted), ignored
 
 
 def _answered(message: OllamaMessage, waiting: list[tuple[str, str]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from rbee.contracts.ollama import timestamp
 from rbee.daemonkit.dialects import Dialect, encode_failure
 from rbee.errors import RbeeError
 from rbee.worker.compat.answer import Outcome, Usage
-from rbee.worker.compat.chat import render_usage, rendered_tokens
+from rbee.worker.compat.chat import rendered_tokens
 from rbee.worker.compat.chat_messages import parse_arguments
 from rbee.worker.compat.message_pieces import Call, CallStart
 from rbee.worker.generation import TokenLogprob
@@ -129,7 +129,6 @@ class OllamaResponseWriter:
             "prompt_eval_duration": _nanoseconds(usage.prompt_s),
             "eval_count": usage.answer,
             "eval_duration": _nanoseconds(usage.answer_s),
-            "usage": render_usage(usage),  # the last, where the queen looks for it
         }
 
 
@@ -141,14 +140,14 @@ def embedded(model: str, vectors: Sequence[Sequence[float]], tokens: int, second
         "total_duration": _nanoseconds(seconds),
         "load_duration": 0,
         "prompt_eval_count": tokens,
-        "usage": render_usage(Usage(tokens, 0, 0)),
     }
     return json.dumps(body).encode()
 
 
 def embedded_one(vectors: Sequence[Sequence[float]], tokens: int) -> bytes:
     """Return the answer to `/api/embeddings`."""
-    return json.dumps({"embedding": vectors[0], "usage": render_usage(Usage(tokens, 0, 0))}).encode()
+    del tokens
+    return json.dumps({"embedding": vectors[0]}).encode()
 
 
 def _line(body: dict[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from rbee.daemonkit.dialects import LATEST, Dialect
 from rbee.daemonkit.model_lists import ListedModel
 from rbee.errors import RbeeError
 from rbee.worker.chat.answers import AnswerReader
-from rbee.worker.compat.answer import Answer, ResponseWriter
+from rbee.worker.compat.answer import Answer, ResponseWriter, Usage
 from rbee.worker.compat.chat_answers import prepare
 from rbee.worker.compat.chat_params import ChatParams
 from rbee.worker.compat.http_responses import JsonAnswer, StreamingAnswer, header_text
@@ -79,15 +79,16 @@ async def respond(
     def cancel() -> None:
         service.requests.cancel(request_id)
 
-    async def render() -> bytes:
-        return writer.complete(await answer.outcomes(), answer.usage)
+    async def render() -> tuple[bytes, Usage]:
+        outcomes, usage = await answer.outcomes(), answer.usage
+        return writer.complete(outcomes, usage), usage
 
     response: Response
     if stream:
         comments = ProgressComments(generations, service.requests.progressed_at)
         response = StreamingAnswer(answer, writer, comments, cancel=cancel, count=routed, dialect=dialect)
     else:
-        response = JsonAnswer(render, cancel=cancel, headers_first=routed)
+        response = JsonAnswer(render, cancel=cancel, routed=routed)
     constraint = requests[0].constraint
     name_ignored(response, (*ignored, *(() if constraint is None else service.requests.unheld(constraint))))
     return response
@@ -105,10 +106,11 @@ async def respond_vectors(
     """
     job = await service.requests.embed(texts, id_of(request))
 
-    async def rendered() -> bytes:
-        return await asyncio.to_thread(render, await job.result(), job.tokens)
+    async def rendered() -> tuple[bytes, Usage]:
+        body = await asyncio.to_thread(render, await job.result(), job.tokens)
+        return body, Usage(job.tokens, 0, 0, device_s=job.device_s)
 
-    return JsonAnswer(rendered, cancel=job.cancel, headers_first=ROUTED_HEADER in request.headers)
+    return JsonAnswer(rendered, cancel=job.cancel, routed=ROUTED_HEADER in request.headers)
 
 
 def name_ignored(response: Response, ignored: Sequence[str]) -> None:

@@ -18,8 +18,9 @@ from rbee.worker.generation import TokenLogprob
 class ResponsesResponseWriter:
     """Write the answer as a response: items, each a thought, a message or a tool call, one after the other."""
 
-    def __init__(self, request_id: str, created: int, request: ResponsesRequest) -> None:
+    def __init__(self, request_id: str, model: str, created: int, request: ResponsesRequest) -> None:
         self._request_id = request_id
+        self._model = model
         self._created = created
         self._request = request
         self._number = -1
@@ -96,9 +97,7 @@ class ResponsesResponseWriter:
     def fail(self, error: RbeeError, request_id: str | None) -> bytes:
         """Write the failed response, and the error."""
         response = self._response("failed", self._items, None)
-        response["error"] = {"code": error.code.value, "message": error.message}
-        failed = self._event("response.failed", response=response)
-        return failed + encode_failure(Dialect.RESPONSES, error, request_id, number=self._number + 1)
+        return encode_failure(Dialect.RESPONSES, error, request_id, number=self._number + 1, response=response)
 
     def complete(self, outcomes: Sequence[Outcome], usage: Usage) -> bytes:
         """Write the complete response."""
@@ -207,7 +206,7 @@ class ResponsesResponseWriter:
             "instructions": given.get("instructions"),
             "max_output_tokens": given.get("max_output_tokens"),
             "metadata": given.get("metadata", {}),
-            "model": given.get("model") or "",
+            "model": self._model,
             "output": items,
             "parallel_tool_calls": given.get("parallel_tool_calls", True),
             "previous_response_id": None,

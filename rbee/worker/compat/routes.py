@@ -79,7 +79,8 @@ async def answer_responses(worker: WorkerDep, body: JsonBody[ResponsesRequest], 
     """Answer `/v1/responses`."""
     service = worker.service
     check_model(service, request, body.model)
-    writer = responses_writer.ResponsesResponseWriter(id_of(request), int(time.time()), body)
+    name = body.model or service.settings.name
+    writer = responses_writer.ResponsesResponseWriter(id_of(request), name, int(time.time()), body)
     return await respond_chat(service, request, responses.to_chat_params(body), writer, stream=bool(body.stream))
 
 

@@ -25,6 +25,7 @@ from rbee.worker.engine.protocol import (
     Logprob,
     ModelFacts,
 )
+from rbee.worker.scheduling.attention_tiles import AttentionTiles
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.sampling import SamplerChain
 
@@ -142,6 +143,7 @@ class FakeEngine:
         self._behaviour = behaviour
         self.can_rewind = not behaviour.recurrent
         self.chunk_tokens = options.batch_tokens - 1
+        self.tiles: AttentionTiles | None = None
         self.facts = ModelFacts(
             description="fake",
             context=min(options.context or behaviour.context, behaviour.context),

@@ -12,9 +12,18 @@ from rbee.worker.engine.guidance import CompiledGrammar, Vocabulary
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_logprobs import logprobs
 from rbee.worker.engine.llama_sampler import SlotSampler
-from rbee.worker.engine.llama_text import ControlTexts, relevance, tokenize, tokenize_pair, tokenize_parts, with_ends
+from rbee.worker.engine.llama_text import (
+    ControlTexts,
+    relevance,
+    tokenize,
+    tokenize_marked,
+    tokenize_pair,
+    tokenize_parts,
+    with_ends,
+)
 from rbee.worker.engine.mapped_files import MappedFiles
 from rbee.worker.engine.protocol import EngineFailedError, GrammarError, Logprob, ModelFacts
+from rbee.worker.scheduling.attention_tiles import AttentionTiles
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.sampling import SamplerChain, Stage
 
@@ -43,11 +52,13 @@ class LlamaEngine:
         slots: int,
         rows: int,
         chunk_tokens: int,
+        tiles: AttentionTiles | None = None,
         files: MappedFiles | None = None,
     ) -> None:
         lib = self._lib = llama.lib
         self.facts = facts
         self.chunk_tokens = chunk_tokens
+        self.tiles = tiles
         self._llama = llama
         self._model = model
         self._context = context
@@ -73,7 +84,9 @@ class LlamaEngine:
     def tokenize(self, text: str, *, special: bool, ends: bool = True) -> list[int]:
         """Return the tokens of *text*, with the begin token if the model wants one and the text lacks it."""
         add_special = ends and not (special and self.facts.begin_text and text.startswith(self.facts.begin_text))
-        return tokenize(self._lib, self._vocab, text, ends=add_special, special=special)
+        if special:
+            return tokenize_marked(self._lib, self._vocab, text, ends=add_special, names=self.control_text)
+        return tokenize(self._lib, self._vocab, text, ends=add_special, special=False)
 
     def tokenize_pair(self, query: str, document: str) -> list[int]:
         """Return the tokens of both, joined as the model's file states."""

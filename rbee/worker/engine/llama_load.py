@@ -22,13 +22,14 @@ from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
 from rbee.worker.engine.mapped_files import MappedFiles
 from rbee.worker.engine.protocol import EngineOptions, LoadProgress, ModelFacts
+from rbee.worker.scheduling.attention_tiles import TILE_TOKENS, AttentionTiles
 
 log = logging.getLogger("llama.cpp")
 DEFAULT_CONTEXT: Final = 4096
 _UPGRADE: Final = "This version of llama.cpp does not know such models: upgrade rbee, or use a model of another kind."
-# From 64 rows on, flash attention on a CPU takes another path that rounds differently: below, the tokens of a prompt do
-# not depend on its chunks and on what was cached. Measured: 245 instead of 300 prompt tokens/s.
-CPU_CHUNK_TOKENS: Final = 63
+# More is not faster on a CPU, and running streams would wait longer.
+_CPU_CHUNK_TOKENS: Final = 2 * TILE_TOKENS - 1
+_TILED_CACHES: Final = frozenset({"f32", "f16"})
 _OFFLOADED_SHARE: Final = 0.5  # minimum of the model's bytes in a GPU's memory; embeddings may stay outside
 _MB: Final = 1024 * 1024
 _GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
@@ -60,7 +61,7 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     rows = options.rows
     if embedding:
         rows = _context_length(llama, model, options)
-    piece = rows if gpu is not None else min(rows, CPU_CHUNK_TOKENS)
+    chunk_tokens = rows if gpu is not None else min(rows, _CPU_CHUNK_TOKENS)
     engine = LlamaEngine(
         llama,
         model,
@@ -68,7 +69,8 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
         replace(_facts(llama, model, options), embedding=embedding, ranks=ranks),
         slots=options.slots,
         rows=rows,
-        chunk_tokens=piece,
+        chunk_tokens=chunk_tokens,
+        tiles=_attention_tiles(llama, model, options) if gpu is None and chunk_tokens == _CPU_CHUNK_TOKENS else None,
         files=files,
     )
     if gpu is not None:
@@ -157,6 +159,15 @@ def _flash_attention(llama: Llama, options: EngineOptions) -> int:
     if options.flash_attention is False:
         return int(llama.lib.LLAMA_FLASH_ATTN_TYPE_DISABLED)
     return int(llama.lib.LLAMA_FLASH_ATTN_TYPE_ENABLED)
+
+
+def _attention_tiles(llama: Llama, model: int, options: EngineOptions) -> AttentionTiles | None:
+    """Return the tiles in which a CPU computes attention over a cache of that type, None without flash attention."""
+    if options.flash_attention is False or options.cache_type not in _TILED_CACHES:
+        return None
+    lib = llama.lib
+    numbers = lib.llama_model_n_layer(model) * lib.llama_model_n_embd(model)
+    return AttentionTiles(numbers / max(1, lib.llama_model_n_params(model)))
 
 
 def default_threads() -> int:

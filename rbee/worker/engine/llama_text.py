@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from rbee.contracts.errors import ErrorCode
@@ -16,6 +17,9 @@ _QUERY: Final = "{query}"
 _DOCUMENT: Final = "{document}"
 _NONE: Final = -1  # a token that the vocabulary lacks
 _SUM_TOLERANCE: Final = 1e-3
+_INITIALS: Final = "<["  # with which names begin
+_MANY_NAMES: Final = 2000
+_PIECE_CHARS: Final = 4096
 
 
 def tokenize(lib: Any, vocab: int, text: str, *, ends: bool, special: bool) -> list[int]:
@@ -38,6 +42,35 @@ def tokenize(lib: Any, vocab: int, text: str, *, ends: bool, special: bool) -> l
     raise RbeeError(ErrorCode.INVALID_REQUEST, "The prompt cannot be tokenized.", param="prompt")
 
 
+def tokenize_marked(lib: Any, vocab: int, text: str, *, ends: bool, names: ControlTexts) -> list[int]:
+    """Return the tokens of *text*, in which names of special tokens count as such; `ends` is as in `tokenize`.
+
+    llama.cpp takes a time that grows with the square of their number. So a text of many is tokenized in pieces, each
+    of which ends where a name begins: there a text is cut anyway.
+    """
+    if sum(map(text.count, _INITIALS)) < _MANY_NAMES:
+        return tokenize(lib, vocab, text, ends=ends, special=True)
+    pieces = cut_before_names(text, [name for name in names.all if name in text], chars=_PIECE_CHARS)
+    tokens = [token for piece in pieces for token in tokenize(lib, vocab, piece, ends=False, special=True)]
+    return with_ends(lib, vocab, tokens) if ends else tokens
+
+
+def cut_before_names(text: str, names: Sequence[str], *, chars: int) -> Iterator[str]:
+    """Yield the pieces of *text*: each but the first begins with a name, and few hold names beyond *chars*.
+
+    Some tokens take the white space before them: within four times as much no text is cut after a space.
+    """
+    start = end = 0
+    while (end := end + chars) < len(text):
+        found = sorted((at for name in names if (at := text.rfind(name, start + 1, end)) > start), reverse=True)
+        last = found[0] if found and end - start >= 4 * chars else None
+        cut = next((at for at in found if not text[at - 1].isspace()), last)
+        if cut is not None:
+            yield text[start:cut]
+            start = end = cut
+    yield text[start:]
+
+
 class ControlTexts:
     """The names of the tokens that tell turns apart, "" for all others; each is looked up once."""
 
@@ -45,6 +78,11 @@ class ControlTexts:
         self._lib = lib
         self._vocab = vocab
         self._known: dict[int, str] = {}
+
+    @cached_property
+    def all(self) -> tuple[str, ...]:
+        """All of the names."""
+        return tuple(filter(None, map(self, range(self._lib.llama_vocab_n_tokens(self._vocab)))))
 
     def __call__(self, token: int) -> str:
         """Return the name of a token."""
@@ -93,7 +131,7 @@ def tokenize_parts(
 
 
 def tokenize_pair(
-    lib: Any, model: int, vocab: int, query: str, document: str, *, control_text: Callable[[int], str]
+    lib: Any, model: int, vocab: int, query: str, document: str, *, control_text: ControlTexts
 ) -> list[int]:
     """Return the tokens of a pair: by the model's own template, else joined with its separator tokens.
 
@@ -102,7 +140,7 @@ def tokenize_pair(
     stated = lib.llama_model_chat_template(model, _RANKING)
     if stated:
         template = stated.decode("utf-8", "replace")
-        tokens = tokenize(lib, vocab, _fill(template, query, document), ends=False, special=True)
+        tokens = tokenize_marked(lib, vocab, _fill(template, query, document), ends=False, names=control_text)
         marks = {text for token in set(tokens) if (text := control_text(token))}
         if not forged_marks(marks, (query, document)):
             return tokens

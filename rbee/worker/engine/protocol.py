@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from rbee.contracts.devices import Backend
+from rbee.worker.scheduling.attention_tiles import AttentionTiles
 from rbee.worker.scheduling.slots import StepPlan
 from rbee.worker.text.sampling import SamplerChain
 
@@ -96,6 +97,8 @@ class Engine(Protocol):
     """Whether `truncate` can remove the end of a cache and leave the rest."""
     chunk_tokens: int
     """Maximum of prompt tokens in one batch."""
+    tiles: AttentionTiles | None
+    """The tiles in which attention is computed, None if the length of a batch makes no difference."""
 
     def tokenize(self, text: str, *, special: bool, ends: bool = True) -> list[int]:
         """Return the tokens of *text*; may be called from any thread.

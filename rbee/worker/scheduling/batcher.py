@@ -19,12 +19,13 @@ from rbee.worker.scheduling.slots import SlotTable, StepPlan
 from rbee.worker.scheduling.speculation import Speculation, Stream
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EmbeddingInput:
-    """A text to embed; a caller that no longer needs `vector` cancels it."""
+    """A text to embed; a caller that no longer needs `vector` cancels it. `device_s` is what the engine took."""
 
     tokens: list[int]
     vector: Future[list[float]] = field(default_factory=Future)
+    device_s: float = 0.0
 
 
 Delivery = list[tuple[Generation, Event]]
@@ -51,7 +52,9 @@ class Batcher:
         deliver: Callable[[Delivery], None],
         speculate: int = 0,
     ) -> None:
-        self.table: Final = SlotTable(slots, engine.facts.context, chunk=engine.chunk_tokens, copies=engine.can_copy)
+        self.table: Final = SlotTable(
+            slots, engine.facts.context, chunk=engine.chunk_tokens, copies=engine.can_copy, tiles=engine.tiles
+        )
         self._engine = engine
         self._prompt_batch = prompt_batch
         self._prefill_budget = PrefillBudget(prompt_batch)
@@ -107,16 +110,23 @@ class Batcher:
             is_prompt = not self.table.slots[plan.slots[0]].generating
             began = time.monotonic()
             tokens = self._engine.step(plan)
+            elapsed = time.monotonic() - began
+            self._share_time(plan, elapsed)
             if tokens is None:
                 self._rewind(plan)
                 return
-            elapsed = time.monotonic() - began
             if is_prompt:
                 prompts_s, prompt_tokens = prompts_s + elapsed, prompt_tokens + len(plan.tokens)
             else:
                 streams_s = elapsed
             self._process_tokens(plan, tokens, is_prompt=is_prompt)
         self._prefill_budget.record_round(streams_s, prompts_s, prompt_tokens)
+
+    def _share_time(self, plan: StepPlan, elapsed: float) -> None:
+        """Share the seconds of a batch among its generations by the rows that each had in it."""
+        of_a_row = elapsed / len(plan.slots)
+        for index, rows in plan.advances.items():
+            self._by_slot[index].device_s += of_a_row * (rows + len(plan.drafts.get(index, ())))
 
     def _process_tokens(self, plan: StepPlan, tokens: list[int], *, is_prompt: bool) -> None:
         self.table.record_evaluated(plan)
@@ -197,7 +207,9 @@ class Batcher:
         if not item.vector.set_running_or_notify_cancel():
             return
         try:
-            item.vector.set_result(self._engine.embed(item.tokens))
+            vector = self._engine.embed(item.tokens)
+            item.device_s = time.monotonic() - self.progressed_at
+            item.vector.set_result(vector)
         except EngineFailedError as error:
             item.vector.set_exception(RbeeError(ErrorCode.WORKER_CRASHED, f"The engine failed: {error}."))
             raise

@@ -8,7 +8,7 @@ from typing import Final
 # that are promised; the rest is for steps that take longer than the last ones did.
 _PROMPTS_SHARE: Final = 1.2
 _FIRST: Final = 16
-_LEAST: Final = 4  # a batch of fewer costs nearly as much
+_LEAST: Final = 2  # one row is computed in another way than several
 _SMOOTHING: Final = 0.2
 _SLOWER, _FASTER = 0.25, 1.25
 

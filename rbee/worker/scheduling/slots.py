@@ -4,15 +4,19 @@ Pure: requests and tokens go in, plans come out; the batcher performs them.
 Invariant: the engine's cache of a slot holds exactly `tokens[:evaluated]`; a running slot always has a token that
 is not evaluated yet, or is waiting for the one that is being sampled; a free slot has neither.
 
-So that equal requests give equal tokens whatever else runs and whatever is cached, a prompt is never evaluated one
-token at a time nor together with other slots: engines compute one row, and rows of several sequences, by other paths
-that round differently. Drafts give that up: with them the tokens of a stream are evaluated by ones or several.
+So that equal requests give equal tokens whatever else runs, a prompt is never evaluated one token at a time nor
+together with other slots: engines compute one row, and rows of several sequences, by other paths that round
+differently. Where attention is computed in tiles, batches short of one are such a path too: a prompt is cut into pieces
+that are not, except for the rest of a cached one and for a prompt of many rounds beside streams. Drafts give that up:
+with them the tokens of a stream are evaluated by ones or several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from rbee.worker.scheduling.attention_tiles import TILE_TOKENS, AttentionTiles, piece
 
 _MIN_CHUNK = 2
 COPY_WORTH_TOKENS = 16  # copying a cache takes as long as evaluating a few tokens, on a CPU and on a GPU
@@ -79,15 +83,19 @@ class SlotTable:
     Args:
         count: how many.
         context: tokens that one slot can hold.
-        chunk: prompt tokens that one batch may have.
-        copies: whether the engine can copy one slot's cache to another.
+        chunk: prompt tokens that one batch may have; with *tiles* at least two tiles less one token.
+        copies: whether the engine can copy one slot's cache to another, and cut it anywhere.
+        tiles: the tiles in which the engine computes attention; None if the length of a batch makes no difference.
     """
 
-    def __init__(self, count: int, context: int, *, chunk: int, copies: bool) -> None:
+    def __init__(
+        self, count: int, context: int, *, chunk: int, copies: bool, tiles: AttentionTiles | None = None
+    ) -> None:
         self.slots = [Slot(index) for index in range(count)]
         self._context = context
         self._chunk = chunk
         self._copies = copies
+        self._tiles = tiles
         self._sequence = 0
 
     @property
@@ -120,6 +128,8 @@ class SlotTable:
         keep, copy_from = shared[best.index], None
         if copied - COPY_WORTH_TOKENS >= keep:
             keep, copy_from = copied, source
+        if self._tiles and self._copies and self._tiles.worth_filling(len(prompt) - keep, keep):
+            keep = len(prompt) - TILE_TOKENS
         self._sequence += 1
         best.request_id = request_id
         best.tokens = list(prompt)
@@ -158,13 +168,18 @@ class SlotTable:
         if streams.tokens and long_prompt_tokens is not None:
             long = [slot for slot in prompts if slot.prompt_tokens - slot.reused > prompt_tokens]
             prompts = [slot for slot in prompts if slot not in long]
-        chunks = _share(prompts, prompt_tokens, self._chunk)
-        chunks += _share(long, min(long_prompt_tokens or 0, prompt_tokens), self._chunk)
+        chunks = self._share(prompts, prompt_tokens)
+        chunks += self._share(long, min(long_prompt_tokens or 0, prompt_tokens))
         for slot, count in chunks:
             chunk = StepPlan([], [], [], [], {})
             _add(chunk, slot, count)
             plans.append(chunk)
         return plans
+
+    def _share(self, prompts: list[Slot], room: int) -> list[tuple[Slot, int]]:
+        if self._tiles is not None and room >= TILE_TOKENS:
+            return _pieces(prompts, room)
+        return _share(prompts, room, self._chunk)
 
     def record_evaluated(self, plan: StepPlan) -> None:
         """Record that the engine has evaluated *plan*."""
@@ -219,6 +234,22 @@ def _common(cached: list[int], count: int, prompt: Sequence[int]) -> int:
 def _gaps(indices: set[int]) -> int:
     """Return how often a slot in use is not next to the one before."""
     return sum(1 for index in indices if index - 1 not in indices) - 1
+
+
+def _pieces(prompts: list[Slot], room: int) -> list[tuple[Slot, int]]:
+    """Give a whole piece to the oldest prompt, and to the others, those with the shortest rest first, while room is."""
+    by_rest = sorted(prompts, key=lambda slot: (slot.pending, slot.admitted))
+    oldest = min(prompts, key=lambda slot: slot.admitted, default=None)
+    room -= piece(oldest.pending) if oldest else 0
+    chunks = []
+    for slot in by_rest:
+        count = piece(slot.pending)
+        if slot is not oldest:
+            if count > room:
+                continue
+            room -= count
+        chunks.append((slot, count))
+    return chunks
 
 
 def _share(prompts: list[Slot], room: int, chunk: int) -> list[tuple[Slot, int]]:

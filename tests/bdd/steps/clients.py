@@ -144,7 +144,9 @@ def nothing_relayed(machine: Machine) -> None:
     queen = queen_of(machine)
     headers = {"Authorization": f"Bearer {queen.key}"}
     metrics = httpx.get(f"{queen.url}/metrics", headers=headers, timeout=60, trust_env=False).text
-    assert "rbee_queen_relayed_tokens_total{" not in metrics
+    counts = [line for line in metrics.splitlines() if line.startswith("rbee_queen_usage_tokens_total{")]
+    assert counts
+    assert all(line.endswith(" 0.0") for line in counts), counts
 
 
 @when(parsers.parse("OpenAI's client streams a chat with the queen's \"{name}\""), target_fixture="answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -28,6 +29,12 @@ MIB = 1024 * 1024
 def two_gpus(machine: Machine, total: int, used: int) -> None:
     gpu = Gpu(total_mb=total, used_mb=used)
     machine.env.update(Gpus.build(machine.root, gpu, gpu).environ())
+
+
+@given(parsers.parse("another program holds {held:d} MB of each GPU"))
+def foreign_memory(machine: Machine, held: int) -> None:
+    gpu = Gpu(used_mb=held + 512)
+    Gpus(machine.root / "nvml").set(gpu, gpu, graphics={os.getpid(): held})
 
 
 @given(parsers.re(r"two GPUs whose driver (?P<fault>hangs|fails|has another version than its library)"))

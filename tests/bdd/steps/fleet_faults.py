@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,12 @@ from pytest_bdd import given, parsers, then, when
 from rbee.client.queen import QueenClient
 from tests.bdd.steps.fleet import NO_PROCESS, Operator
 from tests.bdd.steps.hub import FILE, MIB, REPO
-from tests.support.commands import Running
+from tests.support.commands import Result, Running
 from tests.support.gguf_files import write_gguf
 from tests.support.hub import Hub, Slow
 from tests.support.waiting import eventually
 
+SHARED = "bees/shared-GGUF"
 _HUB = "/etc/systemd/system/rbee-hive.service.d/hub.conf"
 _WORKERS = "pgrep -f /bin/llm-worker-rbee"
 
@@ -75,6 +77,11 @@ def hub_of_the_machines(operator: Operator) -> Iterator[Hub]:
 def slow_hub(operator: Operator, name: str, machines_hub: Hub, request: pytest.FixtureRequest) -> None:
     machines_hub.add(REPO, FILE, write_gguf(operator.machine.root / "machines.gguf", size=60 * MIB).read_bytes())
     machines_hub.fail(REPO, FILE, Slow(bytes_per_s=5 * MIB), times=None)
+    send_to_hub(operator, name, machines_hub, request)
+
+
+def send_to_hub(operator: Operator, name: str, machines_hub: Hub, request: pytest.FixtureRequest) -> None:
+    """Have a hive take the hub of the rig for that of the world, until the end of the scenario."""
     variables = machines_hub.environ(Path("/var/lib/rbee"))
     lines = ["[Service]", *(f"Environment={variable}={value}" for variable, value in variables.items())]
     operator.host(name).write_file(_HUB, "\n".join(lines) + "\n")
@@ -86,6 +93,40 @@ def slow_hub(operator: Operator, name: str, machines_hub: Hub, request: pytest.F
         operator.restart(name)
 
     request.addfinalizer(forget)
+
+
+@given("the hives of h1 and h2 download from the same hub")
+def same_hub(operator: Operator, machines_hub: Hub, request: pytest.FixtureRequest) -> None:
+    machines_hub.add(SHARED, FILE, write_gguf(operator.machine.root / "machines.gguf", size=60 * MIB).read_bytes())
+    for name in ("h1", "h2"):
+        send_to_hub(operator, name, machines_hub, request)
+
+
+@given(parsers.parse("the hive of {name} sends {rate:d} megabits per second"))
+def sends_slowly(operator: Operator, name: str, rate: int, request: pytest.FixtureRequest) -> None:
+    def forget() -> None:
+        operator.shell(name, "sed -i '/^share_mbps/d' /etc/rbee/hive.toml")
+        operator.restart(name)
+
+    request.addfinalizer(forget)
+    operator.shell(name, f"sed -i '/^.hive.$/a share_mbps = {rate}' /etc/rbee/hive.toml")
+    operator.restart(name)
+
+
+@then("h2 has the model, of which the hub sent the rest only")
+def the_rest_only(operator: Operator, machines_hub: Hub) -> None:
+    content = (operator.machine.root / "machines.gguf").read_bytes()
+    found = operator.shell("h2", f"sha256sum /var/lib/rbee/models/hf/{SHARED}/{FILE}")
+    assert found.split()[0] == hashlib.sha256(content).hexdigest()
+    whole, rest = machines_hub.downloads(SHARED, FILE)
+    assert whole.bytes_sent == len(content)
+    assert rest.bytes_sent <= len(content) - 24 * MIB
+
+
+@then("the shared model is one row, on h1 and h2")
+def one_row(result: Result) -> None:
+    (row,) = [row for row in result.json["models"] if row["reference"] == f"hf:{SHARED}"]
+    assert [copy["node"] for copy in row["nodes"]] == ["h1", "h2"]
 
 
 @when("the hub is no longer slow")

@@ -66,7 +66,7 @@ def slots(machine: Machine, count: int) -> None:
     machine.configure("hive", slots=count)
 
 
-@given(parsers.parse("the hive stops workers that were idle for {seconds:d} second"))
+@given(parsers.parse("the hive stops workers that were idle for {seconds:d} seconds"))
 def idle_timeout(machine: Machine, seconds: int) -> None:
     machine.configure("hive", idle_timeout_s=seconds)
 

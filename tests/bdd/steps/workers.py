@@ -38,6 +38,17 @@ def no_workers(machine: Machine, seconds: int) -> None:
     eventually(lambda: not listed(machine), within=seconds, because="the list of workers is empty")
 
 
+@then(parsers.parse("no device is yielded within {seconds:d} seconds"))
+def nothing_yielded(machine: Machine, seconds: int) -> None:
+    def yielded() -> list[dict[str, Any]]:
+        result = machine.run("rbee-keeper", "hive", "status", "--node", "localhost", "--json")
+        assert result.code == 0, result
+        devices: list[dict[str, Any]] = result.json["hives"][0]["yielded"]
+        return devices
+
+    eventually(lambda: not yielded(), within=seconds, because="every device is used again")
+
+
 @then(parsers.parse("every slot is free within {seconds:d} seconds"))
 def slots_free(machine: Machine, seconds: int) -> None:
     eventually(

@@ -111,6 +111,6 @@ def test_only_what_has_its_value_already_is_checked() -> None:
 
 def test_an_inventory_in_order_passes(tmp_path: Path) -> None:
     """What the example shows is taken, and no program is asked about nothing."""
-    chosen = "rbee_hive_settings: {cache_type: q8_0, prompt_batch: 1024, speculate: 8}\n"
+    chosen = "rbee_hive_settings: {cache_type: q8_0, prompt_batch: 1024, speculate: 8, cpu_memory_gb: 24}\n"
 
     assert problems(tmp_path, {"hosts.yml": "rbee_hives: {hosts: {h1: }}\n", "group_vars/rbee_hives.yml": chosen}) == []

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from rbee.observe.redaction import MASK, Redactor, secrets_in_url
 
@@ -57,3 +61,34 @@ def test_the_secrets_of_a_url_are_found_in_every_spelling() -> None:
     }
     assert secrets_in_url("postgresql://u:pa:ss@[db/x") == {"pa:ss"}
     assert secrets_in_url("sqlite:////var/lib/rbee/models.db") == set()
+
+
+secrets = st.text("ab-_/", min_size=8, max_size=12)
+
+
+@given(st.sets(secrets, max_size=5), st.lists(secrets | st.text("ab-_/ ", max_size=6), max_size=8))
+@example({"abababab", "abababababab"}, ["x-abababababab-y"])
+def test_no_known_secret_is_left(known: set[str], pieces: list[str]) -> None:
+    """Wherever a secret stands in a line, in a longer word or beside another one, it is masked."""
+    redactor = Redactor(known)
+
+    cleaned = redactor.clean("".join(pieces))
+
+    assert not [secret for secret in known if secret in cleaned]
+
+
+def test_a_line_costs_the_same_with_the_keys_of_a_large_fleet() -> None:
+    """The time for a line does not grow with the keys that are known."""
+    line = '{"message": "task done", "task_id": "task-0123456789ab", "worker_id": "worker-0123456789ab", "tokens": 20}'
+
+    def took(keys: int) -> float:
+        redactor = Redactor(f"{number:043d}" for number in range(keys))
+        best = []
+        for _ in range(5):
+            began = time.thread_time()
+            for _ in range(200):
+                redactor.clean(line)
+            best.append(time.thread_time() - began)
+        return min(best)
+
+    assert took(20_000) < 3 * took(10)

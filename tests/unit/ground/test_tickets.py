@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from rbee.contracts.errors import ErrorCode
-from rbee.daemonkit.tickets import LIFE_S, Tickets, issue
+from rbee.daemonkit.tickets import COPY_LIFE_S, LIFE_S, Tickets, check_copy, issue
 from rbee.errors import RbeeError
 
 PATH = "/v1/chat/completions"
@@ -82,3 +82,27 @@ def test_used_tickets_are_forgotten_when_they_are_out_of_date() -> None:
         assert tickets.redeem(PATH, query(issue("key", PATH, now=clock[0])))
 
     assert len(tickets._used) <= LIFE_S + 1
+
+
+FILES = "/v1/model-files/tiny-1234abcd"
+
+
+def test_a_copy_may_show_its_ticket_again() -> None:
+    """A copy that is taken up again shows the same ticket, until it expires."""
+    ticket = issue("key", FILES, now=NOW, life_s=COPY_LIFE_S)
+
+    for later_s in (0, 1, COPY_LIFE_S - 1):
+        check_copy("key", FILES, ticket, now=NOW + later_s)
+    for wrong_s in (COPY_LIFE_S, -COPY_LIFE_S - 1):
+        with pytest.raises(RbeeError, match="expired, or the clocks"):
+            check_copy("key", FILES, ticket, now=NOW + wrong_s)
+
+
+@pytest.mark.parametrize(("key", "path"), [("other", FILES), ("key", f"{FILES}0"), ("key", PATH)])
+def test_a_ticket_for_a_copy_is_for_one_model_of_one_hive(key: str, path: str) -> None:
+    """The ticket for a model opens no other one, no other route, and no other hive."""
+    ticket = issue("key", FILES, now=NOW, life_s=COPY_LIFE_S)
+
+    with pytest.raises(RbeeError, match="not valid for this request") as caught:
+        check_copy(key, path, ticket, now=NOW)
+    assert caught.value.code is ErrorCode.INVALID_API_KEY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,11 @@ import pytest
 from rbee.contracts.errors import ErrorCode
 from rbee.hive.models import partial_file
 from rbee.hive.models.catalog import Catalog
+from rbee.hive.models.disk_space import DiskSpace
 from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.partial_file import PartialFile
+from rbee.hive.models.remote import RemoteFile
+from rbee.hive.models.transfer import Transfer, new_hive_client
 from rbee.model_reference import UrlRef
 from tests.support.downloads import FILE, REF, REPO, failure, fetched, files, watch_and_list, within
 from tests.support.faults import Cut, Earlier, Expired, Later, OnlyTheRest, Reset, Stall, Status, Truncated, WrongBytes
@@ -227,3 +232,25 @@ def test_a_disk_that_fills_up_is_said(tmp_path: Path, hub: Hub, monkeypatch: pyt
     assert error.code is ErrorCode.DISK_FULL
     assert len(hub.downloads(REPO, FILE)) == 1
     assert FILE not in files(tmp_path)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_part_of_a_copy_is_continued_by_who_tells_its_checksum(
+    tmp_path: Path, hub: Hub, content: bytes, *, told: bool
+) -> None:
+    """A part that is named by the checksum of the whole, as a copy's is, is begun anew where the source tells none."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    part = PartialFile(tmp_path / "m.gguf")
+    part.begin(sha256)
+    part.append(content[:1000])
+    file = RemoteFile(hub.plain_url(REPO, FILE), "m.gguf", sha256=sha256 if told else None)
+    attempt = Transfer(file, part, DiskSpace(), 2**40, lambda _have, _size: None)
+
+    async def work() -> None:
+        async with new_hive_client(hub.url, 5) as client:
+            await attempt.run(client)
+
+    asyncio.run(work())
+
+    assert part.sha256() == sha256
+    assert hub.ranges(REPO, FILE) == ["bytes=1000-" if told else None]

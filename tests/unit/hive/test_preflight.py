@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from rbee.contracts.devices import Backend, Detection, Device
+from rbee.contracts.devices import Backend, Detection, Device, MemoryHolder
 from rbee.contracts.engine import CacheName
 from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf.header import GgufHeader
+from rbee.hive.devices.budget import CpuBudget
 from rbee.hive.memory import LoadOptions, memory_need
-from rbee.hive.preflight import PreflightResult, choose_device
+from rbee.hive.preflight import PreflightResult, choose_device, select_devices
 
 GB = 1024**3
 MODEL = GgufHeader(
@@ -115,6 +116,52 @@ def test_too_little_memory_says_need_and_have(backend: Backend, code: ErrorCode)
     assert ("--backend cpu" in error.hint) is (backend is Backend.CUDA)
 
 
+def test_too_little_memory_says_who_else_holds_it() -> None:
+    """Where other programs hold memory of a GPU, the refusal says how much, and which of them holds the most."""
+    holders = [MemoryHolder(pid=4242, name="blender", bytes=6 * GB), MemoryHolder(pid=17, name="xorg", bytes=GB)]
+    taken = device(Backend.CUDA, 0, 2).model_copy(update={"foreign_bytes": 7 * GB, "held_by": holders})
+
+    error = refused(Detection(devices=[taken]))
+
+    assert "other programs hold 7168 MB, the most blender (process 4242) with 6144 MB" in error.message
+    assert error.details["foreign_mb"] == 7168
+    assert error.details["held_by"] == [holder.model_dump() for holder in holders]
+    assert "foreign_mb" not in refused(Detection(devices=[device(Backend.CUDA, 0, 2)])).details
+
+
+def test_a_barred_device_is_passed_over() -> None:
+    """Of two devices the one that may be used is taken; where none may, the error is that of the bar."""
+    yielded = RbeeError(ErrorCode.DEVICE_YIELDED, "It is yielded.")
+
+    def choose(*barred: int, index: int | None = None) -> int:
+        bars = {(Backend.CUDA, number): yielded for number in barred}
+        chosen = choose_device(TWO_GPUS, MODEL, backend=None, device=index, load_on=load_on, promised={}, barred=bars)
+        return chosen.device.index
+
+    assert choose(1) == 0
+    for barred, index in (((0, 1), None), ((1,), 1)):
+        with pytest.raises(RbeeError) as caught:
+            choose(*barred, index=index)
+        assert caught.value is yielded
+
+
+def test_a_command_means_one_device_all_of_a_backend_or_all() -> None:
+    """Without a backend a device is one of the best backend; what is not there is refused with what is."""
+
+    def selected(backend: Backend | None, index: int | None) -> list[tuple[Backend, int]]:
+        return [(one.backend, one.index) for one in select_devices(TWO_GPUS, backend, index)]
+
+    assert selected(None, None) == [(Backend.CUDA, 0), (Backend.CUDA, 1), (Backend.CPU, 0)]
+    assert selected(Backend.CUDA, None) == [(Backend.CUDA, 0), (Backend.CUDA, 1)]
+    assert selected(None, 1) == [(Backend.CUDA, 1)]
+    with pytest.raises(RbeeError) as caught:
+        selected(None, 2)
+    assert caught.value.code is ErrorCode.INVALID_DEVICE
+    with pytest.raises(RbeeError) as caught:
+        selected(Backend.METAL, None)
+    assert caught.value.code is ErrorCode.BACKEND_UNAVAILABLE
+
+
 def test_a_gpu_that_is_full_is_not_left_for_the_cpu() -> None:
     """The best backend fails when it cannot take the model; the next one is not tried."""
     full = Detection(devices=[device(Backend.CUDA, 0, 2), device(Backend.CPU, 0, 100)])
@@ -130,6 +177,51 @@ def test_the_need_is_the_larger_estimate() -> None:
 
     assert memory_need(small_cache, LoadOptions(Backend.CPU, 1, 64)) == int(1.2 * MODEL.size_bytes)
     assert memory_need(MODEL, LoadOptions(Backend.CPU, 4, 8192)) >= MODEL.size_bytes + 4 * 8192 * 128 * 1024
+
+
+def on_cpu(free_gb: float, budget: CpuBudget, promised_gb: int) -> PreflightResult:
+    return choose_device(
+        Detection(devices=[device(Backend.CUDA, 0, 1), device(Backend.CPU, 0, free_gb)]),
+        MODEL,
+        backend=Backend.CPU,
+        device=None,
+        load_on=load_on,
+        promised={(Backend.CPU, 0): promised_gb * GB},
+        cpu_budget=budget,
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit_gb", "taken_gb", "promised_gb", "left_gb"), [(12, 8, 0, 4), (12, 9, 9, 3), (3, 0, 0, 3), (3, 5, 0, 0)]
+)
+def test_workers_on_the_cpu_take_no_more_than_their_budget(
+    limit_gb: int, taken_gb: int, promised_gb: int, left_gb: int
+) -> None:
+    """Where the budget less what those that run need is too little, the error says so, and what could be changed."""
+    with pytest.raises(RbeeError) as caught:
+        on_cpu(20, CpuBudget(limit_gb * GB, taken_gb * GB), promised_gb)
+
+    error = caught.value
+    assert error.code is ErrorCode.RAM_EXHAUSTED
+    assert (error.details["available_mb"], error.details["budget_mb"]) == (left_gb * 1024, limit_gb * 1024)
+    assert f"of the {limit_gb * 1024} MB that workers may take" in error.message
+    assert "cpu_memory_gb" in error.hint
+
+
+@pytest.mark.parametrize(("limit_gb", "taken_gb", "promised_gb"), [(12, 4, 0), (12, 6, 6), (100, 14, 14)])
+def test_a_worker_that_loads_is_counted_once_against_a_budget(limit_gb: int, taken_gb: int, promised_gb: int) -> None:
+    """What a worker that is still loading will take is not taken off the budget again."""
+    assert on_cpu(20, CpuBudget(limit_gb * GB, taken_gb * GB), promised_gb).device.backend is Backend.CPU
+
+
+def test_a_budget_promises_no_memory_that_the_machine_does_not_have() -> None:
+    """Where the machine has less free than the budget leaves, that counts, and the error does not blame the budget."""
+    with pytest.raises(RbeeError) as caught:
+        on_cpu(16, CpuBudget(100 * GB, 50 * GB), 14)
+
+    assert caught.value.details["available_mb"] == 2048
+    assert "budget" not in str(caught.value.body())
+    assert "cpu_memory_gb" not in caught.value.hint
 
 
 @pytest.mark.parametrize(

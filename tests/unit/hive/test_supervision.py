@@ -58,9 +58,11 @@ def fed(*events: Event, policy: Policy = POLICY) -> tuple[Supervision, list[list
     return state, steps
 
 
-def serving(*events: Event, policy: Policy = POLICY) -> tuple[Supervision, list[list[Instruction]]]:
+def serving(
+    *events: Event, policy: Policy = POLICY, idle_s: float | None = 300.0
+) -> tuple[Supervision, list[list[Instruction]]]:
     """Like `fed`, after a worker came up at second 2; a queen is heard all along."""
-    state, steps = fed(Spawned(W, 0), Bound(W, 1), reported(2), *events, policy=policy)
+    state, steps = fed(Spawned(W, 0, idle_s=idle_s), Bound(W, 1), reported(2), *events, policy=policy)
     return state, steps[3:]
 
 
@@ -108,6 +110,15 @@ def test_an_idle_worker_is_stopped() -> None:
     assert [step for step in steps[3] if not isinstance(step, Check)] == []
     assert steps[4] == [Report(W), Stop(W, "idle for 300 s", unused=True)]
     assert steps[5] == []
+
+
+@pytest.mark.parametrize(("idle_s", "stops"), [(0.5, [True, True]), (60.0, [False, True]), (None, [False, False])])
+def test_each_worker_has_an_idle_time_of_its_own(idle_s: float | None, stops: list[bool]) -> None:
+    """An unused worker stays as long as it was started for, and for ever where that has no end."""
+    _, steps = serving(Tick(30), LeaseRenewed(1e6), Tick(1e6), idle_s=idle_s)
+
+    stopped = [any(isinstance(step, Stop) for step in each) for each in (steps[0], [*steps[0], *steps[2]])]
+    assert stopped == stops
 
 
 def test_a_worker_in_use_is_not_idle() -> None:
@@ -221,6 +232,15 @@ def test_a_stop_is_told_once_and_ends_in_a_kill() -> None:
     assert steps[4] == [RemoveWorker(W, "asked; it did not end within 30 s", None)]
 
 
+def test_a_stop_may_have_a_time_of_its_own() -> None:
+    """Who stops a worker may say how long its requests may take; the kill comes when it could have cancelled them."""
+    _, steps = serving(StopAsked(W, 10, "asked", 90), Tick(45), Tick(109.9), Tick(110))
+
+    assert steps[0] == [Report(W), Stop(W, "asked", drain_s=90)]
+    assert steps[1] == steps[2] == []
+    assert steps[3] == [Kill(W, "asked; it did not end within 100 s", None)]
+
+
 @pytest.mark.parametrize(
     ("events", "code"),
     [
@@ -318,7 +338,7 @@ def _events() -> st.SearchStrategy[list[Event]]:
     count = st.integers(-1, 5)
     state = st.sampled_from(list(WorkerState))
     kinds: list[st.SearchStrategy[Event]] = [
-        st.builds(Spawned, name, st.just(0.0)),
+        st.builds(Spawned, name, st.just(0.0), st.just(0), st.sampled_from([None, 60.0])),
         st.builds(Bound, name, st.just(0.0)),
         st.builds(Reported, name, st.just(0.0), state, count, count),
         st.builds(HealthCheckAnswered, name, st.just(0.0), state, count, count, st.sampled_from([0.0, 59.0, 61.0])),

@@ -8,7 +8,9 @@ import sys
 import click
 import pytest
 
+from rbee.contracts.workers import WorkerOptions
 from rbee.keeper.cli import COMMANDS, cli, run
+from rbee.keeper.commands.worker import start
 from tests.support.keeper import rbee
 
 HEAVY = "rich pydantic httpx yaml ruamel ansible_runner starlette psutil structlog filelock"
@@ -85,3 +87,18 @@ def test_wrong_usage_with_json_is_a_body(capsys: pytest.CaptureFixture[str]) -> 
     """With --json even wrong usage gives an error body on stdout."""
     assert run(["infer", "--json"]) == 2
     assert '"INVALID_REQUEST"' in capsys.readouterr().out
+
+
+def test_worker_start_has_an_option_for_each_of_a_worker_with_the_same_bounds() -> None:
+    """What a worker can be started with is all on the command line, and what it cannot is refused there."""
+    known = {option.name: option.type for option in start.params}
+    for name, field in WorkerOptions.model_json_schema()["properties"].items():
+        (schema,) = (kind for kind in field["anyOf"] if kind["type"] != "null")
+        match known[name]:
+            case click.IntRange(min=least, max=most):
+                assert (least, most) == (schema["minimum"], schema.get("maximum")), name
+            case click.Choice(choices=choices):
+                assert list(choices) == schema["enum"], name
+            case kind:
+                assert (kind.name, schema["type"]) in (("boolean", "boolean"), ("text", "string")), name
+    assert "keep" in known

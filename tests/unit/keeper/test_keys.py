@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rbee.keeper.ui.times import date_text, parse_expiry
+from rbee.keeper.ui.times import date_text, parse_day, parse_expiry
 from tests.support.keeper import rbee
 from tests.support.stand_in_queen import StandInQueen
 
@@ -36,6 +36,24 @@ def _queen() -> Iterator[StandInQueen]:
 def test_an_expiry_is_a_span_or_a_date(text: str, unix: int | None) -> None:
     """Spans count from now, dates without a zone are UTC, anything else is refused."""
     assert parse_expiry(text, NOW) == unix
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("30d", "2026-12-16"),
+        ("2W", "2027-01-01"),
+        ("13h", "2027-01-14"),
+        ("2027-01-10", "2027-01-10"),
+        ("2027-02-30", None),
+        ("2027-01-10T12:00", None),
+        ("999999w", None),
+        ("yesterday", None),
+    ],
+)
+def test_a_day_is_a_span_back_or_a_date(text: str, day: str | None) -> None:
+    """Spans count back from now, days are those of UTC, anything else is refused."""
+    assert parse_day(text, NOW) == day
 
 
 def test_times_are_shown_in_utc() -> None:

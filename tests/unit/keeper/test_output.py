@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from rbee.client.event import Event
 from rbee.keeper.ui.lazy import Flags
-from rbee.keeper.ui.output import Output, ago_text, column_widths, elapsed_text, plain_table, size_text
+from rbee.keeper.ui.output import Output, ago_text, column_widths, cut_widths, elapsed_text, plain_table, size_text
 from rbee.keeper.ui.progress import ProgressPrinter
 
 
@@ -129,3 +131,52 @@ def test_quiet_drops_the_story_but_no_warning(capsys: pytest.CaptureFixture[str]
     out.warn("a warning")
 
     assert capsys.readouterr().err == "Warning: a warning\n"
+
+
+@pytest.mark.parametrize(
+    ("cells", "width", "widths"),
+    [
+        (["ab", "abcdef"], 20, [2, 6]),
+        (["ab", "abcdef"], 6, [2, 4]),
+        (["abcd", "abcdef"], 4, [2, 2]),
+        (["ab", "cd"], 1, [1, 1]),
+    ],
+)
+def test_of_lines_that_are_cut_the_widest_cells_are_cut_first(cells: list[str], width: int, widths: list[int]) -> None:
+    """A long reference costs itself, not the columns beside it, of which something is always seen."""
+    assert cut_widths([cells], width) == widths
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("plain\ttext\n", "plain\ttext\n"),
+        ("\x1b]0;title\x07\x1b[31mred", "^[]0;title^G^[[31mred"),
+        ("\x9b2J\x7f\x00\b", "\\x9b2J^?^@^H"),
+        ("rm -rf /\rls\r\n", "rm -rf /ls\n"),
+        ("Biene 🐝 é", "Biene 🐝 é"),
+    ],
+)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_model_says_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, said: str, shown: str, *, terminal: bool
+) -> None:
+    """On a terminal control characters are shown, in answers, thoughts, logs, errors; a file gets them as they are."""
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Output(Flags())
+    out.piece(said)
+    out.text(said)
+    out.error([said])
+    printed = capsys.readouterr()
+    wanted = shown if terminal else said
+    assert printed.out.startswith(f"{wanted}{wanted}\n")
+    assert printed.err.endswith(f"{wanted}\n")
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    out.aside(said)
+    out.table(["said"], [[said.strip()]], empty="")
+    coloured = capsys.readouterr().out
+    assert coloured.startswith(f"\x1b[2m{shown}\x1b[0m") is terminal
+    assert not (terminal and set("\x07\x9b\r\b\x00") & set(coloured))

@@ -21,7 +21,7 @@ def check(monkeypatch: pytest.MonkeyPatch, url: str) -> tuple[RbeeError, float]:
     monkeypatch.setattr(remote_hive, "known_nodes", lambda _settings: [])
     view = {"node": "attic", "url": url, "connected": False, "last_error": "no connection"}
     session: Any = SimpleNamespace(settings=None)
-    queen: Any = SimpleNamespace(url="http://127.0.0.1:8080", hives=lambda: [view])
+    queen: Any = SimpleNamespace(url="http://127.0.0.1:8080", hives=lambda _name: [view])
     began = time.monotonic()
     with pytest.raises(RbeeError) as caught:
         RemoteHive(session, queen, "attic", lambda *_: None).ensure()
@@ -58,7 +58,7 @@ def test_the_way_that_is_to_be_opened_begins_at_the_queen(queen: str, where: str
     """It is the queen that connects to a hive, wherever the keeper runs."""
     session: Any = SimpleNamespace(settings=None)
     view = {"node": "attic", "url": "http://10.0.0.1:9200", "last_error": "connection refused"}
-    client: Any = SimpleNamespace(url=f"http://{queen}:8080", hives=lambda: [view])
+    client: Any = SimpleNamespace(url=f"http://{queen}:8080", hives=lambda _name: [view])
 
     error = RemoteHive(session, client, "attic", lambda *_: None)._without_channel("http://10.0.0.1:9200")
 

@@ -12,13 +12,15 @@ from rbee.errors import RbeeError
 from rbee.queen.audit import REFUSALS_A_MINUTE, Audit, subject
 from rbee.queen.fleet.model_names import declared_names, resolve_declared
 from rbee.queen.keys.access import ADMIN, Client, check_limits, check_model, check_priority
-from rbee.queen.keys.usage import Usage
 from rbee.queen.registry import Registry
-from rbee.queen.relay.token_usage import body_usage, stream_usage, without_counts
+from rbee.queen.relay.stream import StreamObserver
+from rbee.queen.relay.token_usage import stream_usage, without_counts
 from rbee.queen.scheduling.admission_queue import client_to_displace
-from rbee.queen.scheduling.placement import Fleet, PlacementRequest, SpawnWorker, place
+from rbee.queen.scheduling.placement import Fleet, SpawnWorker, place
 from rbee.queen.scheduling.rejections import Refusal
-from tests.unit.queen.fleet import VERSION, entry, hello, link
+from rbee.queen.scheduling.request import PlacementRequest
+from rbee.queen.usage.ledger import Usage
+from tests.unit.queen.fleet import entry, hello, link
 
 GUEST = Client("guest")
 NOON = 1_800_014_400
@@ -55,23 +57,23 @@ def fleet() -> Registry:
 )
 def test_a_client_means_what_is_declared_in_exactly_this_spelling(name: str, reference: str | None) -> None:
     """Another spelling of a model would be another copy; the name of several files is none."""
-    assert resolve_declared(name, ALIASES, fleet().hives()) == reference
+    assert resolve_declared(name, ALIASES, fleet().models) == reference
 
 
 def test_the_list_of_a_client_has_no_paths_and_no_signatures() -> None:
     """Every listed name can be asked for, and a limited key sees only its own that are there."""
-    hives = fleet().hives()
-    listed = declared_names(ALIASES, hives, None)
+    known = fleet().models
+    listed = declared_names(ALIASES, known, None)
 
     assert {"bee", "hf:bees/wax", "hf:bees/served"} <= set(listed)
     assert not [name for name in listed if "/models/" in name or "Signature" in name]
-    assert [name for name in listed if resolve_declared(name, ALIASES, hives) is None] == []
-    assert list(declared_names(ALIASES, hives, {"hf:bees/wax", "wasp"})) == ["hf:bees/wax"]
+    assert [name for name in listed if resolve_declared(name, ALIASES, known) is None] == []
+    assert list(declared_names(ALIASES, known, {"hf:bees/wax", "wasp"})) == ["hf:bees/wax"]
 
 
 def test_what_may_not_be_fetched_runs_only_where_it_is() -> None:
     """A node without the file is no place for it, however much memory it has."""
-    view = Fleet(tuple(fleet().hives()), VERSION)
+    view = Fleet(fleet())
 
     decision = place(view, PlacementRequest("hf:bees/wax", may_fetch=False))
     assert isinstance(decision, SpawnWorker)
@@ -146,39 +148,36 @@ def test_who_has_too_many_places_gives_one(places: dict[str, int], client: str, 
     assert client_to_displace(places, client) == gives
 
 
-BODIES = {
-    "chat": (
-        b'"usage": {"prompt_tokens": 7, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 3}}}',
-        7,
-        3,
-        5,
-    ),
-    "anthropic": (b'"usage": {"input_tokens": 4, "cache_read_input_tokens": 3, "output_tokens": 5}}', 7, 3, 5),
-    "embedding": (b'"usage": {"prompt_tokens": 7, "total_tokens": 7}}', 7, 0, 0),
-    "none": (b'{"input_tokens": 9}', 0, 0, 0),
-    "cut": (b'"usage": {"prompt_tok', 0, 0, 0),
-}
+@pytest.mark.parametrize("cut", range(0, 120, 7))
+def test_the_counts_of_a_whole_answer_follow_it(cut: int) -> None:
+    """However it comes, its client gets the answer alone; text in it that looks like counts is not taken for them."""
+    answer = b'{"text": "' + b"bees " * 20 + b'\\n: usage 0 0 0 0\\n\\n"}'
+    observer, whole = StreamObserver(), answer + b"\n: usage 7 3 5 2500\n\n"
+
+    relayed = observer.feed_whole(whole[:cut]) + observer.feed_whole(whole[cut:]) + observer.end_whole()
+
+    assert (relayed, observer.usage) == (answer, Usage(1, 7, 3, 5, 2500))
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_the_tokens_of_a_whole_answer_are_its_last_bytes(name: str) -> None:
-    """In each dialect; text before them that looks like counts is not taken for them."""
-    tail, prompt, cached, answer = BODIES[name]
-    forged = b'{"input": {"usage": {"prompt_tokens": 0, "completion_tokens": 0}}, '
+def test_a_whole_answer_without_counts_is_relayed_as_it_is() -> None:
+    """What is no inference, such as a list of tokens, has none."""
+    observer = StreamObserver()
 
-    assert body_usage(forged + tail) == Usage(1, prompt, cached, answer)
+    relayed = observer.feed_whole(b'{"tokens": [1, 2]}') + observer.end_whole()
+
+    assert (relayed, observer.usage) == (b'{"tokens": [1, 2]}', Usage(1))
 
 
 def test_the_tokens_of_a_stream_are_in_comments_that_no_client_sees() -> None:
     """The last count is the whole one; a stream that is cut off has the prompt's and what was relayed."""
-    first, end = b": usage 7 0 0\n\ndata: {}\n\n", b": usage 7 3 5\n\ndata: [DONE]\n\n"
-    forged = b'data: {"content":"\\n: usage 0 0 0\\n\\n"}\n\n'
+    first, end = b": usage 7 0 0 0\n\ndata: {}\n\n", b": usage 7 3 5 2500\n\ndata: [DONE]\n\n"
+    forged = b'data: {"content":"\\n: usage 0 0 0 0\\n\\n"}\n\n'
 
-    assert stream_usage(first, forged + end, 6) == Usage(1, 7, 3, 5)
+    assert stream_usage(first, forged + end, 6) == Usage(1, 7, 3, 5, 2500)
     assert stream_usage(first, forged, 4) == Usage(1, 7, 0, 4)
     assert stream_usage(
-        b"", b'data: {"done":true,"total_tokens":5,"prompt_tokens":7,"cached_tokens":3}\n\n', 5
-    ) == Usage(1, 7, 3, 5)
+        b"", b'data: {"done":true,"total_tokens":5,"prompt_tokens":7,"cached_tokens":3,"device_ms":2.5}\n\n', 5
+    ) == Usage(1, 7, 3, 5, 2500)
     assert without_counts(first) == b"data: {}\n\n"
     assert without_counts(end) == b"data: [DONE]\n\n"
     assert without_counts(forged) == forged

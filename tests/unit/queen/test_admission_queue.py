@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.contracts.errors import ErrorCode
-from rbee.queen.scheduling.admission_queue import AdmissionQueue, QueueLoad, check_capacity
+from rbee.queen.scheduling.admission_queue import AdmissionQueue, QueueLoad, SlotKind, check_capacity
 
 
 @pytest.mark.parametrize(
@@ -26,39 +26,42 @@ def test_the_queue_is_bounded(load: QueueLoad, code: ErrorCode | None) -> None:
     assert (error.code if error else None) is code
 
 
+M, N = SlotKind("m"), SlotKind("n")
+
+
 def test_requests_of_one_client_keep_their_order() -> None:
     """Requests of one client and one priority keep the order in which they came."""
     queue = AdmissionQueue()
-    entries = [queue.join("model", "a", 0) for _ in range(4)]
+    entries = [queue.join(M, "a", 0) for _ in range(4)]
 
-    assert queue.order("model") == entries
+    assert queue.order(M) == entries
 
 
 def test_a_higher_priority_comes_first() -> None:
     """Priority is stronger than arrival."""
     queue = AdmissionQueue()
-    usual, urgent, idle = queue.join("m", "a", 0), queue.join("m", "a", 5), queue.join("m", "a", -5)
+    usual, urgent, idle = queue.join(M, "a", 0), queue.join(M, "a", 5), queue.join(M, "a", -5)
 
-    assert queue.order("m") == [urgent, usual, idle]
+    assert queue.order(M) == [urgent, usual, idle]
 
 
 def test_one_client_with_many_requests_does_not_hold_up_another() -> None:
     """Clients take turns, however many requests each has brought."""
     queue = AdmissionQueue()
-    many = [queue.join("m", "many", 0) for _ in range(3)]
-    few = queue.join("m", "few", 0)
+    many = [queue.join(M, "many", 0) for _ in range(3)]
+    few = queue.join(M, "few", 0)
 
-    assert queue.order("m") == [many[0], few, many[1], many[2]]
+    assert queue.order(M) == [many[0], few, many[1], many[2]]
 
 
 def test_clients_take_turns_while_slots_come_one_by_one() -> None:
     """Who has just had a turn waits for who has had none, also where nobody ever runs at the same time."""
     queue = AdmissionQueue()
-    many = [queue.join("m", "many", 0) for _ in range(3)]
-    few = [queue.join("m", "few", 0) for _ in range(2)]
+    many = [queue.join(M, "many", 0) for _ in range(3)]
+    few = [queue.join(M, "few", 0) for _ in range(2)]
     went = []
     while len(queue):
-        went.append(queue.order("m")[0])
+        went.append(queue.order(M)[0])
         queue.leave(went[-1])
 
     assert went == [many[0], few[0], many[1], few[1], many[2]]
@@ -67,35 +70,35 @@ def test_clients_take_turns_while_slots_come_one_by_one() -> None:
 def test_an_absence_earns_no_slots() -> None:
     """A client who comes late starts where the others are, and one who gives up in the middle moves nobody."""
     queue = AdmissionQueue()
-    many = [queue.join("m", "many", 0) for _ in range(4)]
+    many = [queue.join(M, "many", 0) for _ in range(4)]
     queue.leave(many[3])
     queue.leave(many[0])
     queue.leave(many[1])
-    late = [queue.join("m", "late", 0) for _ in range(2)]
+    late = [queue.join(M, "late", 0) for _ in range(2)]
 
-    assert queue.order("m") == [many[2], late[0], late[1]]
+    assert queue.order(M) == [many[2], late[0], late[1]]
 
 
 def test_kinds_of_slots_do_not_block_each_other() -> None:
     """Each kind of slot has a queue of its own, and an empty one is removed."""
     queue = AdmissionQueue()
-    one, other = queue.join("m", "a", 0), queue.join("n", "a", 0)
+    one, other = queue.join(M, "a", 0), queue.join(N, "a", 0)
 
-    assert (queue.order("m"), queue.order("n")) == ([one], [other])
+    assert (queue.order(M), queue.order(N)) == ([one], [other])
     queue.leave(one)
-    assert queue.order("m") == []
+    assert queue.order(M) == []
     assert len(queue) == 1
 
 
 def test_an_entry_is_told_when_it_becomes_the_first() -> None:
     """Each entry knows its position, and is woken when nobody is ahead any more, and only then."""
     queue = AdmissionQueue()
-    first, second = queue.join("m", "a", 0), queue.join("m", "a", 0)
+    first, second = queue.join(M, "a", 0), queue.join(M, "a", 0)
     woken: list[int] = []
     second.on_first = lambda: woken.append(second.number)
 
     assert (first.position, second.position, second.length) == (1, 2, 2)
-    third = queue.join("m", "a", 0)
+    third = queue.join(M, "a", 0)
     assert woken == []
     queue.leave(first)
     assert woken == [second.number]
@@ -108,9 +111,9 @@ def test_a_more_urgent_request_moves_the_first_one_back() -> None:
     """Who was first is woken once more when it is first again."""
     queue = AdmissionQueue()
     woken: list[str] = []
-    with queue.waiting("m", "a", 0) as usual:
+    with queue.waiting(M, "a", 0) as usual:
         usual.on_first = lambda: woken.append("usual")
-        with queue.waiting("m", "a", 1):
+        with queue.waiting(M, "a", 1):
             assert usual.position == 2
         assert usual.position == 1
 
@@ -122,9 +125,9 @@ def test_a_more_urgent_request_moves_the_first_one_back() -> None:
 def test_the_more_urgent_come_first_and_each_client_keeps_its_order(arrivals: list[tuple[str, int]]) -> None:
     """Whoever arrives, no entry is lost, and none comes before a more urgent one or an equal one of its client."""
     queue = AdmissionQueue()
-    entries = [queue.join("m", client, priority) for client, priority in arrivals]
+    entries = [queue.join(M, client, priority) for client, priority in arrivals]
 
-    order = queue.order("m")
+    order = queue.order(M)
 
     assert sorted(entry.number for entry in order) == [entry.number for entry in entries]
     assert [entry.priority for entry in order] == sorted((entry.priority for entry in order), reverse=True)
@@ -138,11 +141,11 @@ def test_a_clients_kth_request_never_comes_after_anothers_next(arrivals: list[st
     """Of equal urgency, everybody's first request comes before anybody's second, and so on."""
     queue = AdmissionQueue()
     for client in arrivals:
-        queue.join("m", client, 0)
+        queue.join(M, client, 0)
 
     seen: dict[str, int] = {}
     rounds = []
-    for entry in queue.order("m"):
+    for entry in queue.order(M):
         seen[entry.client] = seen.get(entry.client, 0) + 1
         rounds.append(seen[entry.client])
 

@@ -10,8 +10,9 @@ from rbee.contracts.errors import ErrorCode
 from rbee.queen.client_ids import ClientIds
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.scheduling.client_blocks import BLOCK_S, TRIES, ClientBlocks
-from rbee.queen.scheduling.placement import PlacementRequest, UseWorker
+from rbee.queen.scheduling.placement import UseWorker
 from rbee.queen.scheduling.rejections import Refusal
+from rbee.queen.scheduling.request import PlacementRequest
 from tests.unit.queen.fleet import MODEL, hello, link
 
 

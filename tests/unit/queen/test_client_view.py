@@ -103,9 +103,16 @@ def test_progress_shows_how_far_and_not_from_where() -> None:
     """Bytes and layers pass; paths, reasons, nodes and workers do not."""
     text = " ".join(SECRETS)
     events: list[Event] = [
-        Progress(download=DownloadProgress(stage="retrying", bytes_downloaded=5, local_path=text, reason=text)),
+        Progress(
+            download=DownloadProgress(
+                stage="retrying", bytes_downloaded=5, local_path=text, reason=text, source="attic"
+            )
+        ),
         TaskPlaced(task_id="t", node="attic", worker_id="worker-3f9c", backend=Backend.CPU, device=0, warm=True),
-        *(Narration(actor="rbee-hive", action=action, human=text) for action in ("download", "retry", "spawn", "new")),
+        *(
+            Narration(actor="rbee-hive", action=action, human=text)
+            for action in ("download", "wait", "retry", "spawn", "new")
+        ),
     ]
     shown = [reduced_event(event) for event in events]
 

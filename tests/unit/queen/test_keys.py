@@ -1,4 +1,4 @@
-"""Keys of clients: shown once, kept as hashes, found by them, and what each is used for written down."""
+"""Keys of clients: shown once, kept as hashes, found by them, and their last use written down."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rbee.contracts.keys import KeyChange, KeySpec, Right
 from rbee.errors import RbeeError
 from rbee.queen.database import Database
 from rbee.queen.keys.store import ClientKeys
-from rbee.queen.keys.usage import Usage
+from rbee.queen.usage.store import UsageStore
 
 R = TypeVar("R")
 NOON = 1_800_014_400  # 2027-01-15 12:00 UTC
@@ -38,7 +38,8 @@ def with_keys(home: Path, work: Callable[[ClientKeys], Awaitable[R]], clock: Clo
 
     async def run() -> R:
         database = Database(None, Paths(home))
-        keys = ClientKeys(database, Paths(home), now=clock or Clock())
+        now = clock or Clock()
+        keys = ClientKeys(database, Paths(home), UsageStore(database, keep_days=1, create=False, now=now), now=now)
         try:
             await database.open()
             await keys.load()
@@ -86,11 +87,10 @@ async def _listed(keys: ClientKeys) -> list[str]:
 
 
 def test_a_home_without_keys_has_no_database(tmp_path: Path) -> None:
-    """A queen that never had a key, and the requests of its operator, need no database."""
+    """A queen that never had a key needs no database for them."""
 
     async def work(keys: ClientKeys) -> None:
         assert keys.find("/v1/models", "nobody's") is None
-        keys.record("operator", "hf:bees/honey", Usage(1, 5, 0, 7))
         await keys.write()
 
     with_keys(tmp_path, work)
@@ -171,34 +171,6 @@ def test_a_change_touches_only_what_it_names(tmp_path: Path) -> None:
     assert with_keys(tmp_path, later) == (2, None, 5)
 
 
-def test_usage_survives_a_restart_and_begins_anew_each_day(tmp_path: Path) -> None:
-    """Tokens of prompts and answers of a day are counted together over restarts, and from zero at midnight UTC."""
-    clock = Clock()
-
-    async def use(keys: ClientKeys) -> int:
-        if not keys.list():
-            await keys.add(KeySpec(name="alice"))
-        keys.record("alice", "hf:bees/honey", Usage(1, 10, 4, 5))
-        await keys.write()
-        keys.record("alice", "hf:bees/honey", Usage(1, 10, 4, 5))
-        return keys.tokens_today("alice")
-
-    assert with_keys(tmp_path, use, clock) == 30
-    assert with_keys(tmp_path, use, clock) == 60
-    clock.now += 12 * 3600
-    assert with_keys(tmp_path, use, clock) == 30
-
-    with sqlite3.connect(tmp_path / "beehives.db") as database:
-        rows = database.execute(
-            "select client, model, day, requests, prompt_tokens, cached_tokens, answer_tokens"
-            " from key_usage order by day"
-        ).fetchall()
-    assert rows == [
-        ("alice", "hf:bees/honey", "2027-01-15", 4, 40, 16, 20),
-        ("alice", "hf:bees/honey", "2027-01-16", 2, 20, 8, 10),
-    ]
-
-
 def test_the_last_use_is_kept_to_the_minute(tmp_path: Path) -> None:
     """It is written at most once a minute however often the key is used, and at the queen's end."""
     clock = Clock()
@@ -219,21 +191,3 @@ def test_the_last_use_is_kept_to_the_minute(tmp_path: Path) -> None:
     with_keys(tmp_path, work, clock)
 
     assert stored() == NOON + 90
-
-
-def test_usage_that_cannot_be_written_is_kept_for_later(tmp_path: Path) -> None:
-    """A database that fails for a while loses no count."""
-
-    async def work(keys: ClientKeys) -> None:
-        await keys.add(KeySpec(name="alice"))
-        keys.record("alice", "hf:bees/honey", Usage(1, 1, 0, 1))
-        with sqlite3.connect(tmp_path / "beehives.db") as database:
-            database.execute("alter table key_usage rename to elsewhere")
-        await keys.write()
-        with sqlite3.connect(tmp_path / "beehives.db") as database:
-            database.execute("alter table elsewhere rename to key_usage")
-
-    with_keys(tmp_path, work)
-
-    with sqlite3.connect(tmp_path / "beehives.db") as database:
-        assert database.execute("select sum(requests) from key_usage").fetchone() == (1,)

@@ -15,6 +15,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.contracts.hives import NodeSpec, NodeStatus
 from rbee.errors import ConfigError, RbeeError
 from rbee.queen.database import Database
+from rbee.queen.fleet.node_specs import parse_nodes
 from rbee.queen.fleet.node_store import HiveKeys, NodeStore
 from tests.unit.queen.fleet import device
 
@@ -51,7 +52,7 @@ def with_store(home: Path, work: Callable[[NodeStore], Awaitable[R]]) -> R:
 
 def test_every_field_survives_a_restart(tmp_path: Path) -> None:
     """What was added is read back whole by another life."""
-    with_store(tmp_path, lambda store: store.add(SPEC))
+    with_store(tmp_path, lambda store: store.add([SPEC]))
 
     (node,) = with_store(tmp_path, lambda store: store.list())
 
@@ -62,7 +63,7 @@ def test_every_field_survives_a_restart(tmp_path: Path) -> None:
 
 def test_the_key_of_a_hive_is_not_in_the_database(tmp_path: Path) -> None:
     """No byte of the key reaches the database's files."""
-    with_store(tmp_path, lambda store: store.add(SPEC))
+    with_store(tmp_path, lambda store: store.add([SPEC]))
 
     assert all(b"the-key-of-the-attic" not in path.read_bytes() for path in tmp_path.glob("beehives.db*"))
 
@@ -72,23 +73,61 @@ def test_a_node_is_not_added_twice(tmp_path: Path) -> None:
     other = SPEC.model_copy(update={"ssh_host": "10.0.0.8"})
 
     async def story(store: NodeStore) -> None:
-        await store.add(SPEC)
+        await store.add([SPEC])
         with pytest.raises(RbeeError) as caught:
-            await store.add(other)
+            await store.add([other])
         assert caught.value.code is ErrorCode.NODE_EXISTS
         assert [node.ssh_host for node in await store.list()] == ["10.0.0.7"]
 
-        await store.add(other.model_copy(update={"replace": True}))
+        await store.add([other.model_copy(update={"replace": True})])
         assert [node.ssh_host for node in await store.list()] == ["10.0.0.8"]
 
     with_store(tmp_path, story)
+
+
+def test_of_several_nodes_all_are_added_or_none(tmp_path: Path) -> None:
+    """One that is there already keeps all the others out, and each such one is named; `replace` is of each node."""
+    barn, cellar = (SPEC.model_copy(update={"node_name": name}) for name in ("barn", "cellar"))
+
+    async def story(store: NodeStore) -> None:
+        assert [node.node_name for node in await store.add([cellar, SPEC])] == ["cellar", "attic"]
+        with pytest.raises(
+            RbeeError, match=r"No node was added, because of 2 of 3: .*; cellar: there already"
+        ) as caught:
+            await store.add([SPEC, barn, cellar])
+        assert caught.value.code is ErrorCode.NODE_EXISTS
+        assert [row["node"] for row in caught.value.details["nodes"]] == ["attic", "cellar"]
+        assert [node.node_name for node in await store.list()] == ["attic", "cellar"]
+
+        moved = SPEC.model_copy(update={"ssh_host": "10.0.0.9", "replace": True})
+        assert [node.ssh_host for node in await store.add([barn, moved])] == ["10.0.0.7", "10.0.0.9"]
+        assert [node.node_name for node in await store.list("attic", 1)] == ["barn"]
+
+    with_store(tmp_path, story)
+
+
+def test_what_is_wrong_is_told_of_each_node_by_its_name() -> None:
+    """A name that is given twice, a field that is not what it must be, something that is no node at all."""
+    good = {"node_name": "attic", "ssh_host": "10.0.0.7"}
+    with pytest.raises(RbeeError) as caught:
+        parse_nodes([good, {"node_name": "barn", "ssh_host": "no host"}, good, 7, {"ssh_host": "10.0.0.8"}])
+
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    assert {row["node"]: row["reason"] for row in caught.value.details["nodes"]} == {
+        "barn": "ssh_host: not a host name or an IP address (got 'no host')",
+        "attic": "it is named twice in this request",
+        "nodes.3": "Input should be a valid dictionary or instance of NodeSpec (got 7)",
+        "nodes.4": "node_name: Field required",
+    }
+    assert "barn: ssh_host: " in caught.value.message
+    assert [spec.node_name for spec in parse_nodes([good])] == ["attic"]
 
 
 def test_a_node_that_is_not_there_cannot_be_removed(tmp_path: Path) -> None:
     """Removing works once; then it is NODE_NOT_FOUND."""
 
     async def story(store: NodeStore) -> None:
-        await store.add(SPEC)
+        await store.add([SPEC])
         await store.remove("attic")
         assert await store.list() == []
         with pytest.raises(RbeeError) as caught:
@@ -103,7 +142,7 @@ def test_what_is_seen_of_a_node_is_kept(tmp_path: Path) -> None:
     detection = Detection(devices=[device(Backend.CUDA, 0), device(Backend.CUDA, 1), device()])
 
     async def story(store: NodeStore) -> None:
-        await store.add(SPEC)
+        await store.add([SPEC])
         await store.record_reached("attic", detection, now=1_700_000_000.5)
         await store.record_reached("nobody", detection, now=1.0)
         (node,) = await store.list()
@@ -135,7 +174,7 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 def test_a_database_out_of_reach_is_named(tmp_path: Path) -> None:
     """A folder that is not there is an error with the path, not a traceback."""
     with pytest.raises(RbeeError) as caught:
-        with_store(tmp_path / "missing", lambda store: store.add(SPEC))
+        with_store(tmp_path / "missing", lambda store: store.add([SPEC]))
 
     assert caught.value.code is ErrorCode.PERMISSION_DENIED
     assert str(tmp_path / "missing") in caught.value.message
@@ -163,7 +202,7 @@ def test_another_database_is_chosen_by_url(tmp_path: Path) -> None:
     async def run() -> None:
         database = Database(f"sqlite:///{other}", Paths(tmp_path))
         await database.open()
-        await NodeStore(database).add(SPEC)
+        await NodeStore(database).add([SPEC])
         await database.close()
 
     asyncio.run(run())
@@ -176,13 +215,13 @@ def test_another_database_is_chosen_by_url(tmp_path: Path) -> None:
 def test_keys_of_hives_are_private_files(tmp_path: Path) -> None:
     """A key is written with mode 0600, read back, and removed without complaint if it is not there."""
     keys = HiveKeys(Paths(tmp_path))
-    assert keys.read("attic") is None
+    assert keys.read(["attic"]) == {}
 
-    keys.write("attic", "first key")
-    keys.write("attic", "second key")
+    keys.write({"attic": "first key"})
+    keys.write({"attic": "second key", "cellar": "its key"})
 
-    assert keys.read("attic") == "second key"
+    assert keys.read(["attic", "barn", "cellar"]) == {"attic": "second key", "cellar": "its key"}
     assert (tmp_path / "secrets" / "hives" / "attic").stat().st_mode & 0o777 == 0o600
     keys.remove("attic")
     keys.remove("attic")
-    assert keys.read("attic") is None
+    assert keys.read(["attic"]) == {}

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from rbee.contracts.control import Closing, Hello
-from rbee.contracts.devices import Backend
+from rbee.contracts.control import Closing, Hello, YieldedChanged
+from rbee.contracts.devices import Backend, MemoryHolder, YieldedDevice
 from rbee.contracts.errors import ErrorCode
+from rbee.contracts.served import ServedModel
 from rbee.contracts.version import is_compatible
 from rbee.contracts.workers import Quarantine, WorkerState
 from rbee.queen.registry import Registry
-from rbee.queen.scheduling.placement import (
-    AwaitWorker,
-    Decision,
-    Fleet,
-    PlacementRequest,
-    SpawnWorker,
-    UseWorker,
-    place,
-)
+from rbee.queen.scheduling.placement import AwaitWorker, Decision, Fleet, SpawnWorker, UseWorker, place
 from rbee.queen.scheduling.rejections import Refusal
-from tests.unit.queen.fleet import GB, MODEL, VERSION, device, entry, hello, link
+from rbee.queen.scheduling.request import PlacementRequest
+from tests.unit.queen.fleet import GB, MODEL, VERSION, device, entry, fleet_of, hello, link
 
 
 def fleet(in_flight: dict[str, int] | None = None, **hives: Hello | None) -> Fleet:
     """Make a fleet of named hives; None is one that never answered."""
-    registry = Registry()
+    registry = Registry(VERSION)
     for node, first in hives.items():
         registry.add_node(node, f"http://{node}:9200")
         if first is not None:
             registry.apply(node, first, now=0.0)
-    return Fleet(tuple(registry.hives()), VERSION, in_flight or {})
+    return fleet_of(registry, in_flight)
 
 
 def used(decision: Decision) -> str:
@@ -281,7 +275,7 @@ def test_a_missing_device_lists_the_devices() -> None:
 
 def test_every_rejected_node_has_its_reason() -> None:
     """The refusal of a fleet speaks for the closest candidate and lists them all."""
-    registry = Registry()
+    registry = Registry(VERSION)
     for node in ("attic", "barn", "cellar"):
         registry.add_node(node, f"http://{node}:9200")
     registry.apply("attic", hello(), now=0.0)
@@ -289,7 +283,7 @@ def test_every_rejected_node_has_its_reason() -> None:
     registry.apply("barn", hello(version="9.0.0"), now=0.0)
     registry.lost("cellar", "connection refused")
 
-    found = refused(place(Fleet(tuple(registry.hives()), VERSION), PlacementRequest(MODEL)))
+    found = refused(place(Fleet(registry), PlacementRequest(MODEL)))
 
     assert found.code is ErrorCode.DRAINING
     assert [(r.node, r.code) for r in found.rejected] == [
@@ -298,6 +292,20 @@ def test_every_rejected_node_has_its_reason() -> None:
         ("cellar", ErrorCode.CONNECTION_TIMEOUT),
     ]
     assert "connection refused" in found.message
+
+
+def test_the_refusal_of_a_large_fleet_tells_of_those_that_came_closest() -> None:
+    """The message names ten nodes and how many more there are, the details a hundred; the closest come first."""
+    hives = {f"n{number:03}": None for number in range(300)}
+    there = fleet(None, **hives, near=hello(devices=[device(free=1)], models=[entry()]))
+
+    found = refused(place(there, PlacementRequest(MODEL)))
+
+    assert found.code is ErrorCode.RAM_EXHAUSTED
+    assert found.message.startswith(f"None of 301 nodes can run {MODEL}: near: the model needs")
+    assert found.message.endswith("; n008: its hive does not answer; and 291 more.")
+    assert [row["node"] for row in found.error().details["rejected"]][:2] == ["near", "n000"]
+    assert len(found.error().details["rejected"]) == 100
 
 
 def test_equal_fleets_give_equal_answers() -> None:
@@ -317,3 +325,69 @@ def test_a_large_fleet_is_searched_whole() -> None:
     there = fleet(None, **hives, zzz=hello(link("free")))
 
     assert used(place(there, PlacementRequest(MODEL))) == "free"
+
+
+def test_a_declared_model_is_served_on_the_backend_that_it_names() -> None:
+    """Its worker on the CPU of a machine with a GPU takes its requests, which name no backend themselves."""
+    bee = ServedModel.model_validate({"name": "bee", "model": MODEL, "where": {"backend": "cpu"}})
+    both = [device(Backend.CUDA), device()]
+    there = fleet(attic=hello(link("other"), link("w", served="bee"), devices=both))
+
+    assert used(place(there, PlacementRequest(MODEL, served=bee))) == "w"
+    assert used(place(there, PlacementRequest(MODEL, node="attic", served=bee))) == "w"
+
+
+def yielded(index: int = 0, until: float | None = 1_767_232_800.0, backend: Backend = Backend.CUDA) -> YieldedDevice:
+    return YieldedDevice(backend=backend, device=index, since_unix=1_767_225_600.0, until_unix=until)
+
+
+GPUS = [device(Backend.CUDA, 0, 9 * GB), device(Backend.CUDA, 1), device()]
+
+
+def test_a_yielded_device_is_passed_over_and_nothing_falls_back() -> None:
+    """Another device or node is used; where there is none, never the CPU, the request is refused with until when."""
+    one = hello(devices=GPUS).model_copy(update={"yielded": [yielded(0)]})
+    both = hello(devices=GPUS).model_copy(update={"yielded": [yielded(0, None), yielded(1)]})
+
+    found = place(fleet(attic=one), PlacementRequest(MODEL))
+    assert isinstance(found, SpawnWorker)
+    assert found.device in (None, 1)
+    elsewhere = place(fleet(attic=both, cellar=hello()), PlacementRequest(MODEL))
+    assert isinstance(elsewhere, SpawnWorker)
+    assert elsewhere.node == "cellar"
+    error = refused(place(fleet(attic=both), PlacementRequest(MODEL))).error()
+    assert error.code is ErrorCode.DEVICE_YIELDED
+    assert "its cuda device 1 is yielded to another program until 2026-01-01 02:00 UTC" in error.message
+    assert "hive resume --node attic" in error.hint
+    assert refused(place(fleet(attic=one), PlacementRequest(MODEL, device=0))).code is ErrorCode.DEVICE_YIELDED
+
+
+def test_a_worker_on_a_yielded_device_gets_no_request_more() -> None:
+    """From the moment a device is yielded its workers are not used, also before they are heard to stop; then again."""
+    gpus = [link("w", backend=Backend.CUDA, index=0), link("v", backend=Backend.CUDA, index=1, free=1)]
+    found = fleet(attic=hello(*gpus, devices=GPUS))
+    assert used(place(found, PlacementRequest(MODEL))) == "w"
+
+    found.registry.apply("attic", YieldedChanged(yielded=[yielded(0)]), now=1.0)
+    found.registry.check_invariants()
+    assert used(place(found, PlacementRequest(MODEL))) == "v"
+    assert used(place(found, PlacementRequest(MODEL, node="attic"))) == "v"
+    assert isinstance(place(found, PlacementRequest(MODEL, device=0)), Refusal)
+    hive = found.registry.hive("attic")
+    assert hive is not None
+    assert [each.device for each in hive.info().yielded] == [0]
+
+    found.registry.apply("attic", YieldedChanged(yielded=[]), now=2.0)
+    found.registry.check_invariants()
+    assert used(place(found, PlacementRequest(MODEL))) == "w"
+
+
+def test_too_little_memory_names_who_else_holds_it() -> None:
+    """The reason for a node says what other programs hold of its memory."""
+    holder = MemoryHolder(pid=4242, name="blender", bytes=6 * 2**30)
+    full = device(Backend.CUDA, 0, 1).model_copy(update={"foreign_bytes": 6 * 2**30, "held_by": [holder]})
+
+    refusal = refused(place(fleet(attic=hello(devices=[full], models=[entry(size=GB)])), PlacementRequest(MODEL)))
+
+    assert refusal.code is ErrorCode.VRAM_EXHAUSTED
+    assert "other programs hold 6144 MB, the most blender (process 4242)" in refusal.message

@@ -11,19 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.queen.registry import Hive, Registry
-from rbee.queen.scheduling.placement import Decision, Fleet, PlacementRequest, UseWorker, place
+from rbee.queen.registry import Registry
+from rbee.queen.scheduling.placement import Decision, Fleet, UseWorker, place
 from rbee.queen.scheduling.prefix_index import BLOCK_CHARS, MAX_HASHES, PrefixHashes, PrefixIndex, prefix_hashes
+from rbee.queen.scheduling.request import PlacementRequest
 from tests.unit.queen.fleet import MODEL, VERSION, hello, link
 
 SLOTS = 4
 
 
-def hives(workers: int) -> tuple[Hive, ...]:
-    registry = Registry()
+def registry_of(workers: int) -> Registry:
+    registry = Registry(VERSION)
     registry.add_node("attic", "http://attic:9200")
     registry.apply("attic", hello(*(link(f"w{number:02}", free=SLOTS) for number in range(workers))), now=0.0)
-    return tuple(registry.hives())
+    return registry
 
 
 def used(decision: Decision) -> UseWorker:
@@ -94,22 +95,20 @@ class Simulation:
     ends: list[tuple[float, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.hives = hives(self.workers)
+        self.registry = registry_of(self.workers)
         self.kept: dict[str, OrderedDict[int, None]] = {
-            worker_id: OrderedDict() for hive in self.hives for worker_id in hive.workers
+            worker.worker_id: OrderedDict() for worker in self.registry.workers()
         }
 
     def at(self, now: float) -> None:
         while self.ends and self.ends[0][0] <= now:
-            self.running[heapq.heappop(self.ends)[1]] -= 1
+            worker_id = heapq.heappop(self.ends)[1]
+            self.running[worker_id] -= 1
+            self.registry.index.end(worker_id)
 
     def ask(self, conversation: int, hashes: PrefixHashes, until: float) -> bool | None:
         """Place one request; tells whether its conversation was in a slot there, None if it must wait."""
-        use = used(
-            place(
-                Fleet(self.hives, VERSION, self.running, self.prefixes), PlacementRequest(MODEL, prefix_hashes=hashes)
-            )
-        )
+        use = used(place(Fleet(self.registry, self.prefixes), PlacementRequest(MODEL, prefix_hashes=hashes)))
         if not use.free:
             return None
         worker_id = use.link.worker.worker_id
@@ -117,6 +116,8 @@ class Simulation:
         self.served[worker_id] += 1
         heapq.heappush(self.ends, (until, worker_id))
         self.prefixes.remember(worker_id, hashes, slots=SLOTS)
+        self.registry.index.begin(worker_id)
+        self.registry.index.hold(worker_id, len(self.prefixes.conversations().get(worker_id, ())))
         kept = self.kept[worker_id]
         hit = conversation in kept
         kept.pop(conversation, None)

@@ -42,3 +42,19 @@ def test_what_was_only_compared_is_no_download() -> None:
     steps = DownloadProgress(stage="verifying"), DownloadProgress(stage="complete")
 
     assert told(*steps) == ["hive n1: comparing the checksum of hf:bees/tiny"]
+
+
+def test_a_copy_is_told_with_its_source() -> None:
+    """Where a model comes from is told, again where that changes."""
+    steps = [
+        DownloadProgress(stage="downloading", source="n2"),
+        DownloadProgress(stage="downloading", source="n2"),
+        DownloadProgress(stage="downloading", source="n3"),
+        DownloadProgress(stage="complete", fetched=True),
+    ]
+
+    assert told(*steps) == [
+        "hive n1: hf:bees/tiny is not in the catalog, copying it from n2",
+        "hive n1: hf:bees/tiny: copying it from n3",
+        "hive n1: hf:bees/tiny: downloading it",
+    ]

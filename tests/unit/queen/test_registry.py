@@ -16,21 +16,39 @@ from rbee.contracts.control import (
     WorkerChanged,
     WorkerGone,
 )
-from rbee.contracts.devices import Detection
+from rbee.contracts.devices import Backend, Detection
 from rbee.contracts.workers import WorkerState
-from rbee.queen.registry import GONE_KEPT, Registry, reachable
-from tests.unit.queen.fleet import device, entry, hello, link
+from rbee.queen.hive import reachable
+from rbee.queen.registry import GONE_KEPT, Registry
+from tests.unit.queen.fleet import MODEL, device, entry, hello, link
 
 NODES = ["attic", "cellar"]
 IDS = [f"worker-{n}" for n in range(4)]
 
-links = st.builds(link, st.sampled_from(IDS), state=st.sampled_from(WorkerState), free=st.integers(0, 4))
+CATALOG = [
+    entry(),
+    entry("hf:org/wax:Q4_K_M"),
+    entry("hf:org/honey:Q8_0/honey.gguf").model_copy(update={"local_path": "/models/honey.gguf"}),
+]
+
+links = st.builds(
+    link,
+    st.sampled_from(IDS),
+    model=st.sampled_from([MODEL, "hf:org/wax:Q4_K_M", "hf:org/honey:Q8_0/honey.gguf"]),
+    served=st.sampled_from([None, "bee"]),
+    backend=st.sampled_from(Backend),
+    state=st.sampled_from(WorkerState),
+    free=st.integers(0, 4),
+)
 messages: st.SearchStrategy[HiveMessage] = st.one_of(
     st.lists(links, max_size=3).map(lambda some: hello(*some)),
     links.map(lambda one: WorkerChanged(link=one)),
     st.sampled_from(IDS).map(lambda worker_id: WorkerGone(worker_id=worker_id, reason="ended")),
-    st.just(ModelsChanged(models=[entry()])),
+    st.lists(st.sampled_from(CATALOG), max_size=3, unique_by=lambda one: one.reference).map(
+        lambda some: ModelsChanged(models=some)
+    ),
     st.just(DevicesChanged(detection=Detection(devices=[device(free=1)]))),
+    st.just(DevicesChanged(detection=Detection(devices=[device(Backend.CUDA), device()]))),
     st.just(Heartbeat()),
     st.just(Closing()),
 )
@@ -183,6 +201,29 @@ def test_a_lost_hive_has_no_workers_and_says_why() -> None:
     assert hive is not None
     assert (hive.connected, dict(hive.workers), hive.last_error) == (False, {}, "the connection closed")
     assert registry.worker("worker-0") is None
+
+
+def test_a_worker_is_found_by_its_model_and_by_the_declared_model_it_is_for() -> None:
+    """Both names lead to it, whatever its state, for as long as its hive has it; the step that ends that says so."""
+    registry = registry_with(hello(link("worker-0", served="bee"), link("worker-1", state=WorkerState.DRAINING)))
+
+    assert [filed.link.worker.worker_id for filed in registry.index.of([MODEL])] == ["worker-0", "worker-1"]
+    assert [filed.link.worker.worker_id for filed in registry.index.of(["bee"])] == ["worker-0"]
+    changes = registry.lost("attic", "the cable was pulled")
+    assert changes.names == {"attic", "worker-0", "worker-1", MODEL, "bee"}
+    assert list(registry.index.of([MODEL, "bee"])) == []
+
+
+def test_a_step_tells_which_workers_have_ended_with_it() -> None:
+    """A silent hive may come back with its workers; what it then has no more, or what ended with it, has ended."""
+    registry = registry_with(hello(link("worker-0"), link("worker-1"), link("worker-2")))
+    registry.add_node("cellar", "http://cellar:9200")
+
+    assert registry.lost("attic", "no message for 10 s").ended == set()
+    assert registry.apply("cellar", hello(link("worker-1")), now=1.0).ended == set()
+    assert registry.apply("attic", hello(link("worker-2")), now=2.0).ended == {"worker-0"}
+    assert registry.apply("attic", WorkerChanged(link=link("worker-1")), now=3.0).ended == set()
+    assert registry.lost("attic", "its hive closed the channel", ended=True).ended == {"worker-1", "worker-2"}
 
 
 def test_messages_of_a_removed_node_change_nothing() -> None:

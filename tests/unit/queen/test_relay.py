@@ -15,7 +15,6 @@ from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.dialects import Dialect
 from rbee.daemonkit.sse import encode
 from rbee.errors import RbeeError
-from rbee.queen.keys.usage import Usage
 from rbee.queen.relay.connection import (
     UpstreamError,
     UpstreamTimeout,
@@ -23,6 +22,7 @@ from rbee.queen.relay.connection import (
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.stream import StreamObserver
 from rbee.queen.relay.token_usage import without_comments
+from rbee.queen.usage.ledger import Usage
 from tests.unit.queen.upstreams import (
     HEAD,
     Client,
@@ -53,9 +53,9 @@ def test_a_stream_reads_the_same_however_it_is_cut(cuts: list[int]) -> None:
 
 
 LINES = (
-    b': usage 3 0 0\n{"message": {"content": "A"}, "done": false}\n: progress 5\n: ping\n'
+    b': usage 3 0 0 0\n{"message": {"content": "A"}, "done": false}\n: progress 5\n: ping\n'
     b'{"message": {"tool_calls": [{"arguments": {"x": "\\n: no comment"}}]}, "done": false}\n'
-    b': usage 3 1 2\n{"done": true, "done_reason": "stop"}\n'
+    b': usage 3 1 2 900\n{"done": true, "done_reason": "stop"}\n'
 )
 
 
@@ -69,7 +69,7 @@ def test_lines_of_json_reach_a_client_without_comments(cuts: list[int]) -> None:
 
     assert [json.loads(line).get("done") for line in pieces.splitlines()] == [False, False, True]
     assert (observer.tokens, observer.done, observer.failed, observer.terminator_seen) == (2, True, False, True)
-    assert observer.usage == Usage(1, 3, 1, 2)
+    assert observer.usage == Usage(1, 3, 1, 2, 900)
 
 
 @given(st.lists(st.integers(0, 1000), max_size=8))

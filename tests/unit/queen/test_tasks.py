@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import pytest
 
+from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.keys import Right
 from rbee.contracts.tasks import TaskAccepted, TaskRequest
@@ -15,15 +17,18 @@ from rbee.daemonkit.background import BackgroundTasks
 from rbee.daemonkit.http1 import ClientConnection
 from rbee.errors import RbeeError
 from rbee.queen.client_ids import ClientIds
+from rbee.queen.database import Database
 from rbee.queen.fleet.state import FleetState
 from rbee.queen.keys.access import ADMIN
 from rbee.queen.keys.access import Client as KeyHolder
 from rbee.queen.progress import Event
 from rbee.queen.relay.pool import UpstreamPool
 from rbee.queen.relay.response_sink import ResponseSink
+from rbee.queen.relay.stream import StreamObserver
 from rbee.queen.tasks.registry import TaskRegistry
 from rbee.queen.tasks.scheduler import Scheduler
 from rbee.queen.tasks.task import QueenServices, answer
+from rbee.queen.usage.store import UsageStore
 
 BEE = KeyHolder("bee", frozenset(Right))
 
@@ -93,8 +98,7 @@ def registry_of(max_tasks: int = 10) -> TaskRegistry:
         BackgroundTasks(),
         ClientIds("secret"),
         60,
-        lambda *_: None,
-        lambda _: 0,
+        UsageStore(Database(None, Paths(Path("nowhere"))), keep_days=1, create=False),
         lambda: 0.0,
     )
     return TaskRegistry(services, aliases={}, max_tasks=max_tasks, max_tasks_per_client=None)
@@ -109,7 +113,7 @@ async def run(
 ) -> None:
     """Run a task until *end*, called with its id, has ended it."""
     request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum", **options})
-    admission = registry.admit(request, holder, draining=False)
+    admission = registry.admit(request, holder, model="honey", draining=False)
     running = asyncio.ensure_future(
         answer(admission, cast("ResponseSink", client), cast("ClientConnection", client), "request-1")
     )
@@ -147,6 +151,25 @@ def test_a_client_that_leaves_is_sent_nothing() -> None:
     client = asyncio.run(check())
 
     assert (client.failures, client.ended) == ([], False)
+
+
+def test_an_end_that_was_told_is_told_once() -> None:
+    """A task whose stream has brought the worker's own error is sent no second one when its deadline comes then."""
+
+    async def check() -> Client:
+        client, registry = Client(), registry_of()
+
+        async def end(task_id: str) -> None:
+            registry._tasks[task_id].activity.observer = observer = StreamObserver()
+            observer.feed(b'event: error\ndata: {"error": {}}\n\n')
+            await registry.cancel(task_id, BEE)
+
+        await run(registry, client, end)
+        return client
+
+    client = asyncio.run(check())
+
+    assert (client.failures, client.ended) == ([], True)
 
 
 def test_a_queen_that_stops_ends_its_tasks_with_draining() -> None:
@@ -200,11 +223,11 @@ def test_a_task_too_many_is_not_admitted() -> None:
     async def check() -> None:
         registry = registry_of(max_tasks=1)
         request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum"})
-        with registry.admit(request, BEE, draining=False):
-            with pytest.raises(RbeeError) as caught, registry.admit(request, BEE, draining=False):
+        with registry.admit(request, BEE, model="honey", draining=False):
+            with pytest.raises(RbeeError) as caught, registry.admit(request, BEE, model="honey", draining=False):
                 pass
             assert caught.value.code is ErrorCode.QUEUE_FULL
-        with registry.admit(request, BEE, draining=False):
+        with registry.admit(request, BEE, model="honey", draining=False):
             assert len(registry) == 1
 
     asyncio.run(check())
@@ -232,7 +255,7 @@ def test_one_client_does_not_keep_all_places() -> None:
 
         def ask(name: str) -> None:
             client = Client()
-            admission = registry.admit(request, KeyHolder(name), draining=False)
+            admission = registry.admit(request, KeyHolder(name), model="honey", draining=False)
             clients.append(client)
             running.append(
                 asyncio.ensure_future(
@@ -265,12 +288,12 @@ def test_a_key_has_as_many_tasks_at_once_as_it_may() -> None:
     async def check() -> None:
         registry, limited = registry_of(), KeyHolder("bee", max_tasks=1)
         request = TaskRequest.model_validate({"model": "hf:bees/honey", "prompt": "Hum"})
-        with registry.admit(request, limited, draining=False):
-            with pytest.raises(RbeeError) as caught, registry.admit(request, limited, draining=False):
+        with registry.admit(request, limited, model="honey", draining=False):
+            with pytest.raises(RbeeError) as caught, registry.admit(request, limited, model="honey", draining=False):
                 pass
             assert caught.value.code is ErrorCode.TOO_MANY_REQUESTS
             assert caught.value.retry_after_s
-        with registry.admit(request, limited, draining=False):
+        with registry.admit(request, limited, model="honey", draining=False):
             assert registry.of_client("bee") == 1
 
     asyncio.run(check())

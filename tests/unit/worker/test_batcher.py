@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +29,7 @@ class Toy:
     can_copy = True
     can_rewind = True
     chunk_tokens = 8
+    tiles = None
 
     def __init__(self, slots: int, *, interrupt_at: int = -1) -> None:
         self.cache: list[list[int]] = [[] for _ in range(slots)]
@@ -191,6 +194,29 @@ def test_a_wrong_guess_leaves_the_cache() -> None:
 
     assert 0 < one.accepted < one.drafted
     assert run.engine.cache[0] == [*one.prompt, *run.engine.written[0][:-1]]
+
+
+@pytest.mark.parametrize("interrupt_at", [-1, 1])
+def test_the_time_of_a_batch_is_shared_by_its_rows(monkeypatch: pytest.MonkeyPatch, interrupt_at: int) -> None:
+    """What generations that run at once took adds up to what passed, whole batches and broken off ones alike."""
+    now, engine = [0.0], Toy(2, interrupt_at=interrupt_at)
+    took: list[tuple[float, list[int]]] = []
+    step = engine.step
+
+    def timed(plan: StepPlan) -> list[int] | None:
+        seconds = 1.0 + len(took)
+        now[0] += seconds
+        took.append((seconds, plan.slots))
+        return step(plan)
+
+    monkeypatch.setattr(engine, "step", timed)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    run = Run(engine, [{"prompt": [1, 2, 3, 4], "limit": 9}, {"prompt": [5, 6], "limit": 3}], speculate=0)
+
+    expected = [sum(seconds * rows.count(slot) / len(rows) for seconds, rows in took) for slot in range(2)]
+    assert [round(one.device_s, 6) for one in run.generations] == [round(each, 6) for each in expected]
+    assert sum(each.device_s for each in run.generations) == pytest.approx(now[0])
 
 
 def test_a_cancelled_stream_ends_within_a_step() -> None:

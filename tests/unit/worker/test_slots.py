@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rbee.worker.scheduling.attention_tiles import AttentionTiles
 from rbee.worker.scheduling.slots import COPY_WORTH_TOKENS, SlotTable, StepPlan
 
 
@@ -276,6 +277,62 @@ def test_a_forgotten_cache_is_evaluated_anew() -> None:
     table.discard_cache(0)
 
     assert [plan.tokens for plan in run(table)] == [[1, 2, 3, 4]]
+
+
+TILES = AttentionTiles(30 * 576 / 134.5e6)  # SmolLM2 135M
+
+
+def rows_of(prompt: int, *, beside: int = 0) -> list[int]:
+    """Return the tokens of each batch in which a prompt is read, beside the prompts of so many others."""
+    table = SlotTable(5, 10_000, chunk=127, copies=True, tiles=TILES)
+    for other in range(beside):
+        table.admit(f"other {other}", list(range(10_000 * (other + 2), 10_000 * (other + 2) + 150)))
+    assignment = table.admit("own", list(range(prompt)))
+    assert assignment is not None
+    plans = (plan for _ in range(40) for plan in run(table, prompts=128) if assignment.slot in plan.advances)
+    return [len(plan.tokens) for plan in plans]
+
+
+@pytest.mark.parametrize("beside", [0, 1, 4])
+def test_no_batch_of_a_prompt_is_short_of_a_tile(beside: int) -> None:
+    """A prompt is read in whole tiles, the last with the rest, alike whoever else is there: fewer rows take longer."""
+    for prompt, rows in ((2, [2]), (63, [63]), (100, [100]), (128, [64, 64]), (300, [64, 64, 64, 108])):
+        assert rows_of(prompt, beside=beside) == rows
+
+
+def test_a_short_rest_after_a_long_cache_is_filled_up_to_a_tile() -> None:
+    """What was evaluated is evaluated again, where few rows over many cached tokens would take longer than a tile."""
+    kept = {}
+    for cached, new in ((4096, 47), (4096, 16), (512, 32), (4096, 4), (100, 20), (20, 10), (4096, 100)):
+        table = SlotTable(1, 10_000, chunk=127, copies=True, tiles=TILES)
+        table.admit("first", list(range(cached)))
+        while table.slots[0].pending:
+            run(table, prompts=128)
+        table.release(0)
+        assignment = table.admit("second", [*range(cached), *range(50_000, 50_000 + new)])
+        assert assignment is not None
+        kept[cached, new] = assignment.keep
+
+    assert kept == {
+        (4096, 47): 4096 - 17,
+        (4096, 16): 4096 - 48,
+        (512, 32): 512 - 32,
+        (4096, 4): 4096,
+        (100, 20): 100,
+        (20, 10): 20,
+        (4096, 100): 4096,
+    }
+
+
+def test_beside_streams_pieces_of_long_prompts_stay_short() -> None:
+    """Running streams do not wait for a whole tile of a prompt that takes many."""
+    table = SlotTable(2, 1000, chunk=127, copies=True, tiles=TILES)
+    table.admit("stream", [1, 2])
+    run(table)
+    table.append_token(0, 3)
+    table.admit("long", list(range(100, 400)))
+
+    assert [plan.advances for plan in table.plan(128, long_prompt_tokens=10)] == [{0: 1}, {1: 10}]
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,7 +8,10 @@ from typing import NamedTuple
 
 
 class Account(NamedTuple):
-    """What usage is counted by; `day` is a date of UTC, such as 2026-11-28."""
+    """What usage is counted by; `day` is a date of UTC, such as 2026-11-28.
+
+    `model` is the name by which the client asked for it, or that of the fallback that answered in its place.
+    """
 
     client: str
     model: str
@@ -17,26 +20,23 @@ class Account(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Requests and tokens; cached tokens are part of the prompt's."""
+    """Requests and tokens; cached tokens are part of the prompt's.
+
+    `device_us` are the microseconds for which engines computed: those of each batch, shared by the rows that each
+    request had in it. `joules` are a share of what devices took; None where none told.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
     answer_tokens: int = 0
+    device_us: int = 0
+    joules: float | None = None
 
     @property
     def tokens(self) -> int:
         """Return the tokens that count against a limit: those of prompts and of answers."""
         return self.prompt_tokens + self.answer_tokens
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts by name."""
-        return {
-            "requests": self.requests,
-            "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached_tokens,
-            "answer_tokens": self.answer_tokens,
-        }
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -44,6 +44,8 @@ class Usage:
             self.prompt_tokens + other.prompt_tokens,
             self.cached_tokens + other.cached_tokens,
             self.answer_tokens + other.answer_tokens,
+            self.device_us + other.device_us,
+            self.joules if other.joules is None else other.joules + (self.joules or 0.0),
         )
 
 

@@ -1,0 +1,1 @@
+"""What clients use, by model and day: counted in memory, kept in the queen's database."""
