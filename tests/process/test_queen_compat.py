@@ -17,7 +17,7 @@ import openai
 import pytest
 
 from tests.support.machine import Machine
-from tests.support.queens import QueenProcess, machine_with_fake
+from tests.support.queens import QueenProcess, machine_with_fake, parsed
 from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
@@ -333,6 +333,19 @@ def test_a_client_that_leaves_frees_the_slot(machine: Machine, stream: bool) -> 
 
     eventually(queen.all_idle, within=5, because="the slot is free")
     eventually(lambda: queen.get("/v2/status")["tasks_running"] == 0, within=5, because="the task is gone")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_its_grammar_ends_is_the_workers_error(machine: Machine, stream: bool) -> None:
+    """What a worker finds while it answers is told with its code and reason, in a stream and in a whole answer."""
+    machine.fake(grammar_fails_after=3)
+    queen = QueenProcess(machine)
+
+    answer = queen.http.post(CHAT, json=request_body(grammar='root ::= "a"+', stream=stream))
+
+    told = [data for _, data in parsed(iter(answer.text.splitlines()))][-1] if stream else answer.json()
+    assert (answer.status_code, told["error"]["code"]) == (200 if stream else 400, "INVALID_REQUEST")
+    assert "configured to fail its grammars" in told["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,12 @@ def test_a_reader_sees_everything_and_then_each_change(machine: Machine) -> None
     with reading(queen) as reader:
         assert reader.names[0] == "snapshot"
         assert reader.of("node")["localhost"]["connected"] is True
-        assert [model["reference"] for model in reader.of("catalog")["localhost"]] == [queen.model]
+        # The hive tells its queen of a new model when it has one, and the reader may be the first by a moment.
+        eventually(
+            lambda: [model["reference"] for model in reader.of("catalog")["localhost"]] == [queen.model],
+            within=2,
+            because="the catalog is told",
+        )
         assert set(reader.of("worker")) == {queen.worker()["worker_id"]}
         (ended,) = reader.of("task").values()
         assert (ended["state"], ended["client"], ended["tokens"], ended["node"]) == ("done", "operator", 2, "localhost")

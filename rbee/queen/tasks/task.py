@@ -193,12 +193,13 @@ class Task:
                 deadline.cancel()
 
     async def _fail(self, sink: ResponseSink, error: RbeeError, request_id: str) -> None:
-        """Tell the client why there is no answer, unless the worker's stream has told how it ended.
+        """Tell the client why there is no answer, unless it has been told how the answer ended.
 
-        Queen and worker both watch a deadline, and the worker may be the first by a moment.
+        Queen and worker both watch a deadline, and the worker may be the first by a moment. The error that came in
+        place of a whole answer is not passed on: it is *error* then.
         """
-        observer = self.activity.observer
-        if observer is None or not observer.ended:
+        observer, stream = self.activity.observer, self._request.upstream_request.stream
+        if observer is None or not (observer.done or (observer.failed and stream)):
             await sink.fail(error, request_id)
 
     def _check(self) -> Placed | None:
