@@ -20,6 +20,7 @@ HELP: Final = """\
 /exit               end; so does Ctrl-D
 
 A line that ends with a backslash goes on in the next one, and so does everything between two lines of three quotes.
+What is pasted is one question, also of several lines.
 Ctrl-C stops an answer, which stays as far as it came."""
 
 _NUMBERS: Final[dict[str, type[int] | type[float]]] = {

@@ -52,6 +52,21 @@ def test_a_conversation_on_a_terminal(machine: Machine) -> None:
         assert "Traceback" not in screen.text
 
 
+def test_lines_that_are_pasted_are_one_question(machine: Machine) -> None:
+    """A terminal marks what is pasted: its lines are asked together, once Enter is pressed."""
+    QueenProcess(machine)
+    with Terminal(machine, "rbee-keeper", "chat", "bee", "--max-tokens", "3") as screen:
+        at = screen.shows("> ", after=screen.shows("/help lists commands"))
+        screen.types("\x1b[200~def hum():\n    return 1\n\x1b[201~")
+        at = screen.shows("return 1", after=at)
+        screen.types("\n")
+        at = screen.shows("3 tokens, the first after", after=at)
+        screen.types("/save talk.json\n")
+        screen.shows("Saved 2 messages", after=at)
+        said = json.loads((machine.root / "talk.json").read_text())
+    assert said[0] == {"role": "user", "content": "def hum():\n    return 1"}
+
+
 def test_what_cannot_be_done_is_said_and_the_conversation_goes_on(machine: Machine) -> None:
     """An unknown command, a setting that is none, a model that is not there: nothing of what was said is lost."""
     QueenProcess(machine)

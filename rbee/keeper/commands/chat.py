@@ -146,6 +146,7 @@ def _read() -> str | None:
                 return "\n".join(lines)
             quoted = True
             continue
+        line = line.removesuffix("\n")  # of what was pasted
         lines.append(line.removesuffix("\\") if not quoted else line)
         if not quoted and not line.endswith("\\"):
             return "\n".join(lines)
@@ -157,10 +158,13 @@ def _valid(line: str) -> str:
 
 
 def _edit_lines() -> None:
-    """Let lines be edited and recalled on a terminal, where Python was built with that."""
+    """Let lines be edited and recalled on a terminal, and pasted together, where Python was built with that."""
     if sys.stdin.isatty():
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 - `input` uses it once it is there
+            import readline  # `input` uses it once it is there
+
+            # What is pasted is then one line with line ends in it, until Enter is pressed; Python has it off.
+            readline.parse_and_bind("set enable-bracketed-paste on")
 
 
 def _save(talk: Conversation, path: Path, out: Output) -> None:
