@@ -12,7 +12,7 @@ from rbee.contracts.ids import REQUEST_ID_HEADER
 from rbee.daemonkit.app import create_app as create_base
 from rbee.daemonkit.auth import Authenticator
 from rbee.queen.audit import Audit
-from rbee.queen.console.files import OPEN_PATHS
+from rbee.queen.console.files import open_paths
 from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import ADMIN
 from rbee.queen.routes import (
@@ -51,7 +51,7 @@ def create_app(queen: Queen, key: str, address: str, *, cors_origins: Collection
         authenticator=Authenticator(
             f"the queen at {address}",
             key,
-            open_paths=["/health", "/v1/health", *OPEN_PATHS],
+            open_paths=["/health", "/v1/health", *open_paths()],
             operator=ADMIN,
             client_key_lookup=queen.client_keys.find,
             session_lookup=lambda method, headers: queen.console.cookies.caller(method, headers),

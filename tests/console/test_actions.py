@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.console.browser import browse, link
+from rbee.queen.events.feed import MAX_READERS
+from tests.console.browser import SHOTS, browse, link
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess, count, ended_well
 from tests.support.waiting import eventually
@@ -192,3 +195,34 @@ def test_a_key_that_is_revoked_ends_the_sessions_of_its_client(modules: Path, ma
         ("sees", "sign in with a key"),
         refused=True,
     )
+
+
+def test_a_page_that_is_one_too_many_says_so_and_waits_for_its_turn(modules: Path, machine: Machine) -> None:
+    """A page whose events are refused tells the queen's reason, and shows the fleet once they are not."""
+    queen = QueenProcess(machine)
+    told = SHOTS / "too-many.png"
+    told.unlink(missing_ok=True)
+    with ThreadPoolExecutor() as aside, ExitStack() as others:
+        reader = httpx.Client(
+            base_url=queen.url,
+            headers=queen.http.headers,
+            limits=httpx.Limits(max_connections=None),
+            trust_env=False,
+            timeout=30,
+        )
+        others.enter_context(reader)
+        for _ in range(MAX_READERS):
+            others.enter_context(reader.stream("GET", "/v2/events")).raise_for_status()
+        looking = aside.submit(
+            browse,
+            modules,
+            link(machine),
+            ("sees", f"{MAX_READERS} readers follow the events of this queen"),
+            ("shot", told.stem),
+            ("gone", f"{MAX_READERS} readers follow the events of this queen"),
+            ("sees", "cpu:0"),
+            refused=True,
+        )
+        eventually(lambda: told.exists() or looking.done(), within=60, because="the page has told why")
+        others.close()
+        looking.result()

@@ -7,14 +7,16 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import httpx
+import psutil
 import pytest
 
-from tests.console.browser import browse, install_package, link
+from tests.console.browser import SHOTS, browse, install_package, link
 from tests.support.checkout import ROOT
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess
@@ -142,3 +144,32 @@ def test_everything_works_below_a_prefix(modules: Path, machine: Machine, tmp_pa
                 trust_env=False,
             )
             assert answer.status_code == status, answer.text
+
+
+def test_a_queen_that_comes_back_behind_a_proxy_is_found_again(modules: Path, machine: Machine, tmp_path: Path) -> None:
+    """While the proxy has nobody to ask the page says so and asks again; then it tells that its session is over."""
+    queen = QueenProcess(machine)
+    told = SHOTS / "bad-gateway.png"
+    told.unlink(missing_ok=True)
+    with nginx(tmp_path / "nginx", queen, tls=False) as address, ThreadPoolExecutor() as aside:
+        looking = aside.submit(
+            browse,
+            modules,
+            link(machine, "--at", address),
+            ("sees", "cpu:0"),
+            ("shot", told.stem),
+            ("sees", "The queen answered with status 502. Trying again."),
+            ("shot", told.stem),
+            ("sees", "The session is over."),
+            refused=True,
+        )
+        eventually(lambda: told.exists() or looking.done(), within=60, because="the page is there")
+        first = told.stat().st_mtime_ns
+        process = psutil.Process(queen.pid)
+        process.terminate()
+        process.wait(30)
+        eventually(
+            lambda: told.stat().st_mtime_ns != first or looking.done(), within=60, because="the page has told of it"
+        )
+        QueenProcess(machine)
+        looking.result()

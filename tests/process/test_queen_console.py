@@ -46,13 +46,21 @@ def sign_in(queen: QueenProcess, browser: httpx.Client) -> str:
     return csrf
 
 
+def folder(browser: httpx.Client) -> str:
+    """Give the path at which the document looks for the files."""
+    document = browser.get("/", headers={"Accept": "text/html"}).text
+    (found,) = set(re.findall(r'(?:href|src)="(console/\w+/)', document))
+    return f"/{found}"
+
+
 def test_the_page_is_open_small_and_asks_nobody_else(browser: httpx.Client) -> None:
     """Its files need no key, are all that there are, name no other host, and have a strict policy."""
     files = {path.relative_to(PAGE).as_posix() for path in PAGE.rglob("*") if path.is_file()}
     assert files == set(TYPES)
+    kept = folder(browser)
     total = 0
     for name in files:
-        answer = browser.get("/" if name == "index.html" else f"/console/{name}", headers={"Accept": "text/html"})
+        answer = browser.get("/" if name == "index.html" else kept + name, headers={"Accept": "text/html"})
         assert (answer.status_code, answer.headers["content-type"]) == (200, TYPES[name])
         assert answer.headers["content-security-policy"].startswith("default-src 'self';")
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -61,14 +69,24 @@ def test_the_page_is_open_small_and_asks_nobody_else(browser: httpx.Client) -> N
         assert set(hosts) <= {"http://www.w3.org"}, name
     assert total <= MAX_BYTES
     for gone in ("none.js", "../files.py", "%2e%2e/files.py", "index.html/x", "vendor"):
-        assert browser.get(f"/console/{gone}").status_code in (401, 404), gone
+        assert browser.get(kept + gone).status_code in (401, 404), gone
     assert browser.get("/", headers={"Accept": "*/*"}).text == "Ollama is running"
+
+
+def test_a_browser_keeps_the_files_for_as_long_as_they_are_right(browser: httpx.Client) -> None:
+    """The document is asked for each time; it names the files by a path of their content's, which never changes."""
+    assert browser.get("/", headers={"Accept": "text/html"}).headers["cache-control"] == "no-cache"
+    kept = folder(browser)
+    assert re.fullmatch(r"/console/[0-9a-f]{12}/", kept)
+    for name in TYPES.keys() - {"index.html"}:
+        assert "immutable" in browser.get(kept + name).headers["cache-control"]
+    assert browser.get("/console/0123456789ab/app.js").status_code == 401
 
 
 def test_no_part_of_the_page_waits_for_another(browser: httpx.Client) -> None:
     """The document names all modules, so that a browser fetches them at once, not as each import is found."""
     document = browser.get("/", headers={"Accept": "text/html"}).text
-    named = re.findall(r'(?:href|src)="console/([^"]+\.js)"', document)
+    named = re.findall(rf'(?:href|src)="{folder(browser)[1:]}([^"]+\.js)"', document)
     assert sorted(named) == sorted(name for name in TYPES if name.endswith(".js"))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from starlette.responses import Response
 
-PREFIX: Final = "/console/"
 TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
@@ -29,30 +30,53 @@ TYPES: Final = {
 }
 """Every file of the page with its type, so that nothing else of the package is ever sent."""
 
-OPEN_PATHS: Final = (
-    "/",
-    "/v2/console/sign-in",
-    "/v2/console/session",  # looks at the cookie itself, and tells a browser without one that it is nobody
-    *(PREFIX + name for name in TYPES),
-)
-HEADERS: Final = {
+_HEADERS: Final = {
     # Pictures that a person attaches to a chat are shown from memory.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'none'; object-src 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
 }
+_PAGE: Final = "index.html"
+_ASKED_AGAIN: Final = "no-cache"
+_KEPT: Final = "public, max-age=31536000, immutable"
 
 
-def page_file(name: str) -> Response | None:
-    """Return a file of the page; None if it has none of that name."""
-    kind = TYPES.get(name)
-    return None if kind is None else Response(_read(name), headers={**HEADERS, "Content-Type": kind})
+def open_paths() -> tuple[str, ...]:
+    """Return the paths that need no key."""
+    return (
+        "/",
+        "/v2/console/sign-in",
+        "/v2/console/session",  # looks at the cookie itself, and tells a browser without one that it is nobody
+        *(f"/console/{digest()}/{name}" for name in TYPES),
+    )
+
+
+@cache
+def digest() -> str:
+    """Return a digest of all files: it is in their path, so that a browser keeps them for as long as they are right."""
+    found = hashlib.sha256()
+    for name in TYPES:
+        found.update(_read(name))
+    return found.hexdigest()[:12]
+
+
+def page() -> Response:
+    """Return the document of the page."""
+    return _response(_PAGE, _read(_PAGE).replace(b'"console/', f'"console/{digest()}/'.encode()), _ASKED_AGAIN)
+
+
+def page_file(version: str, name: str) -> Response | None:
+    """Return a file that the document of this version names; None if there is none."""
+    if version != digest() or name not in TYPES:
+        return None
+    return _response(name, _read(name), _KEPT)
+
+
+def _response(name: str, content: bytes, cache_control: str) -> Response:
+    return Response(content, headers={**_HEADERS, "Content-Type": TYPES[name], "Cache-Control": cache_control})
 
 
 @cache
 def _read(name: str) -> bytes:
-    from importlib.resources import files  # no start waits for it
-
-    return files(__package__).joinpath("page", *name.split("/")).read_bytes()
+    return Path(__file__).with_name("page").joinpath(name).read_bytes()

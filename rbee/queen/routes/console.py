@@ -10,7 +10,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.json_body import JsonBody
 from rbee.errors import RbeeError
 from rbee.queen.console.cookies import check_origin, check_site
-from rbee.queen.console.files import page_file
+from rbee.queen.console.files import page, page_file
 from rbee.queen.console.sessions import TICKET_S, Session
 from rbee.queen.keys.access import Client
 from rbee.queen.routes.dependencies import ClientDep, QueenDep
@@ -20,18 +20,21 @@ operators = APIRouter(prefix="/v2/console/sessions")
 
 
 @router.get("/", response_class=PlainTextResponse)
-async def page(request: Request) -> Response:
+async def document(request: Request) -> Response:
     """Return the page to a browser, and to anybody else what Ollama's clients look for before anything else."""
-    found = page_file("index.html") if "text/html" in request.headers.get("accept", "") else None
-    return found or PlainTextResponse("Ollama is running")
+    if "text/html" in request.headers.get("accept", ""):
+        return page()
+    return PlainTextResponse("Ollama is running")
 
 
-@router.get("/console/{name:path}", response_class=Response, include_in_schema=False)
-async def file(name: str) -> Response:
+@router.get("/console/{version}/{name:path}", response_class=Response, include_in_schema=False)
+async def file(version: str, name: str) -> Response:
     """Return a file of the page."""
-    found = page_file(name)
+    found = page_file(version, name)
     if found is None:
-        raise RbeeError(ErrorCode.ROUTE_NOT_FOUND, f"The console has no file {name[:100]!r}.")
+        raise RbeeError(
+            ErrorCode.ROUTE_NOT_FOUND, f"The console has no file {name[:100]!r} in version {version[:20]!r}."
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/htm-preact-3.1.1.js";
 import { json, useSession } from "./api.js";
 import { keepFocus } from "./focus.js";
-import { changed, follow, listen, mayOperate, of, state, stopFollowing } from "./state.js";
+import { changed, follow, forget, later, listen, mayOperate, of, state, stopFollowing } from "./state.js";
 import { Activity } from "./views/activity.js";
 import { Chat } from "./views/chat.js";
 import { Fleet } from "./views/fleet.js";
@@ -42,7 +42,7 @@ function Frame() {
         <button class="plain" onClick=${signOut}>Sign out</button>
       </span>
     </header>
-    ${mayOperate() && !state.connected && html`<div class="banner warn" role="status">The queen does not answer; trying again. What is shown was known last.</div>`}
+    ${mayOperate() && state.trouble && html`<div class="banner warn" role="status">${state.trouble} Trying again. What is shown was known last.</div>`}
     ${queen.draining && html`<div class="banner warn" role="status">The queen is stopping and takes no new requests.</div>`}
     <main><${View} key=${current} of=${VIEWS[current]} /></main>`;
 }
@@ -83,15 +83,16 @@ function begin(session) {
   useSession(session, () => leave("The session is over."));
   state.session = session;
   state.problem = "";
-  if (mayOperate()) follow(() => check().catch(() => leave("The queen does not answer.")));
+  if (mayOperate()) follow(resume);
   changed();
 }
 
 function leave(problem) {
   useSession({ csrf: "" }, null);
-  stopFollowing();
+  forget();
   state.session = null;
   state.problem = problem;
+  state.trouble = "";
   changed();
 }
 
@@ -102,9 +103,21 @@ async function signOut() {
 
 async function check() {
   const session = await json("GET", "v2/console/session");
-  stopFollowing();
   if (session.client) begin(session);
   else leave(state.session === null ? "" : "The session is over.");
+}
+
+// The events were refused: the session is over, or the queen cannot answer now, and is asked again.
+async function resume() {
+  stopFollowing();
+  try {
+    await check();
+  } catch (error) {
+    if (state.session === null) return;
+    state.trouble = error.message;
+    changed();
+    later(resume);
+  }
 }
 
 async function start() {

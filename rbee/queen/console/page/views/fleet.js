@@ -14,6 +14,7 @@ export function Fleet() {
   for (const each of of("worker")) workers.get(each.node)?.push(each);
   const ofNode = (node) => workers.get(node.node);
   const shown = nodes.filter((node) => isAbout(word.trim().toLowerCase(), node, ofNode(node)));
+  if (!of("queen").length) return null; // nothing was told yet
   if (!nodes.length) return html`<${Empty}>No machine is registered. To add one: <code>rbee-keeper config set-ssh</code></${Empty}>`;
   return html`<section>
     ${nodes.length > MANY && html`<div class="row">
