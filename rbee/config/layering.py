@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from rbee.config.credentials import read_credential
 from rbee.config.file import ConfigFile
+from rbee.contracts import patterns
 from rbee.errors import ConfigError
 from rbee.spelling import closest
 
@@ -98,7 +99,7 @@ def read(settings: type[S], layers: Layers) -> tuple[S, dict[str, str]]:
     except ValidationError as error:
         for each in error.errors(include_url=False):
             key = str(each["loc"][0]) if each["loc"] else ""
-            wrong.setdefault(key, each["msg"].removeprefix("Value error, "))
+            wrong.setdefault(key, patterns.reason(each))
     except SettingsError as error:
         errors.append(ConfigError(f"{error}."))
     except ConfigError as error:

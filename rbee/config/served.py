@@ -10,15 +10,13 @@ from pydantic import ValidationError
 
 from rbee.config.file import ConfigFile
 from rbee.config.layering import control_character
+from rbee.contracts import patterns
 from rbee.contracts.served import Preset, ServedModel, ServedSpec, Where, contradictions
 from rbee.errors import ConfigError, RbeeError
 from rbee.model_reference import parse_reference
 from rbee.spelling import closest
 
 TABLE: Final = "served"
-_NAMES: Final = (
-    "'{given}' cannot be a name: that has up to 63 letters, digits, '.', '_' and '-', and begins with a letter or digit"
-)
 
 
 class Finding(NamedTuple):
@@ -109,9 +107,9 @@ def _findings(error: ValidationError, fields: Mapping[str, Any]) -> Iterator[Fin
         elif each["type"] == "missing":
             yield Finding(loc, f"'{loc[-1]}' is required")
         elif each["type"] == "string_pattern_mismatch" and (loc == ("name",) or loc[-1] == "[key]"):
-            yield Finding(loc[:-1], _NAMES.format(given=str(each["input"])[:100]))
+            yield Finding(loc[:-1], f"'{str(each['input'])[:100]}' cannot be a name: it {patterns.reason(each)}")
         else:
-            reasons.setdefault(_path(each["loc"], fields), []).append(each["msg"].removeprefix("Value error, "))
+            reasons.setdefault(_path(each["loc"], fields), []).append(patterns.reason(each))
     for path, found in reasons.items():
         reason = ", or ".join(dict.fromkeys(found))
         named = not path or reason.startswith(f"'{path[-1]}' ")

@@ -14,6 +14,7 @@ from pydantic_core import CoreSchema
 from rbee.contracts.devices import Backend, Device, YieldedDevice
 from rbee.contracts.ids import API_VERSION
 from rbee.contracts.models import CatalogEntry
+from rbee.contracts.patterns import HEADER_TEXT, NODE_NAME, ONE_LINE
 from rbee.contracts.workers import Quarantine, WorkerInfo, WorkerStopReceipt
 
 MAX_NODES_AT_ONCE: Final = 1000
@@ -44,7 +45,7 @@ Address = Annotated[str, Field(min_length=1, max_length=253), AfterValidator(_ch
 """A host name or an IP address; IPv6 without brackets."""
 
 NodeText = Annotated[str, Field(min_length=1, max_length=253)]
-OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$")]
+OneLine = Annotated[str, Field(pattern=ONE_LINE)]
 """Text without control characters."""
 
 
@@ -57,7 +58,7 @@ class NodeSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    node_name: str = Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    node_name: str = Field(min_length=1, max_length=253, pattern=NODE_NAME)
     ssh_host: Address
     ssh_port: int = Field(default=22, ge=1, le=65535)
     ssh_user: OneLine = Field(default="root", max_length=64)
@@ -67,7 +68,7 @@ class NodeSpec(BaseModel):
     install_path: OneLine | None = Field(default=None, max_length=4096)
     hive_port: int = Field(default=9200, ge=1, le=65535)
     # It is sent in a header.
-    hive_key: str | None = Field(default=None, max_length=512, pattern=r"^[!-~]*$", repr=False)
+    hive_key: str | None = Field(default=None, max_length=512, pattern=HEADER_TEXT, repr=False)
     backends: list[Backend] = Field(default_factory=list)
     devices: dict[Backend, int] = Field(default_factory=dict)
     replace: bool = False

@@ -8,8 +8,6 @@ from typing import Final
 API_VERSION: Final = "v1"
 LOCALHOST_NODE: Final = "localhost"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
-CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-SERVED_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 SSE_DONE: Final = "[DONE]"
 IGNORED_HEADER: Final = "X-Rbee-Ignored"
 """What a request has and its answer does not heed: tools that are no functions, keywords of a schema."""

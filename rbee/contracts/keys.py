@@ -7,13 +7,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rbee.contracts.ids import CLIENT_NAME
 from rbee.contracts.models import ModelText
+from rbee.contracts.patterns import NAME
 from rbee.contracts.tasks import Priority
 
 MAX_MODELS = 1000
 
-KeyText = Annotated[str, Field(pattern=CLIENT_NAME)]
+KeyText = Annotated[str, Field(pattern=NAME)]
 ModelNames = Annotated[list[ModelText], Field(min_length=1, max_length=MAX_MODELS)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Unix = Annotated[int, Field(ge=0, le=10**11)]

@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rbee.contracts.patterns import MODEL_ID, ORIGIN, SHA256
 from rbee.contracts.references import Provider
 
 Capability = Literal["completion", "tools", "thinking", "vision", "embeddings", "rerank"]
@@ -46,7 +47,7 @@ class ModelDetails(CatalogEntry):
     has_chat_template: bool = False
 
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[str, Field(pattern=SHA256)]
 """A SHA-256, in hexadecimal."""
 
 MAX_FILES: Final = 1000
@@ -70,8 +71,8 @@ class Neighbour(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     node: str = Field(min_length=1, max_length=253)
-    url: str = Field(max_length=2048, pattern=r"^https?://[^/?#@]+$")
-    model_id: str = Field(max_length=200, pattern=r"^[a-z0-9-]+$")
+    url: str = Field(max_length=2048, pattern=ORIGIN)
+    model_id: str = Field(max_length=200, pattern=MODEL_ID)
     ticket: str = Field(min_length=1, max_length=512, repr=False)
     sha256: Sha256
     size_bytes: int = Field(ge=0)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from rbee.contracts.patterns import IDENTIFIER
 from rbee.contracts.tasks import MAX_PROMPT_CHARS, StopText
 
 MAX_CHOICES = 16  # each choice takes a slot of its own, and few workers have more
@@ -86,7 +87,7 @@ class ChatMessage(OpenModel):
 class Function(OpenModel):
     """A tool that the model may call; `parameters` is a JSON schema."""
 
-    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")
+    name: str = Field(pattern=IDENTIFIER)
     description: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
     parameters: dict[str, Any] | None = None
     strict: bool | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rbee.contracts.devices import Backend
+from rbee.contracts.patterns import IDENTIFIER
 from rbee.contracts.workers import ModelText
 
 MAX_PROMPT_CHARS = 2_000_000
@@ -56,7 +57,7 @@ class InferenceRequest(Sampling):
     `reasoning_effort` tell whether, and how much, the model is to think before it answers.
     """
 
-    request_id: str | None = Field(default=None, max_length=128, pattern=r"^[A-Za-z0-9._-]+$")
+    request_id: str | None = Field(default=None, pattern=IDENTIFIER)
     prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
     system: str | None = Field(default=None, max_length=MAX_PROMPT_CHARS)
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=10_000)

@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rbee.contracts import engine
 from rbee.contracts.devices import MAX_DRAIN_S, Backend, MemoryHolder
-from rbee.contracts.ids import SERVED_NAME
 from rbee.contracts.models import Capability
+from rbee.contracts.patterns import NAME, WHOLE_PATH
 
 MAX_MODEL_CHARS = 2048
 MAX_SLOTS = 64
 MAX_KEEP_S = 31_536_000.0
 ModelText = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
-ServedName = Annotated[str, Field(pattern=SERVED_NAME, description="a name by which clients ask for a model")]
+ServedName = Annotated[str, Field(pattern=NAME, description="a name by which clients ask for a model")]
 Keep = Literal["always"] | Annotated[float, Field(gt=0, le=MAX_KEEP_S)]
 """How long an unused worker stays, in seconds, or `always`."""
 
@@ -35,7 +35,7 @@ class WorkerOptions(BaseModel):
     threads: int | None = Field(default=None, ge=1, le=1024, description="compute threads; default: physical cores")
     chat_template_file: str | None = Field(
         default=None,
-        pattern="^/",
+        pattern=WHOLE_PATH,
         max_length=4096,
         description="a chat template instead of the model's own: a file on the node, by its whole path",
     )

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Send
 
+from rbee.contracts import patterns
 from rbee.contracts.errors import ERRORS, ErrorCode
 from rbee.errors import RbeeError
 
@@ -222,7 +223,7 @@ def _field(item: dict[str, Any]) -> str:
 
 
 def _reason(item: dict[str, Any]) -> str:
-    message = str(item["msg"])[:_MAX_REASON_CHARS].removeprefix("Value error, ")
+    message = patterns.reason(item)[:_MAX_REASON_CHARS]
     given = item.get("input")
     if isinstance(given, int | float | bool) or (isinstance(given, str) and len(given) <= 60):
         return f"{message} (got {given!r})"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.ids import SERVED_NAME
+from rbee.contracts.patterns import NAME
 from rbee.errors import RbeeError
 from rbee.model_reference import UrlRef, parse_reference
 
@@ -45,7 +45,7 @@ def resolve_for(session: Session, name: str) -> str:
 
 def _is_declared(session: Session, name: str) -> bool:
     """Return whether the queen, if one runs, knows a name that is no reference as that of a declared model."""
-    if not re.match(SERVED_NAME, name):
+    if not re.match(NAME, name):
         return False
     from rbee.client.queen import QueenClient
     from rbee.client.retry import Retries

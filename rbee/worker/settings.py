@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from rbee.config.layering import LayeredSettings
 from rbee.contracts import engine as choices
 from rbee.contracts.devices import Backend
+from rbee.contracts.patterns import IDENTIFIER
 from rbee.worker.engine.protocol import EngineOptions
 
 
@@ -28,7 +29,7 @@ class WorkerSettings(LayeredSettings):
 
     worker_id: str = Field(
         default_factory=lambda: f"worker-{os.getpid()}",
-        pattern=r"^[A-Za-z0-9._-]{1,128}$",
+        pattern=IDENTIFIER,
         description="worker name",
     )
     host: str = Field(default="127.0.0.1", description="address to listen on")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
+from rbee.contracts import patterns
 from rbee.contracts.errors import ERRORS, ErrorCode
+from tests.support.checkout import ROOT
 
 # What the product promises to scripts: these names with these HTTP statuses. None: the keeper's own, never on HTTP.
 PROMISED: dict[int | None, str] = {
@@ -51,3 +55,23 @@ def test_every_row_helps(code: ErrorCode) -> None:
 def test_busy_says_when_to_come_back(name: str) -> None:
     """What passes by itself is sent with Retry-After."""
     assert (ERRORS[ErrorCode(name)].retry_after_s or 0) > 0
+
+
+def test_no_message_shows_a_pattern() -> None:
+    """Every pattern of a field is one of those that have words for a person."""
+    unnamed = [
+        f"{path.relative_to(ROOT)}:{keyword.value.lineno}"
+        for path in (ROOT / "rbee").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+        if keyword.arg == "pattern" and not (isinstance(keyword.value, ast.Name) and keyword.value.id.isupper())
+    ]
+    named = [
+        value for name, value in vars(patterns).items() if name.isupper() and isinstance(value, str) and "^" in value
+    ]
+
+    assert unnamed == []
+    assert len(named) > 5
+    for pattern in named:
+        assert patterns.words(pattern)

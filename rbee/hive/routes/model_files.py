@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from rbee.contracts.errors import ErrorCode
 from rbee.contracts.models import ModelFiles, model_files_path
+from rbee.contracts.patterns import MODEL_ID
 from rbee.errors import RbeeError
 from rbee.hive.models.paced_file import PacedFile
 from rbee.hive.routes.dependencies import HiveDep
@@ -19,7 +20,7 @@ _PATH: Final = model_files_path("{model_id}")
 _OF_MODEL: Final = re.compile(rf"({model_files_path('[a-z0-9-]+')})(?:/\d+)?")
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?")
 
-ModelId = Annotated[str, Path(max_length=200, pattern=r"^[a-z0-9-]+$")]
+ModelId = Annotated[str, Path(max_length=200, pattern=MODEL_ID)]
 Number = Annotated[int, Path(ge=0)]
 
 

@@ -17,13 +17,10 @@ _NONE: Final = ("none", "never", "any")
 def _checked_name(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
     import re
 
-    from rbee.contracts.ids import CLIENT_NAME
+    from rbee.contracts.patterns import NAME, words
 
-    if not re.match(CLIENT_NAME, value):
-        raise click.BadParameter(
-            f"{value!r} cannot be the name of a client: use up to 63 letters, digits, dots, dashes and underscores, "
-            "the first a letter or digit."
-        )
+    if not re.match(NAME, value):
+        raise click.BadParameter(f"{value!r} cannot be the name of a client: use {words(NAME)}.")
     return value
 
 

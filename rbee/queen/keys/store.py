@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 from rbee.config.credentials import new_key, read_key
 from rbee.config.paths import Paths
 from rbee.contracts.errors import ErrorCode
-from rbee.contracts.ids import CLIENT_NAME
 from rbee.contracts.keys import KeyChange, KeyInfo, KeySpec
+from rbee.contracts.patterns import NAME
 from rbee.errors import RbeeError
 from rbee.queen.database import Database
 from rbee.queen.keys.access import ADMIN, Client
@@ -57,7 +57,7 @@ class ClientKeys:
                 self._keep(sha256, key)
         files = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
         for file in files:
-            if re.match(CLIENT_NAME, file.name):
+            if re.match(NAME, file.name):
                 if file.name not in self._keys:
                     await self._store(read_key(file), KeySpec(name=file.name))
                 file.unlink()

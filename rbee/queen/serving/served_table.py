@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from sqlalchemy import Delete, delete, insert, select
 from sqlalchemy.engine import Connection
 
+from rbee.contracts import patterns
 from rbee.contracts.served import ServedModel
 from rbee.queen.sql import SqlDatabase
 from rbee.queen.tables import SERVED_MODELS
@@ -27,7 +28,7 @@ class ServedTable:
             try:
                 found.append(ServedModel.model_validate({**row["declaration"], "name": row["name"]}))
             except ValidationError as error:
-                unreadable[row["name"]] = "; ".join(each["msg"] for each in error.errors(include_url=False))
+                unreadable[row["name"]] = "; ".join(patterns.reason(each) for each in error.errors(include_url=False))
         return found, unreadable
 
     async def put(self, model: ServedModel) -> None:

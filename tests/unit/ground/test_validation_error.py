@@ -89,3 +89,14 @@ def test_of_several_forms_of_a_field_the_one_that_was_meant_is_told(
 
     assert refusal.value.param == field
     assert reason in refusal.value.message
+
+
+def test_a_text_that_does_not_match_is_told_what_it_must_be() -> None:
+    """The pattern of a field is put into words, with what was given."""
+    with pytest.raises(RbeeError) as refusal:
+        parse_as(NodeSpec, {"node_name": "at tic", "ssh_host": "attic"})
+
+    assert refusal.value.message == (
+        "node_name: must be letters, digits, dots, dashes and underscores, the first and the last a letter or digit "
+        "(got 'at tic')."
+    )

@@ -35,7 +35,6 @@ def test_a_time_is_seconds_or_a_number_with_a_unit(keep: Any, wanted: object) ->
         ({"lora": []}, "not built yet"),
         ({"cache_type": "q8_0", "flash_attention": False}, "flash attention"),
         ({"replica": 2}, "Extra inputs"),
-        ({"name": "a b"}, "pattern"),
     ],
 )
 def test_a_wrong_declaration_says_why(change: dict[str, Any], words: str) -> None:
