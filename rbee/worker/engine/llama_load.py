@@ -6,6 +6,7 @@ import ctypes
 import logging
 import math
 import os
+import re
 from dataclasses import replace
 from typing import Any, Final
 
@@ -32,6 +33,8 @@ _CPU_CHUNK_TOKENS: Final = 2 * TILE_TOKENS - 1
 _TILED_CACHES: Final = frozenset({"f32", "f16"})
 _OFFLOADED_SHARE: Final = 0.5  # minimum of the model's bytes in a GPU's memory; embeddings may stay outside
 _MB: Final = 1024 * 1024
+# In the log of llama.cpp: what it needs beside the weights, or other programs, may leave too little for them.
+_ALLOCATION_FAILED: Final = re.compile(r"out of memory|(?:unable|failed) to allocate")
 _GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
 _POOLING_OF_TEXTS: Final = (1, 2, 3)  # enum llama_pooling_type: mean, of the first token, of the last
 _POOLING_OF_PAIRS: Final = 4  # enum llama_pooling_type: the output of the ranking head
@@ -121,9 +124,9 @@ def _load_model(
     model = lib.llama_model_load_from_file(path, params)
     if model:
         return int(model)
-    if size > free_before:
-        raise _out_of_memory(options, size, free_before, "the model")
     reason = _last_errors(llama)
+    if size > free_before or _ALLOCATION_FAILED.search(reason):
+        raise _out_of_memory(options, size, free_before, "the model")
     hint = _UPGRADE if "unknown model architecture" in reason else OTHER_FILE
     raise prefix.invalid_model(options.model_path, f"llama.cpp reports: {reason}", hint)
 
@@ -147,8 +150,9 @@ def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | N
         params.n_ctx = params.n_batch = params.n_ubatch = _context_length(llama, model, options)
     context = lib.llama_init_from_model(model, params)
     if not context:
+        error = _out_of_memory(options, _cache_bytes(llama, model, options), _free_bytes(llama, gpu), "its context")
         lib.llama_model_free(model)
-        raise _out_of_memory(options, _cache_bytes(llama, model, options), _free_bytes(llama, gpu), "its context")
+        raise error
     return int(context)
 
 
@@ -258,9 +262,11 @@ def offload_failure(layers: tuple[int, int] | None, taken_bytes: int, size_bytes
 
 def _out_of_memory(options: EngineOptions, need: int, have: int, what: str) -> RbeeError:
     memory = "memory" if options.backend is Backend.CPU else f"memory on {options.backend} device {options.device}"
+    # Other programs, or limits of this process, may leave less than is free.
+    refused = "" if need > have else ", which llama.cpp could not allocate"
     return RbeeError(
         _EXHAUSTED[options.backend],
-        f"Not enough {memory} for {what}: {need // _MB} MB needed, {have // _MB} MB free.",
+        f"Not enough {memory} for {what}: {need // _MB} MB needed{refused}, {have // _MB} MB free.",
         details={"required_mb": need // _MB, "available_mb": have // _MB},
     )
 
