@@ -18,6 +18,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf import prefix
 from rbee.gguf.reader import OTHER_FILE
+from rbee.worker.engine.device_memory import DeviceMemory
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
@@ -54,10 +55,12 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     files = _mapped_files(options)
     llama = Llama()
     gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
-    free_before = _free_bytes(llama, gpu)
+    memory = None if gpu is None else DeviceMemory(lambda: llama.device_free_bytes(gpu))
+    free_before = _free_bytes(llama, None) if memory is None else memory.free_before
     # On a GPU the number of offloaded layers is read from the log; on a CPU the log only costs time.
     llama.set_log(enabled=gpu is not None or log.isEnabledFor(logging.DEBUG))
-    model = _load_model(llama, options, gpu, free_before, progress)
+    watched = progress if memory is None else memory.watched(progress)
+    model = _load_model(llama, options, gpu, free_before, watched)
     embedding, ranks = _pooling(llama, model)
     context = _make_context(llama, options, model, gpu, whole=bool(embedding))
     llama.set_log(enabled=True)
@@ -76,11 +79,13 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
         tiles=_attention_tiles(llama, model, options) if gpu is None and chunk_tokens == _CPU_CHUNK_TOKENS else None,
         files=files,
     )
-    if gpu is not None:
-        _verify_offload(llama, options, model, gpu, free_before, engine)
+    if memory is not None:
+        memory.look()
+        _verify_offload(llama, options, model, memory.taken, engine)
     engine.warm_up()
-    if gpu is not None:
-        engine.facts = replace(engine.facts, device_bytes=max(free_before - llama.device_free_bytes(gpu), 0))
+    if memory is not None:
+        memory.look()
+        engine.facts = replace(engine.facts, device_bytes=memory.taken)
     return engine
 
 
@@ -227,11 +232,8 @@ def _token_text(lib: Any, vocab: int, token: int) -> str:
     return text.decode("utf-8", "replace") if text else ""
 
 
-def _verify_offload(
-    llama: Llama, options: EngineOptions, model: int, gpu: int, free_before: int, engine: LlamaEngine
-) -> None:
-    """Close the engine and raise CUDA_DEVICE_FAILED unless the model is on the device."""
-    taken = free_before - llama.device_free_bytes(gpu)
+def _verify_offload(llama: Llama, options: EngineOptions, model: int, taken: int, engine: LlamaEngine) -> None:
+    """Close the engine and raise CUDA_DEVICE_FAILED unless the model is on the device, which lost *taken* bytes."""
     reason = offload_failure(llama.offloaded, taken, llama.lib.llama_model_size(model))
     if reason is None:
         return
@@ -251,7 +253,7 @@ def offload_failure(layers: tuple[int, int] | None, taken_bytes: int, size_bytes
 
     Args:
         layers: how many of how many layers llama.cpp reports to have offloaded; None if it reports nothing.
-        taken_bytes: the device's free memory before the load, less its free memory now.
+        taken_bytes: by how much the device's free memory fell during the load.
     """
     if layers is not None and layers[0] < layers[1]:
         return f"only {layers[0]} of {layers[1]} layers were offloaded"
