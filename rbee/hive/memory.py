@@ -117,8 +117,12 @@ def estimate(header: GgufHeader, load: LoadOptions, *, arm: bool = False) -> int
 
 def cache_bytes(header: GgufHeader, load: LoadOptions) -> int:
     """Estimate the keys and values of all slots."""
-    tokens = -(-load.context_length // _CONTEXT_STEP) * _CONTEXT_STEP * load.slots
-    return int(header.kv_bytes_per_token * tokens * CACHE_BYTES[load.cache_type] / CACHE_BYTES["f16"])
+    return int(header.kv_bytes_per_token * _cells(load) * CACHE_BYTES[load.cache_type] / CACHE_BYTES["f16"])
+
+
+def _cells(load: LoadOptions) -> int:
+    """Return the tokens that the cache of all slots can hold."""
+    return -(-load.context_length // _CONTEXT_STEP) * _CONTEXT_STEP * load.slots
 
 
 def compute_bytes(header: GgufHeader, load: LoadOptions) -> int:
@@ -130,4 +134,7 @@ def compute_bytes(header: GgufHeader, load: LoadOptions) -> int:
     attention = rows * (6 * embedding * _FLOAT + load.context_length * (_FLOAT + _FLOAT // 2))
     if load.flash_attention is False:  # then the attention scores of each head are materialised
         attention += rows * load.context_length * (header.heads or embedding // _HEAD_WIDTH) * _FLOAT
+    elif load.backend is Backend.CUDA and load.cache_type != "f16":
+        # Flash attention there reads 16-bit numbers only: the keys and values of a layer, of all slots, are copied.
+        attention += header.kv_bytes_per_token // max(header.layers or 1, 1) * _cells(load)
     return max(rows * widest * _FLOAT, attention) + _GRAPH_BYTES

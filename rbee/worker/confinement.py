@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 import resource
+import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +38,11 @@ _SYSTEM: Final = (
 )
 _DEVICES: Final = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 # Of cards, of boards with one memory for both, and of Linux below Windows.
-_GPU_DEVICES: Final = ("nvidia*", "nvhost*", "nvmap", "dri", "dxg")
+_GPU_DEVICES: Final = ("nvidia*", "nvhost*", "nvmap", "nvgpu", "dri", "dxg")
+# CUDA names the threads that it starts, through files of this folder, and does not start where it may not.
+_OWN_THREADS: Final = "/proc/self/task"
+_DRIVER_FILE, _UNIFIED_MEMORY_FILE = "nvidiactl", "nvidia-uvm"
+_DEVICE_FILES_LIMIT_S: Final = 10.0
 _GPU_SYSTEM: Final = ("/etc/nvidia", "/run/nvidia-persistenced", "/run/nvidia-fabricmanager", "/run/nvidia-topologyd")
 
 
@@ -69,7 +75,12 @@ def confine(settings: WorkerSettings) -> None:
         log.info("this worker is not confined: the kernel has no Landlock")
         return
     on_gpu = settings.backend is not Backend.CPU
+    if on_gpu:
+        make_device_files()
     try:
+        if on_gpu:
+            # A rule holds for an inode. Nobody may close this one: /proc would make another in its place.
+            os.open(_OWN_THREADS, os.O_PATH | os.O_CLOEXEC)
         landlock.restrict(rules_for(settings, _surroundings(os.environ, on_gpu=on_gpu)), version)
     except OSError as error:
         log.warning("this worker is not confined", extra={"fields": {"reason": str(error)}})
@@ -89,11 +100,33 @@ def rules_for(settings: WorkerSettings, around: Surroundings) -> Rules:
             *map(str, parts_of(settings.model_path)),
             *([] if template is None else [str(template)]),
         ),
-        use=(*_DEVICES, *(around.gpu if on_gpu else ())),
+        use=(*_DEVICES, *((*around.gpu, _OWN_THREADS) if on_gpu else ())),
         keep=(around.cache, "/dev/shm") if on_gpu else (),  # noqa: S108 - CUDA shares memory there
         bind=(settings.port,),
         connect=(callback.port or 80,) if callback.hostname else (),
     )
+
+
+def make_device_files(devices: Path = Path("/dev"), program: str = "nvidia-modprobe") -> None:
+    """Have the file made through which CUDA reaches the memory of NVIDIA's devices, where there is none.
+
+    Whichever process first uses CUDA has it made, by this program, which root lends its rights to; a confined process
+    is lent none.
+    """
+    if not (devices / _DRIVER_FILE).exists() or (devices / _UNIFIED_MEMORY_FILE).exists():
+        return
+    found = shutil.which(program)
+    if found is None:
+        return
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # CUDA then says what it misses
+        subprocess.run(
+            [found, "-u", "-c=0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_DEVICE_FILES_LIMIT_S,
+            check=False,
+        )
 
 
 def _surroundings(environ: Mapping[str, str], *, on_gpu: bool) -> Surroundings:

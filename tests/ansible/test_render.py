@@ -58,6 +58,7 @@ def test_only_a_hive_with_a_gpu_sees_devices(rendered: dict[str, Path], variant:
 
     assert ("PrivateDevices=yes" in unit) is private
     assert ("SupplementaryGroups=render" in unit) is not private
+    assert ("ExecStartPre=-+/bin/sh -c 'timeout 20 nvidia-smi" in unit) is not private
     assert "DeviceAllow=" not in unit
     assert "MemoryDenyWriteExecute=" not in unit
     for kept in ("NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=\n", "KillMode=mixed"):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -351,3 +353,32 @@ def test_too_little_memory_is_said() -> None:
 
     assert caught.value.code is ErrorCode.RAM_EXHAUSTED
     assert caught.value.details["required_mb"] > caught.value.details["available_mb"]
+
+
+_WITH_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from rbee.contracts.devices import Backend
+from rbee.errors import RbeeError
+from rbee.worker.engine import llama_load
+from rbee.worker.engine.llama import Llama
+from rbee.worker.engine.protocol import EngineOptions
+
+Llama()
+held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + 64 * 2**20, resource.RLIM_INFINITY))
+options = EngineOptions(Path(sys.argv[1]), Backend.CPU, 0, 1, context=256, threads=1, mmap=False)
+try:
+    llama_load.load(options, lambda _share, _layers: True)
+except RbeeError as error:
+    print(error.code)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is limited as Linux does it")
+def test_weights_that_cannot_be_allocated_are_no_fault_of_the_file() -> None:
+    """Where llama.cpp gets no memory for the weights, although there seemed to be enough, that is what is said."""
+    command = [sys.executable, "-c", _WITH_LITTLE_MEMORY, str(smollm2_path())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.stdout == "RAM_EXHAUSTED\n", done.stderr

@@ -6,6 +6,7 @@ import ctypes
 import logging
 import math
 import os
+import re
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from rbee.contracts.errors import ErrorCode
 from rbee.errors import RbeeError
 from rbee.gguf import prefix
 from rbee.gguf.reader import OTHER_FILE
+from rbee.worker.engine.device_memory import DeviceMemory
 from rbee.worker.engine.llama import Llama
 from rbee.worker.engine.llama_engine import LlamaEngine
 from rbee.worker.engine.llama_library import PROGRESS_WORTH_BYTES, model_params
@@ -32,6 +34,8 @@ _CPU_CHUNK_TOKENS: Final = 2 * TILE_TOKENS - 1
 _TILED_CACHES: Final = frozenset({"f32", "f16"})
 _OFFLOADED_SHARE: Final = 0.5  # minimum of the model's bytes in a GPU's memory; embeddings may stay outside
 _MB: Final = 1024 * 1024
+# In the log of llama.cpp: what it needs beside the weights, or other programs, may leave too little for them.
+_ALLOCATION_FAILED: Final = re.compile(r"out of memory|(?:unable|failed) to allocate")
 _GGML_TYPES: Final = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
 _POOLING_OF_TEXTS: Final = (1, 2, 3)  # enum llama_pooling_type: mean, of the first token, of the last
 _POOLING_OF_PAIRS: Final = 4  # enum llama_pooling_type: the output of the ranking head
@@ -51,10 +55,12 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
     files = _mapped_files(options)
     llama = Llama()
     gpu = None if options.backend is Backend.CPU else llama.device(options.backend, options.device)
-    free_before = _free_bytes(llama, gpu)
+    memory = None if gpu is None else DeviceMemory(lambda: llama.device_free_bytes(gpu))
+    free_before = _free_bytes(llama, None) if memory is None else memory.free_before
     # On a GPU the number of offloaded layers is read from the log; on a CPU the log only costs time.
     llama.set_log(enabled=gpu is not None or log.isEnabledFor(logging.DEBUG))
-    model = _load_model(llama, options, gpu, free_before, progress)
+    watched = progress if memory is None else memory.watched(progress)
+    model = _load_model(llama, options, gpu, free_before, watched)
     embedding, ranks = _pooling(llama, model)
     context = _make_context(llama, options, model, gpu, whole=bool(embedding))
     llama.set_log(enabled=True)
@@ -73,11 +79,13 @@ def load(options: EngineOptions, progress: LoadProgress) -> LlamaEngine:
         tiles=_attention_tiles(llama, model, options) if gpu is None and chunk_tokens == _CPU_CHUNK_TOKENS else None,
         files=files,
     )
-    if gpu is not None:
-        _verify_offload(llama, options, model, gpu, free_before, engine)
+    if memory is not None:
+        memory.look()
+        _verify_offload(llama, options, model, memory.taken, engine)
     engine.warm_up()
-    if gpu is not None:
-        engine.facts = replace(engine.facts, device_bytes=max(free_before - llama.device_free_bytes(gpu), 0))
+    if memory is not None:
+        memory.look()
+        engine.facts = replace(engine.facts, device_bytes=memory.taken)
     return engine
 
 
@@ -121,9 +129,9 @@ def _load_model(
     model = lib.llama_model_load_from_file(path, params)
     if model:
         return int(model)
-    if size > free_before:
-        raise _out_of_memory(options, size, free_before, "the model")
     reason = _last_errors(llama)
+    if size > free_before or _ALLOCATION_FAILED.search(reason):
+        raise _out_of_memory(options, size, free_before, "the model")
     hint = _UPGRADE if "unknown model architecture" in reason else OTHER_FILE
     raise prefix.invalid_model(options.model_path, f"llama.cpp reports: {reason}", hint)
 
@@ -147,8 +155,9 @@ def _make_context(llama: Llama, options: EngineOptions, model: int, gpu: int | N
         params.n_ctx = params.n_batch = params.n_ubatch = _context_length(llama, model, options)
     context = lib.llama_init_from_model(model, params)
     if not context:
+        error = _out_of_memory(options, _cache_bytes(llama, model, options), _free_bytes(llama, gpu), "its context")
         lib.llama_model_free(model)
-        raise _out_of_memory(options, _cache_bytes(llama, model, options), _free_bytes(llama, gpu), "its context")
+        raise error
     return int(context)
 
 
@@ -223,11 +232,8 @@ def _token_text(lib: Any, vocab: int, token: int) -> str:
     return text.decode("utf-8", "replace") if text else ""
 
 
-def _verify_offload(
-    llama: Llama, options: EngineOptions, model: int, gpu: int, free_before: int, engine: LlamaEngine
-) -> None:
-    """Close the engine and raise CUDA_DEVICE_FAILED unless the model is on the device."""
-    taken = free_before - llama.device_free_bytes(gpu)
+def _verify_offload(llama: Llama, options: EngineOptions, model: int, taken: int, engine: LlamaEngine) -> None:
+    """Close the engine and raise CUDA_DEVICE_FAILED unless the model is on the device, which lost *taken* bytes."""
     reason = offload_failure(llama.offloaded, taken, llama.lib.llama_model_size(model))
     if reason is None:
         return
@@ -247,7 +253,7 @@ def offload_failure(layers: tuple[int, int] | None, taken_bytes: int, size_bytes
 
     Args:
         layers: how many of how many layers llama.cpp reports to have offloaded; None if it reports nothing.
-        taken_bytes: the device's free memory before the load, less its free memory now.
+        taken_bytes: by how much the device's free memory fell during the load.
     """
     if layers is not None and layers[0] < layers[1]:
         return f"only {layers[0]} of {layers[1]} layers were offloaded"
@@ -258,9 +264,11 @@ def offload_failure(layers: tuple[int, int] | None, taken_bytes: int, size_bytes
 
 def _out_of_memory(options: EngineOptions, need: int, have: int, what: str) -> RbeeError:
     memory = "memory" if options.backend is Backend.CPU else f"memory on {options.backend} device {options.device}"
+    # Other programs, or limits of this process, may leave less than is free.
+    refused = "" if need > have else ", which llama.cpp could not allocate"
     return RbeeError(
         _EXHAUSTED[options.backend],
-        f"Not enough {memory} for {what}: {need // _MB} MB needed, {have // _MB} MB free.",
+        f"Not enough {memory} for {what}: {need // _MB} MB needed{refused}, {have // _MB} MB free.",
         details={"required_mb": need // _MB, "available_mb": have // _MB},
     )
 

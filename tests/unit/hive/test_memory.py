@@ -7,7 +7,17 @@ from dataclasses import replace
 import pytest
 
 from rbee.contracts.devices import Backend
-from rbee.hive.memory import FILE_FACTOR, MEASURED_FACTOR, LoadedModel, LoadOptions, cache_bytes, estimate, memory_need
+from rbee.contracts.engine import CacheName
+from rbee.hive.memory import (
+    FILE_FACTOR,
+    MEASURED_FACTOR,
+    LoadedModel,
+    LoadOptions,
+    cache_bytes,
+    compute_bytes,
+    estimate,
+    memory_need,
+)
 from tests.unit.hive.test_preflight import MODEL
 
 LOAD = LoadOptions(Backend.CPU, 4, 4096)
@@ -40,6 +50,17 @@ def test_a_larger_round_of_prompts_costs_a_gpu_memory_and_a_cpu_none() -> None:
     assert estimate(MODEL, replace(LOAD, backend=Backend.METAL, prompt_batch=128)) < gpu
     assert estimate(MODEL, replace(LOAD, prompt_batch=2048)) == cpu
     assert estimate(MODEL, replace(LOAD, prompt_batch=8)) == cpu
+
+
+@pytest.mark.parametrize("cache", ["q8_0", "bf16", "f32"])
+def test_cuda_copies_a_cache_that_is_not_f16(cache: CacheName) -> None:
+    """Flash attention of CUDA needs a 16-bit copy of one layer's cache, of all slots; a large one sets the peak."""
+    load = LoadOptions(Backend.CUDA, 4, 131072, cache)
+    copied = MODEL.kv_bytes_per_token // (MODEL.layers or 1) * 131072 * 4
+
+    assert compute_bytes(MODEL, load) > copied
+    assert compute_bytes(MODEL, load) - compute_bytes(MODEL, replace(load, cache_type="f16")) == copied
+    assert compute_bytes(MODEL, replace(load, backend=Backend.METAL)) < copied
 
 
 @pytest.mark.parametrize(("context", "counted"), [(64, 256), (256, 256), (257, 512)])

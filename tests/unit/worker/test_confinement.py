@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from rbee import landlock
-from rbee.worker.confinement import Surroundings, rules_for
+from rbee.worker.confinement import Surroundings, make_device_files, rules_for
 from rbee.worker.settings import WorkerSettings
 
 needs_landlock = pytest.mark.skipif(not landlock.abi_version(), reason="this kernel has no Landlock")
@@ -50,7 +50,26 @@ def test_only_a_worker_on_a_gpu_gets_the_gpu() -> None:
     assert not on_cpu.keep
     assert "/dev/nvidia0" not in on_cpu.use
     assert on_gpu.keep == ("/home/.nv", "/dev/shm")
-    assert "/dev/nvidia0" in on_gpu.use
+    assert set(on_gpu.use) - set(on_cpu.use) == {"/dev/nvidia0", "/proc/self/task"}
+
+
+@pytest.mark.parametrize(("there", "made"), [((), False), (("nvidiactl",), True), (("nvidiactl", "nvidia-uvm"), False)])
+def test_the_file_of_the_gpus_memory_is_made_before(tmp_path: Path, there: tuple[str, ...], *, made: bool) -> None:
+    """NVIDIA's own program is run where there is a driver and that file is not there yet, and only there."""
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    for name in there:
+        (devices / name).touch()
+    program = tmp_path / "nvidia-modprobe"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path / "called"}\n')
+    program.chmod(0o700)
+
+    make_device_files(devices, str(program))
+    make_device_files(devices, "no-such-program")
+
+    assert (tmp_path / "called").exists() is made
+    if made:
+        assert (tmp_path / "called").read_text() == "-u -c=0\n"
 
 
 def test_a_worker_listens_on_its_port_and_calls_nobody_but_its_hive() -> None:
@@ -143,3 +162,44 @@ def test_the_kernel_holds_it(tmp_path: Path) -> None:
     if version >= 6:
         assert "signal" not in allowed
     assert allowed - {f"connect {ports[1]}", "bind", "signal"} == expected | {f"connect {ports[0]}"}
+
+
+_NAME_A_THREAD: Final = """
+import json, os, sys, threading
+from rbee.worker.confinement import confine
+from rbee.worker.settings import WorkerSettings
+
+confine(WorkerSettings.model_validate(json.loads(sys.argv[1])))
+named, done = threading.Event(), threading.Event()
+thread = threading.Thread(target=lambda: (named.set(), done.wait()))
+thread.start()
+named.wait()
+outcome = "done"
+try:
+    with open(f"/proc/self/task/{thread.native_id}/comm", "r+b", buffering=0) as file:
+        file.write(b"cuda-thread")
+except OSError as error:
+    outcome = type(error).__name__
+done.set()
+folder = f"/proc/{os.getpid()}/task"
+held = folder in [os.readlink(entry) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry)]
+print(json.dumps([outcome, held]))
+"""
+
+
+@needs_landlock
+@pytest.mark.parametrize(("backend", "outcome"), [("cuda", "done"), ("cpu", "PermissionError")])
+def test_a_worker_on_a_gpu_names_its_threads(tmp_path: Path, backend: str, outcome: str) -> None:
+    """CUDA's driver does, and fails where it may not; the folder stays open, so that the kernel keeps the rule."""
+    order = {"model_path": str(tmp_path / "own.gguf"), "api_key": "key", "port": 1, "backend": backend}
+    done = subprocess.run(
+        [sys.executable, "-c", _NAME_A_THREAD, json.dumps(order)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [outcome, backend == "cuda"]
