@@ -68,8 +68,7 @@ def test_a_broken_driver_is_a_fact(tmp_path: Path, mode: Any) -> None:
 def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, model: str, tmp_path: Path) -> None:
     """Too little VRAM, a device too many and a broken driver each have their error; nothing falls back."""
     gpus = Gpus.build(tmp_path, Gpu(total_mb=8, used_mb=8), Gpu(total_mb=8, used_mb=8))
-    limit_s = round(slowness())  # a driver that works has to answer in it too
-    hive = start_hive(env=gpus.environ(), detect_timeout_s=limit_s)
+    hive = start_hive(env=gpus.environ(), detect_timeout_s=5 * slowness())
 
     def refused(**fields: Any) -> dict[str, Any]:
         return hive.refused("/v1/workers/spawn", {"model": model, **fields})
@@ -79,10 +78,12 @@ def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, mode
     assert full["details"]["available_mb"] == 0
     assert "--backend cpu" in full["hint"]
     assert refused(backend="cuda", device=5)["details"]["valid"] == [0, 1]
+    # In the time that is enough to see a driver hang, one that works may not have answered.
     gpus.set(mode="hang")
+    hive = start_hive("other", env=gpus.environ(), detect_timeout_s=1)
     hung = refused()
     assert hung["code"] == "GPU_NOT_AVAILABLE"
-    assert f"within {limit_s} s" in hung["message"]
+    assert "within 1 s" in hung["message"]
     assert hive.spawn(model, backend="cpu")["worker"]["backend"] == "cpu"
 
 
