@@ -13,7 +13,7 @@ Feature: A daemon that is killed
     And a worker of that hive
     When the queen-rbee is killed
     Then the worker of that hive still serves 1 second later
-    And the llm-worker-rbee are gone within 8 seconds
+    And the llm-worker-rbee are gone within 15 seconds
     And there is 1 process of rbee-hive
     And the hive's log says that no queen was heard for 6 seconds
 
@@ -32,12 +32,12 @@ Feature: A daemon that is killed
 
   @B67
   Scenario: Workers keep running after a queen is back in time
-    Given the hive waits 15 seconds for a queen
+    Given the hive waits 10 seconds for a queen
     And a queen and a hive that it did not start
     And a worker of that hive
     When the queen-rbee is killed
     And the operator runs "rbee-keeper daemon start"
-    Then the worker of that hive still serves 17 seconds later
+    Then the worker of that hive still serves 12 seconds later
     And the hive has started 1 worker in all
 
   @B68

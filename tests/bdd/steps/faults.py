@@ -87,9 +87,12 @@ def hive_version(machine: Machine, version: str) -> None:
     machine.env["PYTHONPATH"] = str(folder)
 
 
-@given(parsers.parse("the hive waits {seconds:d} seconds for a queen"))
-def fence(machine: Machine, seconds: int) -> None:
-    machine.configure("hive", fence_after_s=seconds)
+@given(parsers.parse("the hive waits {seconds:d} seconds for a queen"), target_fixture="pace")
+def fence(machine: Machine, seconds: int) -> float:
+    """Have it wait longer on a slow machine, where a queen comes back later; give how much longer."""
+    pace = slowness()
+    machine.configure("hive", fence_after_s=seconds * pace)
+    return pace
 
 
 @given("a queen and a hive that it did not start")
@@ -117,8 +120,8 @@ def worker_of_attic(machine: Machine, model: str) -> int:
 
 
 @then(parsers.re(r"the worker of that hive still serves (?P<seconds>\d+) seconds? later"))
-def still_serves(machine: Machine, hive: HiveUnderTest, worker_pid: int, seconds: str) -> None:
-    until = time.monotonic() + int(seconds)
+def still_serves(hive: HiveUnderTest, worker_pid: int, pace: float, seconds: str) -> None:
+    until = time.monotonic() + int(seconds) * pace
 
     def has_lasted() -> bool:
         rows = [(row["pid"], row["state"]) for row in hive.workers()]
@@ -126,7 +129,7 @@ def still_serves(machine: Machine, hive: HiveUnderTest, worker_pid: int, seconds
             pytest.fail(f"the worker {worker_pid} did not stay: {rows}")
         return time.monotonic() >= until
 
-    eventually(has_lasted, within=int(seconds) + 5, because="the time has passed")
+    eventually(has_lasted, within=int(seconds) * pace + 5, because="the time has passed")
 
 
 @then("the worker of that hive is the same process as before")
@@ -140,10 +143,10 @@ def started_in_all(hive: HiveUnderTest, count: str) -> None:
 
 
 @then(parsers.parse("the hive's log says that no queen was heard for {seconds:d} seconds"))
-def fence_logged(hive: HiveUnderTest, seconds: int) -> None:
+def fence_logged(hive: HiveUnderTest, pace: float, seconds: int) -> None:
     found = re.search(r"no queen has been connected for (\d+) s", hive_log(hive))
     assert found, hive_log(hive)
-    assert seconds <= int(found[1]) <= seconds + 2 * slowness()
+    assert seconds * pace - 1 <= int(found[1]) <= seconds * pace + 2 * slowness()
 
 
 def hive_log(hive: HiveUnderTest) -> str:
