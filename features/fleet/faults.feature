@@ -76,7 +76,7 @@ Feature: Machines that fail
   Scenario: A machine loses power while another one copies a model from it
     Given hives on h1 and h2
     And the hives of h1 and h2 download from the same hub
-    And the hive of h1 sends 100 megabits per second
+    And the hive of h1 sends 50 megabits per second
     When the operator types "rbee-keeper daemon start"
     And the operator types "rbee-keeper models pull --node h1 hf:bees/shared-GGUF"
     Then the exit code is 0

@@ -23,7 +23,7 @@ Feature: A model comes from the neighbour
   @B88
   Scenario: A machine that has the model dies while it is copied
     Given a queen with the hives h1, h2 and h3
-    And h1 sends 16 megabits per second
+    And h1 sends 4 megabits per second
     And the hub's model was pulled to h1
     When the operator starts "rbee-keeper models pull --node h2 hf:bees/tiny-GGUF"
     And 40 percent of it have arrived at h2

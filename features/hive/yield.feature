@@ -9,7 +9,7 @@ Feature: A device is given to another program for a while
   Scenario: A device is emptied while a request runs, and given back by a command
     Given bee writes 20 tokens per second
     And a running queen
-    When the operator starts "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 60"
+    When the operator starts "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 120"
     And the first tokens have arrived
     And the operator runs "rbee-keeper hive yield --node localhost --for 2h"
     Then the exit code is 0

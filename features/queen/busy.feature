@@ -12,7 +12,7 @@ Feature: More requests than slots
     Given bee writes 20 tokens per second
     And a running queen
     And a worker for bee on localhost
-    When the operator starts "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 30"
+    When the operator starts "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 70"
     And the first tokens have arrived
     And another operator runs "rbee-keeper infer --node localhost --model bee --prompt hello --max-tokens 4"
     Then the exit code is 0

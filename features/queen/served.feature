@@ -48,7 +48,7 @@ Feature: Declared models are kept served
     And the keeper says "to make room for other"
     And "other" is served by 1 worker within 5 seconds
     And "idle" is served by 0 workers within 5 seconds
-    When the operator starts "rbee-keeper infer --model other --prompt hello --max-tokens 60"
+    When the operator starts "rbee-keeper infer --model other --prompt hello --max-tokens 240"
     And the first tokens have arrived
     And another operator runs "rbee-keeper infer --model idle --prompt hello --max-tokens 2"
     Then the exit code is 0

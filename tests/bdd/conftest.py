@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from pytest_bdd.parser import Scenario
 
 from tests.bdd.steps.chat import *
 from tests.bdd.steps.clients import *
@@ -28,6 +29,7 @@ from tests.bdd.steps.served import *
 from tests.bdd.steps.tools import *
 from tests.bdd.steps.usage import *
 from tests.bdd.steps.workers import *
+from tests.console.browser import node_modules
 from tests.support.hub import Hub
 from tests.support.machine import Machine
 
@@ -60,6 +62,12 @@ def pytest_bdd_apply_tag(tag: str, function: Callable[..., object]) -> None:
     """Give a slow scenario ten minutes: it may have to install a browser or Prometheus first."""
     if tag == "slow":
         pytest.mark.timeout(600)(function)
+
+
+def pytest_bdd_before_scenario(scenario: Scenario) -> None:
+    """Install the browser before a scenario that needs one begins: a link that was printed is good for a minute."""
+    if "B94" in scenario.tags:
+        node_modules()
 
 
 @pytest.hookimpl(wrapper=True)

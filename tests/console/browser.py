@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import pytest
 
+from rbee.config.file_lock import file_lock
+from rbee.fleet.build_target import cache_home
 from tests.clients.installation import install
 from tests.support.checkout import ROOT
 from tests.support.machine import Machine
@@ -34,17 +36,24 @@ def node_modules() -> Path:
 
 def install_package(name: str, program: Path) -> None:
     """Install a package of Debian where its program is not there yet; skip where it cannot be had."""
-    if program.exists():
-        return
-    command = f"apt-get install -y -qq --no-install-recommends {name}"
-    done = subprocess.run(
-        ["sh", "-c", f"{command} || {{ apt-get update -qq && {command}; }}"],
-        env={"DEBIAN_FRONTEND": "noninteractive", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
-    )
+    home = cache_home() / "clients"
+    home.mkdir(parents=True, exist_ok=True)
+    # Of two that install at once, one would find Debian's own lock taken.
+    with file_lock(home / "debian.lock"):
+        if program.exists():
+            return
+        command = f"apt-get install -y -qq --no-install-recommends {name}"
+        try:
+            done = subprocess.run(
+                ["sh", "-c", f"{command} || {{ apt-get update -qq && {command}; }}"],
+                env={"DEBIAN_FRONTEND": "noninteractive", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=250,
+            )
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"console: the package {name} takes too long to install; run it again later")
     if done.returncode:
         pytest.skip(f"console: the package {name} cannot be installed: {done.stderr[-300:]}")
 

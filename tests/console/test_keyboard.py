@@ -49,6 +49,7 @@ def test_each_view_is_reached_and_a_model_declared(modules: Path, machine: Machi
 
 def test_a_message_is_sent_and_the_next_can_be_typed(modules: Path, machine: Machine) -> None:
     """Enter sends from where it is typed, and the focus stays there while the answer comes and when it has ended."""
+    machine.fake(tokens_per_s=10)  # so that it is not over before it is stopped
     queen = QueenProcess(machine)
     queen.task(max_tokens=2)
     found = browse(

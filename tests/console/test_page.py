@@ -10,6 +10,7 @@ import pytest
 from tests.console.browser import browse, link
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess
+from tests.support.waiting import eventually, slowness
 
 pytestmark = [pytest.mark.xdist_group("clients"), pytest.mark.timeout(600)]
 VIEWS: Final = ("fleet", "models", "activity", "chat", "logs", "keys")
@@ -50,6 +51,11 @@ def test_models_are_loaded_ended_pinned_declared_and_explained(modules: Path, ma
     """Whatever is done there is done by the queen, and shown when it is; what cannot be done says why."""
     queen = QueenProcess(machine)
     fill(queen)
+    eventually(
+        lambda: "chat" in [row["served"] for row in queen.workers() if row["state"] == "idle"],
+        within=30,
+        because="what is declared serves",
+    )
     browse(
         modules,
         link(machine),
@@ -78,6 +84,7 @@ def test_models_are_loaded_ended_pinned_declared_and_explained(modules: Path, ma
 
 def test_a_chat_is_streamed_stopped_asked_again_and_kept(modules: Path, machine: Machine) -> None:
     """Text becomes paragraphs, lists and code, never HTML; a stopped answer stays, and the browser keeps the rest."""
+    machine.fake(tokens_per_s=60 / slowness())  # so that it is not over before it is stopped
     queen = QueenProcess(machine)
     queen.task(max_tokens=2)
     found = browse(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ import pytest
 
 from tests.console.browser import SHOTS, browse, install_package, link
 from tests.support.checkout import ROOT
-from tests.support.machine import Machine
+from tests.support.machine import Machine, free_ports
 from tests.support.queens import QueenProcess
 from tests.support.waiting import eventually
 
@@ -64,8 +63,7 @@ def nginx(home: Path, queen: QueenProcess, *, tls: bool) -> Iterator[str]:
     """Run nginx before a queen; yield the address of its page."""
     install_package("nginx-light", NGINX)
     home.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     secured = ""
     if tls:
         subprocess.run(
@@ -101,6 +99,7 @@ def test_everything_works_below_a_prefix(modules: Path, machine: Machine, tmp_pa
     """Signing in by the link, each view, an answer that is seen while it is written, what changes something."""
     if tls and shutil.which("openssl") is None:
         pytest.skip("console: openssl is not installed")
+    machine.fake(tokens_per_s=10)  # so that the answer is not over before it is stopped
     queen = QueenProcess(machine)
     queen.task(max_tokens=2)
     with nginx(tmp_path / "nginx", queen, tls=tls) as address:
@@ -134,6 +133,7 @@ def test_everything_works_below_a_prefix(modules: Path, machine: Machine, tmp_pa
             json={"key": queen.http.headers["Authorization"].removeprefix("Bearer ")},
             verify=False,
             trust_env=False,
+            timeout=60,
         )
         sent = {"X-Rbee-Csrf": changed.json()["csrf"], "Cookie": changed.headers["set-cookie"].partition(";")[0]}
         for origin, status in ((address.removesuffix("/ai/"), 204), ("https://evil.example", 403)):
@@ -142,6 +142,7 @@ def test_everything_works_below_a_prefix(modules: Path, machine: Machine, tmp_pa
                 headers={**sent, "Origin": origin},
                 verify=False,
                 trust_env=False,
+                timeout=60,
             )
             assert answer.status_code == status, answer.text
 

@@ -74,7 +74,7 @@ def test_a_grammar_that_explodes_stalls_no_other_stream(it: Worker) -> None:
 
     def ask() -> None:
         body = {"messages": HI, "max_tokens": 60, "temperature": 0, "grammar": AMBIGUOUS}
-        refused.append(it.http.post(CHAT, json=body, timeout=60))
+        refused.append(it.http.post(CHAT, json=body, timeout=60 * slowness()))
 
     asking = threading.Thread(target=ask)
     with it.http.stream("POST", "/v1/inference", json={"prompt": "Tell a long story.", "max_tokens": 120}) as stream:
@@ -83,7 +83,7 @@ def test_a_grammar_that_explodes_stalls_no_other_stream(it: Worker) -> None:
                 came.append(time.monotonic())
                 if len(came) == 5:
                     asking.start()
-    asking.join(60)
+    asking.join(60 * slowness())
 
     assert refused[0].status_code == 400
     assert refused[0].json()["error"]["code"] == "INVALID_REQUEST"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import httpx
 import pytest
 
 from tests.clients.installation import install
+from tests.support.machine import free_ports
 from tests.support.waiting import eventually
 
 FILES: Final = Path(__file__).parents[2] / "roles" / "rbee_queen" / "files"
@@ -56,8 +56,7 @@ def prometheus(programs: Path, home: Path, jobs: dict[str, tuple[str, str]]) -> 
     # JSON is YAML too.
     settings = {"rule_files": [RULES], "scrape_configs": scrapes, "global": {"evaluation_interval": "1s"}}
     (home / "prometheus.yml").write_text(json.dumps(settings))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     options = ["--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}"]
     with (home / "log").open("wb") as log:
         process = subprocess.Popen([programs / "prometheus", *options], cwd=home, stdout=log, stderr=log)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.clients.installation import install
 from tests.monitoring.prometheus import FILES
+from tests.support.waiting import slowness
 
 pytestmark = [pytest.mark.xdist_group("clients"), pytest.mark.timeout(300)]
 TYPES = Path(__file__).with_name("dashboard_types.ts")
@@ -38,7 +39,7 @@ def complaints(modules: Path, folder: Path, dashboard: dict[str, Any]) -> str:
     (folder / "dashboard.ts").write_text(f"{head} {json.dumps(dashboard, indent=2)};\n")
     options = ["--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"]
     command = ["node", str(modules / "typescript" / "bin" / "tsc"), *options, "dashboard.ts"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=120 * slowness())
     return done.stdout + done.stderr
 
 

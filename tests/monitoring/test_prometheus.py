@@ -16,7 +16,7 @@ from tests.monitoring.prometheus import FILES, RULES, programs_of_debian, promet
 from tests.support.hives import KEY as HIVE_KEY
 from tests.support.hives import HiveProcess
 from tests.support.queens import QueenProcess, machine_with_fake
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 HERE: Final = Path(__file__).parent
 DASHBOARD: Final[dict[str, Any]] = json.loads((FILES / "rbee.dashboard.json").read_text())
@@ -34,7 +34,12 @@ def expressions() -> list[str]:
 
 def promtool(programs: Path, folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [programs / "promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+        [programs / "promtool", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60 * slowness(),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

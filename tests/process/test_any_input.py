@@ -20,6 +20,7 @@ from schemathesis.core.result import Ok
 from tests.support.hives import KEY as HIVE_KEY
 from tests.support.hives import HiveProcess
 from tests.support.queens import QueenProcess, machine_with_fake
+from tests.support.waiting import slowness
 from tests.support.worker import KEY as WORKER_KEY
 from tests.support.worker import worker
 
@@ -48,7 +49,8 @@ class Daemon:
 
     def document(self) -> dict[str, Any]:
         """Give its OpenAPI document."""
-        document: dict[str, Any] = httpx.get(f"{self.url}/openapi.json", headers=self.headers, trust_env=False).json()
+        answer = httpx.get(f"{self.url}/openapi.json", headers=self.headers, trust_env=False, timeout=60)
+        document: dict[str, Any] = answer.json()
         return document
 
     def routes(self) -> list[tuple[str, str]]:
@@ -102,7 +104,7 @@ def test_no_input_is_an_error_of_ours(daemon: Daemon) -> None:
         def ask(case: schemathesis.Case[Any]) -> None:
             fields = case.as_transport_kwargs(base_url=daemon.url, headers=daemon.headers)
             # What streams without an end is left once it has begun.
-            with requests.request(**fields, stream=True, timeout=30) as answer:
+            with requests.request(**fields, stream=True, timeout=30 * slowness()) as answer:
                 if answer.status_code >= 500:
                     said = answer.json()["error"]
                     assert said["code"] in LACKING, f"{case.as_curl_command()}: {answer.status_code} {said}"

@@ -25,7 +25,7 @@ from rbee.errors import RbeeError
 from rbee.lifeline import Lifeline
 from rbee.observe.throttle import INTERVAL_S
 from tests.support.tiny_daemon import KEY
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 
@@ -51,10 +51,13 @@ def tiny(tmp_path: Path) -> Iterator[Tiny]:
             cwd=Path(__file__).parents[2],
         )
     lifeline.spawned()
-    told = lifeline.read(15)
+    told = lifeline.read(15 * slowness())
     assert told is not None
     client = httpx.Client(
-        base_url=f"http://127.0.0.1:{told['port']}", headers={"Authorization": f"Bearer {KEY}"}, trust_env=False
+        base_url=f"http://127.0.0.1:{told['port']}",
+        headers={"Authorization": f"Bearer {KEY}"},
+        trust_env=False,
+        timeout=30,
     )
     with client:
         yield Tiny(process, lifeline, client, log)
@@ -231,7 +234,7 @@ def test_an_endless_stream_does_not_hold_up_the_end(tiny: Tiny) -> None:
         for _ in lines:
             pass
 
-    assert tiny.process.wait(5) == 0
+    assert tiny.process.wait(5 * slowness()) == 0
 
 
 @pytest.mark.parametrize("how", ["closed", "killed"])
@@ -260,10 +263,8 @@ def test_a_child_does_not_outlive_its_owner(tmp_path: Path, how: str) -> None:
         owner.kill()
     owner.stdin.close()
     owner.wait(10)
-    began = time.monotonic()
 
     eventually(lambda: has_ended(child), within=2, because="the child is gone")
-    assert time.monotonic() - began < 2
 
 
 def test_a_child_gets_its_arguments_whole(tmp_path: Path) -> None:
@@ -335,8 +336,8 @@ def test_half_sent_heads_keep_nobody_out(tiny: Tiny) -> None:
             strangers.append(stranger)
         began = time.monotonic()
         assert tiny.http.post("/count", json={"count": 3}).status_code == 200
-        assert time.monotonic() - began < 2
-        strangers[-1].settimeout(15)
+        assert time.monotonic() - began < 2 * slowness()
+        strangers[-1].settimeout(15 * slowness())
         assert strangers[-1].recv(100).startswith(b"HTTP/1.1 408 ")
-        assert time.monotonic() - began < 14
+        assert time.monotonic() - began < 10 + 4 * slowness()
     eventually(lambda: '"slow_heads"' in tiny.log.read_text(), within=15, because="the daemon logs what it closed")

@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from rbee.contracts.control import SILENCE_LIMIT_S
 from tests.support.hives import KEY, StartHive, alive
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 
@@ -148,10 +148,10 @@ def test_the_hive_beats(start_hive: StartHive) -> None:
     with hive.queen() as queen:
         times: list[float] = []
         while len(times) < 3:
-            if json.loads(queen.channel.recv(10))["kind"] == "beat":
+            if json.loads(queen.channel.recv(10 * slowness()))["kind"] == "beat":
                 times.append(time.monotonic())
 
-    assert 3.0 < times[2] - times[0] < 6.0
+    assert 3.0 < times[2] - times[0] < 6.0 * slowness()
 
 
 def test_a_silent_queen_is_hung_up_on(start_hive: StartHive) -> None:
@@ -162,9 +162,9 @@ def test_a_silent_queen_is_hung_up_on(start_hive: StartHive) -> None:
         with hive.queen() as faithful:
             while not closed.done():
                 faithful.lease()
-                assert faithful.channel.recv(5)
+                assert faithful.channel.recv(5 * slowness())
 
-    assert SILENCE_LIMIT_S - 1 < closed.result() < SILENCE_LIMIT_S + 3
+    assert SILENCE_LIMIT_S - 1 < closed.result() < SILENCE_LIMIT_S + 3 * slowness()
 
 
 @pytest.mark.parametrize(("key", "status"), [(None, 401), ("wrong", 401)])
@@ -194,19 +194,20 @@ def test_nonsense_on_the_channel_closes_it(start_hive: StartHive) -> None:
 @pytest.mark.B67
 def test_without_a_queen_workers_are_fenced(start_hive: StartHive, model: str) -> None:
     """When no queen is heard for the fence's time workers are stopped and the hive stays; leases keep them."""
-    hive = start_hive(fence_after_s=2)
+    fence_s = 2 * slowness()
+    hive = start_hive(fence_after_s=fence_s)
     with hive.queen() as queen:
         worker = hive.spawn(model)["worker"]
         began = time.monotonic()
 
         def renewed_for_longer() -> bool:
             queen.lease()
-            return time.monotonic() - began > 3
+            return time.monotonic() - began > fence_s + 1
 
-        eventually(renewed_for_longer, within=10, because="leases were renewed for longer than the fence")
+        eventually(renewed_for_longer, within=fence_s + 10, because="leases were renewed for longer than the fence")
         assert hive.workers()
 
-    eventually(lambda: not hive.workers(), within=5, because="the fence stops the worker")
+    eventually(lambda: not hive.workers(), within=fence_s + 3, because="the fence stops the worker")
     assert not alive(worker["pid"])
     assert hive.get("/v1/health")["status"] == "alive"
 
@@ -216,7 +217,7 @@ def test_a_hive_may_leave_with_its_queen(start_hive: StartHive, model: str) -> N
     hive = start_hive(fence_after_s=3, on_queen_lost="exit")
     worker = hive.spawn(model)["worker"]
 
-    assert hive.process.wait(15) == 0
+    assert hive.process.wait(15 * slowness()) == 0
     assert not alive(worker["pid"])
 
 

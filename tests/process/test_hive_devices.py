@@ -16,14 +16,14 @@ import pytest
 from tests.support.hives import KEY, StartHive, alive
 from tests.support.nvml import Gpu, Gpus
 from tests.support.queens import QueenProcess, machine_with_fake
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 
 
 def detect(*argv: str, env: dict[str, str]) -> str:
     command = [sys.executable, "-m", "rbee.hive", "detect", *argv]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60 * slowness(), check=True).stdout
 
 
 def test_detect_prints_devices_and_the_registrys_form(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_broken_driver_is_a_fact(tmp_path: Path, mode: Any) -> None:
 
     listed = json.loads(detect("--json", "--timeout", "2", env=gpus.environ()))
 
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 15 * slowness()
     assert listed["backends"] == ["cpu"]
     assert listed["faults"]["cuda"]
 
@@ -68,7 +68,7 @@ def test_a_broken_driver_is_a_fact(tmp_path: Path, mode: Any) -> None:
 def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, model: str, tmp_path: Path) -> None:
     """Too little VRAM, a device too many and a broken driver each have their error; nothing falls back."""
     gpus = Gpus.build(tmp_path, Gpu(total_mb=8, used_mb=8), Gpu(total_mb=8, used_mb=8))
-    hive = start_hive(env=gpus.environ(), detect_timeout_s=1)
+    hive = start_hive(env=gpus.environ(), detect_timeout_s=5 * slowness())
 
     def refused(**fields: Any) -> dict[str, Any]:
         return hive.refused("/v1/workers/spawn", {"model": model, **fields})
@@ -78,10 +78,12 @@ def test_a_gpu_request_fails_fast_with_what_is_there(start_hive: StartHive, mode
     assert full["details"]["available_mb"] == 0
     assert "--backend cpu" in full["hint"]
     assert refused(backend="cuda", device=5)["details"]["valid"] == [0, 1]
+    # In the time that is enough to see a driver hang, one that works may not have answered.
     gpus.set(mode="hang")
+    hive = start_hive("other", env=gpus.environ(), detect_timeout_s=1)
     hung = refused()
     assert hung["code"] == "GPU_NOT_AVAILABLE"
-    assert "1 s" in hung["message"]
+    assert "within 1 s" in hung["message"]
     assert hive.spawn(model, backend="cpu")["worker"]["backend"] == "cpu"
 
 
@@ -107,7 +109,7 @@ def test_a_question_that_hangs_does_not_outlive_its_hive(tmp_path: Path, start_h
 def test_the_registry_keeps_what_the_hive_found(tmp_path: Path, start_hive: StartHive) -> None:
     """A queen registers backends and counts of devices, and is told when a driver breaks later."""
     gpus = Gpus.build(tmp_path)
-    hive = start_hive(env=gpus.environ(), detect_timeout_s=2)
+    hive = start_hive(env=gpus.environ(), detect_timeout_s=2 * slowness())
     with machine_with_fake(tmp_path / "queen") as machine:
         machine.configure("queen", local_hive=False)
         queen = QueenProcess(machine)

@@ -170,7 +170,7 @@ def test_workers_on_the_cpu_share_a_budget(start_hive: StartHive, model: str) ->
         worker = hive.spawn(model)["worker"]
         left = limit - worker["need_bytes"]
         queen.until("worker_changed")
-        assert cpu(queen.next().model_dump()["detection"]["devices"]) == (limit, left, limit)
+        assert cpu(queen.until("devices_changed").model_dump()["detection"]["devices"]) == (limit, left, limit)
         assert cpu(hive.get("/v1/backends/list")["devices"]) == (limit, left, limit)
         error = hive.refused("/v1/workers/spawn", {"model": model, "slots": 5})  # a load that was not measured yet
         assert (error["code"], error["details"]["budget_mb"]) == ("RAM_EXHAUSTED", limit // MIB)
@@ -178,5 +178,5 @@ def test_workers_on_the_cpu_share_a_budget(start_hive: StartHive, model: str) ->
 
         hive.post(f"/v1/workers/{worker['worker_id']}/shutdown")
         queen.until("worker_gone")
-        assert cpu(queen.next().model_dump()["detection"]["devices"]) == (limit, limit, limit)
+        assert cpu(queen.until("devices_changed").model_dump()["detection"]["devices"]) == (limit, limit, limit)
     assert hive.spawn(model)["worker"]["state"] == "loading"

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from tests.support.hives import StartHive
+from tests.support.waiting import slowness
 
 pytestmark = pytest.mark.process
 
 
 def test_a_worker_stays_for_as_long_as_it_is_to_be_kept(start_hive: StartHive, model: str) -> None:
     """The time of its request goes before that of the hive: a moment, for good, or what the hive says."""
-    hive = start_hive(idle_timeout_s=1.5)
+    # In it the worker that is started last has to come up and to be stopped.
+    hive = start_hive(idle_timeout_s=2 * slowness())
     with hive.queen() as queen:
         kept = hive.spawn(model, keep="always")["worker"]
         usual = hive.spawn(model)["worker"]

@@ -16,7 +16,7 @@ import pytest
 from tests.support.gguf_files import write_gguf
 from tests.support.hives import StartHive, alive
 from tests.support.machine import free_ports
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 
@@ -122,7 +122,7 @@ def test_a_crash_is_noticed_at_once(start_hive: StartHive, model: str) -> None:
         began = time.monotonic()
         gone = queen.until("worker_gone")
 
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 1 * slowness()
         assert gone.crashed
         assert gone.error.code == "WORKER_CRASHED"
         assert "about to crash" in gone.log_tail
@@ -193,7 +193,7 @@ def test_a_worker_that_never_binds_is_ended(start_hive: StartHive, model: str) -
 @pytest.mark.B48
 def test_an_idle_worker_is_stopped_and_the_hive_stays(start_hive: StartHive, model: str) -> None:
     """After the idle time a worker and its memory are gone, and the hive answers; a busy one stays."""
-    hive = start_hive(idle_timeout_s=1)
+    hive = start_hive(idle_timeout_s=1.5 * slowness())  # in it the test has to take a slot of the busy one
     with hive.queen() as queen:
         busy = hive.spawn(model)
         row = hive.serving(busy["worker"]["worker_id"])
@@ -243,7 +243,7 @@ def test_a_stalled_worker_is_replaced(start_hive: StartHive, model: str) -> None
 
 def test_who_may_join_gets_the_worker_that_is_loading(start_hive: StartHive, model: str) -> None:
     """A start that may join one under way does, so that a hive and its queen do not both replace a stalled worker."""
-    hive = start_hive(env={"STAND_IN_LOAD_S": "1"})
+    hive = start_hive(env={"STAND_IN_LOAD_S": str(slowness())})
     loading = hive.spawn(model)["worker"]["worker_id"]
 
     joined = hive.spawn(model, join=True)["worker"]["worker_id"]
@@ -325,7 +325,7 @@ def test_a_hive_that_ends_takes_no_new_work(start_hive: StartHive, model: str) -
     hive = start_hive(env={"STAND_IN_STUBBORN": "1"}, stop_timeout_s=2)
     hive.serving(hive.spawn(model)["worker"]["worker_id"])
     with ThreadPoolExecutor(1) as pool:
-        ending = pool.submit(httpx.post, hive.url + "/v1/admin/shutdown", headers=dict(hive.http.headers), timeout=20)
+        ending = pool.submit(httpx.post, hive.url + "/v1/admin/shutdown", headers=dict(hive.http.headers), timeout=60)
         eventually(
             lambda: hive.workers()[0]["state"] == "stopping", within=2, because="the hive is stopping its worker"
         )

@@ -152,7 +152,7 @@ def test_two_starts_at_once_are_one_queen(machine: Machine) -> None:
 def test_an_infer_waits_for_the_others_on_its_own_queen(machine: Machine, model: str) -> None:
     """A keeper that owns the queen lets another's answer finish before it stops it."""
     machine.fake(tokens_per_s=20)
-    first = machine.start(*infer(model, "--max-tokens", "20"))
+    first = machine.start(*infer(model, "--max-tokens", "60"))
     eventually(lambda: first.stdout.read_text(), within=60, because="the first answer runs")
     second = machine.start(*infer(model, "--max-tokens", "80"))
 
@@ -210,10 +210,15 @@ def test_a_hive_that_hangs_is_one_error(machine: Machine, model: str) -> None:
     assert machine.run("rbee-keeper", "daemon", "start").code == 0
     assert machine.run(*infer(model)).code == 0
     hive = machine.process("rbee-hive")
+    list_workers = ["rbee-keeper", "worker", "list", "--json"]
+    eventually(
+        lambda: [row["state"] for row in machine.run(*list_workers).json["workers"]] == ["idle"],
+        within=10,
+        because="the hive tells that its worker is idle",
+    )
 
     hive.suspend()
     try:
-        list_workers = ["rbee-keeper", "worker", "list", "--json"]
         eventually(lambda: not machine.run(*list_workers).json["workers"], within=20, because="the silence is noticed")
         result = machine.run(*infer(model), within=30)
         listed = machine.run("rbee-keeper", "worker", "list")

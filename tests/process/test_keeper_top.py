@@ -26,6 +26,7 @@ def test_in_a_pipe_it_prints_once(machine: Machine) -> None:
     """Machines, models and requests as they are, as text or as the rows themselves."""
     queen = QueenProcess(machine)
     queen.task(max_tokens=3)
+    eventually(queen.all_idle, within=5, because="the hive tells that its worker is idle")
     once = machine.run("rbee-keeper", "top")
     assert once.code == 0, once.stderr
     assert "1 of 1 machines  1 workers  0 running  0 waiting" in once.stdout
@@ -43,11 +44,11 @@ def test_on_a_terminal_it_follows_until_it_is_interrupted(machine: Machine) -> N
     queen = QueenProcess(machine)
     with Terminal(machine, "rbee-keeper", "top") as screen:
         screen.shows("0 running")
-        running = queen.aside(max_tokens=100)
+        running = queen.aside(max_tokens=2000)
         screen.shows("1 running")
-        running.ended()
         queen.running.process.kill()
         queen.running.process.wait(10)
+        running.ended()
         screen.shows("Trying again.")
         queen = QueenProcess(machine)
         before = len(screen.text)

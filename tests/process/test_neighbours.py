@@ -23,6 +23,8 @@ pytestmark = pytest.mark.process
 MIB = 1024 * 1024
 REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
 MODEL = f"hf:{REPO}"
+# Megabits a second: a model of 4 MiB takes four seconds, so that there is time to interrupt it.
+SLOWLY = 8
 
 
 @pytest.fixture(name="content")
@@ -107,7 +109,7 @@ def test_what_a_neighbour_has_is_not_asked_for_elsewhere(fleet: Neighbours, hub:
 @pytest.mark.parametrize("others", [0, 1], ids=["then the hub", "then another hive"])
 def test_a_neighbour_dies_in_the_middle_of_a_copy(fleet: Neighbours, hub: Hub, content: bytes, others: int) -> None:
     """What was received is kept, and the next source gives only the rest: another hive, else the hub."""
-    fleet.add("h1", share_mbps=16)
+    fleet.add("h1", share_mbps=SLOWLY)
     fleet.pull("h1", MODEL).ended_well()
     fetched = sent_by(hub)
     fleet.add("h2")
@@ -147,7 +149,7 @@ def test_wrong_bytes_of_a_neighbour_are_dropped(fleet: Neighbours, hub: Hub, con
 
 def test_a_copy_is_taken_up_where_it_stopped(fleet: Neighbours, content: bytes) -> None:
     """A copy that an operator gave up continues at the next request; the neighbour sends the rest only."""
-    fleet.add("h1", share_mbps=16)
+    fleet.add("h1", share_mbps=SLOWLY)
     fleet.pull("h1", MODEL).ended_well()
     fleet.add("h2", download_grace_s=1)
     pull = fleet.pull("h2", MODEL)
@@ -212,7 +214,7 @@ def test_a_ticket_opens_one_model_and_nothing_else(
 
     def ask(path: str, shown: str | None = None, **headers: str) -> httpx.Response:
         key = {"Authorization": f"Bearer {shown}"} if shown else {}
-        return httpx.get(hive.url + path, headers={**key, **headers}, trust_env=False)
+        return httpx.get(hive.url + path, headers={**key, **headers}, trust_env=False, timeout=60)
 
     listed = ask(path, ticket).json()
     assert [(file["name"], file["size_bytes"]) for file in listed["files"]] == [(FILE, len(content))]

@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess, machine_with_fake
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 
@@ -29,11 +29,12 @@ def _machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 class Reader:
-    """Follows the events in a thread; `rows` are as they say, by kind and id."""
+    """Follows the events in a thread; `rows` are as they say, by kind and id, `loads` all layers that were told."""
 
     def __init__(self, queen: QueenProcess, after: str | None = None) -> None:
         self.rows: dict[tuple[str, str], Any] = {}
         self.names: list[str] = []
+        self.loads: list[tuple[str, int]] = []
         self.last_id = ""
         self._headers = {} if after is None else {"Last-Event-ID": after}
         self._queen = queen
@@ -79,6 +80,8 @@ class Reader:
                 del self.rows[key]
             else:
                 self.rows[key] = change["row"]
+                if change["kind"] == "load":
+                    self.loads.append((change["row"]["worker_id"], change["row"]["layers_loaded"]))
         self.names.append(name)
 
 
@@ -94,20 +97,16 @@ def reading(queen: QueenProcess, after: str | None = None) -> Iterator[Reader]:
 
 def test_a_reader_sees_how_far_a_load_is(machine: Machine) -> None:
     """Layers of the worker that loads, growing, and nothing of it once it serves."""
-    machine.fake(load_s=4)
+    machine.fake(load_s=4 * slowness())
     queen = QueenProcess(machine)
-    seen: set[tuple[str, int]] = set()
     with reading(queen) as reader:
         waiting = queen.aside(max_tokens=2)
-
-        def halfway() -> bool:
-            seen.update((load["worker_id"], load["layers_loaded"]) for load in reader.of("load").values())
-            return len(seen) > 2
-
-        eventually(halfway, within=10, because="the load goes on")
+        eventually(lambda: len(set(reader.loads)) > 2, within=20, because="the load goes on")
         waiting.ended()
         eventually(lambda: not reader.of("load"), within=2, because="the load has ended")
-    assert {worker_id for worker_id, _ in seen} == {queen.worker()["worker_id"]}
+    assert {worker_id for worker_id, _ in reader.loads} == {queen.worker()["worker_id"]}
+    layers = [loaded for _, loaded in reader.loads]
+    assert layers == sorted(layers)
 
 
 def test_a_reader_sees_everything_and_then_each_change(machine: Machine) -> None:
@@ -133,12 +132,13 @@ def test_a_reader_sees_everything_and_then_each_change(machine: Machine) -> None
         eventually(lambda: "a" in reader.of("served"), within=2, because="the declaration is told")
         assert reader.of("served")["a"]["state"] == "on demand"
 
-        running = queen.aside(max_tokens=150)
+        running = queen.aside(max_tokens=2000)
         running.tokens(1)
+        # It may be told before its first token, which is then told with the next look at all requests.
         (task,) = eventually(
-            lambda: [row for row in reader.of("task").values() if row["state"] == "running"],
+            lambda: [row for row in reader.of("task").values() if row["state"] == "running" and "first_token_s" in row],
             within=2,
-            because="the request is told",
+            because="the request is told, and its first token",
         )
         assert task["first_token_s"] > 0
         eventually(lambda: reader.of("task")[task["id"]]["tokens"] > 20, within=5, because="its tokens are counted")
@@ -172,7 +172,7 @@ def test_waiting_requests_have_their_places(machine: Machine) -> None:
     """Each says how many are before it."""
     machine.configure("hive", slots=1)
     queen = QueenProcess(machine)
-    running = queen.aside(max_tokens=500)
+    running = queen.aside(max_tokens=2000)
     running.tokens(1)
     waiting = [queen.aside(max_tokens=2, deadline_s=60.0) for _ in range(2)]
     with reading(queen) as reader:

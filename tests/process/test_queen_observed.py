@@ -37,7 +37,7 @@ def test_a_trace_goes_through_every_log(machine: Machine) -> None:
     answer = queen.http.post(CHAT, json=request_body(), headers={"traceparent": f"00-{trace}-00f067aa0ba902b7-01"})
 
     assert answer.status_code == 200
-    assert trace in queen.running.stderr.read_text()
+    eventually(lambda: trace in queen.running.stderr.read_text(), within=5, because="the queen has written its line")
     for name in ("rbee-hive", "worker-"):
         eventually(
             lambda name=name: any(  # type: ignore[misc]

@@ -62,7 +62,8 @@ def slot_taken(queen: QueenProcess) -> Iterator[None]:
 def in_line(queen: QueenProcess, **fields: Any) -> Aside:
     """Begin a task that has to wait; gives it once it does."""
     before = queen.get("/v2/status")["tasks_waiting"]
-    aside = queen.aside(max_tokens=3, deadline_s=60, **fields)
+    # Long enough that the order in which they begin is seen by whoever reads them in threads.
+    aside = queen.aside(max_tokens=8, deadline_s=60, **fields)
     eventually(lambda: queen.get("/v2/status")["tasks_waiting"] == before + 1, within=10, because="it waits")
     return aside
 
@@ -171,6 +172,6 @@ def test_other_peoples_clients_are_held_too(machine: Machine) -> None:
     }
 
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(lambda _: queen.http.post("/v1/chat/completions", json=body, timeout=120), range(12)))
+        answers = list(pool.map(lambda _: queen.http.post("/v1/chat/completions", json=body, timeout=300), range(12)))
 
     assert [answer.status_code for answer in answers] == [200] * 12

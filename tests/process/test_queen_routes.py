@@ -161,7 +161,12 @@ def test_workers_are_started_listed_asked_and_stopped(machine: Machine) -> None:
     assert (worker["state"], worker["slots_total"]) == ("idle", 3)
     assert "ready" in told(events)
     assert queen.worker()["worker_id"] == worker["worker_id"]
-    assert queen.get("/v2/workers/list", node="localhost")["workers"] == queen.workers()
+    # What it takes of the memory is measured meanwhile.
+    eventually(
+        lambda: queen.get("/v2/workers/list", node="localhost")["workers"] == queen.workers(),
+        within=5,
+        because="both lists have the same",
+    )
     (row,) = queen.get("/v2/workers/health")["workers"]
     assert row["health"]["slots_total"] == 3
     assert "api_key" not in json.dumps(queen.workers())

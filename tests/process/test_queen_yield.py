@@ -13,7 +13,7 @@ import pytest
 from tests.support.machine import Machine
 from tests.support.nvml import Gpus
 from tests.support.queens import QueenProcess, count, ended_well, machine_with_fake, named, told
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = [pytest.mark.process, pytest.mark.B90]
 
@@ -39,7 +39,7 @@ def take_back(queen: QueenProcess) -> list[dict[str, Any]]:
 def completion(queen: QueenProcess, **fields: Any) -> httpx.Response:
     """Ask as a client of the OpenAI interface does."""
     body = {"model": queen.model, "prompt": "hello", "max_tokens": 3, **fields}
-    return queen.http.post("/v1/completions", json=body, timeout=120)
+    return queen.http.post("/v1/completions", json=body, timeout=120 * slowness())
 
 
 def test_what_runs_ends_and_what_comes_waits(machine: Machine) -> None:
@@ -62,7 +62,7 @@ def test_what_runs_ends_and_what_comes_waits(machine: Machine) -> None:
         waiting = pool.submit(completion, queen)
         eventually(lambda: queen.get("/v2/status")["tasks_waiting"] == 1, within=10, because="the request waits")
         assert [row["device"] for row in take_back(queen)] == [0]
-        assert waiting.result(timeout=60).status_code == 200
+        assert waiting.result(timeout=60 * slowness()).status_code == 200
     assert take_back(queen) == []
 
 
@@ -92,7 +92,7 @@ def test_a_request_that_waits_for_a_load_is_answered_after_the_yield(machine: Ma
         (device,) = give_away(queen, for_s=5)["devices"]
 
         assert len(device["workers"]) == 1
-        answer = waiting.result(timeout=90)
+        answer = waiting.result(timeout=90 * slowness())
     assert answer.status_code == 200, answer.text
     assert queen.get("/v2/hives/list")["hives"][0]["yielded"] == []
 
@@ -102,7 +102,7 @@ def test_a_request_that_waits_for_a_slot_goes_to_another_device(machine: Machine
     machine.env.update(Gpus.build(tmp_path).environ())
     machine.configure("hive", slots=1)
     queen = QueenProcess(machine)
-    running = queen.aside(max_tokens=40, backend="cuda", device=0)
+    running = queen.aside(max_tokens=int(60 * slowness()), backend="cuda", device=0)
     running.tokens(at_least=1)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(completion, queen)
@@ -110,7 +110,7 @@ def test_a_request_that_waits_for_a_slot_goes_to_another_device(machine: Machine
 
         give_away(queen, backend="cuda", device=0)
 
-        assert waiting.result(timeout=60).status_code == 200
+        assert waiting.result(timeout=60 * slowness()).status_code == 200
     assert ended_well(running.ended())
     assert [(row["backend"], row["device"]) for row in queen.workers()] == [("cuda", 1)]
 
@@ -152,4 +152,4 @@ def test_a_fallback_answers_while_a_device_is_yielded(machine: Machine, tmp_path
         waiting = pool.submit(completion, queen, model="bee")
         eventually(lambda: queen.get("/v2/status")["tasks_waiting"] == 1, within=10, because="both are yielded")
         queen.post("/v2/hives/resume", {"node": "localhost", "backend": "cpu"})
-        assert waiting.result(timeout=60).headers["X-Rbee-Fallback"] == "wasp"
+        assert waiting.result(timeout=60 * slowness()).headers["X-Rbee-Fallback"] == "wasp"

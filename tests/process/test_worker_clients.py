@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 from tests.support.worker import Worker, worker
 
 pytestmark = pytest.mark.process
@@ -49,7 +49,7 @@ def events(response: httpx.Response) -> list[str]:
 )
 def test_more_answers_than_slots_wait_in_turn(tmp_path: Path, path: str, prompts: dict[str, Any], stream: bool) -> None:
     """`n` above the slots is answered whole, each prompt is counted once, and a slot is left to others meanwhile."""
-    with worker(tmp_path, "--slots", "2", fake={"tokens_per_s": 40, "length": 8}) as it:
+    with worker(tmp_path, "--slots", "2", fake={"tokens_per_s": 40 / slowness(), "length": 8}) as it:
         it.until_idle()
         body = {**prompts, "n": 6, "max_tokens": 8, "stream": stream, "stream_options": {"include_usage": True}}
         batch: list[httpx.Response] = []

@@ -205,7 +205,8 @@ def test_a_drain_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> None
     """After SIGTERM the running request gets all its tokens, a new one is DRAINING, and the exit code is 0."""
     with worker(tmp_path, fake={"tokens_per_s": 20}) as it:
         it.until_idle()
-        with it.http.stream("POST", "/v1/inference", json={"prompt": "Bees?", "max_tokens": 40}) as response:
+        count = int(40 * slowness())  # so that it still runs when all else has been asked
+        with it.http.stream("POST", "/v1/inference", json={"prompt": "Bees?", "max_tokens": count}) as response:
             stream = events(response)
             first = next(stream)
             it.process.send_signal(signal.SIGTERM)
@@ -217,7 +218,7 @@ def test_a_drain_finishes_what_runs_and_refuses_the_rest(tmp_path: Path) -> None
 
         assert refused.status_code == 503
         assert refused.json()["error"]["code"] == "DRAINING"
-        assert seen[-1]["total_tokens"] == 40
+        assert seen[-1]["total_tokens"] == count
         assert seen[-1]["finish_reason"] == "length"
         assert it.process.wait(10) == 0
 
@@ -250,7 +251,7 @@ def test_a_shutdown_may_say_how_long_requests_may_take(tmp_path: Path) -> None:
             receipt = it.http.post("/v1/admin/shutdown", json={"drain_s": 1}).json()
             last = list(stream)[-1]
 
-        assert 1 <= time.monotonic() - began < 15
+        assert 1 <= time.monotonic() - began < 15 * slowness()
         assert receipt["requests_stopped"] == 1
         assert last["error"]["code"] == "DRAINING"
         assert it.process.wait(10) == 0
@@ -272,7 +273,7 @@ def test_the_end_of_a_drain_ends_prompts_that_wait_for_a_slot(tmp_path: Path) ->
         it.process.send_signal(signal.SIGTERM)
 
         for answer in (waiting, running):
-            assert answer.result(timeout=20).json()["error"]["code"] == "DRAINING"
+            assert answer.result(timeout=20 * slowness()).json()["error"]["code"] == "DRAINING"
         assert it.process.wait(10) == 0
 
 
@@ -336,9 +337,9 @@ def test_a_worker_does_not_outlive_its_owner(tmp_path: Path) -> None:
         it.until_idle()
         it.lifeline.close()
         began = time.monotonic()
-        it.process.wait(5)
+        it.process.wait(5 * slowness())
 
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 2 * slowness()
 
 
 def test_a_taken_port_is_said(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class HiveProcess:
         self.port = (self.announced or {}).get("port", 0)
         self.url = f"http://127.0.0.1:{self.port}"
         self.http = httpx.Client(
-            base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False, timeout=40
+            base_url=self.url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False, timeout=40 * slowness()
         )
 
     def get(self, path: str, **params: Any) -> Any:

@@ -51,9 +51,9 @@ __all__ = ["Cut", "Fault", "Hub", "Reset", "Seen", "Slow", "Stall", "Status", "T
 _PIECE = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
-    """One request that reached the hub, with the number of body bytes that left for it."""
+    """One request that reached the hub, with the number of body bytes that have left for it so far."""
 
     method: str
     path: str
@@ -145,7 +145,7 @@ class Hub:
 
     @property
     def requests(self) -> list[Seen]:
-        """Every request so far, in the order in which they ended."""
+        """Every request that was answered or is being answered, in order."""
         with self._lock:
             return list(self._seen)
 
@@ -179,17 +179,10 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _Server
-    _status = 0
-    _sent = 0
+    _seen: Seen
 
     def do_GET(self) -> None:
-        self._status = self._sent = 0
-        try:
-            self._route(unquote(urlsplit(self.path).path))
-        finally:
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            with self._hub._lock:
-                self._hub._seen.append(Seen(self.command, urlsplit(self.path).path, headers, self._status, self._sent))
+        self._route(unquote(urlsplit(self.path).path))
 
     do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
@@ -359,8 +352,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, content: bytes) -> None:
         for offset in range(0, len(content), _PIECE):
             piece = content[offset : offset + _PIECE]
+            # Before it is sent: whoever has the last byte may look at once.
+            self._seen.bytes_sent += len(piece)
             self.wfile.write(piece)
-            self._sent += len(piece)
 
     def _json(self, value: Any) -> None:
         self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -377,7 +371,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(body)
 
     def _head(self, status: int, headers: dict[str, str], length: int) -> None:
-        self._status = status
+        names = {name.lower(): value for name, value in self.headers.items()}
+        self._seen = Seen(self.command, urlsplit(self.path).path, names, status, bytes_sent=0)
+        with self._hub._lock:
+            self._hub._seen.append(self._seen)
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(length)}.items():
             self.send_header(name, value)

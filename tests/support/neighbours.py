@@ -11,7 +11,7 @@ from tests.support.hives import KEY, HiveProcess
 from tests.support.hub import Hub
 from tests.support.machine import Machine
 from tests.support.queens import Event, QueenProcess, named, told
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 
 class Neighbours:
@@ -102,7 +102,7 @@ class Pull:
 
     def ended(self) -> Pull:
         """Wait for the end."""
-        self._thread.join(120)
+        self._thread.join(120 * slowness())
         assert not self._thread.is_alive(), self.events
         return self
 

@@ -18,7 +18,7 @@ import psutil
 from tests.support.commands import Running
 from tests.support.gguf_files import write_gguf
 from tests.support.machine import Machine
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 Event = tuple[str, Any]
 
@@ -33,7 +33,7 @@ class QueenProcess:
         self.machine = machine
         self.running: Running = machine.start("queen-rbee", *arguments)
         self.url = f"http://127.0.0.1:{machine.queen_port}"
-        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60)
+        self.http = httpx.Client(base_url=self.url, trust_env=False, timeout=60 * slowness())
         _clients[machine].append(self.http)
         eventually(self._serves, within=20, because="the queen serves")
         self.http.headers["Authorization"] = f"Bearer {(machine.home / 'secrets' / 'api-key').read_text().strip()}"
@@ -91,7 +91,7 @@ class QueenProcess:
         """Make a key for a client, and an HTTP client that sends it."""
         key = self.post("/v2/keys/add", {"name": name, **fields})["key"]
         headers = {"Authorization": f"Bearer {key}"}
-        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60)
+        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=60 * slowness())
         _clients[self.machine].append(client)
         return client
 
@@ -143,7 +143,7 @@ class Aside:
 
     def ended(self) -> list[Event]:
         """Wait for the end of the stream; give all events."""
-        self._thread.join(60)
+        self._thread.join(60 * slowness())
         assert not self._thread.is_alive(), self.events
         return self.events
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rbee.hive.workers.spawner import SpawnPlan
 
 LAST_WORDS_S: Final = 1.0
+LAST_PROGRESS_S: Final = 5.0  # a machine on which nothing loads in time is slow to answer too
 # A peak that grew by less is not stored.
 NOTABLE_GROWTH: Final = 1.01
 
@@ -194,7 +195,7 @@ class ManagedWorker:
         """Return the error for a worker that did not load within *limit_s* seconds, with how far it got."""
         reached = "unknown progress, because it did not answer"
         with contextlib.suppress(RbeeError, TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(LAST_PROGRESS_S):
                 async for progress in (await self.http_client()).loading():
                     reached = f"{progress.layers_loaded} of {progress.layers_total} layers ({progress.stage})"
                     break

@@ -10,6 +10,7 @@ from rbee.contracts.devices import DeviceSelection, YieldRequest
 from rbee.contracts.hives import ResumeReceipt, YieldReceipt
 from rbee.contracts.queen import HiveList, NodePageQuery, NodeResume, NodeYield
 from rbee.daemonkit.json_body import JsonBody
+from rbee.queen.fleet.heard import hear_of_ends, hear_of_yields
 from rbee.queen.fleet.pages import hive_page
 from rbee.queen.routes.dependencies import QueenDep
 
@@ -29,6 +30,9 @@ async def yield_devices(queen: QueenDep, body: JsonBody[NodeYield]) -> YieldRece
     await queen.readiness.ensure_node(body.node)
     request = YieldRequest.model_validate(body.model_dump(exclude={"node"}))
     receipt = await queen.channels.client(body.node).yield_devices(request)
+    places = [(each.device.backend, each.device.index) for each in receipt.devices]
+    await hear_of_yields(queen.fleet, body.node, places, yielded=True)
+    await hear_of_ends(queen.fleet, [worker.worker_id for each in receipt.devices for worker in each.workers])
     return receipt.model_copy(update={"node": body.node})
 
 
@@ -38,4 +42,6 @@ async def resume_devices(queen: QueenDep, body: JsonBody[NodeResume]) -> ResumeR
     await queen.readiness.ensure_node(body.node)
     request = DeviceSelection.model_validate(body.model_dump(exclude={"node"}))
     receipt = await queen.channels.client(body.node).resume_devices(request)
+    places = [(each.backend, each.device) for each in receipt.devices]
+    await hear_of_yields(queen.fleet, body.node, places, yielded=False)
     return receipt.model_copy(update={"node": body.node})

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from rbee.queen.daemon import Queen
+from rbee.queen.fleet.heard import hear_of_ends
 from rbee.queen.keys.access import Client
 from rbee.queen.routes.model_access import find_model, not_loaded, workers_of
 
@@ -21,6 +22,7 @@ async def unload_model(queen: Queen, client: Client, name: str) -> None:
     if not workers:
         raise not_loaded(name)
     await asyncio.gather(*(queen.channels.client(worker.node).stop(worker.worker_id) for worker in workers))
+    await hear_of_ends(queen.fleet, [worker.worker_id for worker in workers])
 
 
 def asks_to_unload(path: str, fields: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ from rbee.daemonkit.json_body import JsonBody
 from rbee.daemonkit.sse import DONE, EventStream, encode
 from rbee.errors import RbeeError
 from rbee.queen.daemon import Queen
+from rbee.queen.fleet.heard import hear_of_ends
 from rbee.queen.fleet.pages import worker_page
 from rbee.queen.progress import encode_event
 from rbee.queen.relay.connection import UpstreamError
@@ -87,7 +88,9 @@ async def shutdown(queen: QueenDep, body: JsonBody[WorkerStop]) -> WorkerStopRec
     link = queen.fleet.registry.worker(body.worker_id)
     if link is None:
         raise RbeeError(ErrorCode.WORKER_NOT_FOUND, f"There is no worker {body.worker_id}.")
-    return await queen.channels.client(link.worker.node).stop(body.worker_id)
+    receipt = await queen.channels.client(link.worker.node).stop(body.worker_id)
+    await hear_of_ends(queen.fleet, [body.worker_id])
+    return receipt
 
 
 def _check_not_declared(queen: Queen, name: str) -> None:

@@ -11,7 +11,7 @@ from tests.support.commands import Result
 from tests.support.gguf_files import write_gguf
 from tests.support.hub import Hub, Reset, Slow
 from tests.support.machine import Machine
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 REPO, FILE = "bees/tiny-GGUF", "tiny-Q4_K_M.gguf"
 MIB = 1024 * 1024
@@ -31,7 +31,8 @@ def hub_breaks(hub: Hub, percent: int, times: int) -> None:
 
 @given(parsers.parse("the hub sends {rate:d} MiB per second"))
 def hub_is_slow(hub: Hub, rate: int) -> None:
-    hub.fail(REPO, FILE, Slow(bytes_per_s=rate * MIB))
+    # Others have time to come while it sends, also where they come slowly.
+    hub.fail(REPO, FILE, Slow(bytes_per_s=int(rate * MIB / slowness())))
 
 
 @given(parsers.parse("the hive goes on with a download for {seconds:d} second when nobody waits for it"))

@@ -19,7 +19,7 @@ from tests.bdd.steps.clients import Answer, chat, queen_of
 from tests.bdd.steps.workers import listed
 from tests.support.commands import Result, Running
 from tests.support.machine import Machine
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 _GB = 1_000_000_000
 
@@ -48,7 +48,7 @@ class Clients:
         """Let the requests that run finish."""
         self.over.set()
         for thread in self.threads:
-            thread.join(60)
+            thread.join(60 * slowness())
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def is_declared(machine: Machine, name: str, options: str) -> None:
     wanted = re.search(r"--replicas (\d+)", options)
     if wanted:
         serves_within(machine, name, int(wanted[1]), 30)
+        eventually(lambda: state_of(machine, name) == "serving", within=10, because=f"{name} is told to be served")
 
 
 @when("the worker dies by a signal")
@@ -91,8 +92,13 @@ def worker_killed(machine: Machine) -> None:
 
 @when("the local hive dies by a signal")
 def local_hive_killed(machine: Machine) -> None:
+    before = {row["worker_id"] for row in listed(machine)}
     machine.process("rbee-hive").kill()
-    eventually(lambda: not listed(machine), within=15, because="the end of the hive is noticed")
+    eventually(
+        lambda: not before & {row["worker_id"] for row in listed(machine)},
+        within=15,
+        because="the end of the hive is noticed",
+    )
 
 
 @when("the queen is killed and started again")
@@ -112,7 +118,7 @@ def ask_all_the_time(clients: Clients, name: str) -> None:
 @when(parsers.parse('{count:d} clients ask "{name}" at once'), target_fixture="answers")
 def ask_at_once(machine: Machine, count: int, name: str) -> list[Answer]:
     with ThreadPoolExecutor(count) as pool:
-        return list(pool.map(lambda _: chat(queen_of(machine), name, max_tokens=40), range(count)))
+        return list(pool.map(lambda _: chat(queen_of(machine), name, max_tokens=160), range(count)))
 
 
 @then(parsers.re(r'"(?P<name>[^"]*)" is served by (?P<count>\d+) workers? within (?P<seconds>\d+) seconds'))
@@ -151,8 +157,11 @@ def no_request_lost(clients: Clients) -> None:
 @then("each of its workers has answered one")
 def each_answered(machine: Machine, answers: list[Answer]) -> None:
     assert [answer.error for answer in answers] == [None] * len(answers)
-    used = [worker for worker in listed(machine) if worker["last_active_unix"] > worker["started_unix"] + 0.5]
-    assert len(used) == len(answers), listed(machine)
+
+    def used() -> list[dict[str, Any]]:
+        return [worker for worker in listed(machine) if worker["last_active_unix"] > worker["started_unix"] + 0.5]
+
+    eventually(lambda: len(used()) == len(answers), within=5, because="each worker was used")
 
 
 @then("the first operator got a whole answer")
@@ -164,6 +173,12 @@ def whole_answer(running: Running) -> None:
 @then(parsers.parse('the operator reads "{pattern}"'))
 def operator_reads(result: Result, pattern: str) -> None:
     assert re.search(pattern, result.stdout), result
+
+
+def state_of(machine: Machine, name: str) -> str:
+    """Return how the queen says that a declared model stands."""
+    rows = machine.run("rbee-keeper", "models", "served", "--json").json["served"]
+    return next(str(row["state"]) for row in rows if row["declared"]["name"] == name)
 
 
 def serves_within(machine: Machine, name: str, count: int, seconds: int) -> int:

@@ -70,6 +70,8 @@ def started_anew(machine: Machine) -> None:
 
 @then(parsers.parse('the audit names "{path}" by "{who}" with the status {status:d}'))
 def audited(machine: Machine, path: str, who: str, status: int) -> None:
-    text = (machine.home / "logs" / "audit.log").read_text(encoding="utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
-    assert (f"POST {path}", who, status) in [(line["action"], line["who"], line["status"]) for line in lines]
+    def written() -> bool:
+        lines = [json.loads(line) for line in machine.log("audit.log").splitlines()]
+        return (f"POST {path}", who, status) in [(line["action"], line["who"], line["status"]) for line in lines]
+
+    eventually(written, within=5, because="it is written down a moment after its answer")
