@@ -59,7 +59,14 @@ def test_the_hive_is_told_before_the_model_is_loaded(
     """A worker reports that its port is bound while it still loads, and says that it is not ready."""
     url, seen = hive
     with worker(
-        tmp_path, "--worker-id", "w1", "--model-ref", "package:x/y", "--callback-url", url, fake={"load_s": 3}
+        tmp_path,
+        "--worker-id",
+        "w1",
+        "--model-ref",
+        "package:x/y",
+        "--callback-url",
+        url,
+        fake={"load_s": 3 * slowness()},
     ) as it:
         ready = it.json("/v1/ready")
         eventually(lambda: seen, within=5, because="the callback comes")
@@ -85,7 +92,7 @@ def test_the_hive_is_told_before_the_model_is_loaded(
 @pytest.mark.B32
 def test_the_loading_can_be_followed(tmp_path: Path) -> None:
     """The loading stream counts layers up to all of them, then says ready; the worker is idle then."""
-    with worker(tmp_path, fake={"load_s": 2}) as it:
+    with worker(tmp_path, fake={"load_s": 2 * slowness()}) as it:
         with it.http.stream("GET", "/v1/loading/progress") as response:
             seen = list(events(response))
 
@@ -176,7 +183,7 @@ def test_a_chat_template_of_a_file_is_used(tmp_path: Path) -> None:
 def test_a_load_that_fails_ends_the_loading_stream_in_words(tmp_path: Path) -> None:
     """Who follows the loading gets the error, too."""
     with (
-        worker(tmp_path, fake={"load_fails": "ram", "load_s": 3}) as it,
+        worker(tmp_path, fake={"load_fails": "ram", "load_s": 3 * slowness()}) as it,
         it.http.stream("GET", "/v1/loading/progress") as response,
     ):
         last = list(events(response))[-1]
