@@ -42,7 +42,7 @@ Feature: A GPU is used, or the request fails
     And a running queen
     When the operator runs "rbee-keeper infer --node localhost --model demo --prompt hello --backend cuda"
     Then the exit code is 1
-    And it took less than 10 seconds
+    And it took less than 5 seconds
     And the keeper says "CUDA_DEVICE_FAILED"
     And the keeper says "built without GPU support"
     And the keeper says "--backend cpu"

@@ -73,6 +73,7 @@ def test_what_a_model_can_do_is_remembered_when_its_worker_is_gone() -> None:
     for number in range(CAPABILITIES_KEPT + 1):
         access = link(f"x{number}", model=f"hf:bees/{number}").worker.model_copy(update={"capabilities": ["rerank"]})
         made.apply("attic", WorkerChanged(link=link(f"x{number}").model_copy(update={"worker": access})), now=5.0)
+        made.apply("attic", WorkerGone(worker_id=f"x{number}", reason="idle"), now=5.0)
     made.check_invariants()
 
 
