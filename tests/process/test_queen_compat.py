@@ -62,7 +62,7 @@ def streamed(queen: QueenProcess, path: str, body: dict[str, Any]) -> tuple[int,
 
 def test_a_cold_chat_brings_up_what_it_needs_and_tells_it_in_comments(machine: Machine) -> None:
     """A stream that waits for a load is told so in comments, then has its answer; a warm one has no comments."""
-    machine.fake(load_s=3)
+    machine.fake(load_s=3 * slowness())
     queen = QueenProcess(machine)
 
     cold = streamed(queen, CHAT, request_body())

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess, machine_with_fake
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 
@@ -29,7 +29,7 @@ def card(queen: QueenProcess, path: str = "/models") -> dict[str, Any]:
 
 def test_a_model_is_loaded_and_unloaded_by_its_name(machine: Machine) -> None:
     """Loading begins at once and the list tells how far it is; unloading answers when the memory is free again."""
-    machine.fake(load_s=1)
+    machine.fake(load_s=slowness())
     queen = QueenProcess(machine)
     assert card(queen)["status"] == {"value": "unloaded"}
 

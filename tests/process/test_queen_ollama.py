@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.machine import Machine
 from tests.support.queens import QueenProcess, machine_with_fake
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 pytestmark = pytest.mark.process
 HELLO: Any = [{"role": "user", "content": "Bees?"}]
@@ -46,7 +46,7 @@ def sizes(queen: QueenProcess) -> list[int]:
 
 def test_a_cold_stream_is_kept_alive_without_a_line_of_its_own(machine: Machine) -> None:
     """While a model loads there are only spaces; then come the worker's lines, and no comment of anybody's."""
-    machine.fake(load_s=3)
+    machine.fake(load_s=3 * slowness())
     queen = QueenProcess(machine)
 
     cold = queen.http.post("/api/chat", json=chat())

@@ -224,7 +224,7 @@ def test_requests_follow_a_declaration_that_changes_while_they_wait(tmp_path: Pa
 
 def test_a_request_that_waits_for_a_load_that_is_ended_waits_for_the_next_one(tmp_path: Path, need: int) -> None:
     """Where a declaration changes while its worker loads, and there is no memory for two, no request is lost."""
-    with fleet(tmp_path, 1.5 * need, load_s=2.0) as it:
+    with fleet(tmp_path, 1.5 * need, load_s=2 * slowness()) as it:
         it.declare("a", replicas=1, slots=3)
         it.becomes(a=1)  # so that its size is known
         it.declare("a", replicas=1, slots=2)

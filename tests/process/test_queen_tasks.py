@@ -22,7 +22,7 @@ def _machine(tmp_path: Path) -> Iterator[Machine]:
 
 def test_a_cold_task_brings_up_what_it_needs_and_a_warm_one_reuses_it(machine: Machine) -> None:
     """From nothing the story is told step by step; the next task goes straight to the worker."""
-    machine.fake(load_s=2)
+    machine.fake(load_s=2 * slowness())
     queen = QueenProcess(machine)
 
     cold = queen.task(max_tokens=5)

@@ -83,7 +83,7 @@ def test_what_does_not_end_in_time_is_stopped_in_words(machine: Machine) -> None
 
 def test_a_request_that_waits_for_a_load_is_answered_after_the_yield(machine: Machine) -> None:
     """A yield that ends a load does not end the requests that wait for it: they are answered when its time is over."""
-    machine.fake(load_s=4)
+    machine.fake(load_s=4 * slowness())
     queen = QueenProcess(machine)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(completion, queen)

@@ -14,6 +14,7 @@ from rbee.contracts.queen import Progress
 from rbee.daemonkit.sse import encode
 from tests.support.gguf_files import write_gguf
 from tests.support.machine import Machine
+from tests.support.waiting import slowness
 from tests.support.worker import worker
 from tests.wire.streams import DONE, FOLDER, MESSAGE, STREAMS, Event, Token, message_of, read
 
@@ -71,7 +72,7 @@ def test_an_event_with_a_new_field_does_not_fit() -> None:
 @pytest.mark.process
 def test_a_worker_streams_as_its_golden_files_say(tmp_path: Path) -> None:
     """Tokens, end, failure and progress of loading come from a worker as the files show."""
-    fake = {"load_s": 0.5, "tokens_per_s": 200}
+    fake = {"load_s": slowness(), "tokens_per_s": 200}
     with worker(tmp_path, "--slots", "1", fake=fake) as it:
         check("worker-loading", events(it.http, "GET", "/v1/loading/progress"))
         it.until_idle()
@@ -82,7 +83,7 @@ def test_a_worker_streams_as_its_golden_files_say(tmp_path: Path) -> None:
 def _queen(tmp_path: Path) -> Iterator[httpx.Client]:
     machine = Machine(tmp_path)
     machine.configure("worker", engine="fake")
-    machine.fake(load_s=1)
+    machine.fake(load_s=slowness())
     machine.configure("models", bee=f"file://{write_gguf(tmp_path / 'bee.gguf')}")
     try:
         assert machine.run("rbee-keeper", "daemon", "start").code == 0

@@ -15,7 +15,7 @@ from pytest_bdd import given, parsers, then, when
 from tests.support.gguf_files import write_gguf
 from tests.support.machine import Machine
 from tests.support.models import smollm2_path, smollm2_q8_path
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, slowness
 
 
 @given("a machine", target_fixture="model")
@@ -58,7 +58,7 @@ def fake_speed(machine: Machine, rate: int) -> None:
 
 @given(parsers.parse("bee takes {seconds:d} seconds to load"))
 def fake_load(machine: Machine, seconds: int) -> None:
-    machine.fake(load_s=seconds)
+    machine.fake(load_s=seconds * slowness())
 
 
 @given(parsers.parse("workers have {count:d} slot"))
