@@ -89,6 +89,7 @@ try {
     as: (person) => (page = pages.get(person)),
     cookies: async () => found.texts.push(await page.context().cookies()),
     reload: () => page.reload(),
+    runs: (script) => page.evaluate(script),
     text: async (selector) => found.texts.push(await page.locator(selector).first().innerText()),
     count: async (selector) => found.texts.push(await page.locator(selector).count()),
     counts: (selector, wanted) => page.locator(selector).nth(wanted - 1).waitFor(),

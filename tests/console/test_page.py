@@ -109,6 +109,60 @@ def test_a_chat_is_streamed_stopped_asked_again_and_kept(modules: Path, machine:
     assert found["texts"] == [1, "<b>code</b>", 2]
 
 
+def test_who_signs_in_after_another_finds_no_conversation_of_theirs(modules: Path, machine: Machine) -> None:
+    """A browser that several people use shows each the conversations of their own key, however many those are."""
+    machine.fake(replies={"": "Nectar."})
+    queen = QueenProcess(machine)
+    queen.task(max_tokens=2)
+    key = queen.post("/v2/keys/add", {"name": "anna"})["key"]
+    # More than anybody has written down by hand, as the browser keeps them.
+    old = "for (let i = 0; i < 150; i++) localStorage.setItem(`rbee.conversation.operator/${i}`, JSON.stringify({ "
+    old += "id: `${i}`, messages: [{ role: 'user', content: `Bee ${i}?` }], model: '', system: '', settings: {} }))"
+    found = browse(
+        modules,
+        link(machine),
+        ("runs", old),
+        ("reload",),
+        ("view", "chat"),
+        ("counts", ".side .row", 150),
+        ("click", "Sign out"),
+        ("fills", "Key", key),
+        ("presses", "Enter"),
+        ("sees", "New conversation"),
+        ("count", ".side .row"),
+        ("fills", "Message", "What does anna ask?"),
+        ("presses", "Enter"),
+        ("sees", "tokens, first after"),
+        ("click", "Sign out"),
+        ("fills", "Key", queen.http.headers["Authorization"].removeprefix("Bearer ")),
+        ("presses", "Enter"),
+        ("view", "chat"),
+        ("counts", ".side .row", 150),
+        ("text", ".side"),
+    )
+    assert found["texts"][0] == 1
+    assert "anna" not in found["texts"][1]
+
+
+def test_a_conversation_that_the_browser_cannot_keep_says_so(modules: Path, machine: Machine) -> None:
+    """Where its storage is full the conversation goes on, with the reason why it is not kept and what to do."""
+    machine.fake(replies={"": "Nectar."})
+    queen = QueenProcess(machine)
+    queen.task(max_tokens=2)
+    full = "for (let size = 1 << 23; size; size >>= 1)"
+    full += " try { localStorage.setItem(`x${size}`, 'x'.repeat(size)); } catch {}"
+    browse(
+        modules,
+        link(machine),
+        ("runs", full),
+        ("view", "chat"),
+        ("fills", "Message", "What do bees eat?"),
+        ("presses", "Enter"),
+        ("sees", "Nectar."),
+        ("sees", "This browser has no room left for this conversation"),
+    )
+
+
 def test_an_answer_goes_on_while_something_else_is_looked_at(modules: Path, machine: Machine) -> None:
     """Another view or another conversation ends no answer; each conversation has its own."""
     queen = QueenProcess(machine)

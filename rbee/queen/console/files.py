@@ -10,7 +10,6 @@ from typing import Final
 from starlette.responses import Response
 
 TYPES: Final = {
-    "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
     "app.js": "text/javascript; charset=utf-8",
@@ -28,7 +27,7 @@ TYPES: Final = {
     "views/keys.js": "text/javascript; charset=utf-8",
     "vendor/htm-preact-3.1.1.js": "text/javascript; charset=utf-8",
 }
-"""Every file of the page with its type, so that nothing else of the package is ever sent."""
+"""Every file that the document names with its type, so that nothing else of the package is ever sent."""
 
 _HEADERS: Final = {
     # Pictures that a person attaches to a chat are shown from memory.
@@ -38,6 +37,7 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 _PAGE: Final = "index.html"
+_PAGE_TYPE: Final = "text/html; charset=utf-8"
 _ASKED_AGAIN: Final = "no-cache"
 _KEPT: Final = "public, max-age=31536000, immutable"
 
@@ -56,25 +56,25 @@ def open_paths() -> tuple[str, ...]:
 def digest() -> str:
     """Return a digest of all files: it is in their path, so that a browser keeps them for as long as they are right."""
     found = hashlib.sha256()
-    for name in TYPES:
+    for name in (_PAGE, *TYPES):
         found.update(_read(name))
     return found.hexdigest()[:12]
 
 
 def page() -> Response:
     """Return the document of the page."""
-    return _response(_PAGE, _read(_PAGE).replace(b'"console/', f'"console/{digest()}/'.encode()), _ASKED_AGAIN)
+    return _response(_PAGE_TYPE, _read(_PAGE).replace(b'"console/', f'"console/{digest()}/'.encode()), _ASKED_AGAIN)
 
 
 def page_file(version: str, name: str) -> Response | None:
     """Return a file that the document of this version names; None if there is none."""
     if version != digest() or name not in TYPES:
         return None
-    return _response(name, _read(name), _KEPT)
+    return _response(TYPES[name], _read(name), _KEPT)
 
 
-def _response(name: str, content: bytes, cache_control: str) -> Response:
-    return Response(content, headers={**_HEADERS, "Content-Type": TYPES[name], "Cache-Control": cache_control})
+def _response(content_type: str, content: bytes, cache_control: str) -> Response:
+    return Response(content, headers={**_HEADERS, "Content-Type": content_type, "Cache-Control": cache_control})
 
 
 @cache

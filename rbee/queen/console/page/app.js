@@ -2,6 +2,7 @@
 
 import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/htm-preact-3.1.1.js";
 import { json, useSession } from "./api.js";
+import { openFor, stopAll } from "./conversations.js";
 import { keepFocus } from "./focus.js";
 import { changed, follow, forget, later, listen, mayOperate, of, state, stopFollowing } from "./state.js";
 import { Activity } from "./views/activity.js";
@@ -81,6 +82,7 @@ function SignIn() {
 
 function begin(session) {
   useSession(session, () => leave("The session is over."));
+  openFor(session.client);
   state.session = session;
   state.problem = "";
   if (mayOperate()) follow(resume);
@@ -88,6 +90,7 @@ function begin(session) {
 }
 
 function leave(problem) {
+  stopAll();
   useSession({ csrf: "" }, null);
   forget();
   state.session = null;

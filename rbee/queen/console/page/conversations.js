@@ -1,15 +1,15 @@
-// Conversations with models. They stay in this browser; an answer goes on while another view is looked at.
+// Conversations with models. They stay in this browser, each client's apart; an answer goes on while another view is
+// looked at.
 
 import { events, json, send } from "./api.js";
 import { changed } from "./state.js";
 
-const KEPT = "rbee.conversation."; // each apart, so that two tabs do not write over what the other one keeps
-const MOST = 100;
 const SAMPLING = ["temperature", "top_p", "max_tokens"];
 const TITLE_CHARS = 60;
 
-let all = load();
-let chosen = all[0].id;
+let kept = ""; // what the names of a client's begin with; each apart, so that two tabs write over nothing of the other's
+let all = [];
+let chosen = "";
 let offered = null;
 const running = new Map();
 const problems = new Map();
@@ -20,6 +20,16 @@ export const problem = (talk) => problems.get(talk.id) || "";
 export const isRunning = (talk) => running.has(talk.id);
 export const stop = (talk) => running.get(talk.id)?.abort();
 
+export function openFor(client) {
+  const name = `rbee.conversation.${client}/`;
+  if (name === kept) return;
+  kept = name;
+  all = load();
+  chosen = all[0].id;
+}
+
+export const stopAll = () => all.forEach(stop);
+
 export function title(talk) {
   const asked = talk.messages.find((each) => each.role === "user");
   return asked ? asked.content.slice(0, TITLE_CHARS) : "New conversation";
@@ -28,7 +38,7 @@ export function title(talk) {
 function load() {
   let found = [];
   try {
-    found = Object.keys(localStorage).filter((key) => key.startsWith(KEPT)).map((key) => read(localStorage.getItem(key)));
+    found = Object.keys(localStorage).filter((key) => key.startsWith(kept)).map((key) => read(localStorage.getItem(key)));
   } catch {
     // The browser keeps nothing for this page.
   }
@@ -47,7 +57,7 @@ function read(text) {
 
 // The newest first; never none.
 function sorted(talks) {
-  return talks.length ? talks.sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, MOST) : [fresh()];
+  return talks.length ? talks.sort((a, b) => (a.id < b.id ? 1 : -1)) : [fresh()];
 }
 
 // A new conversation goes on with the model and the settings of the one before.
@@ -59,7 +69,7 @@ function keep(talk) {
   for (const withImages of [true, false]) {
     try {
       const text = JSON.stringify(talk, (name, value) => (name === "images" && !withImages ? undefined : value));
-      return localStorage.setItem(KEPT + talk.id, text);
+      return localStorage.setItem(kept + talk.id, text);
     } catch {
       // The browser gives a page some megabytes: then without images, and at last not at all.
     }
@@ -71,8 +81,8 @@ window.addEventListener("pagehide", () => all.filter(isRunning).forEach(keep));
 
 // What another tab keeps or deletes.
 window.addEventListener("storage", ({ key, newValue }) => {
-  if (key === null || !key.startsWith(KEPT)) return;
-  const id = key.slice(KEPT.length);
+  if (!kept || key === null || !key.startsWith(kept)) return;
+  const id = key.slice(kept.length);
   if (running.has(id)) return;
   const talk = read(newValue);
   const known = all.find((each) => each.id === id);
@@ -105,7 +115,7 @@ export function forget(talk) {
   if (!all.length) all = [fresh(talk)];
   if (chosen === talk.id) chosen = all[0].id;
   try {
-    localStorage.removeItem(KEPT + talk.id);
+    localStorage.removeItem(kept + talk.id);
   } catch {
     // The browser keeps nothing for this page.
   }
