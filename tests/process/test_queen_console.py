@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -75,7 +77,7 @@ def test_the_page_is_open_small_and_asks_nobody_else(browser: httpx.Client) -> N
 
 def test_a_browser_keeps_the_files_for_as_long_as_they_are_right(browser: httpx.Client) -> None:
     """The document is asked for each time; it names the files by a path of their content's, which never changes."""
-    assert browser.get("/", headers={"Accept": "text/html"}).headers["cache-control"] == "no-cache"
+    assert browser.get("/", headers={"Accept": "text/html"}).headers["cache-control"] == "no-store"
     kept = folder(browser)
     assert re.fullmatch(r"/console/[0-9a-f]{12}/", kept)
     for name in TYPES:
@@ -88,6 +90,22 @@ def test_no_part_of_the_page_waits_for_another(browser: httpx.Client) -> None:
     document = browser.get("/", headers={"Accept": "text/html"}).text
     named = re.findall(rf'(?:href|src)="{folder(browser)[1:]}([^"]+\.js)"', document)
     assert sorted(named) == sorted(name for name in TYPES if name.endswith(".js"))
+
+
+def test_the_document_says_whose_session_the_browsers_is(queen: QueenProcess, browser: httpx.Client) -> None:
+    """The page need not ask before it shows something; whoever comes by a link of another site gets it all the same."""
+
+    def told(**headers: str) -> Any:
+        document = browser.get("/", headers={"Accept": "text/html", **headers}).text
+        (found,) = re.findall(r'<script id="session" type="application/json">(.*?)</script>', document)
+        return json.loads(found)
+
+    assert told() == {"client": "", "rights": [], "csrf": "", "until_unix": None}
+    csrf = sign_in(queen, browser)
+    assert told() == told(**{"Sec-Fetch-Site": "same-site"}) == browser.get("/v2/console/session").json()
+    assert told()["csrf"] == csrf
+    browser.delete("/v2/console/session", headers={"X-Rbee-Csrf": csrf}).raise_for_status()
+    assert told()["client"] == ""
 
 
 def test_a_ticket_becomes_a_cookie_with_the_rights_of_the_key(queen: QueenProcess, browser: httpx.Client) -> None:

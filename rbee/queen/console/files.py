@@ -9,6 +9,8 @@ from typing import Final
 
 from starlette.responses import Response
 
+from rbee.contracts.console import SessionInfo
+
 TYPES: Final = {
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
@@ -38,7 +40,7 @@ _HEADERS: Final = {
 }
 _PAGE: Final = "index.html"
 _PAGE_TYPE: Final = "text/html; charset=utf-8"
-_ASKED_AGAIN: Final = "no-cache"
+_NOT_KEPT: Final = "no-store"  # it has the token of a session
 _KEPT: Final = "public, max-age=31536000, immutable"
 
 
@@ -61,9 +63,11 @@ def digest() -> str:
     return found.hexdigest()[:12]
 
 
-def page() -> Response:
-    """Return the document of the page."""
-    return _response(_PAGE_TYPE, _read(_PAGE).replace(b'"console/', f'"console/{digest()}/'.encode()), _ASKED_AGAIN)
+def page(session: SessionInfo) -> Response:
+    """Return the document of the page, with whose *session* the browser's is, so that the page need not ask."""
+    known = session.model_dump_json().replace("<", "\\u003c")
+    document = _read(_PAGE).replace(b'"console/', f'"console/{digest()}/'.encode())
+    return _response(_PAGE_TYPE, document.replace(b">{}<", f">{known}<".encode()), _NOT_KEPT)
 
 
 def page_file(version: str, name: str) -> Response | None:

@@ -9,9 +9,10 @@ from rbee.contracts.console import ConsoleTicket, OpenSession, OpenSessions, Ses
 from rbee.contracts.errors import ErrorCode
 from rbee.daemonkit.json_body import JsonBody
 from rbee.errors import RbeeError
-from rbee.queen.console.cookies import check_origin, check_site
+from rbee.queen.console.cookies import Headers, check_origin, check_site
 from rbee.queen.console.files import page, page_file
 from rbee.queen.console.sessions import TICKET_S, Session
+from rbee.queen.daemon import Queen
 from rbee.queen.keys.access import Client
 from rbee.queen.routes.dependencies import ClientDep, QueenDep
 
@@ -20,10 +21,10 @@ operators = APIRouter(prefix="/v2/console/sessions")
 
 
 @router.get("/", response_class=PlainTextResponse)
-async def document(request: Request) -> Response:
+async def document(queen: QueenDep, request: Request) -> Response:
     """Return the page to a browser, and to anybody else what Ollama's clients look for before anything else."""
     if "text/html" in request.headers.get("accept", ""):
-        return page()
+        return page(_open(queen, dict(request.scope["headers"])))
     return PlainTextResponse("Ollama is running")
 
 
@@ -69,9 +70,7 @@ async def sign_in(queen: QueenDep, body: JsonBody[SignIn], request: Request, res
 async def session(queen: QueenDep, request: Request) -> SessionInfo:
     """Return whose session the browser's is, and what its page sends with whatever it changes; nobody's has no name."""
     headers = dict(request.scope["headers"])
-    client = queen.console.cookies.caller(request.method, headers)
-    found = queen.console.cookies.session(headers)
-    return SessionInfo() if client is None or found is None else _info(client, found)
+    return SessionInfo() if queen.console.cookies.caller(request.method, headers) is None else _open(queen, headers)
 
 
 @router.delete("/v2/console/session", status_code=204, response_class=Response)
@@ -109,6 +108,13 @@ async def sessions(queen: QueenDep, request: Request) -> OpenSessions:
 async def end(queen: QueenDep, id_: str) -> None:
     """End a session of a browser; one that is over is ignored."""
     queen.console.sessions.end(id_)
+
+
+def _open(queen: Queen, headers: Headers) -> SessionInfo:
+    """Return the session of a browser's cookie; nobody's where there is none."""
+    found = queen.console.cookies.session(headers)
+    client = None if found is None else queen.console.client_named(found.client)
+    return SessionInfo() if client is None or found is None else _info(client, found)
 
 
 def _info(client: Client, session: Session) -> SessionInfo:

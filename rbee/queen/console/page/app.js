@@ -15,12 +15,6 @@ import { Models } from "./views/models.js";
 const VIEWS = { fleet: Fleet, models: Models, activity: Activity, chat: Chat, logs: Logs, keys: Keys };
 const OF_CLIENTS = ["chat"];
 
-function view() {
-  const names = mayOperate() ? Object.keys(VIEWS) : OF_CLIENTS;
-  const wanted = location.hash.slice(1);
-  return names.includes(wanted) ? wanted : names[0];
-}
-
 function Frame() {
   const [, redraw] = useState(0);
   useEffect(() => {
@@ -28,8 +22,9 @@ function Frame() {
     window.addEventListener("hashchange", changed);
   }, []);
   if (state.session === null) return html`<${SignIn} />`;
-  const current = view();
   const names = mayOperate() ? Object.keys(VIEWS) : OF_CLIENTS;
+  const wanted = location.hash.slice(1);
+  const current = names.includes(wanted) ? wanted : names[0];
   const queen = of("queen")[0] || {};
   return html`
     <header>
@@ -107,7 +102,7 @@ async function signOut() {
 async function check() {
   const session = await json("GET", "v2/console/session");
   if (session.client) begin(session);
-  else leave(state.session === null ? "" : "The session is over.");
+  else leave(state.session ? "The session is over." : "");
 }
 
 // The events were refused: the session is over, or the queen cannot answer now, and is asked again.
@@ -125,15 +120,18 @@ async function resume() {
 
 async function start() {
   const ticket = new URLSearchParams(location.hash.slice(1)).get("ticket");
+  // Whose session the browser's is; nobody's to the queen where the browser comes by a link of another site.
+  const known = JSON.parse(document.getElementById("session").textContent);
   if (ticket !== null) history.replaceState(null, "", location.pathname);
   keepFocus(document.getElementById("app"));
-  render(html`<${Frame} />`, document.getElementById("app"));
   try {
     if (ticket !== null) begin(await json("POST", "v2/console/sign-in", { ticket }));
+    else if (known.client) begin(known);
     else await check();
   } catch (error) {
     leave(ticket === null ? "" : [error.message, error.hint].filter(Boolean).join(" "));
   }
+  render(html`<${Frame} />`, document.getElementById("app"));
 }
 
 start();

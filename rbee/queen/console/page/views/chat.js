@@ -46,7 +46,7 @@ export function Chat() {
 
 function sees(cards, talk) {
   const card = cards.find((each) => each.id === talk.model) || cards[0];
-  return card !== undefined && card.capabilities.includes("vision");
+  return card?.capabilities.includes("vision");
 }
 
 function Conversations() {
@@ -61,7 +61,7 @@ function Conversations() {
 }
 
 function Settings({ talk, cards }) {
-  const model = talk.model || (cards[0] && cards[0].id);
+  const model = talk.model || cards[0]?.id;
   const known = cards.some((each) => each.id === talk.model) || !talk.model ? cards : [{ id: talk.model }, ...cards];
   const set = SETTINGS.filter(([, name]) => (talk.settings[name] ?? "") !== "").length + Number(Boolean(talk.system));
   return html`<div class="row">
