@@ -90,6 +90,7 @@ try {
     cookies: async () => found.texts.push(await page.context().cookies()),
     reload: () => page.reload(),
     runs: (script) => page.evaluate(script),
+    runs_first: (script) => page.addInitScript(script), // in whatever is opened from now on
     text: async (selector) => found.texts.push(await page.locator(selector).first().innerText()),
     count: async (selector) => found.texts.push(await page.locator(selector).count()),
     counts: (selector, wanted) => page.locator(selector).nth(wanted - 1).waitFor(),

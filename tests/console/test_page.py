@@ -47,6 +47,15 @@ def test_each_view_shows_what_is_there_without_a_barrier(
     assert max(found["texts"]) <= 0
 
 
+def test_a_reload_shows_the_fleet_whatever_comes_first(modules: Path, machine: Machine) -> None:
+    """The events of a fleet in which nothing happens come once, be it before the page has drawn anything."""
+    QueenProcess(machine)
+    # Drawn at long intervals, and nothing goes on in between: what comes first waits together with what draws it.
+    slow = "const later = setTimeout; window.setTimeout = (what, ms, ...more) => later(what, ms * 20, ...more);"
+    slow += " window.requestAnimationFrame = (draw) => later(draw, 1000 - (performance.now() % 1000));"
+    browse(modules, link(machine), ("runs_first", slow), ("reload",), ("sees", "cpu:0"))
+
+
 def test_models_are_loaded_ended_pinned_declared_and_explained(modules: Path, machine: Machine) -> None:
     """Whatever is done there is done by the queen, and shown when it is; what cannot be done says why."""
     queen = QueenProcess(machine)

@@ -19,6 +19,7 @@ function Frame() {
   const [, redraw] = useState(0);
   useEffect(() => {
     listen(() => redraw(state.version));
+    changed(); // maybe some came before
     window.addEventListener("hashchange", changed);
   }, []);
   if (state.session === null) return html`<${SignIn} />`;

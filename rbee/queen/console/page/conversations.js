@@ -1,5 +1,4 @@
-// Conversations with models. They stay in this browser, each client's apart; an answer goes on while another view is
-// looked at.
+// Conversations with models, kept in this browser, each client's apart. An answer goes on while another view is shown.
 
 import { events, json, send } from "./api.js";
 import { changed } from "./state.js";
