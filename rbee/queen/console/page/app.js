@@ -125,14 +125,15 @@ async function start() {
   const known = JSON.parse(document.getElementById("session").textContent);
   if (ticket !== null) history.replaceState(null, "", location.pathname);
   keepFocus(document.getElementById("app"));
+  if (ticket === null && known.client) begin(known);
+  render(html`<${Frame} />`, document.getElementById("app"));
+  if (state.session) return;
   try {
     if (ticket !== null) begin(await json("POST", "v2/console/sign-in", { ticket }));
-    else if (known.client) begin(known);
     else await check();
   } catch (error) {
-    leave(ticket === null ? "" : [error.message, error.hint].filter(Boolean).join(" "));
+    leave([error.message, error.hint].filter(Boolean).join(" "));
   }
-  render(html`<${Frame} />`, document.getElementById("app"));
 }
 
 start();

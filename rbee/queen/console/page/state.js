@@ -25,7 +25,7 @@ export function changed() {
 }
 
 export function entries(kind) {
-  return [...(rows.get(kind) || new Map()).entries()].sort(([a], [b]) => (a < b ? -1 : 1));
+  return [...(rows.get(kind) || [])].sort(([a], [b]) => (a < b ? -1 : 1));
 }
 
 export const of = (kind) => entries(kind).map(([, row]) => row);
