@@ -45,6 +45,7 @@ def test_a_changed_list_of_served_models_is_a_reload(rig: Rig, tmp_path: Path) -
     assert controller.play("rollout-queen", "h1", extra={"rbee_served_models": [tiny]}).report.changed == 0
 
     refused: dict[str, dict[str, Any]] = {
+        "'gpu_layers' (a part of a model on the CPU) is not built yet": {"gpu_layers": 3},
         "h9: no machine of the group rbee_hives has this name": {"where": {"nodes": ["h9"]}},
         "nix: the inventory has no such group": {"where": {"groups": ["nix"]}},
         "Input should be less than or equal to 64": {"replicas": 65},
